@@ -1,1 +1,13 @@
-//! To be written.
+//! The write-ahead record of a run: what was taken, so that nothing is lost.
+//!
+//! Append-only JSON lines in one file. Each act is written and synced before it is done, marked
+//! when it is done, and marked again when it is given back; so whoever comes later, in this boot
+//! or the next, knows what to put back without asking anyone. A closed run moves to `history/`.
+
+mod object;
+mod record;
+mod store;
+
+pub use object::{Console, Container, Module, Node, Object, Process, Snapshot, Step, Unit};
+pub use record::{Act, Event, Outcome, Record, Run, State, VERSION};
+pub use store::{DIRECTORY, Ledger};

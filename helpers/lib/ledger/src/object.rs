@@ -1,0 +1,212 @@
+//! What a run takes away, each with all that is needed to put it back without asking anyone.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// A step of a run, in the order in which the steps run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Step {
+    /// Refuses, or opens the run.
+    Preflight,
+    /// Stops the containers that have a GPU.
+    DrainContainers,
+    /// Stops the systemd units that own holders.
+    StopUnits,
+    /// Ends the processes that nobody owns.
+    KillHolders,
+    /// Takes the console from NVIDIA's framebuffer.
+    UnbindVt,
+    /// Unloads the modules.
+    RmmodChain,
+    /// Loads the modules.
+    ModprobeChain,
+    /// Compares what serves now with what should.
+    Verify,
+    /// Gives everything back.
+    Restore,
+    /// Ends a run that failed.
+    Rollback,
+}
+
+impl Step {
+    /// All steps of a reload, in order.
+    pub const ALL: [Step; 9] = [
+        Step::Preflight,
+        Step::DrainContainers,
+        Step::StopUnits,
+        Step::KillHolders,
+        Step::UnbindVt,
+        Step::RmmodChain,
+        Step::ModprobeChain,
+        Step::Verify,
+        Step::Restore,
+    ];
+
+    /// The name in file names, unit names and the ledger.
+    pub fn name(self) -> &'static str {
+        match self {
+            Step::Preflight => "preflight",
+            Step::DrainContainers => "drain-containers",
+            Step::StopUnits => "stop-units",
+            Step::KillHolders => "kill-holders",
+            Step::UnbindVt => "unbind-vt",
+            Step::RmmodChain => "rmmod-chain",
+            Step::ModprobeChain => "modprobe-chain",
+            Step::Verify => "verify",
+            Step::Restore => "restore",
+            Step::Rollback => "rollback",
+        }
+    }
+
+    /// The systemd unit that runs the step.
+    pub fn unit(self) -> String {
+        format!("nvidia-reload-{}.service", self.name())
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A thing that a step takes away or brings in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Object {
+    /// A container that was stopped.
+    Container(Container),
+    /// A systemd unit that was stopped.
+    Unit(Unit),
+    /// A process that was ended. It cannot come back: the record is for the people who ask.
+    Process(Process),
+    /// A virtual terminal's console that was unbound from its framebuffer.
+    Console(Console),
+    /// A kernel module: unloaded by rmmod-chain, loaded by modprobe-chain.
+    Module(Module),
+    /// The gate that keeps the driver from being loaded behind our back.
+    Gate {
+        /// The modprobe.d file that holds the gate.
+        path: String,
+    },
+}
+
+impl fmt::Display for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Object::Container(c) => write!(f, "{} container {} ({:.12})", c.engine, c.name, c.id),
+            Object::Unit(u) => match u.user {
+                None => f.write_str(&u.name),
+                Some(uid) => write!(f, "{} of user {uid}", u.name),
+            },
+            Object::Process(p) => write!(f, "process {} ({})", p.pid, p.command),
+            Object::Console(c) => write!(f, "console {} ({})", c.vtcon, c.driver),
+            Object::Module(m) => match &m.version {
+                Some(version) => write!(f, "module {} {version}", m.name),
+                None => write!(f, "module {}", m.name),
+            },
+            Object::Gate { .. } => f.write_str("the gate"),
+        }
+    }
+}
+
+/// A container, as its engine knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Container {
+    /// `docker` or `podman`.
+    pub engine: String,
+    /// The engine's API socket.
+    pub socket: String,
+    /// The engine's full id.
+    pub id: String,
+    /// The container's name, without a leading slash.
+    pub name: String,
+    /// Whether it was paused; else it was running.
+    pub paused: bool,
+}
+
+/// A systemd unit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unit {
+    /// The unit's name, with its suffix.
+    pub name: String,
+    /// The user whose manager runs it; none for the system's.
+    pub user: Option<u32>,
+    /// Why it was stopped: `holder`, `trigger` of one, or `dependent` on one.
+    pub role: String,
+}
+
+/// A process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Process {
+    /// The process id, in our pid namespace.
+    pub pid: i32,
+    /// When it started, in clock ticks since boot: with the pid, its identity.
+    pub start_ticks: u64,
+    /// The user it ran as.
+    pub uid: u32,
+    /// The command line, escaped for display.
+    pub command: String,
+}
+
+/// A console of the virtual terminals.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Console {
+    /// The name under `/sys/class/vtconsole`.
+    pub vtcon: String,
+    /// What the kernel calls it, such as `(M) frame buffer device`.
+    pub driver: String,
+}
+
+/// A kernel module as it was loaded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Module {
+    /// The name under `/sys/module`.
+    pub name: String,
+    /// `/sys/module/NAME/version`, where the module declares one.
+    pub version: Option<String>,
+    /// `/sys/module/NAME/srcversion`, where the module declares one.
+    pub srcversion: Option<String>,
+    /// `/sys/module/NAME/parameters`, those that root can read.
+    pub parameters: BTreeMap<String, String>,
+}
+
+/// A device node of the driver.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Node {
+    /// The absolute path, such as `/dev/nvidia-uvm`.
+    pub path: String,
+    /// The name of its major number in `/proc/devices`: numbers move, names stay.
+    pub class: String,
+    /// The major number it had.
+    pub major: u32,
+    /// The minor number, which belongs to the class and stays.
+    pub minor: u32,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+/// The machine as it was when the run began.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Snapshot {
+    /// The driver's modules, in the order in which they were loaded.
+    pub modules: Vec<Module>,
+    /// The driver's device nodes.
+    pub nodes: Vec<Node>,
+    /// PCI addresses of the GPUs bound to the driver.
+    pub gpus: Vec<String>,
+}

@@ -1,0 +1,267 @@
+//! One line of the ledger, and what the lines of a run add up to.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::object::{Object, Snapshot, Step};
+
+/// The format that this program writes. A line of any other is refused, never overwritten.
+pub const VERSION: u32 = 1;
+
+/// One line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// [`VERSION`].
+    pub v: u32,
+    /// The run's id, a UUID.
+    pub run: String,
+    /// The kernel's boot id when the line was written.
+    pub boot: String,
+    /// When, in microseconds since 1970.
+    pub realtime_usec: u64,
+    /// What happened.
+    pub event: Event,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// The new driver serves and everything was given back.
+    Done,
+    /// The old state serves again and everything was given back.
+    RolledBack,
+    /// Something could not be given back; the run's records name it.
+    Degraded,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Outcome::Done => "done",
+            Outcome::RolledBack => "rolled-back",
+            Outcome::Degraded => "degraded",
+        })
+    }
+}
+
+/// What a line says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Event {
+    /// The run begins.
+    Opened {
+        /// The machine as it was.
+        snapshot: Box<Snapshot>,
+    },
+    /// An act is about to be done.
+    Intent {
+        /// Counts from 1 within the run.
+        id: u64,
+        /// Who does it.
+        step: Step,
+        /// To what.
+        object: Object,
+    },
+    /// The act was done.
+    Done {
+        /// The intent's.
+        id: u64,
+    },
+    /// The act was tried and did not happen: there is nothing to undo.
+    Failed {
+        /// The intent's.
+        id: u64,
+        /// Why.
+        reason: String,
+    },
+    /// What the act took was given back.
+    Undone {
+        /// The intent's.
+        id: u64,
+    },
+    /// What the act took cannot be given back.
+    Lost {
+        /// The intent's.
+        id: u64,
+        /// Why.
+        reason: String,
+    },
+    /// Giving back was tried and failed; it may be tried again.
+    UndoFailed {
+        /// The intent's.
+        id: u64,
+        /// Why.
+        reason: String,
+    },
+    /// A step failed.
+    StepFailed {
+        /// Which.
+        step: Step,
+        /// The error, with its causes.
+        reason: String,
+    },
+    /// Verify succeeded: from here on no undo touches the driver.
+    Committed,
+    /// The run is over.
+    Closed {
+        /// How.
+        outcome: Outcome,
+    },
+}
+
+/// How far an act got.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", content = "reason", rename_all = "kebab-case")]
+pub enum State {
+    /// Written, perhaps done: whoever undoes it looks first.
+    Intent,
+    /// Done, not given back.
+    Done,
+    /// It did not happen.
+    Failed(String),
+    /// Given back.
+    Undone,
+    /// Cannot be given back.
+    Lost(String),
+    /// Could not be given back so far.
+    UndoFailed(String),
+}
+
+/// An act of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Act {
+    /// Counts from 1 within the run.
+    pub id: u64,
+    /// Who did it.
+    pub step: Step,
+    /// To what.
+    pub object: Object,
+    /// How far it got.
+    #[serde(flatten)]
+    pub state: State,
+}
+
+impl Act {
+    /// Whether something may still have to be given back.
+    pub fn is_outstanding(&self) -> bool {
+        matches!(self.state, State::Intent | State::Done | State::UndoFailed(_))
+    }
+}
+
+/// What the lines of one run add up to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Run {
+    /// The run's id.
+    pub id: String,
+    /// The boot in which it began.
+    pub boot: String,
+    /// When it began, in microseconds since 1970.
+    pub opened_usec: u64,
+    /// The machine as it was.
+    pub snapshot: Snapshot,
+    /// All acts, in order.
+    pub acts: Vec<Act>,
+    /// The steps that failed, in order, with their errors.
+    pub failures: Vec<(Step, String)>,
+    /// Whether verify succeeded.
+    pub committed: bool,
+    /// How it ended, if it did.
+    pub outcome: Option<Outcome>,
+    /// The last line's time, in microseconds since 1970.
+    pub last_usec: u64,
+}
+
+impl Run {
+    /// Adds up lines. The first must open the run, all must belong to it.
+    ///
+    /// # Errors
+    /// A line that contradicts those before it, named by its number.
+    pub fn from_records(records: &[Record]) -> Result<Self> {
+        let Some(first) = records.first() else {
+            bail!("the ledger has no line");
+        };
+        let Event::Opened { snapshot } = &first.event else {
+            bail!("line 1 does not open a run");
+        };
+        let mut run = Run {
+            id: first.run.clone(),
+            boot: first.boot.clone(),
+            opened_usec: first.realtime_usec,
+            snapshot: (**snapshot).clone(),
+            acts: Vec::new(),
+            failures: Vec::new(),
+            committed: false,
+            outcome: None,
+            last_usec: first.realtime_usec,
+        };
+        let mut place = BTreeMap::new();
+        for (number, record) in records.iter().enumerate().skip(1) {
+            run.add(record, &mut place).with_context(|| format!("line {}", number + 1))?;
+        }
+        Ok(run)
+    }
+
+    fn add(&mut self, record: &Record, place: &mut BTreeMap<u64, usize>) -> Result<()> {
+        if record.run != self.id {
+            bail!("belongs to run {}, not to {}", record.run, self.id);
+        }
+        if self.outcome.is_some() {
+            bail!("comes after the run was closed");
+        }
+        self.last_usec = record.realtime_usec;
+        let (id, state) = match &record.event {
+            Event::Opened { .. } => bail!("opens the run a second time"),
+            Event::Intent { id, step, object } => {
+                if place.insert(*id, self.acts.len()).is_some() {
+                    bail!("writes act {id} a second time");
+                }
+                self.acts.push(Act { id: *id, step: *step, object: object.clone(), state: State::Intent });
+                return Ok(());
+            }
+            Event::StepFailed { step, reason } => {
+                self.failures.push((*step, reason.clone()));
+                return Ok(());
+            }
+            Event::Committed => {
+                self.committed = true;
+                return Ok(());
+            }
+            Event::Closed { outcome } => {
+                self.outcome = Some(*outcome);
+                return Ok(());
+            }
+            Event::Done { id } => (*id, State::Done),
+            Event::Undone { id } => (*id, State::Undone),
+            Event::Failed { id, reason } => (*id, State::Failed(reason.clone())),
+            Event::Lost { id, reason } => (*id, State::Lost(reason.clone())),
+            Event::UndoFailed { id, reason } => (*id, State::UndoFailed(reason.clone())),
+        };
+        let at = place.get(&id).with_context(|| format!("speaks of act {id}, which no line announced"))?;
+        self.acts[*at].state = state;
+        Ok(())
+    }
+
+    /// What `step` may still have to give back, newest first.
+    pub fn outstanding(&self, step: Step) -> Vec<Act> {
+        self.acts.iter().rev().filter(|act| act.step == step && act.is_outstanding()).cloned().collect()
+    }
+
+    /// Everything that was not given back, newest first: outstanding or lost.
+    pub fn missing(&self) -> Vec<&Act> {
+        self.acts
+            .iter()
+            .rev()
+            .filter(|act| (act.is_outstanding() || matches!(act.state, State::Lost(_))) && !self.is_kept(act))
+            .collect()
+    }
+
+    /// After the commit the driver's own acts stay: that was the purpose of the run.
+    fn is_kept(&self, act: &Act) -> bool {
+        self.committed && matches!(act.object, Object::Module(_))
+    }
+}
