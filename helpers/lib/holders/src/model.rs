@@ -1,0 +1,348 @@
+//! What a scan tells: plain data, the same in the library, in `status --json` and in the ledger.
+//!
+//! Names in JSON: fields in snake_case, values of enumerations in kebab-case. Every text that
+//! comes from a process (command line, name, path) is escaped for display, see
+//! [`escape`](crate::text::escape): no byte is lost and no control character reaches a terminal.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// The answer to "who has the GPU".
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scan {
+    /// The modules that have to go, dependents first; empty when the driver is not loaded.
+    pub modules: Vec<Module>,
+    /// Every process that keeps the driver loaded, by pid.
+    pub holders: Vec<Holder>,
+    /// Text consoles drawn on a framebuffer of the driver.
+    pub consoles: Vec<Console>,
+    /// References that the holders found do not account for.
+    pub unexplained: Vec<Unexplained>,
+    /// What could not be looked at, and why, one sentence each.
+    pub unseen: Vec<String>,
+    /// False when the reference counts alone showed that there is nobody to look for.
+    pub searched: bool,
+}
+
+impl Scan {
+    /// Whether nothing that is known, nothing unexplained and no module of others stands in the
+    /// way of an unload.
+    pub fn is_free(&self) -> bool {
+        self.holders.is_empty() && self.modules.iter().all(|module| module.excess() == 0)
+    }
+
+    /// Modules that stand on the driver's but do not come with it (gdrdrv, nvidia_fs, …).
+    pub fn kernel_holders(&self) -> impl Iterator<Item = &Module> {
+        self.modules.iter().filter(|module| !module.of_driver)
+    }
+}
+
+/// One loaded module of the graph that ends in `nvidia`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Module {
+    /// The name the kernel knows, with underscores.
+    pub name: String,
+    /// `/sys/module/NAME/refcnt`. Negative while the module is going away.
+    pub refcount: i64,
+    /// The loaded modules that stand on this one (`/sys/module/NAME/holders`).
+    pub dependents: Vec<String>,
+    /// Whether it is NVIDIA's driver itself rather than a module of others that uses it.
+    pub of_driver: bool,
+}
+
+impl Module {
+    /// References that do not come from loaded modules: open files and the like. Not a number of
+    /// clients: one open file is one to three references, by driver version.
+    pub fn excess(&self) -> u64 {
+        u64::try_from(self.refcount - self.dependents.len() as i64).unwrap_or(0)
+    }
+}
+
+/// A process that keeps the driver loaded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// The process, as the initial pid namespace numbers it.
+    pub pid: i32,
+    /// Field 22 of `/proc/PID/stat`, clock ticks from boot to the start of the process. Together
+    /// with the pid it names one process of this boot for ever.
+    pub start_ticks: u64,
+    /// Start of the process, seconds since 1970.
+    pub since: Option<u64>,
+    /// The effective user.
+    pub uid: u32,
+    /// The name of that user, where `/etc/passwd` has one.
+    pub user: Option<String>,
+    /// The short name of the process (`/proc/PID/comm`), escaped.
+    pub comm: String,
+    /// The command line, an escaped string an argument; empty for a zombie.
+    pub command: Vec<String>,
+    /// State letter of `/proc/PID/stat`: `D` is uninterruptible sleep, `Z` a zombie.
+    pub state: char,
+    /// What it holds: one entry for a device and a way of holding it.
+    pub devices: Vec<Device>,
+    /// Who has to be asked to let go.
+    pub owner: Owner,
+    /// GPU memory in bytes, where NVML told.
+    pub gpu_memory: Option<u64>,
+}
+
+impl Holder {
+    /// The command line as one line for a person; the short name in brackets when it is empty.
+    pub fn command_line(&self) -> String {
+        if self.command.is_empty() {
+            format!("[{}]", self.comm)
+        } else {
+            self.command.join(" ")
+        }
+    }
+}
+
+/// A device number: the only identity that a device node has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Rdev {
+    /// Which driver.
+    pub major: u32,
+    /// Which of its devices.
+    pub minor: u32,
+}
+
+impl fmt::Display for Rdev {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.major, self.minor)
+    }
+}
+
+/// A device that is held.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Its number, `MAJOR:MINOR`; absent for a buffer, which has none.
+    pub rdev: Option<Rdev>,
+    /// What it is.
+    pub kind: Kind,
+    /// The kernel's or NVIDIA's name for it: `nvidia0`, `nvidiactl`, `card0`.
+    pub name: String,
+    /// The module that cannot be unloaded while it is held.
+    pub module: String,
+    /// How it is held.
+    pub via: Via,
+    /// Descriptors or mappings of this kind on this device in this process.
+    pub count: u32,
+    /// The path as the process sees it, escaped. For display only: it identifies nothing.
+    pub path: String,
+}
+
+/// What a device is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// `/dev/nvidiaN`.
+    Gpu,
+    /// `/dev/nvidiactl`, which every client holds.
+    Ctl,
+    /// `/dev/nvidia-modeset`: a display server.
+    Modeset,
+    /// `/dev/nvidia-uvm`: CUDA.
+    Uvm,
+    /// `/dev/nvidia-uvm-tools`: a profiler.
+    UvmTools,
+    /// `/dev/nvidia-caps/*`: MIG and fabric capabilities.
+    Caps,
+    /// `/dev/nvidia-nvswitch*`: Fabric Manager.
+    Nvswitch,
+    /// `/dev/nvidia-nvlink`.
+    Nvlink,
+    /// `/dev/nvidia-caps-imex-channels/*`.
+    Imex,
+    /// `/dev/dri/cardN`.
+    DrmCard,
+    /// `/dev/dri/renderDN`.
+    DrmRender,
+    /// `/dev/fbN`.
+    Framebuffer,
+    /// A dma-buf that the driver exported.
+    DmaBuf,
+    /// Any other node whose device or module is the driver's (i2c, gdrdrv, nvidia-fs).
+    Other,
+}
+
+/// How a process holds a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Via {
+    /// A descriptor in the table of the process.
+    Fd,
+    /// A descriptor in a table that only one of its threads has.
+    ThreadFd,
+    /// A mapping; it may outlive its descriptor.
+    Map,
+}
+
+/// Who has to be asked so that a process lets go.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "type")]
+pub enum Owner {
+    /// A container's engine.
+    Container(Container),
+    /// The service manager.
+    SystemUnit {
+        /// The unit, such as `nvidia-persistenced.service`.
+        unit: String,
+        /// The slice it runs in; the root slice is `-.slice`.
+        slice: String,
+    },
+    /// A user's service manager.
+    UserUnit {
+        /// The user whose manager it is.
+        uid: u32,
+        /// The unit.
+        unit: String,
+    },
+    /// A login session.
+    Session {
+        /// logind's id of the session.
+        id: String,
+        /// The user whose session it is.
+        uid: Option<u32>,
+    },
+    /// A step of a Slurm job.
+    SlurmStep {
+        /// The job's number.
+        job: String,
+        /// `0`, `batch`, `extern`, `interactive`.
+        step: String,
+    },
+    /// Nobody: a plain process.
+    Process,
+}
+
+/// A container, as far as the cgroup and the engine's files on disk tell.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Container {
+    /// Which engine runs it.
+    pub engine: Engine,
+    /// The engine's id, or the name where the engine has no ids.
+    pub id: String,
+    /// The user whose engine it is, for a rootless one.
+    pub uid: Option<u32>,
+    /// The unit that the container is a part of (a Quadlet service): it has to be asked, the
+    /// engine would be overruled by it.
+    pub unit: Option<String>,
+    /// The Kubernetes pod.
+    pub pod: Option<Pod>,
+}
+
+/// A Kubernetes pod.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Pod {
+    /// The pod's uid, with dashes.
+    pub uid: String,
+    /// Its name, where the runtime's files tell.
+    pub name: Option<String>,
+    /// Its namespace, where the runtime's files tell.
+    pub namespace: Option<String>,
+}
+
+/// A container engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Engine {
+    /// Docker.
+    Docker,
+    /// Podman.
+    Podman,
+    /// containerd, by the Kubernetes interface or by nerdctl.
+    Containerd,
+    /// CRI-O.
+    Crio,
+    /// LXC, LXD, Incus.
+    Lxc,
+    /// systemd-nspawn and other machines known to machined.
+    Machine,
+    /// A container by the shape of its cgroup, of an engine that the cgroup does not name.
+    Unknown,
+}
+
+/// A text console drawn on a framebuffer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Console {
+    /// Such as `vtcon1`, in `/sys/class/vtconsole`.
+    pub name: String,
+    /// The driver's framebuffers it may be drawn on, such as `fb0`.
+    pub framebuffers: Vec<String>,
+}
+
+/// References to a module that no holder found accounts for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unexplained {
+    /// The module.
+    pub module: String,
+    /// References that remain when every open file found is counted at the most it can take.
+    pub references: u64,
+    /// Where they may be, the likeliest first.
+    pub places: Vec<Place>,
+}
+
+/// A place where a reference may hide from the file tables.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "type")]
+pub enum Place {
+    /// Descriptors in flight in a unix socket, sent and not received.
+    Socket {
+        /// Who has the socket's receiving end.
+        pid: i32,
+        /// See [`Holder::start_ticks`].
+        start_ticks: u64,
+        /// Its short name, escaped.
+        comm: String,
+        /// The socket's descriptor.
+        fd: i32,
+        /// Descriptors in flight in it (`scm_fds`).
+        in_flight: u64,
+    },
+    /// Files registered with an io_uring.
+    IoUring {
+        /// Who has the ring.
+        pid: i32,
+        /// See [`Holder::start_ticks`].
+        start_ticks: u64,
+        /// Its short name, escaped.
+        comm: String,
+        /// The ring's descriptor.
+        fd: i32,
+        /// Files registered.
+        files: u64,
+    },
+    /// A dma-buf whose exporter does not tell which driver it stands for.
+    DmaBuf {
+        /// Who has the buffer.
+        pid: i32,
+        /// See [`Holder::start_ticks`].
+        start_ticks: u64,
+        /// Its short name, escaped.
+        comm: String,
+        /// The buffer's descriptor.
+        fd: i32,
+    },
+    /// Inside the kernel, or in what could not be looked at.
+    Kernel {
+        /// What it may be.
+        what: String,
+    },
+}
+
+impl Serialize for Rdev {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Rdev {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.split_once(':')
+            .and_then(|(major, minor)| {
+                Some(Self { major: major.parse().ok()?, minor: minor.parse().ok()? })
+            })
+            .ok_or_else(|| serde::de::Error::custom(format!("{text:?} is not MAJOR:MINOR")))
+    }
+}

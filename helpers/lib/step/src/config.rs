@@ -1,0 +1,230 @@
+//! The configuration: fragments, merged, validated with file and key named.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::Root;
+
+/// Everything that can be set. The shipped `config.toml` explains each key and holds the defaults.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Config {
+    /// How containers are stopped.
+    pub containers: Containers,
+    /// How systemd units are stopped.
+    pub units: Units,
+    /// How processes that nobody owns are ended.
+    pub processes: Processes,
+}
+
+/// What to do with a container that its engine deletes when it stops.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AutoRemove {
+    /// Refuse the run, naming it, before anything is touched.
+    #[default]
+    Refuse,
+    /// Let it go; the journal names it.
+    LetGo,
+}
+
+/// How containers are stopped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Containers {
+    /// The longest time a container gets between the stop signal and SIGKILL, in seconds. A
+    /// container's own stop timeout counts where it is shorter.
+    pub stop_timeout_max: u64,
+    /// How many containers are stopped or started at once; 0 for four a core.
+    pub parallel: usize,
+    /// What to do with containers started with `--rm`.
+    pub auto_remove: AutoRemove,
+}
+
+impl Default for Containers {
+    fn default() -> Self {
+        Self { stop_timeout_max: 60, parallel: 0, auto_remove: AutoRemove::Refuse }
+    }
+}
+
+/// How systemd units are stopped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Units {
+    /// The longest time that all stops together may take, in seconds.
+    pub stop_timeout: u64,
+    /// Units that are never stopped; a holder in one is a refusal.
+    pub protect: Vec<String>,
+}
+
+impl Default for Units {
+    fn default() -> Self {
+        Self { stop_timeout: 90, protect: Vec::new() }
+    }
+}
+
+/// How processes that nobody owns are ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Processes {
+    /// Time between SIGTERM and SIGKILL, in seconds.
+    pub grace: u64,
+    /// Process names (the kernel's `comm`, 15 bytes at most) that are never killed; a holder of
+    /// such a name is a refusal.
+    pub protect: Vec<String>,
+}
+
+impl Default for Processes {
+    fn default() -> Self {
+        Self { grace: 10, protect: Vec::new() }
+    }
+}
+
+impl Config {
+    /// Reads `/usr/lib/nvidia-reload/config.toml`, `/etc/nvidia-reload/config.toml` and the
+    /// fragments `conf.d/*.toml` in both; what comes later wins. A fragment in `/etc` replaces the
+    /// one of the same name in `/usr/lib`.
+    ///
+    /// # Errors
+    /// The file and the key that cannot be used, and why.
+    pub fn load(root: &Root) -> Result<Self> {
+        let mut merged = toml::Table::new();
+        let mut last = None;
+        for path in fragments(root)? {
+            let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+            let config: Config = toml::from_str(&text).with_context(|| format!("{}", path.display()))?;
+            config.validate().with_context(|| format!("{}", path.display()))?;
+            let table = toml::from_str(&text).with_context(|| format!("{}", path.display()))?;
+            merge(&mut merged, table);
+            last = Some(path);
+        }
+        merged
+            .try_into()
+            .with_context(|| format!("merge the configuration up to {}", last.unwrap_or_default().display()))
+    }
+
+    fn validate(&self) -> Result<()> {
+        for (key, seconds) in [
+            ("containers.stop-timeout-max", self.containers.stop_timeout_max),
+            ("units.stop-timeout", self.units.stop_timeout),
+            ("processes.grace", self.processes.grace),
+        ] {
+            // The unit that runs the step gives up after 15 minutes, whatever is set here.
+            if !(1..=600).contains(&seconds) {
+                anyhow::bail!("{key} = {seconds}: must be between 1 and 600 seconds");
+            }
+        }
+        if self.containers.parallel > 256 {
+            anyhow::bail!("containers.parallel = {}: must be 256 at most", self.containers.parallel);
+        }
+        for name in &self.processes.protect {
+            if name.is_empty() || name.len() > 15 {
+                anyhow::bail!(
+                    "processes.protect: {name:?} can match no process: the kernel keeps 1 to 15 bytes of a name"
+                );
+            }
+        }
+        for name in &self.units.protect {
+            if !name.contains('.') {
+                anyhow::bail!("units.protect: {name:?} has no suffix such as .service");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The files to read, in order.
+fn fragments(root: &Root) -> Result<Vec<PathBuf>> {
+    const DIRECTORIES: [&str; 2] = ["/usr/lib/nvidia-reload", "/etc/nvidia-reload"];
+    let mut files: Vec<PathBuf> = Vec::new();
+    let mut by_name = BTreeMap::new();
+    for directory in DIRECTORIES.map(|directory| root.path(directory)) {
+        let main = directory.join("config.toml");
+        if exists(&main)? {
+            files.push(main);
+        }
+        let fragments = directory.join("conf.d");
+        if !exists(&fragments)? {
+            continue;
+        }
+        for entry in fs::read_dir(&fragments).with_context(|| format!("read {}", fragments.display()))? {
+            let path = entry.with_context(|| format!("read {}", fragments.display()))?.path();
+            if path.extension().is_some_and(|extension| extension == "toml") {
+                by_name.insert(path.file_name().map(ToOwned::to_owned), path);
+            }
+        }
+    }
+    files.extend(by_name.into_values());
+    Ok(files)
+}
+
+fn exists(path: &Path) -> Result<bool> {
+    path.try_exists().with_context(|| format!("look for {}", path.display()))
+}
+
+fn merge(into: &mut toml::Table, from: toml::Table) {
+    for (key, value) in from {
+        match (into.get_mut(&key), value) {
+            (Some(toml::Value::Table(old)), toml::Value::Table(new)) => merge(old, new),
+            (_, value) => {
+                into.insert(key, value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree(files: &[(&str, &str)]) -> (tempfile::TempDir, Root) {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let root = Root::at(directory.path());
+        for (path, text) in files {
+            let path = root.path(path);
+            fs::create_dir_all(path.parent().expect("has a parent")).expect("creates");
+            fs::write(path, text).expect("writes");
+        }
+        (directory, root)
+    }
+
+    #[test]
+    fn without_files_the_defaults_hold() {
+        let (_directory, root) = tree(&[]);
+        assert_eq!(Config::load(&root).expect("loads"), Config::default());
+    }
+
+    #[test]
+    fn later_fragments_win_key_by_key() {
+        let (_directory, root) = tree(&[
+            ("/usr/lib/nvidia-reload/config.toml", "[processes]\ngrace = 5\nprotect = [\"a\"]"),
+            ("/usr/lib/nvidia-reload/conf.d/10-a.toml", "[processes]\ngrace = 6"),
+            ("/etc/nvidia-reload/conf.d/10-a.toml", "[units]\nstop-timeout = 7"),
+            ("/etc/nvidia-reload/config.toml", "[processes]\ngrace = 8"),
+        ]);
+        let config = Config::load(&root).expect("loads");
+        assert_eq!(config.processes, Processes { grace: 8, protect: vec!["a".into()] });
+        assert_eq!(config.units.stop_timeout, 7);
+    }
+
+    #[test]
+    fn a_bad_file_is_named_with_its_key() {
+        for (text, key) in [
+            ("[processes]\ngrace = \"x\"", "grace"),
+            ("[processes]\ngrace = 0", "processes.grace"),
+            ("[proceses]\n", "proceses"),
+            ("[containers]\nauto-remove = \"keep\"", "auto-remove"),
+            ("[units]\nprotect = [\"sshd\"]", "units.protect"),
+            ("[processes", "processes"),
+        ] {
+            let (_directory, root) = tree(&[("/etc/nvidia-reload/config.toml", text)]);
+            let error = format!("{:#}", Config::load(&root).expect_err("must refuse"));
+            assert!(error.contains("/etc/nvidia-reload/config.toml"), "{error}");
+            assert!(error.contains(key), "{error}");
+        }
+    }
+}
