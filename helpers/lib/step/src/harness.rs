@@ -3,21 +3,28 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand};
 use ledger::{Ledger, Step};
 use sd_notify::NotifyState;
 
 use crate::journal::{Priority, log};
 use crate::{Config, Exit, Root, Stop};
 
-/// What a helper is asked to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Verb {
+/// What a helper is asked to do. `E` are the verbs that only this helper has.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum Verb<E: Subcommand> {
     /// Do the step.
     Run,
     /// Give back what the ledger says that the step took.
     Undo,
+    /// A verb of this helper's own.
+    #[command(flatten)]
+    Extra(E),
 }
+
+/// A helper without verbs of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+pub enum NoVerb {}
 
 /// What a step works with.
 pub struct Context {
@@ -63,9 +70,10 @@ impl Context {
 }
 
 #[derive(Parser)]
-struct Arguments {
-    /// What to do; systemd's units call the helper with both.
-    verb: Verb,
+struct Arguments<E: Subcommand> {
+    /// What to do; systemd's units call the helper with `run` and `undo`.
+    #[command(subcommand)]
+    verb: Verb<E>,
 }
 
 /// The `main` of a helper that is `step`.
@@ -74,19 +82,34 @@ pub fn main(
     run: impl FnOnce(&Context) -> Result<()>,
     undo: impl FnOnce(&Context) -> Result<()>,
 ) -> ExitCode {
-    let verb = Arguments::parse().verb;
+    main_with(step, run, undo, |_, verb: NoVerb| match verb {})
+}
+
+/// The `main` of a helper that is `step` and has verbs of its own beside `run` and `undo`.
+///
+/// `extra` prints what it has to say to standard output; its errors are reported like those of the
+/// other verbs, but are no part of the run's story: the ledger does not get them.
+pub fn main_with<E: Subcommand>(
+    step: Step,
+    run: impl FnOnce(&Context) -> Result<()>,
+    undo: impl FnOnce(&Context) -> Result<()>,
+    extra: impl FnOnce(&Context, E) -> Result<ExitCode>,
+) -> ExitCode {
+    let verb = Arguments::<E>::parse().verb;
     let root = Root::system();
     let context = match open_ledger(&root) {
         Ok(ledger) => Context { step, root, ledger },
         Err(error) => return fail(step, None, &error),
     };
+    let is_run = matches!(verb, Verb::Run);
     let result = match verb {
-        Verb::Run => run(&context),
-        Verb::Undo => undo(&context),
+        Verb::Run => run(&context).map(|()| Exit::Done.into()),
+        Verb::Undo => undo(&context).map(|()| Exit::Done.into()),
+        Verb::Extra(verb) => extra(&context, verb),
     };
     match result {
-        Ok(()) => Exit::Done.into(),
-        Err(error) => fail(step, (verb == Verb::Run).then_some(&context.ledger), &error),
+        Ok(code) => code,
+        Err(error) => fail(step, is_run.then_some(&context.ledger), &error),
     }
 }
 
@@ -128,4 +151,30 @@ fn fail(step: Step, ledger: Option<&Ledger>, error: &anyhow::Error) -> ExitCode 
         }
     }
     error.downcast_ref::<Stop>().map_or(Exit::Failed, Stop::exit).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq, Eq, Subcommand)]
+    enum Own {
+        List {
+            #[arg(long)]
+            json: bool,
+        },
+    }
+
+    #[test]
+    fn every_helper_has_run_and_undo_and_some_have_more() {
+        let verb = |words: &[&str]| Arguments::<Own>::try_parse_from(words).map(|arguments| arguments.verb);
+        assert_eq!(verb(&["x", "run"]).expect("parses"), Verb::Run);
+        assert_eq!(verb(&["x", "undo"]).expect("parses"), Verb::Undo);
+        assert_eq!(verb(&["x", "list", "--json"]).expect("parses"), Verb::Extra(Own::List { json: true }));
+        for bad in [&["x"][..], &["x", "run", "list"], &["x", "frob"]] {
+            assert!(verb(bad).is_err());
+        }
+        assert!(Arguments::<NoVerb>::try_parse_from(["x", "list"]).is_err());
+        assert_eq!(Arguments::<NoVerb>::try_parse_from(["x", "run"]).expect("parses").verb, Verb::Run);
+    }
 }

@@ -5,11 +5,13 @@ mod harness;
 mod journal;
 mod plan;
 mod root;
+mod shutdown;
 mod stop;
 
 pub use config::{AutoRemove, Config, Containers, Processes, Units};
-pub use harness::{Context, Verb, boot_id, main, open_ledger};
+pub use harness::{Context, NoVerb, Verb, boot_id, main, main_with, open_ledger};
 pub use journal::{Priority, log};
 pub use plan::{Action, PLAN_SCHEMA, Plan, Verdict, Versions};
 pub use root::Root;
+pub use shutdown::system_is_stopping;
 pub use stop::{Exit, Reason, Stop};

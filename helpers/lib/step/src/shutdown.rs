@@ -1,0 +1,48 @@
+//! Whether the machine is going down.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+/// The sibling that speaks D-Bus, so that the helpers that ask need not.
+const ASKED: &str = "/usr/libexec/nvidia-reload/stop-units";
+
+/// Whether the system manager is shutting the machine down.
+///
+/// An undo that starts workloads asks first: what is started now would be stopped again at once,
+/// and the ledger would call it given back. At shutdown it leaves them to the next boot.
+///
+/// # Errors
+/// Nobody can tell: the helper that knows does not answer.
+pub fn system_is_stopping() -> Result<bool> {
+    ask(Path::new(ASKED))
+}
+
+fn ask(helper: &Path) -> Result<bool> {
+    let asked = || format!("{} is-stopping", helper.display());
+    let status = Command::new(helper)
+        .arg("is-stopping")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .status()
+        .with_context(|| format!("run {}", asked()))?;
+    match status.code() {
+        Some(0) => Ok(true),
+        Some(1) => Ok(false),
+        _ => bail!("{}: ended with {status}, neither yes nor no", asked()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_clear_answer_counts() {
+        assert!(ask(Path::new("/bin/true")).expect("answers"));
+        assert!(!ask(Path::new("/bin/false")).expect("answers"));
+        let error = ask(Path::new("/no/such/helper")).expect_err("no answer");
+        assert!(error.to_string().contains("/no/such/helper is-stopping"), "{error}");
+    }
+}
