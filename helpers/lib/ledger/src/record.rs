@@ -6,7 +6,7 @@ use std::fmt;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::object::{Object, Snapshot, Step};
+use crate::object::{Object, Process, Snapshot, Step};
 
 /// The format that this program writes. A line of any other is refused, never overwritten.
 pub const VERSION: u32 = 1;
@@ -251,7 +251,8 @@ impl Run {
         self.acts.iter().rev().filter(|act| act.step == step && act.is_outstanding()).cloned().collect()
     }
 
-    /// Everything that was not given back, newest first: outstanding or lost.
+    /// Everything that should have been given back and was not, newest first: outstanding or lost.
+    /// Without the processes that were ended, of which it was known that they cannot come back.
     pub fn missing(&self) -> Vec<&Act> {
         self.acts
             .iter()
@@ -260,8 +261,26 @@ impl Run {
             .collect()
     }
 
-    /// After the commit the driver's own acts stay: that was the purpose of the run.
+    /// The processes that were ended, oldest first.
+    pub fn killed(&self) -> Vec<&Process> {
+        let killed = |act: &'_ Act| !matches!(act.state, State::Failed(_) | State::Undone);
+        self.acts
+            .iter()
+            .filter(|act| killed(act))
+            .filter_map(|act| match &act.object {
+                Object::Process(process) => Some(process),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// What was not meant to be given back: an ended process, and after the commit the driver's
+    /// modules, whose change was the purpose of the run.
     fn is_kept(&self, act: &Act) -> bool {
-        self.committed && matches!(act.object, Object::Module(_))
+        match act.object {
+            Object::Process(_) => true,
+            Object::Module(_) => self.committed,
+            _ => false,
+        }
     }
 }

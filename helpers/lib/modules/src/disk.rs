@@ -1,0 +1,216 @@
+//! What is on disk for the running kernel: which file would be loaded for a module, and what it
+//! declares of itself.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use step::Root;
+
+use crate::DRIVER;
+use crate::gate;
+use crate::kmod::{Kmod, KmodModule};
+
+/// Where modprobe looks for its configuration, first match first (modprobe.d(5)).
+const CONFIGURATION: [&str; 5] = [
+    "/etc/modprobe.d",
+    "/run/modprobe.d",
+    "/usr/local/lib/modprobe.d",
+    "/usr/lib/modprobe.d",
+    "/lib/modprobe.d",
+];
+
+/// A module file and what it declares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct File {
+    /// The name that the module has once it is loaded.
+    pub name: String,
+    /// The name that modprobe knows it by: Debian ships `nvidia` as `nvidia-current-open.ko`.
+    pub alias: String,
+    /// The file, compressed or not.
+    pub path: PathBuf,
+    /// `modinfo -F version`.
+    pub version: Option<String>,
+    /// `modinfo -F srcversion`.
+    pub srcversion: Option<String>,
+    /// `modinfo -F vermagic`.
+    pub vermagic: Option<String>,
+    /// The `options` lines for both names.
+    pub options: String,
+}
+
+impl File {
+    /// Whether this file is the very module that `loaded` was loaded from.
+    pub fn is(&self, loaded: &ledger::Module) -> bool {
+        self.name == loaded.name && self.version == loaded.version && self.srcversion == loaded.srcversion
+    }
+}
+
+/// The module files of the running kernel and the modprobe.d configuration, as if the gate were
+/// open.
+pub struct Disk {
+    kmod: Kmod,
+    directory: PathBuf,
+}
+
+impl Disk {
+    /// Looks at `/lib/modules` of the running kernel.
+    ///
+    /// # Errors
+    /// The kernel's release or the configuration cannot be read.
+    pub fn open(root: &Root) -> Result<Self> {
+        let release = nix::sys::utsname::uname().context("ask the kernel for its release")?;
+        let directory = root.path("/lib/modules").join(release.release());
+        Ok(Self { kmod: Kmod::new(&directory, &configuration(root)?)?, directory })
+    }
+
+    /// The file that would serve as module `name`; none when there is none for this kernel.
+    ///
+    /// # Errors
+    /// A file is there and cannot be read, or the module index cannot.
+    pub fn find(&self, name: &str) -> Result<Option<File>> {
+        let module = self.kmod.by_name(name)?;
+        let renamed = self.renamed(name)?;
+        // An `install` line that names one of the renamed files decides, as it would for modprobe.
+        if let Some(command) = module.install_command() {
+            for file in &renamed {
+                if command.split_whitespace().any(|word| underscored(word) == file.alias) {
+                    return Ok(Some(file.clone()));
+                }
+            }
+        }
+        if let Some(path) = module.path() {
+            return self.file(&module, &path).map(Some);
+        }
+        Ok(renamed.into_iter().next())
+    }
+
+    /// What the file `path` declares; `alias` is the file's own name.
+    ///
+    /// # Errors
+    /// The file cannot be read or is no module.
+    pub fn inspect(&self, path: &Path) -> Result<File> {
+        let module = self.kmod.by_path(path)?;
+        self.file(&module, path)
+    }
+
+    /// All names under which the driver's modules could be loaded from this disk: for the gate.
+    ///
+    /// # Errors
+    /// The module index cannot be read.
+    pub fn names(&self) -> Result<BTreeSet<String>> {
+        Ok(self.candidates()?.into_iter().map(|(alias, _)| alias).collect())
+    }
+
+    /// The files that `path` needs and that are not the driver's own, first needed first.
+    ///
+    /// # Errors
+    /// The module index or a file cannot be read.
+    pub(crate) fn needs(&self, file: &File) -> Result<Vec<File>> {
+        let module = self.kmod.by_name(&file.alias)?;
+        let mut found = Vec::new();
+        for needed in module.dependencies() {
+            if let Some(path) = needed.path() {
+                found.push(self.file(&needed, &path)?);
+            }
+        }
+        Ok(found)
+    }
+
+    pub(crate) fn insert(&self, path: &Path, options: &str) -> Result<(), nix::errno::Errno> {
+        match self.kmod.by_path(path) {
+            Ok(module) => module.insert(options),
+            Err(error) => Err(error.downcast_ref().copied().unwrap_or(nix::errno::Errno::EIO)),
+        }
+    }
+
+    fn file(&self, module: &KmodModule<'_>, path: &Path) -> Result<File> {
+        let info = module.info().with_context(|| format!("read what {} declares", path.display()))?;
+        let field = |key: &str| info.iter().find(|(name, _)| name == key).map(|(_, value)| value.clone());
+        let alias = module.name();
+        let name = field("name").map_or_else(|| alias.clone(), |name| underscored(&name));
+        let mut options: Vec<String> = module.options().into_iter().collect();
+        if name != alias {
+            options.extend(self.kmod.by_name(&name)?.options());
+        }
+        Ok(File {
+            name,
+            alias,
+            path: path.to_owned(),
+            version: field("version"),
+            srcversion: field("srcversion"),
+            vermagic: field("vermagic"),
+            options: options.join(" "),
+        })
+    }
+
+    /// Files of another name that declare themselves to be `name`.
+    fn renamed(&self, name: &str) -> Result<Vec<File>> {
+        let mut found = Vec::new();
+        for (alias, path) in self.candidates()? {
+            // Opening hundreds of unrelated modules for one name would be slow, and NVIDIA's are
+            // the only ones that a distribution ships under another name.
+            if alias == name || !name.starts_with(DRIVER) {
+                continue;
+            }
+            let file = self.inspect(&path)?;
+            if file.name == name {
+                found.push(file);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The index's files whose names begin with the driver's, as name and path.
+    fn candidates(&self) -> Result<Vec<(String, PathBuf)>> {
+        let index = self.directory.join("modules.dep");
+        let text = match fs::read_to_string(&index) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error).with_context(|| format!("read {}", index.display())),
+        };
+        let mut found = Vec::new();
+        for line in text.lines() {
+            let Some((path, _)) = line.split_once(':') else { continue };
+            let path = self.directory.join(path);
+            let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let Some((alias, _)) = file.split_once(".ko") else { continue };
+            let alias = underscored(alias);
+            // In-tree drivers that only share the prefix (nvidiafb) do no harm in this list.
+            if alias.starts_with(DRIVER) && path.exists() {
+                found.push((alias, path));
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// The files and directories that libkmod is to read: all but the gate's own file.
+fn configuration(root: &Root) -> Result<Vec<PathBuf>> {
+    let gate = root.path(gate::FILE);
+    let mut found = Vec::new();
+    for directory in CONFIGURATION.map(|directory| root.path(directory)) {
+        if gate.parent() != Some(&directory) {
+            found.push(directory);
+            continue;
+        }
+        let entries = match fs::read_dir(&directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error).with_context(|| format!("read {}", directory.display())),
+        };
+        for entry in entries {
+            let path = entry.with_context(|| format!("read {}", directory.display()))?.path();
+            if path != gate {
+                found.push(path);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Module names are the same with `-` and `_`.
+fn underscored(name: &str) -> String {
+    name.replace('-', "_")
+}

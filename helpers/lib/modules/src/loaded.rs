@@ -1,0 +1,187 @@
+//! What is loaded: the driver and everything that hangs on it, as the kernel says.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use step::Root;
+
+use crate::DRIVER;
+
+/// `/sys/module/NAME/initstate`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Serving.
+    Live,
+    /// Its init function has not returned.
+    Coming,
+    /// Its exit function has not returned: if that lasts, only a reboot helps.
+    Going,
+}
+
+/// A module of the driver's graph, as it is loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loaded {
+    /// What the ledger keeps of it.
+    pub module: ledger::Module,
+    /// How far it is.
+    pub state: State,
+    /// References: dependents and open files, though one open file may count for several.
+    pub refcount: i64,
+    /// The modules that use it.
+    pub holders: Vec<String>,
+}
+
+impl Loaded {
+    /// References that no loaded dependent explains: somebody has a file open, or the like.
+    pub fn users(&self) -> i64 {
+        self.refcount - self.holders.len() as i64
+    }
+}
+
+/// The driver's graph in the order in which it can be unloaded: whoever uses comes before whoever
+/// is used. Empty when the driver is not loaded.
+///
+/// The graph is `nvidia` and, recursively, the modules in its `holders/`; so modules of other
+/// people that hang on it (gdrdrv, nvidia_fs, nvidia_peermem) are found without a list of names.
+///
+/// # Errors
+/// `/sys/module` or `/proc/modules` cannot be read or make no sense.
+pub fn chain(root: &Root) -> Result<Vec<Loaded>> {
+    let mut graph = BTreeMap::new();
+    let mut todo = vec![DRIVER.to_owned()];
+    while let Some(name) = todo.pop() {
+        if graph.contains_key(&name) {
+            continue;
+        }
+        // A module may go while we look: then it is not part of the graph any more.
+        if let Some(module) = loaded(root, &name)? {
+            todo.extend(module.holders.iter().cloned());
+            graph.insert(name, module);
+        }
+    }
+    // The kernel lists the newest module first, and nothing can be loaded before what it needs.
+    let path = root.path("/proc/modules");
+    let list = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    let mut order = Vec::new();
+    for line in list.lines() {
+        if let Some(module) = line.split(' ').next().and_then(|name| graph.remove(name)) {
+            order.push(module);
+        }
+    }
+    if let Some(name) = graph.keys().next() {
+        bail!("{name} is in /sys/module but not in {}", path.display());
+    }
+    let mut gone = BTreeSet::new();
+    for module in &order {
+        if let Some(user) = module.holders.iter().find(|user| !gone.contains(user.as_str())) {
+            bail!("{} is listed before {user}, which uses it", module.module.name);
+        }
+        gone.insert(module.module.name.as_str());
+    }
+    Ok(order)
+}
+
+/// The module `name`, if it is loaded.
+///
+/// # Errors
+/// What `/sys/module/NAME` holds cannot be read.
+pub fn loaded(root: &Root, name: &str) -> Result<Option<Loaded>> {
+    let directory = root.path("/sys/module").join(name);
+    // A module built into the kernel has a directory without initstate.
+    let Some(state) = attribute(&directory.join("initstate"))? else {
+        return Ok(None);
+    };
+    let state = match state.as_str() {
+        "live" => State::Live,
+        "coming" => State::Coming,
+        "going" => State::Going,
+        other => bail!("{}: unknown initstate {other:?}", directory.display()),
+    };
+    let refcount = match attribute(&directory.join("refcnt"))? {
+        Some(count) => count.parse().with_context(|| format!("{}: refcnt {count:?}", directory.display()))?,
+        // Without CONFIG_MODULE_UNLOAD nothing can be unloaded at all.
+        None => bail!("{} has no refcnt: this kernel cannot unload modules", directory.display()),
+    };
+    let mut holders = names(&directory.join("holders"))?;
+    holders.sort();
+    let mut parameters = BTreeMap::new();
+    for parameter in names(&directory.join("parameters"))? {
+        let path = directory.join("parameters").join(&parameter);
+        match attribute(&path) {
+            Ok(Some(value)) => {
+                parameters.insert(parameter, value);
+            }
+            Ok(None) => {}
+            // Write-only parameters, and those that only root may read.
+            Err(error) if is_denied(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Some(Loaded {
+        module: ledger::Module {
+            name: name.to_owned(),
+            version: attribute(&directory.join("version"))?,
+            srcversion: attribute(&directory.join("srcversion"))?,
+            parameters,
+        },
+        state,
+        refcount,
+        holders,
+    }))
+}
+
+/// The loaded driver's version, if it is loaded.
+///
+/// # Errors
+/// `/sys/module/nvidia/version` cannot be read.
+pub fn driver_version(root: &Root) -> Result<Option<String>> {
+    attribute(&root.path("/sys/module/nvidia/version"))
+}
+
+/// PCI addresses of the devices bound to the driver, sorted.
+///
+/// # Errors
+/// `/sys/bus/pci/drivers/nvidia` cannot be read.
+pub fn gpus(root: &Root) -> Result<Vec<String>> {
+    let mut found: Vec<String> = names(&root.path("/sys/bus/pci/drivers/nvidia"))?
+        .into_iter()
+        .filter(|name| name.contains(':') && name.contains('.'))
+        .collect();
+    found.sort();
+    Ok(found)
+}
+
+fn attribute(path: &Path) -> Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text.trim_end_matches('\n').to_owned())),
+        // ENODEV: the module went between open and read.
+        Err(error)
+            if error.kind() == ErrorKind::NotFound
+                || error.raw_os_error() == Some(nix::errno::Errno::ENODEV as i32) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+    }
+}
+
+fn is_denied(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::PermissionDenied)
+}
+
+fn names(directory: &Path) -> Result<Vec<String>> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(|| format!("read {}", directory.display())),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.with_context(|| format!("read {}", directory.display()))?;
+        found.push(entry.file_name().to_string_lossy().into_owned());
+    }
+    Ok(found)
+}

@@ -1,0 +1,131 @@
+//! Modules kept for the way back.
+//!
+//! A package upgrade replaces the files of the driver that is loaded. Should the new one not load
+//! or not verify, the old one can serve again only if somebody kept its files: so whenever the
+//! loaded driver and the one on disk are the same, the files are copied aside.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use anyhow::{Context, Result};
+use step::Root;
+
+use crate::DRIVER;
+use crate::disk::{Disk, File};
+use crate::loaded::Loaded;
+
+/// Below the ledger's directory.
+const DIRECTORY: &str = "/var/lib/nvidia-reload/slots";
+
+/// How many are kept.
+const KEPT: usize = 2;
+
+/// The modules of one version of the driver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slot {
+    /// The driver's version.
+    pub version: String,
+    /// Its module files.
+    pub files: Vec<File>,
+    /// When it was made or last found up to date.
+    pub used: SystemTime,
+    directory: PathBuf,
+}
+
+impl Slot {
+    /// The file that is the very module `loaded` was.
+    pub fn find(&self, loaded: &ledger::Module) -> Option<&File> {
+        self.files.iter().find(|file| file.is(loaded))
+    }
+}
+
+/// All slots, newest first. One that cannot be read is left out: it is no way back.
+///
+/// # Errors
+/// The directory cannot be read.
+pub fn slots(root: &Root, disk: &Disk) -> Result<Vec<Slot>> {
+    let directory = root.path(DIRECTORY);
+    let entries = match fs::read_dir(&directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(|| format!("read {}", directory.display())),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.with_context(|| format!("read {}", directory.display()))?.path();
+        if path.extension().is_some_and(|extension| extension == "new") {
+            continue;
+        }
+        match slot(&path, disk) {
+            Ok(slot) => found.push(slot),
+            Err(error) => eprintln!("{} is no way back: {error:#}", path.display()),
+        }
+    }
+    found.sort_by_key(|slot| std::cmp::Reverse(slot.used));
+    Ok(found)
+}
+
+fn slot(directory: &Path, disk: &Disk) -> Result<Slot> {
+    let used = fs::metadata(directory)?.modified()?;
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        files.push(disk.inspect(&entry?.path())?);
+    }
+    let version = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(Slot { version, files, used, directory: directory.to_owned() })
+}
+
+/// Keeps the files of the modules in `chain`, which are loaded, if the disk still has them all.
+/// Returns the version that is kept, or none when the disk has others.
+///
+/// # Errors
+/// A file cannot be copied.
+pub fn keep(root: &Root, disk: &Disk, chain: &[Loaded]) -> Result<Option<String>> {
+    let mut files = Vec::new();
+    for loaded in chain {
+        match disk.find(&loaded.module.name)? {
+            Some(file) if file.is(&loaded.module) => files.push(file),
+            _ => return Ok(None),
+        }
+    }
+    let Some(driver) = files.iter().find(|file| file.name == DRIVER) else { return Ok(None) };
+    let Some(version) = driver.version.clone().filter(|version| !version.contains('/')) else {
+        return Ok(None);
+    };
+    let directory = root.path(DIRECTORY);
+    let place = directory.join(&version);
+    let existing = slots(root, disk)?.into_iter().find(|slot| slot.version == version);
+    if existing.is_some_and(|slot| chain.iter().all(|loaded| slot.find(&loaded.module).is_some())) {
+        fs::File::open(&place)
+            .and_then(|place| place.set_modified(SystemTime::now()))
+            .with_context(|| format!("touch {}", place.display()))?;
+        return Ok(Some(version));
+    }
+    let new = directory.join(format!("{version}.new"));
+    remove(&new)?;
+    fs::create_dir_all(&new).with_context(|| format!("create {}", new.display()))?;
+    for file in &files {
+        let suffix = file.path.file_name().unwrap_or_default().to_string_lossy();
+        let suffix = suffix.find(".ko").map_or(".ko", |at| &suffix[at..]);
+        // Named for the module: the options of that name are those that count.
+        let to = new.join(format!("{}{suffix}", file.name));
+        fs::copy(&file.path, &to)
+            .and_then(|_| fs::File::open(&to)?.sync_all())
+            .with_context(|| format!("copy {} to {}", file.path.display(), to.display()))?;
+    }
+    remove(&place)?;
+    fs::rename(&new, &place).with_context(|| format!("create {}", place.display()))?;
+    for old in slots(root, disk)?.into_iter().skip(KEPT) {
+        remove(&old.directory)?;
+    }
+    Ok(Some(version))
+}
+
+fn remove(directory: &Path) -> Result<()> {
+    match fs::remove_dir_all(directory) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("remove {}", directory.display())),
+    }
+}
