@@ -1,0 +1,145 @@
+//! What a manager says by itself, in the order in which it says it.
+
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::Instant;
+
+use futures_core::Stream;
+use zbus::message::Type;
+use zbus::{MatchRule, Message, MessageStream, OwnedObjectPath, block_on};
+
+use crate::{Error, Job, JobResult, Manager};
+
+/// Something happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Signal {
+    /// A job ended.
+    JobRemoved {
+        /// Which.
+        job: Job,
+        /// How.
+        result: JobResult,
+    },
+    /// Properties of a unit changed: read what matters.
+    UnitChanged {
+        /// Which unit.
+        unit: String,
+    },
+    /// The manager begins (true) or ends to read its units anew. Signals may be missing from this
+    /// time: list again what matters when it ends.
+    Reloading(bool),
+    /// The connection is gone, or another process took over as the manager: connect again.
+    Lost,
+}
+
+/// The signals of a manager. They are queued by a thread, so none is missed between two looks.
+#[derive(Debug)]
+pub struct Signals {
+    receiver: Receiver<Signal>,
+}
+
+impl Signals {
+    /// Signals of jobs and of the units at `paths`.
+    pub(crate) fn open(manager: &Manager, paths: Vec<(String, String)>) -> Result<Self, Error> {
+        let (sender, receiver) = mpsc::channel();
+        // One stream without a rule keeps the order; the rules only tell a bus daemon what to
+        // deliver, a manager's own socket delivers everything.
+        let connection = manager.connection().clone();
+        let stream = MessageStream::from(&connection);
+        if connection.is_bus() {
+            for rule in rules(&paths) {
+                block_on(connection.call_method(
+                    Some("org.freedesktop.DBus"),
+                    "/org/freedesktop/DBus",
+                    Some("org.freedesktop.DBus"),
+                    "AddMatch",
+                    &rule.to_string(),
+                ))
+                .map_err(|error| Error::of_call("ask the bus for systemd's signals", None, error))?;
+            }
+        }
+        manager.subscribe()?;
+        let units: HashMap<String, String> = paths.into_iter().collect();
+        thread::spawn(move || block_on(forward(stream, &units, &sender)));
+        Ok(Self { receiver })
+    }
+
+    /// The next signal; none when `deadline` comes first.
+    pub fn next(&self, deadline: Instant) -> Option<Signal> {
+        match self.receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(signal) => Some(signal),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => Some(Signal::Lost),
+        }
+    }
+}
+
+/// What a bus daemon has to deliver.
+fn rules(paths: &[(String, String)]) -> Vec<MatchRule<'_>> {
+    const MANAGER: &str = "org.freedesktop.systemd1.Manager";
+    let rule = || MatchRule::builder().msg_type(Type::Signal);
+    let mut rules = vec![
+        rule().sender("org.freedesktop.systemd1").interface(MANAGER).member("JobRemoved").build(),
+        rule().sender("org.freedesktop.systemd1").interface(MANAGER).member("Reloading").build(),
+        rule()
+            .sender("org.freedesktop.DBus")
+            .interface("org.freedesktop.DBus")
+            .member("NameOwnerChanged")
+            .add_arg("org.freedesktop.systemd1")
+            .build(),
+    ];
+    for (path, _) in paths {
+        rules.push(
+            rule()
+                .sender("org.freedesktop.systemd1")
+                .interface("org.freedesktop.DBus.Properties")
+                .member("PropertiesChanged")
+                .path(path.as_str())
+                .build(),
+        );
+    }
+    // Made of constants and of paths that systemd itself gave.
+    rules.into_iter().filter_map(Result::ok).collect()
+}
+
+/// Sends on what matters until the connection ends or nobody listens.
+async fn forward(mut stream: MessageStream, units: &HashMap<String, String>, sender: &Sender<Signal>) {
+    while let Some(message) = poll_fn(|context| Pin::new(&mut stream).poll_next(context)).await {
+        let Ok(message) = message else { break };
+        if let Some(signal) = read(&message, units)
+            && sender.send(signal).is_err()
+        {
+            return;
+        }
+    }
+    let _ = sender.send(Signal::Lost);
+}
+
+/// What a message says, if it is one that matters.
+fn read(message: &Message, units: &HashMap<String, String>) -> Option<Signal> {
+    if message.message_type() != Type::Signal {
+        return None;
+    }
+    let header = message.header();
+    let body = message.body();
+    match header.member()?.as_str() {
+        "JobRemoved" => {
+            let (_, path, unit, result): (u32, OwnedObjectPath, String, String) = body.deserialize().ok()?;
+            let job = Job { path: path.to_string(), unit, kind: String::new() };
+            Some(Signal::JobRemoved { job, result: result.into() })
+        }
+        "Reloading" => body.deserialize().ok().map(Signal::Reloading),
+        "PropertiesChanged" => {
+            let unit = units.get(header.path()?.as_str())?.clone();
+            Some(Signal::UnitChanged { unit })
+        }
+        "NameOwnerChanged" => {
+            let (name, ..): (String, String, String) = body.deserialize().ok()?;
+            (name == "org.freedesktop.systemd1").then_some(Signal::Lost)
+        }
+        _ => None,
+    }
+}
