@@ -1,2 +1,98 @@
-//! To be written.
-fn main() {}
+//! Takes the driver out of the kernel, and brings the old one back if the run fails.
+
+mod back;
+
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use ledger::{Object, Step};
+use modules::{Disk, Loaded, State, Unloaded, chain, gate, unload};
+use step::Context;
+
+/// How long a module may be in use before that counts as a failure. Whoever had the GPU is gone by
+/// now; what is left are programs that look at it and go.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+fn main() -> ExitCode {
+    step::main(Step::RmmodChain, run, back::undo)
+}
+
+fn run(context: &Context) -> Result<()> {
+    let disk = Disk::open(&context.root)?;
+    let loaded = chain(&context.root)?;
+    if loaded.is_empty() {
+        context.info("the driver is not loaded: nothing to unload");
+    }
+    shut_gate(context, &disk, &loaded)?;
+    quiet(context)?;
+    for module in &loaded {
+        let name = &module.module.name;
+        context.status(format!("unloading {name}"));
+        let id = context.ledger.intent(Step::RmmodChain, Object::Module(module.module.clone()))?;
+        match unload(name, PATIENCE) {
+            Ok(Unloaded::Gone) => context.ledger.done(id)?,
+            Ok(Unloaded::Busy) => {
+                let reason = in_use(context, name)?;
+                context.ledger.failed(id, &reason)?;
+                bail!("{reason}");
+            }
+            Ok(Unloaded::Stuck { pid, stack }) => {
+                // Neither gone nor there: what the kernel is doing only a reboot ends.
+                bail!("{name} is stuck on its way out (process {pid}); reboot the machine: {stack}");
+            }
+            Err(error) => {
+                context.ledger.failed(id, format!("{error:#}"))?;
+                return Err(error);
+            }
+        }
+    }
+    let left = chain(&context.root)?;
+    if let Some(module) = left.first() {
+        bail!("{} is loaded again although the gate is shut", module.module.name);
+    }
+    let names: Vec<&str> = loaded.iter().map(|module| module.module.name.as_str()).collect();
+    context.info(format!("unloaded {}", names.join(", ")));
+    Ok(())
+}
+
+fn shut_gate(context: &Context, disk: &Disk, loaded: &[Loaded]) -> Result<()> {
+    let mut names: BTreeSet<String> = disk.names()?;
+    for module in loaded {
+        names.insert(module.module.name.clone());
+        names.extend(disk.find(&module.module.name)?.map(|file| file.alias));
+    }
+    names.insert(modules::DRIVER.to_owned());
+    let id = context.ledger.intent(Step::RmmodChain, Object::Gate { path: gate::FILE.to_owned() })?;
+    gate::shut(&context.root, &names).context("shut the gate")?;
+    context.ledger.done(id)
+}
+
+/// Waits until nobody has the driver open, so that nothing is unloaded when something cannot be.
+fn quiet(context: &Context) -> Result<()> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let now = chain(&context.root)?;
+        if let Some(module) = now.iter().find(|module| module.state != State::Live) {
+            bail!("{} is not live but {:?}: reboot the machine", module.module.name, module.state);
+        }
+        let Some(busy) = now.iter().find(|module| module.users() > 0) else { return Ok(()) };
+        if Instant::now() > until {
+            bail!("{}; nothing was unloaded", in_use(context, &busy.module.name)?);
+        }
+        // The kernel tells nobody when a reference goes: ask again.
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn in_use(context: &Context, name: &str) -> Result<String> {
+    Ok(match modules::loaded(&context.root, name)? {
+        Some(module) => format!(
+            "{name} is in use: {} references, of which {} by other modules; `nvidia-reload status` shows by whom",
+            module.refcount,
+            module.holders.len()
+        ),
+        None => format!("{name} was in use and is gone now"),
+    })
+}

@@ -1,2 +1,90 @@
-//! To be written.
-fn main() {}
+//! Compares what serves now with what should. Its success is the point of no return.
+
+mod nvml;
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Subcommand;
+use ledger::{Run, Step};
+use modules::{Disk, State, chain, gpus, keep, loaded, nodes};
+use step::Context;
+
+/// What else this helper does.
+#[derive(Debug, Clone, Subcommand)]
+enum Verb {
+    /// Keep the modules of the loaded driver for the way back, if the disk has them.
+    Keep,
+    /// Say which libnvidia-ml the linker chooses, as JSON.
+    Library,
+    /// Start NVML, say how it is, and end, as JSON.
+    Nvml,
+}
+
+fn main() -> ExitCode {
+    step::main_with(Step::Verify, run, |_| Ok(()), extra)
+}
+
+fn extra(context: &Context, verb: Verb) -> Result<ExitCode> {
+    match verb {
+        Verb::Keep => keep_modules(context)?,
+        Verb::Library => println!("{}", serde_json::to_string(&gpu::library()?)?),
+        Verb::Nvml => println!("{}", serde_json::to_string(&gpu::ask())?),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run(context: &Context) -> Result<()> {
+    let run = context.ledger.read()?.context("there is no open run: start nvidia-reload.target")?;
+    let disk = Disk::open(&context.root)?;
+    modules_serve(context, &run, &disk)?;
+    nodes::check(&context.root, &run.snapshot.nodes).context("a device node leads elsewhere")?;
+    gpus_are_there(context, &run)?;
+    nvml::check(context)?;
+    context.ledger.commit()?;
+    // From here on the new driver stays, whatever happens to the rest.
+    keep_modules(context)
+}
+
+/// Every module that was loaded is, and is the one on disk.
+fn modules_serve(context: &Context, run: &Run, disk: &Disk) -> Result<()> {
+    for module in &run.snapshot.modules {
+        let name = &module.name;
+        let Some(now) = loaded(&context.root, name)? else { bail!("{name} is not loaded") };
+        if now.state != State::Live {
+            bail!("{name} is not live but {:?}", now.state);
+        }
+        let file = disk.find(name)?.with_context(|| format!("{name} has no file on disk any more"))?;
+        if !file.is(&now.module) {
+            bail!(
+                "{name} serves in version {}, and {} is version {}",
+                now.module.version.as_deref().unwrap_or("unknown"),
+                file.path.display(),
+                file.version.as_deref().unwrap_or("unknown")
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Every GPU that the driver had is bound to it again.
+fn gpus_are_there(context: &Context, run: &Run) -> Result<()> {
+    let now = gpus(&context.root)?;
+    let missing: Vec<&str> =
+        run.snapshot.gpus.iter().filter(|gpu| !now.contains(gpu)).map(String::as_str).collect();
+    if !missing.is_empty() {
+        bail!("the driver does not serve {} any more", missing.join(", "));
+    }
+    Ok(())
+}
+
+fn keep_modules(context: &Context) -> Result<()> {
+    let loaded = chain(&context.root)?;
+    let disk = Disk::open(&context.root)?;
+    match keep(&context.root, &disk, &loaded).context("keep the driver's modules for the way back")? {
+        Some(version) => context.info(format!("version {version} is kept for the way back")),
+        None if loaded.is_empty() => {}
+        None => context.warn("the loaded driver is not the one on disk: it cannot be kept for the way back"),
+    }
+    Ok(())
+}

@@ -102,6 +102,9 @@ pub fn main_with<E: Subcommand>(
         Err(error) => return fail(step, None, &error),
     };
     let is_run = matches!(verb, Verb::Run);
+    if matches!(verb, Verb::Undo) {
+        note_silent_failure(&context);
+    }
     let result = match verb {
         Verb::Run => run(&context).map(|()| Exit::Done.into()),
         Verb::Undo => undo(&context).map(|()| Exit::Done.into()),
@@ -110,6 +113,26 @@ pub fn main_with<E: Subcommand>(
     match result {
         Ok(code) => code,
         Err(error) => fail(step, is_run.then_some(&context.ledger), &error),
+    }
+}
+
+/// A helper that was killed, timed out or never started could not say that its step failed; systemd
+/// tells its undo (`SERVICE_RESULT`, systemd.exec(5)), which notes it before anything is unwound.
+fn note_silent_failure(context: &Context) {
+    let result = std::env::var("SERVICE_RESULT").unwrap_or_default();
+    if result.is_empty() || result == "success" || context.step == Step::Preflight {
+        // Preflight fails by refusing: then the open run, if any, is not its own.
+        return;
+    }
+    let noted = context.ledger.read().and_then(|run| match run {
+        Some(run) if run.failures.iter().all(|(step, _)| *step != context.step) => {
+            let status = std::env::var("EXIT_STATUS").unwrap_or_default();
+            context.ledger.step_failed(context.step, format!("systemd reports {result} {status}").trim_end())
+        }
+        _ => Ok(()),
+    });
+    if let Err(error) = noted {
+        log(context.step, Priority::Error, &format!("the ledger does not have this failure: {error:#}"), &[]);
     }
 }
 

@@ -1,0 +1,130 @@
+//! The way back: what was unloaded is loaded again, in the version that the run's state asks for.
+
+use anyhow::{Result, bail};
+use ledger::{Act, Module, Object, Run, Step};
+use modules::{Disk, Slot, Source, gate, load, loaded, nodes, slots};
+use step::Context;
+
+/// Loads again what the ledger says was unloaded, then opens the gate, whatever happened before.
+pub(crate) fn undo(context: &Context) -> Result<()> {
+    let Some(run) = context.ledger.read()? else {
+        return gate::open(&context.root);
+    };
+    let acts = run.outstanding(Step::RmmodChain);
+    let result = modules_back(context, &run, &acts);
+    // Even a driver that could not be brought back must not be kept out.
+    gate::open(&context.root)?;
+    for act in acts.iter().filter(|act| matches!(act.object, Object::Gate { .. })) {
+        context.ledger.undone(act.id)?;
+    }
+    result
+}
+
+fn modules_back(context: &Context, run: &Run, acts: &[Act]) -> Result<()> {
+    if run.committed {
+        return Ok(());
+    }
+    let gone: Vec<(u64, &Module)> = acts
+        .iter()
+        .filter_map(|act| match &act.object {
+            Object::Module(module) => Some((act.id, module)),
+            _ => None,
+        })
+        .collect();
+    if gone.is_empty() {
+        return Ok(());
+    }
+    if run.boot != context.ledger.boot() {
+        // The modules of the machine as it was went with that boot.
+        return gone.iter().try_for_each(|(id, _)| context.ledger.undone(*id));
+    }
+    let disk = Disk::open(&context.root)?;
+    let kept = slots(&context.root, &disk)?;
+    let sources = choose(context, run, &disk, &kept, &gone)?;
+    let mut failed = Vec::new();
+    for ((id, module), source) in gone.iter().zip(sources) {
+        match bring(context, &disk, module, &source) {
+            Ok(()) if source.file().is(module) => context.ledger.undone(*id)?,
+            Ok(()) if prefers_disk(run) => context.ledger.undone(*id)?,
+            Ok(()) => context.ledger.lost(
+                *id,
+                format!(
+                    "version {} is neither on disk nor kept; {} serves instead",
+                    text(module.version.as_deref()),
+                    text(source.file().version.as_deref())
+                ),
+            )?,
+            Err(error) => {
+                context.ledger.undo_failed(*id, format!("{error:#}"))?;
+                failed.push(format!("{error:#}"));
+                // What comes later needs what could not be loaded.
+                break;
+            }
+        }
+    }
+    for change in nodes::refresh(&context.root, &run.snapshot.nodes)? {
+        context.info(format!("device node: {change:?}"));
+    }
+    if !failed.is_empty() {
+        bail!("the driver is not back: {}", failed.join("; "));
+    }
+    context.info("the driver is loaded again");
+    Ok(())
+}
+
+/// After a clean stop (the machine was kept offline, and perhaps got another driver meanwhile) what
+/// is on disk is what the user wants; when a run is given up, the old version is.
+fn prefers_disk(run: &Run) -> bool {
+    run.failures.is_empty() && run.acts.iter().all(|act| act.step != Step::ModprobeChain)
+}
+
+/// The file for each of `gone`: all of one version, since no two versions work together.
+fn choose(
+    context: &Context,
+    run: &Run,
+    disk: &Disk,
+    kept: &[Slot],
+    gone: &[(u64, &Module)],
+) -> Result<Vec<Source>> {
+    let old = |module: &Module| -> Result<Option<Source>> {
+        if let Some(file) = disk.find(&module.name)?.filter(|file| file.is(module)) {
+            return Ok(Some(Source::Disk(file)));
+        }
+        Ok(kept.iter().find_map(|slot| slot.find(module)).cloned().map(Source::Slot))
+    };
+    let new = |module: &Module| -> Result<Option<Source>> { Ok(disk.find(&module.name)?.map(Source::Disk)) };
+    let all = |find: &dyn Fn(&Module) -> Result<Option<Source>>| -> Result<Option<Vec<Source>>> {
+        gone.iter().map(|(_, module)| find(module)).collect()
+    };
+    let old = all(&old)?;
+    let new = all(&new)?;
+    // While part of the old driver is still loaded, nothing but its own version fits it.
+    let partial = loaded(&context.root, modules::DRIVER)?.is_some();
+    let (first, second) =
+        if prefers_disk(run) && !partial { (new, old) } else { (old, new.filter(|_| !partial)) };
+    match first.or(second) {
+        Some(sources) => Ok(sources),
+        None => bail!(
+            "no file for {} in version {}, neither on disk nor kept; install that version again and run `nvidia-reload rollback`",
+            gone.iter().map(|(_, module)| module.name.as_str()).collect::<Vec<_>>().join(", "),
+            text(gone[0].1.version.as_deref())
+        ),
+    }
+}
+
+fn bring(context: &Context, disk: &Disk, module: &Module, source: &Source) -> Result<()> {
+    match loaded(&context.root, &module.name)? {
+        // Its unload was announced and never happened, or somebody was faster.
+        Some(now) if source.file().is(&now.module) => Ok(()),
+        Some(now) => bail!(
+            "{} serves in version {} and cannot be replaced",
+            module.name,
+            text(now.module.version.as_deref())
+        ),
+        None => load(&context.root, disk, source),
+    }
+}
+
+fn text(version: Option<&str>) -> &str {
+    version.unwrap_or("unknown")
+}
