@@ -1,1 +1,61 @@
-//! To be written.
+//! Who has the GPU, all of them, and whose they are.
+//!
+//! [`refcounts`] answers in a few reads whether there is anybody at all; [`scan`] finds every
+//! process that keeps the driver loaded, says who has to be asked to let go, and owns up to what
+//! it could not see and to references it could not explain. Nothing here changes anything.
+//!
+//! A device is known by its number, never by a path. See [`model`] for the schema of the answer.
+
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
+mod account;
+mod cgroup;
+mod console;
+mod devices;
+mod graph;
+mod hidden;
+mod kcmp;
+mod maps;
+pub mod model;
+mod process;
+mod scan;
+mod search;
+mod text;
+mod unseen;
+mod walk;
+
+pub use cgroup::owner;
+pub use graph::refcounts;
+pub use model::{
+    Console, Container, Device, Engine, Holder, Kind, Module, Owner, Place, Pod, Rdev, Scan, Unexplained, Via,
+};
+pub use process::Stat;
+pub use scan::scan;
+pub use text::escape;
+
+use std::path::PathBuf;
+
+/// Why a question could not be answered at all. Single processes that come, go or cannot be
+/// looked at are no error: see [`Scan::unseen`].
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file of the kernel's cannot be read.
+    #[error("cannot read {path}", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file of the kernel's says what was not expected.
+    #[error("{path} says {text:?}", path = path.display())]
+    Odd {
+        /// The file.
+        path: PathBuf,
+        /// What it says.
+        text: String,
+    },
+}
+
+/// A result with this crate's [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;

@@ -89,11 +89,7 @@ pub struct Holder {
 impl Holder {
     /// The command line as one line for a person; the short name in brackets when it is empty.
     pub fn command_line(&self) -> String {
-        if self.command.is_empty() {
-            format!("[{}]", self.comm)
-        } else {
-            self.command.join(" ")
-        }
+        if self.command.is_empty() { format!("[{}]", self.comm) } else { self.command.join(" ") }
     }
 }
 
@@ -340,9 +336,7 @@ impl<'de> Deserialize<'de> for Rdev {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         text.split_once(':')
-            .and_then(|(major, minor)| {
-                Some(Self { major: major.parse().ok()?, minor: minor.parse().ok()? })
-            })
+            .and_then(|(major, minor)| Some(Self { major: major.parse().ok()?, minor: minor.parse().ok()? }))
             .ok_or_else(|| serde::de::Error::custom(format!("{text:?} is not MAJOR:MINOR")))
     }
 }

@@ -1,0 +1,111 @@
+//! The whole answer, put together.
+
+use crate::account::{fewest, unexplained};
+use crate::devices::Table;
+use crate::model::{Holder, Module, Place, Scan, Unexplained};
+use crate::search::{Found, Search, Seen};
+use crate::{Result, console, graph, hidden, process, unseen};
+use std::fs;
+use step::Root;
+
+/// Finds everything that keeps the driver loaded.
+///
+/// As root with CAP_SYS_PTRACE and CAP_SYS_ADMIN (or CAP_CHECKPOINT_RESTORE) the answer is
+/// complete; without, [`Scan::unseen`] says what is missing. Where the reference counts show that
+/// there is nobody, no process is looked at.
+///
+/// # Errors
+/// When `/proc` or `/sys/module` cannot be read. One process never is an error.
+pub fn scan(root: &Root) -> Result<Scan> {
+    let before = graph::refcounts(root)?;
+    let mut scan = Scan {
+        consoles: if before.is_empty() { Vec::new() } else { console::consoles(root) },
+        ..Scan::default()
+    };
+    if before.iter().all(|module| module.excess() == 0) {
+        scan.modules = before;
+        return Ok(scan);
+    }
+    let (mut pass, mut rest) = one_pass(root, &before)?;
+    if !rest.is_empty() {
+        // A process that opened the device and passed it on while the tables were read looks
+        // like a hidden one. One that is hidden still is, the second time.
+        let (again, still) = one_pass(root, &pass.modules)?;
+        rest = still.into_iter().filter(|(module, _)| rest.iter().any(|(one, _)| one == module)).collect();
+        pass = again;
+    }
+    if !rest.is_empty() {
+        let places = hidden::places(root, &root.path("/proc"))?;
+        scan.unexplained = rest
+            .into_iter()
+            .map(|(module, references)| Unexplained {
+                places: places_for(&module, &places, &pass.unseen),
+                module,
+                references,
+            })
+            .collect();
+    }
+    scan.searched = true;
+    scan.modules = pass.modules;
+    scan.holders = describe(root, pass.found);
+    scan.unseen = pass.unseen;
+    Ok(scan)
+}
+
+struct Pass {
+    modules: Vec<Module>,
+    found: Vec<Found>,
+    unseen: Vec<String>,
+}
+
+/// One look at all processes, and what it leaves unexplained.
+fn one_pass(root: &Root, before: &[Module]) -> Result<(Pass, Vec<(String, u64)>)> {
+    let proc = root.path("/proc");
+    let table = Table::load(root, before)?;
+    let walked = Search::run(&proc, table.clone(), root.is_system())?;
+    let after = graph::refcounts(root)?;
+    let mut found = Vec::new();
+    let mut blocked = Vec::new();
+    for seen in walked.found {
+        match seen {
+            Seen::Holder(holder) => found.push(*holder),
+            Seen::Blocked { pid, uid, error } => blocked.push((pid, uid, error)),
+        }
+    }
+    let rest = unexplained(&fewest(before, &after), &table, &found, root.is_system());
+    let mut unseen = unseen::limits(root);
+    unseen.extend(unseen::blocked(&blocked));
+    unseen.extend(unseen::stuck(&walked.stuck));
+    Ok((Pass { modules: after, found, unseen }, rest.into_iter().collect()))
+}
+
+/// Where a module's references may be.
+fn places_for(module: &str, places: &[Place], unseen: &[String]) -> Vec<Place> {
+    let mut likely: Vec<Place> = Vec::new();
+    if module == "nvidia_peermem" {
+        likely.push(Place::Kernel { what: "memory registered for RDMA".to_owned() });
+    }
+    likely.extend(places.iter().cloned());
+    if !unseen.is_empty() {
+        likely.push(Place::Kernel { what: "what could not be looked at".to_owned() });
+    }
+    likely
+}
+
+/// Adds what is the same for all holders or comes from elsewhere than their directories.
+fn describe(root: &Root, found: Vec<Found>) -> Vec<Holder> {
+    if found.is_empty() {
+        return Vec::new();
+    }
+    let boot = fs::read(root.path("/proc/stat")).ok().and_then(|text| process::boot_time(&text));
+    // Users of a directory service are not here: a step must not wait for a network.
+    let passwd = fs::read(root.path("/etc/passwd")).unwrap_or_default();
+    let passwd = String::from_utf8_lossy(&passwd);
+    let mut holders: Vec<Holder> = found.into_iter().map(|found| found.holder).collect();
+    for holder in &mut holders {
+        holder.since = boot.map(|boot| process::since_1970(boot, holder.start_ticks));
+        holder.user = process::user_name(&passwd, holder.uid);
+    }
+    holders.sort_by_key(|holder| holder.pid);
+    holders
+}

@@ -1,0 +1,164 @@
+//! The search on real processes, with devices of the kernel's own in place of the driver's.
+
+use super::*;
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::channel;
+
+/// `/dev/full`: nobody holds it by accident.
+const FULL: Rdev = Rdev { major: 1, minor: 7 };
+/// `/dev/zero`: it can be mapped.
+const ZERO: Rdev = Rdev { major: 1, minor: 5 };
+
+fn search(rdev: Rdev) -> Search {
+    let node = Node { kind: Kind::Gpu, name: "stand-in".into(), module: "nvidia".into() };
+    Search {
+        proc: open_dir(rustix::fs::CWD, "/proc").expect("/proc"),
+        table: Table::of_node(rdev, node),
+        kcmp: kcmp::same_file_table(me(), me()).is_some(),
+    }
+}
+
+fn me() -> i32 {
+    i32::try_from(std::process::id()).expect("a pid")
+}
+
+fn look(rdev: Rdev, pid: i32) -> Option<Found> {
+    match search(rdev).visit(&mut Scratch::new(), pid) {
+        Some(Seen::Holder(found)) => Some(*found),
+        Some(Seen::Blocked { error, .. }) => panic!("{pid}: {error}"),
+        None => None,
+    }
+}
+
+fn ways(found: &Found) -> Vec<(Via, u32)> {
+    found.holder.devices.iter().map(|device| (device.via, device.count)).collect()
+}
+
+/// A process that ends with its test.
+struct Sleeper(Child);
+
+impl Sleeper {
+    fn start(stdin: Stdio) -> Self {
+        Self(Command::new("sleep").arg("600").stdin(stdin).spawn().expect("sleep"))
+    }
+
+    fn pid(&self) -> i32 {
+        i32::try_from(self.0.id()).expect("a pid")
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_plain_descriptor() {
+    let child = Sleeper::start(File::open("/dev/full").expect("open").into());
+    let found = look(FULL, child.pid()).expect("a holder");
+    assert_eq!(ways(&found), [(Via::Fd, 1)]);
+    assert_eq!(found.holder.pid, child.pid());
+    assert_eq!(found.holder.command, ["sleep", "600"]);
+    assert_eq!(found.holder.devices[0].path, "/dev/full");
+    assert_eq!(found.files[0].at, (child.pid(), 0));
+    assert!(look(ZERO, child.pid()).is_none());
+}
+
+#[test]
+fn no_holder_and_no_process() {
+    let mut child = Sleeper::start(Stdio::null());
+    assert!(look(FULL, child.pid()).is_none());
+    let pid = child.pid();
+    let _ = child.0.kill();
+    assert!(look(FULL, pid).is_none(), "a zombie");
+    let _ = child.0.wait();
+    assert!(look(FULL, pid).is_none(), "gone");
+}
+
+#[test]
+fn a_node_under_another_name_even_when_unlinked() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("innocent");
+    let made = rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &path,
+        rustix::fs::FileType::CharacterDevice,
+        rustix::fs::Mode::RUSR,
+        rustix::fs::makedev(FULL.major, FULL.minor),
+    );
+    // Not everybody may make nodes, and not every file system lets them be opened.
+    let Some(file) = made.ok().and_then(|()| File::open(&path).ok()) else { return };
+    std::fs::remove_file(&path).expect("removed");
+    let child = Sleeper::start(file.into());
+    let found = look(FULL, child.pid()).expect("a holder");
+    assert!(found.holder.devices[0].path.ends_with("innocent (deleted)"));
+}
+
+#[test]
+fn a_file_of_that_name_is_no_device() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let decoy = File::create(dir.path().join("nvidia0")).expect("created");
+    let child = Sleeper::start(decoy.into());
+    assert!(look(FULL, child.pid()).is_none());
+}
+
+#[test]
+fn a_node_that_is_only_named_is_not_held() {
+    let flags = rustix::fs::OFlags::PATH;
+    let named = rustix::fs::open("/dev/full", flags, rustix::fs::Mode::empty()).expect("a descriptor");
+    let child = Sleeper::start(Stdio::from(named));
+    assert!(look(FULL, child.pid()).is_none());
+}
+
+/// Our own process is the holder in these two, one after the other: what one holds the other
+/// would see.
+#[test]
+fn a_thread_with_its_own_table_and_a_mapping_without_descriptor() {
+    let (started, start) = channel();
+    let (end, ended) = channel::<()>();
+    let thread = std::thread::spawn(move || {
+        // SAFETY: only this thread's table of descriptors is copied; std keeps none by number.
+        assert_eq!(unsafe { libc::unshare(libc::CLONE_FILES) }, 0);
+        let file = File::open("/dev/full").expect("open");
+        started.send(()).expect("sent");
+        let _ = ended.recv();
+        drop(file);
+    });
+    start.recv().expect("started");
+    let found = look(FULL, me()).expect("a holder");
+    assert_eq!(ways(&found), [(Via::ThreadFd, 1)]);
+    assert_ne!(found.files[0].at.0, me());
+    drop(end);
+    thread.join().expect("ended");
+    assert!(look(FULL, me()).is_none());
+
+    let file = File::open("/dev/zero").expect("open");
+    // SAFETY: a fresh mapping where the kernel likes; nothing refers to it.
+    let mapping = unsafe {
+        libc::mmap(std::ptr::null_mut(), 4096, libc::PROT_READ, libc::MAP_PRIVATE, file.as_raw_fd(), 0)
+    };
+    assert_ne!(mapping, libc::MAP_FAILED);
+    drop(file);
+    let found = look(ZERO, me()).expect("a holder");
+    assert_eq!(ways(&found), [(Via::Map, 1)]);
+    // SAFETY: the mapping made above, unmapped once.
+    assert_eq!(unsafe { libc::munmap(mapping, 4096) }, 0);
+    assert!(look(ZERO, me()).is_none());
+}
+
+#[test]
+fn everybody_is_walked() {
+    let child = Sleeper::start(File::open("/dev/full").expect("open").into());
+    let node = Node { kind: Kind::Gpu, name: "stand-in".into(), module: "nvidia".into() };
+    let walked = Search::run(Path::new("/proc"), Table::of_node(FULL, node), true).expect("a walk");
+    let found = walked
+        .found
+        .iter()
+        .any(|seen| matches!(seen, Seen::Holder(found) if found.holder.pid == child.pid()));
+    assert!(found);
+    assert!(walked.stuck.is_empty());
+}
