@@ -1,2 +1,24 @@
-//! To be written.
-fn main() {}
+//! Gives everything back once the new driver serves: the undos of the steps, run forward.
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use ledger::Step;
+use step::{Context, undo_steps};
+
+/// What is given back after a good run, in this order: the reverse of the taking.
+const STEPS: [Step; 3] = [Step::UnbindVt, Step::StopUnits, Step::DrainContainers];
+
+fn main() -> ExitCode {
+    // What could not be given back is tried again by the steps' own undos, which come next.
+    step::main(Step::Restore, run, |_| Ok(()))
+}
+
+fn run(context: &Context) -> Result<()> {
+    context.status("giving back what was stopped");
+    let failed = undo_steps(&STEPS);
+    if !failed.is_empty() {
+        bail!("not everything is back: {}", failed.join("; "));
+    }
+    Ok(())
+}

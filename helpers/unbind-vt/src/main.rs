@@ -1,2 +1,64 @@
-//! To be written.
-fn main() {}
+//! Takes the virtual terminals from NVIDIA's framebuffer, and gives them back.
+//!
+//! With modeset and fbdev on, nvidia-drm has a framebuffer, and a console bound to it keeps the
+//! module in use. Only the framebuffer console is unbound, and only when one of its terminals is on
+//! NVIDIA's framebuffer: on most servers it is the BMC's, and stays.
+
+mod console;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use console::{bind, bound_framebuffer_consoles, is_bound, nvidia_framebuffers, shows};
+use ledger::{Console, Object, Step};
+use step::Context;
+
+fn main() -> ExitCode {
+    step::main(Step::UnbindVt, run, undo)
+}
+
+fn run(context: &Context) -> Result<()> {
+    let framebuffers = nvidia_framebuffers(&context.root)?;
+    if framebuffers.is_empty() {
+        context.info("NVIDIA has no framebuffer: no console to unbind");
+        return Ok(());
+    }
+    if !shows(&context.root, &framebuffers)? {
+        context.info("no console is on NVIDIA's framebuffer");
+        return Ok(());
+    }
+    for (vtcon, driver) in bound_framebuffer_consoles(&context.root)? {
+        let console = Console { vtcon: vtcon.clone(), driver };
+        let id = context.ledger.intent(Step::UnbindVt, Object::Console(console))?;
+        if let Err(error) = bind(&context.root, &vtcon, false) {
+            context.ledger.failed(id, format!("{error:#}"))?;
+            return Err(error);
+        }
+        context.ledger.done(id)?;
+        context.info(format!("{vtcon} is unbound from NVIDIA's framebuffer"));
+    }
+    Ok(())
+}
+
+fn undo(context: &Context) -> Result<()> {
+    let Some(run) = context.ledger.read()? else { return Ok(()) };
+    let mut failed = Vec::new();
+    for act in run.outstanding(Step::UnbindVt) {
+        let Object::Console(console) = &act.object else { continue };
+        if run.boot != context.ledger.boot() || is_bound(&context.root, &console.vtcon)? {
+            context.ledger.undone(act.id)?;
+            continue;
+        }
+        match bind(&context.root, &console.vtcon, true) {
+            Ok(()) => context.ledger.undone(act.id)?,
+            Err(error) => {
+                context.ledger.undo_failed(act.id, format!("{error:#}"))?;
+                failed.push(format!("{error:#}"));
+            }
+        }
+    }
+    if !failed.is_empty() {
+        bail!("a console is not back: {}", failed.join("; "));
+    }
+    Ok(())
+}

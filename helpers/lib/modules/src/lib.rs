@@ -7,12 +7,14 @@ mod kmod;
 mod load;
 mod loaded;
 pub mod nodes;
+mod readback;
 mod slots;
 mod unload;
 
 pub use disk::{Disk, File};
 pub use load::{Source, load};
 pub use loaded::{Loaded, State, chain, driver_version, gpus, loaded};
+pub use readback::differences;
 pub use slots::{Slot, keep, slots};
 pub use unload::{Unloaded, unload};
 

@@ -1,17 +1,21 @@
 //! What every step shares: the two verbs, the root, the configuration, the journal, exit codes.
 
 mod config;
+mod finish;
 mod harness;
 mod journal;
 mod plan;
 mod root;
 mod shutdown;
+mod sibling;
 mod stop;
 
 pub use config::{AutoRemove, Config, Containers, Processes, Units};
+pub use finish::{Leftovers, finish};
 pub use harness::{Context, NoVerb, Verb, boot_id, main, main_with, open_ledger};
 pub use journal::{Priority, log};
 pub use plan::{Action, PLAN_SCHEMA, Plan, Verdict, Versions};
 pub use root::Root;
 pub use shutdown::system_is_stopping;
+pub use sibling::undo_steps;
 pub use stop::{Exit, Reason, Stop};
