@@ -4,28 +4,54 @@ use std::collections::HashMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::{Error, Job, JobResult, Manager, Mode, Signal, Signals};
+use crate::signals::{Signal, Signals};
+use crate::{Error, Job, JobResult, Manager, Mode, UnitChange};
 
-/// How often a manager that is out of reach is looked for: it is back within seconds, when it has
-/// executed itself anew.
+/// How often a manager that is out of reach is looked for.
 const RETRY: Duration = Duration::from_millis(100);
+
+/// For how long. A manager that executes itself anew is back within seconds.
+const ABSENCE: Duration = Duration::from_secs(30);
 
 /// How long a signal that was sent before the answer to a question may be behind it.
 const SETTLE: Duration = Duration::from_millis(200);
 
-/// Queues jobs and waits for their ends. The signals are listened to before the first job is
-/// queued, so that no end is missed, however short the job.
+/// Something that a follower saw.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A job ended.
+    JobEnded {
+        /// Which.
+        job: Job,
+        /// How.
+        result: JobResult,
+    },
+    /// One of the units changed.
+    UnitChanged {
+        /// Which.
+        unit: String,
+        /// What of it.
+        change: Box<UnitChange>,
+    },
+    /// Something may have been missed: read the state of what matters.
+    Anew,
+}
+
+/// Queues jobs and follows them. The signals are listened to before the first job is queued, so
+/// that no end is missed, however short the job.
 #[derive(Debug)]
 pub struct Follower {
     manager: Manager,
     signals: Signals,
+    units: Vec<String>,
     ended: HashMap<String, JobResult>,
 }
 
 impl Follower {
-    pub(crate) fn new(manager: Manager) -> Result<Self, Error> {
-        let signals = manager.signals(&[])?;
-        Ok(Self { manager, signals, ended: HashMap::new() })
+    pub(crate) fn new(manager: Manager, units: &[&str]) -> Result<Self, Error> {
+        let signals = manager.signals(units)?;
+        let units = units.iter().map(|unit| (*unit).to_owned()).collect();
+        Ok(Self { manager, signals, units, ended: HashMap::new() })
     }
 
     /// The manager, for questions in between. After a reconnection it is the new one.
@@ -49,6 +75,28 @@ impl Follower {
         self.manager.stop(unit, Mode::Replace)
     }
 
+    /// What happens next; none when `deadline` comes first.
+    ///
+    /// # Errors
+    /// The connection was lost and the manager stayed out of reach.
+    pub fn next(&mut self, deadline: Instant) -> Result<Option<Event>, Error> {
+        loop {
+            match self.signals.next(deadline) {
+                Some(Signal::JobRemoved { job, result }) => return Ok(Some(Event::JobEnded { job, result })),
+                Some(Signal::UnitChanged { unit, change }) => {
+                    return Ok(Some(Event::UnitChanged { unit, change }));
+                }
+                Some(Signal::Reloading(true)) => {}
+                Some(Signal::Reloading(false)) => return Ok(Some(Event::Anew)),
+                Some(Signal::Lost) => {
+                    self.reconnect()?;
+                    return Ok(Some(Event::Anew));
+                }
+                None => return Ok(None),
+            }
+        }
+    }
+
     /// Waits until `job` has ended; many jobs may be waited for one after the other, in any order.
     ///
     /// # Errors
@@ -59,55 +107,60 @@ impl Follower {
             if let Some(result) = self.ended.remove(&job.path) {
                 return Ok(result);
             }
-            match self.signals.next(deadline) {
-                Some(Signal::JobRemoved { job: ended, result }) => {
+            match self.next(deadline)? {
+                Some(Event::JobEnded { job: ended, result }) => {
                     self.ended.insert(ended.path, result);
                 }
-                Some(Signal::Reloading(false)) => self.look_anew(job)?,
-                Some(Signal::Lost) => {
-                    self.reconnect(deadline)?;
-                    self.look_anew(job)?;
+                Some(Event::UnitChanged { .. }) => {}
+                Some(Event::Anew) => {
+                    if let Some(result) = self.look_for(job)? {
+                        return Ok(result);
+                    }
                 }
-                Some(Signal::Reloading(true) | Signal::UnitChanged { .. }) => {}
                 None => {
-                    let what = format!("{} {}", job.kind, job.unit);
+                    let what = format!("the job to {} {}", job.kind, job.unit);
                     return Err(Error::Deadline { what, waited: began.elapsed() });
                 }
             }
         }
     }
 
-    /// Notes `job` as ended unseen if it is in the queue no more and its end does not follow.
-    fn look_anew(&mut self, job: &Job) -> Result<(), Error> {
+    /// After [`Event::Anew`]: how `job` ended, if it is in the queue no more.
+    ///
+    /// # Errors
+    /// The manager does not answer.
+    pub fn look_for(&mut self, job: &Job) -> Result<Option<JobResult>, Error> {
         if self.manager.jobs()?.iter().any(|queued| queued.path == job.path) {
-            return Ok(());
+            return Ok(None);
         }
+        // Its own signal may still be on the way here, and says more.
         let deadline = Instant::now() + SETTLE;
-        while !self.ended.contains_key(&job.path) {
-            match self.signals.next(deadline) {
-                Some(Signal::JobRemoved { job: ended, result }) => {
+        while let Some(signal) = self.signals.next(deadline) {
+            match signal {
+                Signal::JobRemoved { job: ended, result } if ended.path == job.path => {
+                    return Ok(Some(result));
+                }
+                Signal::JobRemoved { job: ended, result } => {
                     self.ended.insert(ended.path, result);
                 }
-                Some(Signal::Lost) | None => {
-                    self.ended.insert(job.path.clone(), JobResult::Unseen);
-                }
-                Some(_) => {}
+                Signal::Lost => break,
+                _ => {}
             }
         }
-        Ok(())
+        Ok(Some(self.ended.remove(&job.path).unwrap_or(JobResult::Unseen)))
     }
 
-    fn reconnect(&mut self, deadline: Instant) -> Result<(), Error> {
+    fn reconnect(&mut self) -> Result<(), Error> {
+        let deadline = Instant::now() + ABSENCE;
+        let units: Vec<&str> = self.units.iter().map(String::as_str).collect();
         loop {
-            match self.manager.reconnect().and_then(|manager| Ok((manager.signals(&[])?, manager))) {
+            match self.manager.reconnect().and_then(|manager| Ok((manager.signals(&units)?, manager))) {
                 Ok((signals, manager)) => {
                     self.signals = signals;
                     self.manager = manager;
                     return Ok(());
                 }
-                Err(error) if error.is_disconnect() && Instant::now() + RETRY < deadline => {
-                    thread::sleep(RETRY)
-                }
+                Err(error) if error.is_disconnect() && Instant::now() < deadline => thread::sleep(RETRY),
                 Err(error) => return Err(error),
             }
         }

@@ -15,10 +15,10 @@ mod tests;
 mod unit;
 
 pub use error::Error;
-pub use follow::Follower;
+pub use follow::{Event, Follower};
 pub use job::{Job, JobResult};
 pub use manager::{Manager, Mode};
-pub use signals::{Signal, Signals};
+pub use signals::UnitChange;
 pub use unit::{ActiveState, Dependents, Listed, LoadState, Service, SystemState, Unit};
 
 /// Whether the machine is shutting down.

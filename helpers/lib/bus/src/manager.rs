@@ -5,7 +5,8 @@ use zbus::{Connection, block_on};
 
 use crate::connect::{Scope, connect};
 use crate::proxies::{ManagerProxy, ServiceProxy, UnitProxy};
-use crate::{Dependents, Error, Follower, Job, Listed, Service, Signals, SystemState, Unit};
+use crate::signals::Signals;
+use crate::{Dependents, Error, Follower, Job, Listed, Service, SystemState, Unit};
 
 /// What happens to a job that is already queued for the unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,19 +99,17 @@ impl Manager {
         Ok(Job { path: path.to_string(), unit: unit.into(), kind: "stop".into() })
     }
 
-    /// Jobs followed to their end: open it before the first job is queued.
+    /// Follows jobs to their end, and what becomes of `units`: open it before the first job is
+    /// queued.
     ///
     /// # Errors
     /// The manager does not answer.
-    pub fn follow(&self) -> Result<Follower, Error> {
-        Follower::new(self.clone())
+    pub fn follow(&self, units: &[&str]) -> Result<Follower, Error> {
+        Follower::new(self.clone(), units)
     }
 
     /// What happens from now on, of jobs and of `units`.
-    ///
-    /// # Errors
-    /// The manager does not answer.
-    pub fn signals(&self, units: &[&str]) -> Result<Signals, Error> {
+    pub(crate) fn signals(&self, units: &[&str]) -> Result<Signals, Error> {
         let mut paths = Vec::new();
         for unit in units {
             paths.push((self.path(unit)?, (*unit).to_owned()));

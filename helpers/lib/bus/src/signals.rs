@@ -9,9 +9,27 @@ use std::time::Instant;
 
 use futures_core::Stream;
 use zbus::message::Type;
-use zbus::{MatchRule, Message, MessageStream, OwnedObjectPath, block_on};
+use zbus::{MatchRule, Message, MessageStream, OwnedObjectPath, OwnedVariant, block_on};
 
-use crate::{Error, Job, JobResult, Manager};
+use crate::{ActiveState, Error, Job, JobResult, Manager};
+
+/// What changed of a unit; none for what did not. The fields are those of [`Unit`] and [`Service`].
+///
+/// [`Unit`]: crate::Unit
+/// [`Service`]: crate::Service
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "named as in Unit and Service")]
+pub struct UnitChange {
+    pub active: Option<ActiveState>,
+    pub sub: Option<String>,
+    pub result: Option<String>,
+    pub status_text: Option<String>,
+    pub main_pid: Option<u32>,
+    pub started_usec: Option<u64>,
+    pub exited_usec: Option<u64>,
+    pub code: Option<i32>,
+    pub status: Option<i32>,
+}
 
 /// Something happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,10 +41,13 @@ pub enum Signal {
         /// How.
         result: JobResult,
     },
-    /// Properties of a unit changed: read what matters.
+    /// A unit changed. What a service has comes before what every unit has, so when the state
+    /// comes, its reasons are known.
     UnitChanged {
         /// Which unit.
         unit: String,
+        /// The properties that changed, of those that are looked at.
+        change: Box<UnitChange>,
     },
     /// The manager begins (true) or ends to read its units anew. Signals may be missing from this
     /// time: list again what matters when it ends.
@@ -134,12 +155,29 @@ fn read(message: &Message, units: &HashMap<String, String>) -> Option<Signal> {
         "Reloading" => body.deserialize().ok().map(Signal::Reloading),
         "PropertiesChanged" => {
             let unit = units.get(header.path()?.as_str())?.clone();
-            Some(Signal::UnitChanged { unit })
+            let (_, properties, _): (String, HashMap<String, OwnedVariant>, Vec<String>) =
+                body.deserialize().ok()?;
+            Some(Signal::UnitChanged { unit, change: Box::new(change(properties)) })
         }
         "NameOwnerChanged" => {
             let (name, ..): (String, String, String) = body.deserialize().ok()?;
             (name == "org.freedesktop.systemd1").then_some(Signal::Lost)
         }
         _ => None,
+    }
+}
+
+fn change(mut properties: HashMap<String, OwnedVariant>) -> UnitChange {
+    let mut take = |name: &str| properties.remove(name);
+    UnitChange {
+        active: take("ActiveState").and_then(|value| String::try_from(value).ok()).map(ActiveState::from),
+        sub: take("SubState").and_then(|value| value.try_into().ok()),
+        result: take("Result").and_then(|value| value.try_into().ok()),
+        status_text: take("StatusText").and_then(|value| value.try_into().ok()),
+        main_pid: take("MainPID").and_then(|value| value.try_into().ok()),
+        started_usec: take("ExecMainStartTimestampMonotonic").and_then(|value| value.try_into().ok()),
+        exited_usec: take("ExecMainExitTimestampMonotonic").and_then(|value| value.try_into().ok()),
+        code: take("ExecMainCode").and_then(|value| value.try_into().ok()),
+        status: take("ExecMainStatus").and_then(|value| value.try_into().ok()),
     }
 }

@@ -1,5 +1,6 @@
 //! The follower against a manager of the test's own, over a socket as PID 1 has one.
 
+use std::collections::HashMap;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -8,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use zbus::connection::Builder;
 use zbus::object_server::SignalEmitter;
-use zbus::{Connection, Guid, OwnedObjectPath, block_on, fdo, interface};
+use zbus::{Connection, Guid, OwnedObjectPath, Variant, block_on, fdo, interface};
 
 use crate::connect::Scope;
 use crate::proxies::JobRow;
-use crate::{ActiveState, Error, JobResult, Manager, Mode, SystemState};
+use crate::{ActiveState, Error, Event, JobResult, Manager, Mode, SystemState, UnitChange};
 
 const MANAGER: &str = "/org/freedesktop/systemd1";
 
@@ -62,14 +63,16 @@ impl Fake {
         Ok(job(3))
     }
 
-    /// Here: loses a job and then says that it has reloaded.
+    /// Here: loses a job and then says that it has reloaded, when it is asked for `lose.service`.
     async fn load_unit(
         &mut self,
         #[zbus(signal_emitter)] emitter: SignalEmitter<'_>,
-        _name: String,
+        name: String,
     ) -> fdo::Result<OwnedObjectPath> {
-        self.queue.clear();
-        Fake::reloading(&emitter, false).await?;
+        if name == "lose.service" {
+            self.queue.clear();
+            Fake::reloading(&emitter, false).await?;
+        }
         Ok(job(9))
     }
 
@@ -126,7 +129,7 @@ fn soon() -> Instant {
 #[test]
 fn an_end_before_the_answer_is_not_missed() {
     let (_directory, path, _connections) = fake();
-    let mut follower = Manager::connect(Scope::Socket(path)).expect("connects").follow().expect("follows");
+    let mut follower = Manager::connect(Scope::Socket(path)).expect("connects").follow(&[]).expect("follows");
     let job = follower.start("short.service").expect("queues");
     assert_eq!(follower.wait(&job, soon()).expect("ends"), JobResult::Done);
 }
@@ -134,7 +137,7 @@ fn an_end_before_the_answer_is_not_missed() {
 #[test]
 fn a_failure_is_typed_and_a_deadline_holds() {
     let (_directory, path, _connections) = fake();
-    let mut follower = Manager::connect(Scope::Socket(path)).expect("connects").follow().expect("follows");
+    let mut follower = Manager::connect(Scope::Socket(path)).expect("connects").follow(&[]).expect("follows");
     let job = follower.start("long.service").expect("queues");
     let error = follower.wait(&job, Instant::now() + Duration::from_millis(50)).expect_err("is still queued");
     assert!(matches!(error, Error::Deadline { .. }), "{error}");
@@ -145,16 +148,44 @@ fn a_failure_is_typed_and_a_deadline_holds() {
 #[test]
 fn a_job_gone_after_a_reload_has_ended_unseen() {
     let (_directory, path, _connections) = fake();
-    let mut follower = Manager::connect(Scope::Socket(path)).expect("connects").follow().expect("follows");
+    let mut follower = Manager::connect(Scope::Socket(path)).expect("connects").follow(&[]).expect("follows");
     let job = follower.start("long.service").expect("queues");
-    let _ = follower.manager().path("x.service").expect("reloads");
+    let _ = follower.manager().path("lose.service").expect("reloads");
     assert_eq!(follower.wait(&job, soon()).expect("ends"), JobResult::Unseen);
+}
+
+#[test]
+fn changes_of_a_unit_bring_their_values() {
+    let (_directory, path, connections) = fake();
+    let manager = Manager::connect(Scope::Socket(path)).expect("connects");
+    let mut follower = manager.follow(&["a.service"]).expect("follows");
+    let server = connections.recv().expect("was accepted");
+    let values: HashMap<&str, Variant<'_>> =
+        [("ActiveState", "activating".into()), ("ExecMainStatus", 3i32.into()), ("Unknown", 1u8.into())]
+            .into();
+    let body = ("org.freedesktop.systemd1.Unit", values, Vec::<String>::new());
+    // The second is of a unit that nobody asked about.
+    for at in [job(8), job(9)] {
+        block_on(server.emit_signal(
+            None::<&str>,
+            at,
+            "org.freedesktop.DBus.Properties",
+            "PropertiesChanged",
+            &body,
+        ))
+        .expect("emits");
+    }
+    let event = follower.next(soon()).expect("listens").expect("comes");
+    let change =
+        UnitChange { active: Some(ActiveState::Activating), status: Some(3), ..UnitChange::default() };
+    assert_eq!(event, Event::UnitChanged { unit: "a.service".into(), change: change.into() });
+    assert_eq!(follower.next(Instant::now()).expect("listens"), None);
 }
 
 #[test]
 fn a_lost_connection_is_made_again() {
     let (_directory, path, connections) = fake();
-    let mut follower = Manager::connect(Scope::Socket(path)).expect("connects").follow().expect("follows");
+    let mut follower = Manager::connect(Scope::Socket(path)).expect("connects").follow(&[]).expect("follows");
     let job = follower.start("long.service").expect("queues");
     let first = connections.recv().expect("was accepted");
     block_on(first.close()).expect("closes");
