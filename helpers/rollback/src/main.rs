@@ -1,12 +1,13 @@
 //! Ends a run that failed, was given up, or was cut off by a reboot.
 //!
-//! systemd has unwound the steps by then. This tries once more what they could not give back, reads
-//! back that the machine is as it was, closes the run and says how it went.
+//! systemd has unwound the steps by then; mostly they gave everything back, and preflight's undo has
+//! read back that the machine is as it was and closed the run. What is left is tried once more here,
+//! and then the run is closed with the list of what is not back.
 
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use ledger::{Outcome, Run, Step};
+use ledger::Step;
 use modules::differences;
 use step::{Context, Leftovers, finish, undo_steps};
 
@@ -15,16 +16,10 @@ fn main() -> ExitCode {
 }
 
 fn run(context: &Context) -> Result<()> {
+    // It may come late: after the unwinding closed the run, or even after a later run's success.
     let Some(run) = context.ledger.read()? else {
-        // The unwinding gave everything back and closed the run. Or it was another start's run:
-        // a queued rollback may come after a later run's success.
-        return match context.ledger.last_closed()? {
-            Some(last) => report(context, &last),
-            None => {
-                context.info("there is no run to roll back");
-                Ok(())
-            }
-        };
+        context.info("no run is open: there is nothing left to give back");
+        return Ok(());
     };
     let steps: Vec<Step> =
         Step::ALL.into_iter().rev().filter(|step| !run.outstanding(*step).is_empty()).collect();
@@ -33,33 +28,8 @@ fn run(context: &Context) -> Result<()> {
     }
     let closed =
         finish(context, Leftovers::GiveUp, |run| differences(&context.root, run, context.ledger.boot()))?;
-    match closed {
-        Some(closed) => report(context, &closed),
-        None => {
-            bail!("something is still to be given back, and the machine is going down: the next boot goes on")
-        }
-    }
-}
-
-fn report(context: &Context, run: &Run) -> Result<()> {
-    for process in run.killed() {
-        context.warn(format!(
-            "ended, and does not come back by itself: process {} ({})",
-            process.pid, process.command
-        ));
-    }
-    match run.outcome {
-        Some(Outcome::Done) => context.info(format!("run {} is done", run.id)),
-        Some(Outcome::RolledBack) => {
-            for (step, reason) in &run.failures {
-                context.info(format!("{step} failed: {reason}"));
-            }
-            context.info(format!("run {} is rolled back: everything is as it was", run.id));
-        }
-        Some(Outcome::Degraded) | None => {
-            let missing: Vec<String> = run.missing().iter().map(|act| act.object.to_string()).collect();
-            bail!("run {} is over, and this is not back: {}", run.id, missing.join(", "));
-        }
+    if closed.is_none() {
+        bail!("the machine is going down before everything is back: the next boot goes on");
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! The end of a run: nothing left to give back, or a list of what is not.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use ledger::{Outcome, Run, Step};
 
 use crate::{Context, system_is_stopping};
@@ -21,7 +21,8 @@ pub enum Leftovers {
 /// run is open, or when it stays open.
 ///
 /// # Errors
-/// The ledger cannot be read or written, or the machine cannot be looked at.
+/// The ledger cannot be read or written, the machine cannot be looked at, or the run was closed and
+/// something is not back.
 pub fn finish(
     context: &Context,
     leftovers: Leftovers,
@@ -45,5 +46,29 @@ pub fn finish(
     } else {
         Outcome::RolledBack
     };
-    context.ledger.close(outcome).map(Some)
+    let run = context.ledger.close(outcome)?;
+    report(context, &run)?;
+    Ok(Some(run))
+}
+
+/// Says how the run went, by name; what is not back is an error.
+fn report(context: &Context, run: &Run) -> Result<()> {
+    for process in run.killed() {
+        context.warn(format!(
+            "ended, and does not come back by itself: process {} ({})",
+            process.pid, process.command
+        ));
+    }
+    for (step, reason) in &run.failures {
+        context.warn(format!("{step} failed: {reason}"));
+    }
+    match run.outcome {
+        Some(Outcome::Done) => context.info("done: the new driver serves and everything is back"),
+        Some(Outcome::RolledBack) => context.info("everything is as it was"),
+        Some(Outcome::Degraded) | None => {
+            let missing: Vec<String> = run.missing().iter().map(|act| act.object.to_string()).collect();
+            bail!("the run is over, and not everything is as it should be: {}", missing.join(", "));
+        }
+    }
+    Ok(())
 }
