@@ -7,12 +7,28 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
+use clap::Subcommand;
 use ledger::Step;
 use modules::differences;
 use step::{Context, Leftovers, finish, undo_steps};
 
+/// What else this helper does.
+#[derive(Debug, Clone, Subcommand)]
+enum Verb {
+    /// At boot: end a run of an earlier boot; one of this boot is left alone.
+    Recover,
+}
+
 fn main() -> ExitCode {
-    step::main(Step::Rollback, run, |_| Ok(()))
+    step::main_with(Step::Rollback, run, |_| Ok(()), |context, Verb::Recover| recover(context))
+}
+
+fn recover(context: &Context) -> Result<ExitCode> {
+    match context.ledger.read()? {
+        Some(open) if open.boot != context.ledger.boot() => run(context)?,
+        _ => context.info("no run was cut off by a reboot"),
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn run(context: &Context) -> Result<()> {

@@ -45,6 +45,11 @@ impl File {
     pub fn is(&self, loaded: &ledger::Module) -> bool {
         self.name == loaded.name && self.version == loaded.version && self.srcversion == loaded.srcversion
     }
+
+    /// Whether both declare to be the same module in the same build.
+    pub(crate) fn is_copy_of(&self, other: &File) -> bool {
+        self.name == other.name && self.version == other.version && self.srcversion == other.srcversion
+    }
 }
 
 /// The module files of the running kernel and the modprobe.d configuration, as if the gate were
@@ -103,7 +108,12 @@ impl Disk {
         Ok(self.candidates()?.into_iter().map(|(alias, _)| alias).collect())
     }
 
-    /// The files that `path` needs and that are not the driver's own, first needed first.
+    /// All module files whose names begin with the driver's.
+    pub(crate) fn files(&self) -> Result<Vec<File>> {
+        self.candidates()?.into_iter().map(|(_, path)| self.inspect(&path)).collect()
+    }
+
+    /// The files that `file` needs and that are not the driver's own, first needed first.
     ///
     /// # Errors
     /// The module index or a file cannot be read.
