@@ -1,1 +1,45 @@
-//! To be written.
+//! Docker and Podman: which containers have a GPU, stopped and given back side by side.
+//!
+//! The types of [`Survey`] stand alone, so that who only reads `drain-containers list --json`
+//! links no HTTP; the rest needs the feature `client`.
+//!
+//! An engine is asked over its own API socket and nothing else: no command line tool, no search
+//! in the text of an answer. What it reads back counts, not that it took an order.
+
+mod model;
+
+#[cfg(feature = "client")]
+mod api;
+#[cfg(feature = "client")]
+mod bundle;
+#[cfg(feature = "client")]
+mod drive;
+#[cfg(feature = "client")]
+mod find;
+#[cfg(feature = "client")]
+mod inspect;
+#[cfg(feature = "client")]
+mod numbers;
+#[cfg(feature = "client")]
+mod order;
+#[cfg(feature = "client")]
+mod owner;
+#[cfg(feature = "client")]
+mod select;
+#[cfg(feature = "client")]
+mod survey;
+
+pub use model::{Container, Engine, Kind, Owner, Presence, SURVEY_SCHEMA, Survey, Why};
+
+#[cfg(feature = "client")]
+pub use api::{Client, Error};
+#[cfg(feature = "client")]
+pub use drive::{Ended, bring_down, bring_up};
+#[cfg(feature = "client")]
+pub use find::sockets;
+#[cfg(feature = "client")]
+pub use inspect::{Inspect, Phase};
+#[cfg(feature = "client")]
+pub use order::{Member, waves};
+#[cfg(feature = "client")]
+pub use survey::{gpu_containers, side_by_side, wait_for};

@@ -1,0 +1,245 @@
+//! What a survey of the engines finds.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The name and version of the JSON that `drain-containers list --json` prints.
+pub const SURVEY_SCHEMA: &str = "nvidia-reload.containers/1";
+
+/// The engines of the machine and their containers that have a GPU.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Survey {
+    /// [`SURVEY_SCHEMA`].
+    pub schema: String,
+    /// Every engine that was looked for.
+    pub engines: Vec<Engine>,
+    /// The running and paused containers that have a GPU, engine by engine, oldest first.
+    pub containers: Vec<Container>,
+    /// Ids that were said to hold a GPU and that no engine here knows: of another engine, of a
+    /// user's own Podman, or just gone.
+    pub unknown: Vec<String>,
+}
+
+/// A container engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Docker, or Moby.
+    Docker,
+    /// Podman of root.
+    Podman,
+}
+
+impl Kind {
+    /// The name in the ledger.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Docker => "docker",
+            Kind::Podman => "podman",
+        }
+    }
+
+    /// The engine of that name in the ledger.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Kind::Docker, Kind::Podman].into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::Docker => "Docker",
+            Kind::Podman => "Podman",
+        })
+    }
+}
+
+/// An engine, and whether it could be asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Engine {
+    /// Which.
+    pub kind: Kind,
+    /// Its API socket.
+    pub socket: String,
+    /// Whether it answers.
+    #[serde(flatten)]
+    pub presence: Presence,
+}
+
+/// Whether an engine could be asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "presence", rename_all = "kebab-case")]
+pub enum Presence {
+    /// It answered.
+    Ready,
+    /// It is not there, or runs nothing: there is nothing to ask it for.
+    Absent {
+        /// How that is known.
+        reason: String,
+    },
+    /// It is there and does not answer.
+    Unreachable {
+        /// The kernel's error number, where it was the kernel that refused.
+        errno: Option<i32>,
+        /// What was tried and what came of it.
+        reason: String,
+    },
+}
+
+/// A running or paused container that has a GPU.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Container {
+    /// Whose it is.
+    pub engine: Kind,
+    /// The engine's API socket.
+    pub socket: String,
+    /// The engine's full id.
+    pub id: String,
+    /// The name, without a leading slash.
+    pub name: String,
+    /// Whether it is paused; else it runs.
+    pub paused: bool,
+    /// Whether the engine deletes it as soon as it stops (`--rm`).
+    pub auto_remove: bool,
+    /// The restart policy: `no`, `always`, `unless-stopped`, `on-failure`.
+    pub restart: String,
+    /// How long it wants between the stop signal and SIGKILL, in seconds; negative for ever, none
+    /// for the engine's default.
+    pub stop_timeout: Option<i64>,
+    /// Who looks after it.
+    pub owner: Owner,
+    /// The ids, names and compose services that have to run before this one can start.
+    pub needs: Vec<String>,
+    /// Its first process, in our pid namespace.
+    pub pid: i32,
+    /// Why it counts; never empty.
+    pub why: Vec<Why>,
+}
+
+impl Container {
+    /// Why it counts, in words.
+    pub fn reasons(&self) -> String {
+        self.why.iter().map(Why::to_string).collect::<Vec<_>>().join("; ")
+    }
+}
+
+impl fmt::Display for Container {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The same words as the ledger's, so that a reader finds one by the other.
+        write!(f, "{} container {} ({:.12})", self.engine.name(), self.name, self.id)
+    }
+}
+
+/// Who looks after a container: stopped behind its back, it would only start another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum Owner {
+    /// Nobody but its engine.
+    Engine,
+    /// A compose project. Compose watches nothing: the container may be stopped and started.
+    Compose {
+        /// The project.
+        project: String,
+        /// The service in it.
+        service: String,
+    },
+    /// A Swarm task: the manager would start another.
+    Swarm {
+        /// The service's name, or the task's id where the labels do not say.
+        service: String,
+    },
+    /// A Kubernetes pod: the kubelet would start another.
+    Kubernetes {
+        /// `NAMESPACE/POD`, or the container's name where the labels do not say.
+        pod: String,
+    },
+    /// A Nomad allocation: the client would start another.
+    Nomad {
+        /// The allocation's id.
+        allocation: String,
+    },
+    /// A systemd unit: it is stopped and started, and the container with it.
+    Unit {
+        /// The unit.
+        unit: String,
+    },
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Owner::Engine => f.write_str("nobody but its engine"),
+            Owner::Compose { project, service } => {
+                write!(f, "service {service} of compose project {project}")
+            }
+            Owner::Swarm { service } => write!(f, "Swarm service {service}"),
+            Owner::Kubernetes { pod } => write!(f, "Kubernetes pod {pod}"),
+            Owner::Nomad { allocation } => write!(f, "Nomad allocation {allocation}"),
+            Owner::Unit { unit } => write!(f, "systemd unit {unit}"),
+        }
+    }
+}
+
+/// Why a container counts as having a GPU.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum Why {
+    /// It was given a device node (`--device`, CDI, a device rule together with a mount).
+    Device {
+        /// The node's path on the host.
+        path: String,
+        /// `MAJOR:MINOR`, by which it was recognised; none where the path is gone and nothing but
+        /// its name is left to go by.
+        number: Option<String>,
+        /// What the kernel calls devices of this number.
+        class: String,
+    },
+    /// It was created with a request for GPUs (`--gpus`).
+    Request {
+        /// The driver asked for; empty for any.
+        driver: String,
+        /// The capabilities or device ids asked for.
+        devices: Vec<String>,
+    },
+    /// It was given a CDI device.
+    Cdi {
+        /// The qualified name, such as `nvidia.com/gpu=all`.
+        name: String,
+    },
+    /// It runs under NVIDIA's container runtime.
+    Runtime {
+        /// The runtime's name in the engine.
+        name: String,
+    },
+    /// `NVIDIA_VISIBLE_DEVICES` in its environment asks for GPUs.
+    Environment {
+        /// The variable's value.
+        value: String,
+    },
+    /// A process of it holds a GPU at this moment.
+    Holds,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Why::Device { path, number: Some(number), class } => {
+                write!(f, "was given {path} (device {number}, {class})")
+            }
+            Why::Device { path, number: None, .. } => {
+                write!(f, "was given {path}, which is gone from the host; by its name it was the driver's")
+            }
+            Why::Request { driver, devices } if driver.is_empty() => {
+                write!(f, "requests GPUs ({})", devices.join(","))
+            }
+            Why::Request { driver, devices } => {
+                write!(f, "requests GPUs from driver {driver} ({})", devices.join(","))
+            }
+            Why::Cdi { name } => write!(f, "was given CDI device {name}"),
+            Why::Runtime { name } => write!(f, "runs under runtime {name}"),
+            Why::Environment { value } => write!(f, "has NVIDIA_VISIBLE_DEVICES={value}"),
+            Why::Holds => f.write_str("holds a GPU"),
+        }
+    }
+}

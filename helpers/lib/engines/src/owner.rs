@@ -1,0 +1,108 @@
+//! Who looks after a container.
+
+use std::fs;
+
+use step::Root;
+
+use crate::{Inspect, Owner};
+
+/// The owner, by the labels that each leaves on its containers, then by the control group.
+pub fn of(root: &Root, container: &Inspect) -> Owner {
+    by_label(container)
+        .or_else(|| {
+            let path = root.path(format!("/proc/{}/cgroup", container.pid()?));
+            let unit = unit_of(&fs::read_to_string(path).ok()?)?;
+            Some(Owner::Unit { unit })
+        })
+        .or_else(|| compose(container))
+        .unwrap_or(Owner::Engine)
+}
+
+/// The owners that would start the container, or another like it, as soon as it stops.
+fn by_label(container: &Inspect) -> Option<Owner> {
+    let label = |name| container.label(name).filter(|value| !value.is_empty()).map(str::to_owned);
+    if let Some(task) = label("com.docker.swarm.task.id") {
+        return Some(Owner::Swarm { service: label("com.docker.swarm.service.name").unwrap_or(task) });
+    }
+    if let Some(pod) = label("io.kubernetes.pod.name") {
+        let namespace = label("io.kubernetes.pod.namespace").unwrap_or_else(|| "default".to_owned());
+        return Some(Owner::Kubernetes { pod: format!("{namespace}/{pod}") });
+    }
+    if container.name().starts_with("k8s_") {
+        return Some(Owner::Kubernetes { pod: container.name().to_owned() });
+    }
+    if let Some(allocation) = label("com.hashicorp.nomad.alloc_id") {
+        return Some(Owner::Nomad { allocation });
+    }
+    // Quadlet and `podman generate systemd` set it.
+    label("PODMAN_SYSTEMD_UNIT").map(|unit| Owner::Unit { unit })
+}
+
+fn compose(container: &Inspect) -> Option<Owner> {
+    Some(Owner::Compose {
+        project: container.label("com.docker.compose.project")?.to_owned(),
+        service: container.label("com.docker.compose.service").unwrap_or_default().to_owned(),
+    })
+}
+
+/// The service whose own control group the container runs in: then the unit was started with the
+/// container in it, and not beside it in a scope of the engine's.
+fn unit_of(cgroup: &str) -> Option<String> {
+    // The unified hierarchy, or systemd's own where there are several.
+    let path = cgroup.lines().find_map(|line| {
+        let (_, line) = line.split_once(':')?;
+        line.strip_prefix(':').or_else(|| line.strip_prefix("name=systemd:"))
+    })?;
+    let unit = path.split('/').rfind(|part| part.ends_with(".service") || part.ends_with(".scope"))?;
+    // Engines that keep their containers below themselves.
+    let engine = ["docker.service", "containerd.service", "podman.service", "nvidia-reload-podman.service"];
+    // Where an engine runs inside another's container, its paths start with the outer one's.
+    (unit.ends_with(".service") && !engine.contains(&unit)).then(|| unit.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inspect::Config;
+
+    fn labelled(name: &str, labels: &[(&str, &str)]) -> Inspect {
+        let labels = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Inspect {
+            name: Some(name.to_owned()),
+            config: Some(Config { labels: Some(labels), ..Config::default() }),
+            ..Inspect::default()
+        }
+    }
+
+    fn owner(name: &str, labels: &[(&str, &str)]) -> String {
+        of(&Root::at("/nonexistent"), &labelled(name, labels)).to_string()
+    }
+
+    #[test]
+    fn labels_tell_the_owner() {
+        assert_eq!(owner("/job", &[("maintainer", "x")]), "nobody but its engine");
+        assert_eq!(owner("/job", &[("com.docker.swarm.task.id", "t1")]), "Swarm service t1");
+        let pod = [("io.kubernetes.pod.name", "train-0"), ("io.kubernetes.pod.namespace", "ml")];
+        assert_eq!(owner("/k8s_x", &pod), "Kubernetes pod ml/train-0");
+        assert_eq!(owner("/k8s_x_y", &[]), "Kubernetes pod k8s_x_y");
+        assert_eq!(owner("/job", &[("com.hashicorp.nomad.alloc_id", "a")]), "Nomad allocation a");
+        assert_eq!(owner("job", &[("PODMAN_SYSTEMD_UNIT", "job.service")]), "systemd unit job.service");
+        let compose = [("com.docker.compose.project", "p"), ("com.docker.compose.service", "s")];
+        assert_eq!(owner("/p-s-1", &compose), "service s of compose project p");
+    }
+
+    #[test]
+    fn the_innermost_unit_of_the_control_group_counts() {
+        for (cgroup, unit) in [
+            ("0::/system.slice/docker-0a1b.scope\n", None),
+            ("0::/machine.slice/libpod-0a1b.scope/container\n", None),
+            ("0::/system.slice/train.service/libpod-payload-0a1b\n", Some("train.service")),
+            ("0::/system.slice/docker.service/0a1b\n", None),
+            ("0::/docker/0a1b\n", None),
+            ("11:pids:/docker/0a\n1:name=systemd:/system.slice/job.service\n", Some("job.service")),
+            ("", None),
+        ] {
+            assert_eq!(unit_of(cgroup).as_deref(), unit, "{cgroup}");
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! All engines asked, side by side.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::io;
+
+use futures_util::StreamExt;
+use futures_util::stream;
+use step::Root;
+
+use crate::find::{Running, find};
+use crate::inspect::Inspect;
+use crate::numbers::Machine;
+use crate::select::{self, Beside};
+use crate::{
+    Client, Container, Engine, Error, Kind, Owner, Phase, Presence, SURVEY_SCHEMA, Survey, bundle, owner,
+};
+
+/// Runs a future to its end on this thread.
+///
+/// # Errors
+/// The kernel has no more of what it takes.
+pub fn wait_for<T>(future: impl Future<Output = T>) -> io::Result<T> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future))
+}
+
+/// Does `work` for each of `items`, `parallel` at once (0 for four a core), and returns the
+/// results in the order of the items. None waits for another's end.
+pub async fn side_by_side<I, T, F: Future<Output = T>>(
+    items: impl IntoIterator<Item = I>,
+    parallel: usize,
+    work: impl Fn(I) -> F,
+) -> Vec<T> {
+    let parallel = match parallel {
+        0 => std::thread::available_parallelism().map_or(4, |cores| cores.get() * 4),
+        parallel => parallel,
+    };
+    // Unordered: a slow one keeps its own place busy and nobody else's.
+    let numbered = items.into_iter().enumerate().map(|(number, item)| {
+        let work = work(item);
+        async move { (number, work.await) }
+    });
+    let mut results: Vec<(usize, T)> = stream::iter(numbered).buffer_unordered(parallel).collect().await;
+    results.sort_by_key(|(number, _)| *number);
+    results.into_iter().map(|(_, result)| result).collect()
+}
+
+/// Asks the engines for the running and paused containers that have a GPU.
+///
+/// `holding` are ids of containers whose processes were seen to hold one. An engine that cannot
+/// be asked is named in the answer and is no error.
+///
+/// # Errors
+/// `/proc` cannot be read.
+pub async fn gpu_containers(root: &Root, holding: &[String], parallel: usize) -> io::Result<Survey> {
+    let machine = Machine::load(root)?;
+    let running = Running::look(root)?;
+    let mut survey = Survey {
+        schema: SURVEY_SCHEMA.to_owned(),
+        engines: Vec::new(),
+        containers: Vec::new(),
+        unknown: Vec::new(),
+    };
+    let mut known = BTreeSet::new();
+    for kind in [Kind::Docker, Kind::Podman] {
+        let mut engine = find(root, kind, running);
+        if engine.presence == Presence::Ready {
+            match ask(root, &engine, &machine, holding, parallel, &mut known).await {
+                Ok(containers) => survey.containers.extend(containers),
+                Err(error) => {
+                    let errno = match &error {
+                        Error::Unreachable { errno, .. } => *errno,
+                        _ => None,
+                    };
+                    let reason = format!("list the containers by {}: {error}", engine.socket);
+                    engine.presence = Presence::Unreachable { errno, reason };
+                }
+            }
+        }
+        survey.engines.push(engine);
+    }
+    survey.unknown = holding.iter().filter(|id| !known.contains(*id)).cloned().collect();
+    Ok(survey)
+}
+
+/// The containers of one engine that have a GPU, oldest first; every id it knows goes to `known`.
+async fn ask(
+    root: &Root,
+    engine: &Engine,
+    machine: &Machine,
+    holding: &[String],
+    parallel: usize,
+    known: &mut BTreeSet<String>,
+) -> Result<Vec<Container>, Error> {
+    let client = Client::new(root, engine.kind, &engine.socket)?;
+    let ids = client.up().await?;
+    let answers = side_by_side(&ids, parallel, async |id: &String| client.inspect(id).await).await;
+    let mut up = Vec::new();
+    for answer in answers {
+        match answer {
+            Ok(container) => up.push(container),
+            // It ended while we asked.
+            Err(Error::Gone) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    known.extend(ids);
+    let uses_runtime = |container: &Inspect| {
+        let runtime = container.host_config.as_ref().and_then(|host| host.runtime.as_deref());
+        runtime.is_some_and(select::is_nvidia_runtime)
+    };
+    // Asked only where it makes a difference.
+    let default_runtime = if up.iter().any(uses_runtime) { client.default_runtime().await? } else { None };
+    up.sort_by(|one, other| one.created.cmp(&other.created));
+    let mut found = Vec::new();
+    for container in up {
+        if matches!(container.phase(), Phase::Down | Phase::Removing) {
+            continue;
+        }
+        let bundle = bundle::devices(root, engine.kind, container.id());
+        let beside = Beside {
+            bundle: &bundle,
+            default_runtime: default_runtime.as_deref(),
+            holds: holding.iter().any(|id| id == container.id()),
+        };
+        let why = select::why(&container, machine, beside);
+        if !why.is_empty() {
+            found.push(describe(root, engine, &container, why));
+        }
+    }
+    Ok(found)
+}
+
+fn describe(root: &Root, engine: &Engine, container: &Inspect, why: Vec<crate::Why>) -> Container {
+    let owner: Owner = owner::of(root, container);
+    Container {
+        engine: engine.kind,
+        socket: engine.socket.clone(),
+        id: container.id().to_owned(),
+        name: container.name().to_owned(),
+        paused: container.phase() == Phase::Paused,
+        auto_remove: container.auto_remove(),
+        restart: container.restart(),
+        stop_timeout: container.stop_timeout(),
+        owner,
+        needs: container.needs(),
+        pid: container.pid().unwrap_or_default(),
+        why,
+    }
+}
