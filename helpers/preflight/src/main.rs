@@ -1,2 +1,77 @@
-//! To be written.
-fn main() {}
+//! Refuses what cannot work or would be unsafe while everything still runs, or opens the run.
+
+mod assess;
+mod driver;
+mod findings;
+mod package;
+mod users;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Subcommand;
+use ledger::{Snapshot, Step};
+use modules::{chain, differences, gpus, nodes};
+use step::{Context, Exit, Leftovers, Stop, Verdict, finish};
+
+/// What else this helper does.
+#[derive(Debug, Clone, Subcommand)]
+enum Verb {
+    /// Say what a run would do, as JSON; touches nothing.
+    Plan,
+}
+
+fn main() -> ExitCode {
+    step::main_with(Step::Preflight, run, undo, |context, Verb::Plan| plan(context))
+}
+
+fn run(context: &Context) -> Result<()> {
+    let config = context.config()?;
+    package::wait(context)?;
+    context.status("looking at the driver and at who holds it");
+    let plan = assess::assess(context, &config)?;
+    for warning in &plan.warnings {
+        context.warn(warning.to_string());
+    }
+    match plan.verdict {
+        Verdict::Ready => {}
+        Verdict::Refused => return Err(Stop::Refused(plan.reasons).into()),
+        Verdict::RebootRequired => return Err(Stop::RebootRequired(plan.reasons).into()),
+    }
+    let id = context.ledger.open(snapshot(context)?)?;
+    context.info(format!(
+        "run {id}: driver {} is loaded, {} is on disk",
+        plan.driver.loaded.as_deref().unwrap_or("unknown"),
+        plan.driver.on_disk.as_deref().unwrap_or("unknown"),
+    ));
+    for action in &plan.actions {
+        context.info(format!("{}: {} ({})", action.object, action.what, action.why));
+    }
+    Ok(())
+}
+
+/// The machine as it is, with all that is needed to put it back.
+fn snapshot(context: &Context) -> Result<Snapshot> {
+    let mut modules: Vec<_> = chain(&context.root)?.into_iter().map(|loaded| loaded.module).collect();
+    // What can be unloaded last was loaded first.
+    modules.reverse();
+    Ok(Snapshot { modules, nodes: nodes::snapshot(&context.root)?, gpus: gpus(&context.root)? })
+}
+
+/// Comes last in the unwinding: closes the run, unless something is left for the rollback or, when
+/// the machine is going down, for the next boot.
+fn undo(context: &Context) -> Result<()> {
+    finish(context, Leftovers::Keep, |run| differences(&context.root, run, context.ledger.boot()))?;
+    Ok(())
+}
+
+fn plan(context: &Context) -> Result<ExitCode> {
+    let plan = assess::assess(context, &context.config()?)?;
+    println!("{}", serde_json::to_string(&plan)?);
+    let exit = match plan.verdict {
+        Verdict::Ready => Exit::Done,
+        Verdict::Refused => Exit::Refused,
+        Verdict::RebootRequired => Exit::RebootRequired,
+    };
+    Ok(exit.into())
+}

@@ -1,0 +1,68 @@
+//! The whole plan: verdict, driver, and what would be done to whom.
+
+use std::fs;
+
+use anyhow::{Context as _, Result};
+use ledger::Step;
+use modules::chain;
+use step::{Action, Config, Context, PLAN_SCHEMA, Plan};
+
+use crate::findings::Findings;
+use crate::{driver, users};
+
+/// Looks at everything that can be known beforehand. Touches nothing.
+///
+/// # Errors
+/// Something that has to be known cannot be: then there is no plan.
+pub(crate) fn assess(context: &Context, config: &Config) -> Result<Plan> {
+    let mut findings = Findings::default();
+    switched_off(context, &mut findings)?;
+    earlier_run(context, &mut findings)?;
+    let loaded = chain(&context.root)?;
+    let versions = driver::assess(context, &loaded, &mut findings)?;
+    let mut actions = users::assess(context, config, &mut findings)?;
+    actions.extend(loaded.iter().map(|module| Action {
+        step: Step::RmmodChain,
+        object: format!("module {}", module.module.name),
+        what: "unload, load again from disk".into(),
+        why: "part of the driver".into(),
+        pids: Vec::new(),
+        comes_back: true,
+    }));
+    let (verdict, reasons, warnings) = findings.verdict();
+    Ok(Plan {
+        schema: PLAN_SCHEMA.into(),
+        verdict,
+        reasons,
+        warnings,
+        driver: versions,
+        modules: loaded.into_iter().map(|module| module.module.name).collect(),
+        actions,
+    })
+}
+
+/// The kill switch. The targets assert it too; this also covers `nvidia-reload plan`.
+fn switched_off(context: &Context, findings: &mut Findings) -> Result<()> {
+    let path = context.root.path("/proc/cmdline");
+    let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    if text.split_whitespace().any(|word| word == "nvidia_reload=0") {
+        findings.refuse("nvidia_reload=0 is on the kernel command line", "boot without it");
+    }
+    Ok(())
+}
+
+fn earlier_run(context: &Context, findings: &mut Findings) -> Result<()> {
+    match context.ledger.read() {
+        Ok(None) => {}
+        Ok(Some(run)) if run.boot == context.ledger.boot() => findings.refuse(
+            format!("run {} is still open", run.id),
+            "`nvidia-reload start` ends a drained or offline machine, `nvidia-reload rollback` a run that was cut off",
+        ),
+        Ok(Some(run)) => findings.refuse(
+            format!("run {} was cut off by a reboot and is still open", run.id),
+            "`systemctl start nvidia-reload-recover.service` gives back what it took",
+        ),
+        Err(error) => findings.refuse(format!("{error:#}"), "see above"),
+    }
+    Ok(())
+}

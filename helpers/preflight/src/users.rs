@@ -1,0 +1,181 @@
+//! Who has the GPU, and what would be done to each of them.
+
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result};
+use engines::{Container, Owner, Presence, SURVEY_SCHEMA, Survey};
+use holders::{Fate, Holder, Rules, ancestors, scan};
+use ledger::Step;
+use step::{Action, AutoRemove, Config, Context};
+
+use crate::findings::Findings;
+
+/// The helper that speaks with the engines.
+const DRAIN: &str = "/usr/libexec/nvidia-reload/drain-containers";
+
+pub(crate) fn assess(context: &Context, config: &Config, findings: &mut Findings) -> Result<Vec<Action>> {
+    let scan = scan(&context.root)?;
+    let survey = survey()?;
+    let mut actions = containers(config, &survey, &scan.holders, findings);
+    let ours = ancestors(&context.root, std::process::id() as i32);
+    let rules = Rules {
+        units: &config.units.protect,
+        processes: &config.processes.protect,
+        ancestors: &ours,
+        ..Rules::default()
+    };
+    for holder in &scan.holders {
+        match rules.fate(holder) {
+            Fate::StopContainer if is_surveyed(&survey, holder) => {}
+            Fate::StopContainer => findings.refuse(
+                format!("{} runs in a container that no engine here answers for", described(holder)),
+                "stop it, or start its engine",
+            ),
+            Fate::StopUnit { user, unit } => add_unit(&mut actions, user, unit, holder),
+            Fate::Kill => actions.push(Action {
+                step: Step::KillHolders,
+                object: described(holder),
+                what: "end".into(),
+                why: format!("holds {}, and nothing that could start it again owns it", devices(holder)),
+                pids: vec![holder.pid],
+                comes_back: false,
+            }),
+            Fate::Refuse { why, remedy } => {
+                findings.refuse(format!("{} holds {} and {why}", described(holder), devices(holder)), remedy);
+            }
+        }
+    }
+    for unexplained in &scan.unexplained {
+        findings.warn(
+            format!(
+                "{} references to {} could not be explained",
+                unexplained.references, unexplained.module
+            ),
+            "`nvidia-reload status` shows the likely places; if they stay, the run ends before anything is unloaded",
+        );
+    }
+    for unseen in &scan.unseen {
+        findings
+            .warn(format!("not everything could be looked at: {unseen}"), "see why that is denied to root");
+    }
+    Ok(actions)
+}
+
+/// What drain-containers finds.
+fn survey() -> Result<Survey> {
+    let output = Command::new(DRAIN)
+        .args(["list", "--json"])
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("start {DRAIN}"))?;
+    if !output.status.success() {
+        anyhow::bail!("{DRAIN} list ended with {}", output.status);
+    }
+    let survey: Survey = serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("understand what {DRAIN} list says"))?;
+    if survey.schema != SURVEY_SCHEMA {
+        anyhow::bail!(
+            "{DRAIN} speaks {}, not {SURVEY_SCHEMA}: install one version of everything",
+            survey.schema
+        );
+    }
+    Ok(survey)
+}
+
+fn containers(config: &Config, survey: &Survey, holders: &[Holder], findings: &mut Findings) -> Vec<Action> {
+    for engine in &survey.engines {
+        if let Presence::Unreachable { reason, .. } = &engine.presence {
+            findings.warn(
+                format!("{} cannot be asked for its containers: {reason}", engine.kind),
+                "see whether its service runs; a container of it that holds the GPU is a refusal",
+            );
+        }
+    }
+    let mut actions = Vec::new();
+    for container in &survey.containers {
+        match &container.owner {
+            Owner::Swarm { .. } | Owner::Kubernetes { .. } | Owner::Nomad { .. } => findings.refuse(
+                format!("{container} is of {}, which would start another one", container.owner),
+                "drain the node there first",
+            ),
+            // Stopped and started with its unit.
+            Owner::Unit { unit } => {
+                actions.push(action(Step::StopUnits, unit.clone(), container, holders));
+                continue;
+            }
+            Owner::Engine | Owner::Compose { .. } => {}
+        }
+        let mut action = action(Step::DrainContainers, container.to_string(), container, holders);
+        if container.auto_remove {
+            match config.containers.auto_remove {
+                AutoRemove::Refuse => findings.refuse(
+                    format!("{container} was started with --rm: it would be deleted when it stops"),
+                    "stop it yourself, or set containers.auto-remove = \"let-go\"",
+                ),
+                AutoRemove::LetGo => {
+                    action.what = "stop; its engine deletes it then (--rm)".into();
+                    action.comes_back = false;
+                }
+            }
+        }
+        actions.push(action);
+    }
+    actions
+}
+
+fn action(step: Step, object: String, container: &Container, holders: &[Holder]) -> Action {
+    Action {
+        step,
+        object,
+        what: if container.paused {
+            "stop, start and pause again afterwards"
+        } else {
+            "stop, start again afterwards"
+        }
+        .into(),
+        why: container.reasons(),
+        pids: holders.iter().filter(|holder| is_in(container, holder)).map(|holder| holder.pid).collect(),
+        comes_back: true,
+    }
+}
+
+fn is_in(container: &Container, holder: &Holder) -> bool {
+    matches!(&holder.owner, holders::Owner::Container(owner) if owner.id == container.id)
+}
+
+fn is_surveyed(survey: &Survey, holder: &Holder) -> bool {
+    survey.containers.iter().any(|container| is_in(container, holder))
+}
+
+fn add_unit(actions: &mut Vec<Action>, user: Option<u32>, unit: String, holder: &Holder) {
+    let object = match user {
+        Some(uid) => format!("{unit} of user {uid}"),
+        None => unit,
+    };
+    let known = actions.iter_mut().find(|action| action.step == Step::StopUnits && action.object == object);
+    if let Some(action) = known {
+        if !action.pids.contains(&holder.pid) {
+            action.pids.push(holder.pid);
+        }
+        return;
+    }
+    actions.push(Action {
+        step: Step::StopUnits,
+        object,
+        what: "stop, start again afterwards".into(),
+        why: format!("process {} of it holds {}", holder.pid, devices(holder)),
+        pids: vec![holder.pid],
+        comes_back: true,
+    });
+}
+
+fn described(holder: &Holder) -> String {
+    format!("process {} ({})", holder.pid, holder.command_line())
+}
+
+fn devices(holder: &Holder) -> String {
+    let mut names: Vec<&str> = holder.devices.iter().map(|device| device.name.as_str()).collect();
+    names.dedup();
+    names.join(", ")
+}
