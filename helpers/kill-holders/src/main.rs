@@ -1,2 +1,267 @@
-//! To be written.
-fn main() {}
+//! Ends the processes that hold the GPU and belong to nobody who could be asked.
+//!
+//! By now the containers and units are stopped. What is left is told to end, given time, killed,
+//! and the proof that nobody is left is the driver's own count of references.
+
+mod victim;
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use holders::{Fate, Holder, Place, Rules, Scan, ancestors};
+use ledger::{Object, Process, Run, State, Step};
+use rustix::process::Signal;
+use step::{Config, Context, Priority, log};
+
+use victim::{Victim, name, wait};
+
+/// How long the kernel may take to clean up after a killed process. One that had the memory of
+/// many GPUs mapped takes seconds; one that is stuck in the driver never ends.
+const CLEANUP: Duration = Duration::from_secs(30);
+/// How long somebody who may not be killed may take to let go by himself: what a monitoring
+/// service starts to look at the GPU is gone in an instant.
+const GLANCE: Duration = Duration::from_secs(5);
+/// How often the references are counted while nobody is seen who has them.
+const COUNT: Duration = Duration::from_millis(2);
+/// From this round on nobody is asked first: those who are still there made new ones of their
+/// kind each time they were.
+const LAST_ASKED: u32 = 2;
+
+fn main() -> ExitCode {
+    step::main(Step::KillHolders, run, undo)
+}
+
+fn run(context: &Context) -> Result<()> {
+    let config = context.config()?;
+    let grace = Duration::from_secs(config.processes.grace);
+    let deadline = Instant::now() + grace * LAST_ASKED + CLEANUP + GLANCE;
+    let line = ancestors(&context.root, i32::try_from(std::process::id())?);
+    let dealt_with = dealt_with(context.ledger.read()?.as_ref());
+    for round in 1.. {
+        let scan = holders::scan(&context.root)?;
+        if scan.is_free() {
+            break;
+        }
+        let rules = rules(&config, &line, &dealt_with);
+        let (mut plain, mut others) = (Vec::new(), Vec::new());
+        for holder in &scan.holders {
+            match rules.fate(holder) {
+                Fate::Kill => plain.push(holder.clone()),
+                fate => others.push((holder.clone(), fate)),
+            }
+        }
+        if !others.is_empty() {
+            spare(context, others)?;
+        } else if plain.is_empty() {
+            if quiet(context, GLANCE)? {
+                break;
+            }
+            if nobody_seen(context)? {
+                break;
+            }
+        } else {
+            let asked = if round <= LAST_ASKED { grace } else { Duration::ZERO };
+            end(context, plain, asked)?;
+            // Whoever looks at the GPU again and again is gone for a moment each time, and there is
+            // no more to be had: it is innocent of what starts it.
+            if quiet(context, GLANCE / 5)? {
+                break;
+            }
+        }
+        if Instant::now() > deadline {
+            bail!("the GPU is not free: new processes take it as fast as they are ended: {}", list(&scan));
+        }
+    }
+    context.info("nobody holds the GPU");
+    Ok(())
+}
+
+fn rules<'a>(config: &'a Config, line: &'a [i32], dealt_with: &'a [(Option<u32>, String)]) -> Rules<'a> {
+    Rules { units: &config.units.protect, processes: &config.processes.protect, ancestors: line, dealt_with }
+}
+
+/// The units that stop-units has had its try at: what is left in them is not theirs to stop.
+fn dealt_with(run: Option<&Run>) -> Vec<(Option<u32>, String)> {
+    run.into_iter()
+        .flat_map(|run| &run.acts)
+        .filter_map(|act| match &act.object {
+            Object::Unit(unit) => Some((unit.user, unit.name.clone())),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Gives those who may not be killed the time to let go by themselves; an error names who did not.
+fn spare(context: &Context, others: Vec<(Holder, Fate)>) -> Result<()> {
+    let until = Instant::now() + GLANCE;
+    let mut watched = Vec::new();
+    for (holder, _) in &others {
+        watched.extend(Victim::take(&context.root, holder.clone())?);
+    }
+    let left = wait(watched, until)?;
+    let still: Vec<i32> = left.iter().map(|victim| victim.holder.pid).collect();
+    let reasons: Vec<String> = others
+        .iter()
+        .filter(|(holder, _)| still.contains(&holder.pid))
+        .map(|(holder, fate)| format!("{} {}", name(holder), why_spared(fate)))
+        .collect();
+    if !reasons.is_empty() {
+        bail!("the GPU is still held: {}", reasons.join("; "));
+    }
+    Ok(())
+}
+
+fn why_spared(fate: &Fate) -> String {
+    match fate {
+        Fate::StopContainer => "is in a container that was not stopped, or was started since".to_owned(),
+        Fate::StopUnit { user: None, unit } => {
+            format!("is in {unit}, which was not stopped, or was started since")
+        }
+        Fate::StopUnit { user: Some(uid), unit } => {
+            format!("is in {unit} of user {uid}, which was not stopped, or was started since")
+        }
+        Fate::Refuse { why, remedy } => format!("{why}: {remedy}"),
+        Fate::Kill => String::new(),
+    }
+}
+
+/// Ends `plain`: asks, waits for `grace` at most, kills. Each is in the ledger before it is touched.
+fn end(context: &Context, plain: Vec<Holder>, grace: Duration) -> Result<()> {
+    context.status(format!("ending {} processes", plain.len()));
+    let mut acts = Vec::new();
+    let mut victims = Vec::new();
+    for holder in plain {
+        if let Some(victim) = Victim::take(&context.root, holder)? {
+            let id = context.ledger.intent(Step::KillHolders, Object::Process(record(&victim.holder)))?;
+            acts.push((id, victim.holder.pid, victim.name()));
+            victims.push(victim);
+        }
+    }
+    let result = signal_and_wait(context, victims, grace);
+    // Whatever went wrong: the ledger tells who is gone and who is not.
+    let left: Vec<i32> = match &result {
+        Ok(left) => left.iter().map(|victim| victim.holder.pid).collect(),
+        Err(_) => Vec::new(),
+    };
+    for (id, pid, name) in acts {
+        if left.contains(&pid) {
+            context.ledger.failed(id, "it did not end")?;
+        } else if result.is_ok() {
+            context.ledger.lost(id, "nobody can start it again as it was")?;
+            log(
+                context.step,
+                Priority::Notice,
+                &format!("ended {name}"),
+                &[("OBJECT_PID", &pid.to_string())],
+            );
+        }
+    }
+    let left = result?;
+    if !left.is_empty() {
+        let reasons: Vec<String> = left
+            .iter()
+            .map(|victim| format!("{}: {}", victim.name(), victim.what_keeps_it(&context.root)))
+            .collect();
+        bail!("killed, and still there: {}", reasons.join("; "));
+    }
+    Ok(())
+}
+
+fn signal_and_wait(context: &Context, victims: Vec<Victim>, grace: Duration) -> Result<Vec<Victim>> {
+    let mut left = victims;
+    if !grace.is_zero() {
+        for victim in &left {
+            victim.ask()?;
+        }
+        left = wait(left, Instant::now() + grace)?;
+    }
+    for victim in &left {
+        context.warn(format!("{} does not end by itself: killing it", victim.name()));
+        victim.signal(Signal::KILL)?;
+    }
+    wait(left, Instant::now() + CLEANUP)
+}
+
+fn record(holder: &Holder) -> Process {
+    Process {
+        pid: holder.pid,
+        start_ticks: holder.start_ticks,
+        uid: holder.uid,
+        command: holder.command_line(),
+    }
+}
+
+/// Whether there is a moment within `patience` at which nobody has the driver open.
+fn quiet(context: &Context, patience: Duration) -> Result<bool> {
+    let until = Instant::now() + patience;
+    loop {
+        if holders::refcounts(&context.root)?.iter().all(|module| module.excess() == 0) {
+            return Ok(true);
+        }
+        if Instant::now() > until {
+            return Ok(false);
+        }
+        // The kernel tells nobody when a reference goes: ask again.
+        std::thread::sleep(COUNT);
+    }
+}
+
+/// References remain and nobody is seen who has them: an error that says how many and where they
+/// may be. True if what remains is not this step's to remove, false if the next look will tell more.
+fn nobody_seen(context: &Context) -> Result<bool> {
+    let scan = holders::scan(&context.root)?;
+    if !scan.holders.is_empty() || scan.unexplained.is_empty() {
+        return Ok(scan.is_free());
+    }
+    // A console on the driver's framebuffer is taken from it by the next step.
+    let of_console = |module: &str| module == "nvidia_drm" && !scan.consoles.is_empty();
+    let Some(rest) = scan.unexplained.iter().find(|rest| !of_console(&rest.module)) else {
+        return Ok(true);
+    };
+    let places: Vec<String> = rest.places.iter().map(place).collect();
+    bail!(
+        "{} references to {} remain and no process is seen that has them; likely places: {}",
+        rest.references,
+        rest.module,
+        if places.is_empty() { "inside the kernel".to_owned() } else { places.join(", ") }
+    );
+}
+
+fn place(place: &Place) -> String {
+    match place {
+        Place::Socket { pid, comm, fd, in_flight, .. } => {
+            format!(
+                "{in_flight} descriptors sent to process {pid} ({comm}) and not received, in its socket {fd}"
+            )
+        }
+        Place::IoUring { pid, comm, fd, files, .. } => {
+            format!("{files} files registered with the io_uring {fd} of process {pid} ({comm})")
+        }
+        Place::DmaBuf { pid, comm, fd, .. } => {
+            format!("the dma-buf {fd} of process {pid} ({comm})")
+        }
+        Place::Kernel { what } => what.clone(),
+    }
+}
+
+fn list(scan: &Scan) -> String {
+    scan.holders.iter().map(name).collect::<Vec<_>>().join(", ")
+}
+
+/// Nothing comes back. Acts that were announced when this step was cut off get their end, so that
+/// the ledger tells who was killed and who was not.
+fn undo(context: &Context) -> Result<()> {
+    let Some(run) = context.ledger.read()? else { return Ok(()) };
+    for act in run.acts.iter().filter(|act| act.step == Step::KillHolders && act.state == State::Intent) {
+        let Object::Process(process) = &act.object else { continue };
+        let stat = std::fs::read(context.root.path(format!("/proc/{}/stat", process.pid)));
+        let now = stat.ok().and_then(|text| holders::Stat::parse(&text));
+        if now.is_some_and(|now| now.start_ticks == process.start_ticks && now.state != 'Z') {
+            context.ledger.failed(act.id, "it was not ended")?;
+        } else {
+            context.ledger.lost(act.id, "nobody can start it again as it was")?;
+        }
+    }
+    Ok(())
+}

@@ -12,6 +12,7 @@ mod account;
 mod cgroup;
 mod console;
 mod devices;
+mod fate;
 mod graph;
 mod hidden;
 mod kcmp;
@@ -25,6 +26,7 @@ mod unseen;
 mod walk;
 
 pub use cgroup::owner;
+pub use fate::{Fate, Rules, ancestors, is_core};
 pub use graph::refcounts;
 pub use model::{
     Console, Container, Device, Engine, Holder, Kind, Module, Owner, Place, Pod, Rdev, Scan, Unexplained, Via,
