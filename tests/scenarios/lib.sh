@@ -1,0 +1,154 @@
+# shellcheck shell=bash
+# What every scenario starts with:
+#
+#   #!/bin/bash
+#   # One line that says what it shows.
+#   # rig: timeout=600 gpus=2 driver=550.163.01     (only where the defaults,
+#   #                                                300, 1 and 535.261.03, do not do)
+#   . /usr/share/rig/lib.sh
+#
+# A scenario runs as root in a machine of its own, in which the package is
+# installed and 535.261.03 is loaded. It passes when it exits with 0. There are:
+#
+#   driver-on-disk VERSION [--layout upstream|debian]
+#       another driver on disk, as a package upgrade leaves it; loads nothing
+#   hold [OPTION…] DEVICE…
+#       a process that holds a device in one of many ways (hold --help);
+#       prints `ready PID` once it does; with --fork it goes to the background
+#   docker run -d gpu-job, podman run -d gpu-job
+#       a container that opens /dev/nvidiactl, where it is given that, and waits
+#   alice, bob
+#       users without rights: runuser -u alice -- COMMAND…
+#   rig-reboot, rig-power-cut
+#       reboot the machine, in order or as if the power went. The scenario is
+#       then run again from its start, with RIG_BOOT=2 (then 3, …) where it was
+#       RIG_BOOT=1 the first time; /run is empty then, the disk is not. Neither
+#       returns:
+#           case $RIG_BOOT in
+#           1) …; rig-power-cut ;;
+#           2) … ;;
+#           esac
+#   RIG_GPUS, RIG_DRIVER
+#       what the machine was started with
+set -Eeuo pipefail
+
+# Says what went wrong and ends the scenario.
+fail() {
+	echo "FAIL: $*" >&2
+	exit 1
+}
+
+# wait_for SECONDS COMMAND…: tries the command until it succeeds.
+wait_for() {
+	local seconds=$1 end
+	shift
+	end=$(($(date +%s) + seconds))
+	while ! "$@" >/dev/null 2>&1; do
+		if [ "$(date +%s)" -ge "$end" ]; then
+			fail "after $seconds s still not true: $*"
+		fi
+		sleep 0.1
+	done
+}
+
+# assert_eq ACTUAL EXPECTED [WHAT]
+assert_eq() {
+	[ "$1" = "$2" ] || fail "${3:+$3: }expected '$2', got '$1'"
+}
+
+# status_of COMMAND…: its exit status, on standard output; its own output goes
+# to standard error.
+status_of() {
+	local status=0
+	"$@" >&2 || status=$?
+	echo "$status"
+}
+
+# The version of the driver that is loaded; empty when there is none.
+loaded_version() {
+	cat /sys/module/nvidia/version 2>/dev/null || :
+}
+
+# The version of the driver that would be loaded; empty when there is none.
+disk_version() {
+	modinfo --field version nvidia 2>/dev/null || modinfo --field version nvidia-current-open 2>/dev/null || :
+}
+
+# The NVIDIA modules that are loaded, in alphabetical order, on one line.
+loaded_modules() {
+	awk '/^nvidia/ { print $1 }' /proc/modules | sort | paste -s -d ' '
+}
+
+# --- what a run of nvidia-reload leaves
+
+# Waits until no step is active, starting or stopping any more.
+settled() {
+	wait_for 120 no_step_active
+}
+no_step_active() {
+	[ -z "$(systemctl list-units --no-legend --state=active,activating,deactivating,reloading \
+		'nvidia-reload-*.service' 'nvidia-reload.target' 'nvidia-drained.target' 'nvidia-offline.target')" ]
+}
+
+# How the last closed run ended: done, rolled-back, degraded.
+last_outcome() {
+	local last
+	last=$(find /var/lib/nvidia-reload/history -name '*.jsonl' | sort | tail -n 1)
+	[ -n "$last" ] || return 0
+	tail -n 1 "$last" | python3 -c 'import json, sys; print(json.load(sys.stdin)["event"]["closed"]["outcome"])'
+}
+
+# How many times the kernel has loaded the driver in this boot: it says so itself.
+driver_loads() {
+	journalctl --boot --dmesg --output=cat | grep -c 'NVRM: loading NVIDIA UNIX' || :
+}
+
+gate_is_open() {
+	[ ! -e /run/modprobe.d/00-nvidia-reload.conf ] && [ ! -e /run/nvidia-reload/busy ]
+}
+
+# Everything that holds after any run, however it went.
+assert_at_rest() {
+	settled
+	gate_is_open || fail 'the gate is still shut'
+	[ ! -e /var/lib/nvidia-reload/ledger.jsonl ] || fail "a run is still open: $(cat /var/lib/nvidia-reload/ledger.jsonl)"
+}
+
+# A container that holds the GPU; its name.
+gpu_container() {
+	docker run -d --name "$1" --device /dev/nvidiactl gpu-job >/dev/null
+	wait_for 30 docker_holds "$1"
+}
+docker_holds() {
+	local pid
+	pid=$(docker inspect -f '{{.State.Pid}}' "$1")
+	[ "$pid" -gt 0 ] && find "/proc/$pid/fd" -lname '*nvidiactl' | grep -q .
+}
+docker_state() {
+	docker inspect -f '{{.State.Status}}' "$1"
+}
+
+# fail_step STEP: the step fails without having done anything, until mend_step.
+fail_step() {
+	mkdir -p "/run/systemd/system/nvidia-reload-$1.service.d"
+	printf '[Service]\nExecStart=\nExecStart=/bin/false\n' >"/run/systemd/system/nvidia-reload-$1.service.d/fault.conf"
+	systemctl daemon-reload
+}
+mend_step() {
+	rm "/run/systemd/system/nvidia-reload-$1.service.d/fault.conf"
+	systemctl daemon-reload
+}
+
+# Where a command fails under set -e, it is named.
+trap 'echo "FAIL: line $LINENO: $BASH_COMMAND (exit status $?)" >&2' ERR
+
+# On the way out of a scenario that failed: what somebody would look at first.
+rig_at_exit() {
+	local status=$?
+	trap - ERR
+	if [ "$status" -ne 0 ]; then
+		/usr/lib/rig/diagnose >&2 2>&1 || :
+	fi
+	exit "$status"
+}
+trap rig_at_exit EXIT
