@@ -11,6 +11,7 @@ use bollard::query_parameters::{
     InspectContainerOptions, ListContainersOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder,
 };
 use serde::Deserialize;
+use tokio::time::{Instant, sleep};
 
 use crate::inspect::{self, Inspect};
 use crate::{Kind, find};
@@ -88,6 +89,26 @@ impl Client {
             }
         }
         Err(refused.unwrap_or(Error::Unreachable { errno: None, reason: "no socket".to_owned() }))
+    }
+
+    /// Like [`Client::reach`], for an engine that may be away for a moment.
+    ///
+    /// # Errors
+    /// It still is after `patience`.
+    pub async fn await_reach(
+        root: &Root,
+        kind: Kind,
+        known: &str,
+        patience: Duration,
+    ) -> Result<Self, Error> {
+        let deadline = Instant::now() + patience;
+        loop {
+            match Self::reach(root, kind, known) {
+                Err(Error::Unreachable { .. }) if Instant::now() < deadline => {}
+                result => return result,
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
     }
 
     /// Whose API it is.

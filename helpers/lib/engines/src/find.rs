@@ -19,9 +19,7 @@ use crate::{Engine, Kind, Presence};
 
 /// The sockets on which an engine may answer, the usual one first.
 ///
-/// The last one of Podman is our own package's, for machines where `podman.socket` is off. A
-/// `podman system service` started from here instead would hand this helper's sandbox (its mount
-/// namespace, its system call filter) down to every container that it starts again.
+/// The last one of Podman is where [`crate::offer_podman`] lets it listen.
 pub fn sockets(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::Docker => &["/run/docker.sock"],
@@ -61,6 +59,11 @@ impl Running {
             }
         }
         Ok(running)
+    }
+
+    /// Whether a container of root's Podman does.
+    pub fn podman(self) -> bool {
+        self.conmon
     }
 
     /// Why there is nothing to ask an engine for; none if there may be.

@@ -27,6 +27,8 @@ mod owner;
 #[cfg(feature = "client")]
 mod select;
 #[cfg(feature = "client")]
+mod service;
+#[cfg(feature = "client")]
 mod survey;
 
 pub use model::{Container, Engine, Kind, Owner, Presence, SURVEY_SCHEMA, Survey, Why};
@@ -41,5 +43,7 @@ pub use find::sockets;
 pub use inspect::{Inspect, Phase};
 #[cfg(feature = "client")]
 pub use order::{Member, waves};
+#[cfg(feature = "client")]
+pub use service::{Service, offer_podman};
 #[cfg(feature = "client")]
 pub use survey::{gpu_containers, side_by_side, wait_for};

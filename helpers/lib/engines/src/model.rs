@@ -109,6 +109,8 @@ pub struct Container {
     pub stop_timeout: Option<i64>,
     /// Who looks after it.
     pub owner: Owner,
+    /// Every word by which another's `needs` may mean this one.
+    pub aliases: Vec<String>,
     /// The ids, names and compose services that have to run before this one can start.
     pub needs: Vec<String>,
     /// Its first process, in our pid namespace.

@@ -143,6 +143,7 @@ fn describe(root: &Root, engine: &Engine, container: &Inspect, why: Vec<crate::W
         restart: container.restart(),
         stop_timeout: container.stop_timeout(),
         owner,
+        aliases: container.aliases(),
         needs: container.needs(),
         pid: container.pid().unwrap_or_default(),
         why,

@@ -1,0 +1,152 @@
+//! `undo`: what the ledger says was stopped is started.
+//!
+//! Over the ledger only: no configuration, and no search for containers that might be meant.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use engines::{Client, Ended, Kind, Member};
+use ledger::{Act, Container, Object, Step};
+use step::Context;
+
+/// How long an engine may be away, as it is while its daemon starts again.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A container and the act that took it.
+struct Taken {
+    act: u64,
+    container: Container,
+}
+
+pub(crate) fn undo(context: &Context) -> Result<()> {
+    let Some(run) = context.ledger.read()? else { return Ok(()) };
+    let mut acts = run.outstanding(Step::DrainContainers);
+    if acts.is_empty() {
+        return Ok(());
+    }
+    // Oldest first, as they were created.
+    acts.reverse();
+    match step::system_is_stopping() {
+        Ok(true) => {
+            context.info(format!(
+                "the system is going down: {} containers are left to the next boot",
+                acts.len()
+            ));
+            return Ok(());
+        }
+        Ok(false) => {}
+        // To leave containers down for want of an answer would be the greater wrong.
+        Err(error) => context.warn(format!("cannot tell whether the system is going down: {error:#}")),
+    }
+    context.status(format!("starting {} containers", acts.len()));
+    let engines = by_engine(acts);
+    if engines.keys().any(|(engine, _)| engine == Kind::Podman.name()) {
+        // Kept until the end of the process: it ends with us.
+        match engines::offer_podman(&context.root, false) {
+            Ok(service) => return finish(context, &engines, service),
+            Err(error) => context.warn(format!("Podman cannot be asked: {error}")),
+        }
+    }
+    finish(context, &engines, None)
+}
+
+type ByEngine = BTreeMap<(String, String), Vec<Taken>>;
+
+fn by_engine(acts: Vec<Act>) -> ByEngine {
+    let mut engines = ByEngine::new();
+    for act in acts {
+        if let Object::Container(container) = act.object {
+            let key = (container.engine.clone(), container.socket.clone());
+            engines.entry(key).or_default().push(Taken { act: act.id, container });
+        }
+    }
+    engines
+}
+
+fn finish(context: &Context, engines: &ByEngine, podman: Option<engines::Service>) -> Result<()> {
+    let work = engines::side_by_side(
+        engines,
+        0,
+        async |((engine, socket), taken): (&(String, String), &Vec<Taken>)| {
+            give_back(context, engine, socket, taken).await
+        },
+    );
+    let failed = engines::wait_for(work)?.concat();
+    drop(podman);
+    if !failed.is_empty() {
+        bail!("not every container is back: {}", failed.join("; "));
+    }
+    Ok(())
+}
+
+/// Gives back the containers of one engine; returns what went wrong, container by container.
+async fn give_back(context: &Context, engine: &str, socket: &str, taken: &[Taken]) -> Vec<String> {
+    let client = match Kind::from_name(engine) {
+        Some(kind) => Client::await_reach(&context.root, kind, socket, PATIENCE)
+            .await
+            .map_err(|error| error.to_string()),
+        None => Err(format!("this version knows no engine {engine}")),
+    };
+    let client = match client {
+        Ok(client) => client,
+        Err(reason) => return taken.iter().filter_map(|one| fail(context, one, &reason).err()).collect(),
+    };
+    let members = engines::side_by_side(taken, 0, async |one: &Taken| member(&client, one).await).await;
+    let mut failed = Vec::new();
+    for wave in engines::waves(&members) {
+        let results =
+            engines::side_by_side(wave, 0, async |index: usize| start(context, &client, &taken[index]).await);
+        failed.extend(results.await.into_iter().filter_map(Result::err));
+    }
+    failed
+}
+
+/// What it needs to be started, as far as its engine tells: the order is a help, and whether it
+/// starts shows when it is started.
+async fn member(client: &Client, taken: &Taken) -> Member {
+    match client.inspect(&taken.container.id).await {
+        Ok(container) => Member { aliases: container.aliases(), needs: container.needs() },
+        Err(_) => Member { aliases: vec![taken.container.id.clone()], needs: Vec::new() },
+    }
+}
+
+async fn start(context: &Context, client: &Client, taken: &Taken) -> Result<(), String> {
+    let Taken { act, container } = taken;
+    let name = Object::Container(container.clone());
+    let ended = match engines::bring_up(client, &container.id, container.paused).await {
+        Ok(ended) => ended,
+        Err(error) => return fail(context, taken, &error.to_string()),
+    };
+    let paused = if container.paused { ", paused as before" } else { "" };
+    let noted = match ended {
+        Ended::Brought => {
+            context.info(format!("{name} runs again{paused}"));
+            context.ledger.undone(*act)
+        }
+        // Its restart policy, its user, or a try before this one.
+        Ended::Already => {
+            context.info(format!("{name} runs already{paused}"));
+            context.ledger.undone(*act)
+        }
+        Ended::Finished => {
+            context.warn(format!("{name} was started and its work was done at once, with exit status 0"));
+            context.ledger.undone(*act)
+        }
+        Ended::Gone => {
+            let reason = "was removed while it was stopped: nothing is left to start";
+            context.warn(format!("{name} {reason}"));
+            context.ledger.lost(*act, reason)
+        }
+    };
+    noted.map_err(|error| format!("{name}: {error:#}"))
+}
+
+/// Notes that a container is not back, and says so.
+fn fail(context: &Context, taken: &Taken, reason: &str) -> Result<(), String> {
+    let name = Object::Container(taken.container.clone());
+    match context.ledger.undo_failed(taken.act, reason) {
+        Ok(()) => Err(format!("{name}: {reason}")),
+        Err(error) => Err(format!("{name}: {reason}; and the ledger does not have this: {error:#}")),
+    }
+}

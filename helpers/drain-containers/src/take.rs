@@ -1,0 +1,159 @@
+//! `run`: the containers are stopped.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use engines::{Client, Container, Ended, Member};
+use ledger::{Object, Step};
+use step::{Context, Stop};
+
+use crate::policy::{self, Sorted};
+use crate::{containers_that_hold, survey, unreachable};
+
+/// What an engine takes for a container that names no stop timeout of its own: Docker's and
+/// Podman's default.
+const STOP_TIMEOUT: i64 = 10;
+
+pub(crate) fn run(context: &Context) -> Result<()> {
+    let config = context.config()?.containers;
+    context.status("looking for containers that have a GPU");
+    let podman = engines::offer_podman(&context.root, true);
+    if let Err(error) = &podman {
+        context.warn(format!("Podman cannot be asked: {error}"));
+    }
+    let survey = survey(context, &containers_that_hold(context)?, config.parallel)?;
+    for (engine, reason) in unreachable(&survey) {
+        // What of its containers holds a GPU is stopped with the other holders, or refused there.
+        context.warn(format!("{engine} cannot be asked: {reason}"));
+    }
+    let Sorted { ours, of_units, refusals } = policy::sort(survey.containers, config.auto_remove);
+    if !refusals.is_empty() {
+        return Err(Stop::Refused(refusals).into());
+    }
+    for (container, unit) in of_units {
+        context.info(format!("{container} is left to its unit {unit}"));
+    }
+    if ours.is_empty() {
+        context.info("no container has a GPU");
+        return Ok(());
+    }
+    let failed = engines::wait_for(stop_all(context, &ours, config.parallel, config.stop_timeout_max))??;
+    drop(podman);
+    if !failed.is_empty() {
+        bail!("{} of {} containers did not stop: {}", failed.len(), ours.len(), failed.join("; "));
+    }
+    context.status(format!("stopped {} containers", ours.len()));
+    Ok(())
+}
+
+/// Stops them, those first that others need last; returns what went wrong, container by container.
+async fn stop_all(
+    context: &Context,
+    ours: &[Container],
+    parallel: usize,
+    longest: u64,
+) -> Result<Vec<String>> {
+    let mut clients = BTreeMap::new();
+    for container in ours {
+        if !clients.contains_key(container.socket.as_str()) {
+            let client = Client::new(&context.root, container.engine, &container.socket)?;
+            clients.insert(container.socket.as_str(), client);
+        }
+    }
+    // All of them before the first is touched. An engine that dies in the middle may take down
+    // containers whose turn had not come: they are to be started again as well.
+    let mut acts = Vec::new();
+    for container in ours {
+        acts.push(context.ledger.intent(Step::DrainContainers, object(container))?);
+    }
+    let stopped = Cell::new(0);
+    let mut failed = Vec::new();
+    context.status(format!("stopped 0 of {}", ours.len()));
+    for wave in engines::waves(&members(ours)).into_iter().rev() {
+        let results = engines::side_by_side(wave, parallel, async |index: usize| {
+            let (container, act) = (&ours[index], acts[index]);
+            let result = stop(context, &clients[container.socket.as_str()], container, act, longest).await;
+            stopped.set(stopped.get() + u32::from(result.is_ok()));
+            context.status(format!("stopped {} of {}", stopped.get(), ours.len()));
+            result.map_err(|error| format!("{container}: {error:#}"))
+        });
+        failed.extend(results.await.into_iter().filter_map(Result::err));
+    }
+    Ok(failed)
+}
+
+async fn stop(
+    context: &Context,
+    client: &Client,
+    container: &Container,
+    act: u64,
+    longest: u64,
+) -> Result<()> {
+    let grace = grace(container.stop_timeout, longest);
+    // An error leaves the act as it is, an intent: the order may have been heard and be carried out
+    // later, so whoever gives back has to look, and finds it running or starts it.
+    let ended = engines::bring_down(client, &container.id, grace).await?;
+    if container.auto_remove {
+        let reason =
+            "was started with --rm: its engine deleted it when it stopped, as the configuration allows";
+        context.ledger.done(act)?;
+        context.ledger.lost(act, reason)?;
+        context.warn(format!("{container} {reason}"));
+        return Ok(());
+    }
+    if ended == Ended::Gone {
+        context.ledger.failed(act, "somebody else removed it before it was stopped")?;
+        context.warn(format!(
+            "{container} was removed by somebody else meanwhile: nothing is left to give back"
+        ));
+        return Ok(());
+    }
+    context.ledger.done(act)?;
+    context.info(format!("stopped {container}: it {}", container.reasons()));
+    Ok(())
+}
+
+/// The time between the stop signal and SIGKILL: the container's own, bounded.
+fn grace(own: Option<i64>, longest: u64) -> Duration {
+    // Negative is for ever.
+    let own = u64::try_from(own.unwrap_or(STOP_TIMEOUT)).unwrap_or(longest);
+    Duration::from_secs(own.min(longest))
+}
+
+fn members(containers: &[Container]) -> Vec<Member> {
+    containers
+        .iter()
+        .map(|container| Member { aliases: container.aliases.clone(), needs: container.needs.clone() })
+        .collect()
+}
+
+fn object(container: &Container) -> Object {
+    Object::Container(ledger::Container {
+        engine: container.engine.name().to_owned(),
+        socket: container.socket.clone(),
+        id: container.id.clone(),
+        name: container.name.clone(),
+        paused: container.paused,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stop_timeout_is_the_containers_own_within_bounds() {
+        for (own, longest, seconds) in [
+            (None, 60, 10),
+            (None, 5, 5),
+            (Some(30), 60, 30),
+            (Some(90), 60, 60),
+            (Some(-1), 60, 60),
+            (Some(0), 60, 0),
+        ] {
+            assert_eq!(grace(own, longest).as_secs(), seconds, "{own:?} {longest}");
+        }
+    }
+}
