@@ -1,2 +1,50 @@
-//! To be written.
-fn main() {}
+//! Stops the systemd units that own holders of the GPU, and starts them again.
+//!
+//! The manager is asked, the system's or the user's, so that nothing that a unit is set to do when
+//! it dies (`Restart=always`) happens. Everything that a stop takes along is in the ledger before.
+
+mod closure;
+mod start;
+mod stop;
+mod transient;
+mod wanted;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Subcommand;
+use ledger::Step;
+use step::{Context, Priority, log};
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Tell by the exit status whether the machine is going down: 0 for yes, 1 for no.
+    #[command(hide = true)]
+    IsStopping,
+}
+
+fn main() -> ExitCode {
+    step::main_with(Step::StopUnits, stop::run, start::undo, |context, verb| match verb {
+        Verb::IsStopping => is_stopping(context),
+    })
+}
+
+fn is_stopping(context: &Context) -> Result<ExitCode> {
+    Ok(match bus::is_stopping() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        // Neither yes nor no.
+        Err(error) => {
+            log(context.step, Priority::Error, &format!("{:#}", anyhow::Error::from(error)), &[]);
+            ExitCode::from(255)
+        }
+    })
+}
+
+/// A manager's unit: the user whose manager it is, none for the system's, and the name.
+type Whose = (Option<u32>, String);
+
+/// The manager of `user`, or the system's.
+fn manager(user: Option<u32>) -> Result<bus::Manager, bus::Error> {
+    user.map_or_else(bus::Manager::system, bus::Manager::user)
+}

@@ -1,0 +1,133 @@
+//! The stop: everything in the ledger, then all at once, then the state read back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use bus::Manager;
+use ledger::{Object, Step, Unit};
+use step::Context;
+
+use crate::closure::{Planned, Role, closure};
+use crate::{Whose, manager, transient, wanted};
+
+/// How often holders are looked for again: a unit may be started by something unknown while
+/// others stop, but not again and again.
+const ROUNDS: u32 = 3;
+
+pub(crate) fn run(context: &Context) -> Result<()> {
+    let config = context.config()?;
+    let deadline = Instant::now() + Duration::from_secs(config.units.stop_timeout);
+    let mut tried: BTreeSet<Whose> = BTreeSet::new();
+    let mut stopped = 0;
+    for round in 0..ROUNDS {
+        let mut wanted = wanted::of_holders(context, &config)?;
+        if round == 0 {
+            wanted.extend(wanted::of_containers()?);
+        }
+        let wanted: Vec<Whose> = wanted.into_iter().filter(|unit| !tried.contains(unit)).collect();
+        if wanted.is_empty() {
+            break;
+        }
+        // Everything is planned before anything is stopped: a refusal leaves no trace.
+        let mut plans = Vec::new();
+        for (user, names) in by_manager(&wanted) {
+            let manager = manager(user)?;
+            let plan = closure(&manager, &names, &config.units.protect)?;
+            plans.push((user, manager, plan));
+        }
+        for (user, manager, plan) in plans {
+            tried.extend(plan.iter().map(|planned| (user, planned.name.clone())));
+            stopped += plan.iter().filter(|planned| planned.up).count();
+            stop(context, user, manager, &plan, deadline)?;
+        }
+        tried.extend(wanted);
+    }
+    if stopped == 0 {
+        context.info("no unit holds the GPU");
+    }
+    Ok(())
+}
+
+/// The names for each manager, the system's first.
+fn by_manager(units: &[Whose]) -> BTreeMap<Option<u32>, Vec<String>> {
+    let mut managers: BTreeMap<Option<u32>, Vec<String>> = BTreeMap::new();
+    for (user, name) in units {
+        managers.entry(*user).or_default().push(name.clone());
+    }
+    managers
+}
+
+fn stop(
+    context: &Context,
+    user: Option<u32>,
+    manager: Manager,
+    plan: &[Planned],
+    deadline: Instant,
+) -> Result<()> {
+    let mut acts = Vec::new();
+    for planned in plan {
+        let unit = Unit { name: planned.name.clone(), user, role: planned.role.word().into() };
+        if planned.up {
+            transient::keep(&context.root, user, &planned.name, &planned.fragment)?;
+        }
+        let id = context.ledger.intent(Step::StopUnits, Object::Unit(unit))?;
+        if planned.up {
+            acts.push((id, planned));
+        } else {
+            // The record tells the next step that what is left of it is nobody's.
+            context.ledger.failed(id, "it did not run")?;
+        }
+    }
+    let names: Vec<&str> = acts.iter().map(|(_, planned)| planned.name.as_str()).collect();
+    context.status(format!("stopping {}", names.join(", ")));
+    let mut follower = manager.follow(&[])?;
+    let mut jobs = Vec::new();
+    let mut problems = Vec::new();
+    for (id, planned) in &acts {
+        match follower.stop(&planned.name) {
+            Ok(job) => jobs.push(job),
+            // Gone by itself meanwhile.
+            Err(bus::Error::NoSuchUnit { .. }) => {}
+            // One that must not be stopped by hand still goes along with another.
+            Err(bus::Error::Refused { .. }) if planned.role == Role::Dependent => {}
+            Err(error) => {
+                let error = format!("{:#}", anyhow::Error::from(error));
+                context.ledger.failed(*id, &error)?;
+                problems.push(error);
+            }
+        }
+    }
+    for job in &jobs {
+        match follower.wait(job, deadline) {
+            // What counts is the state that is read back.
+            Ok(_) => {}
+            Err(bus::Error::Deadline { .. }) => break,
+            Err(error) => return Err(error).with_context(|| format!("wait for {} to stop", job.unit)),
+        }
+    }
+    for (id, planned) in &acts {
+        let unit = follower.manager().unit(&planned.name)?;
+        if !unit.active.is_up() {
+            context.ledger.done(*id)?;
+            context.info(format!("stopped {}", shown(user, &planned.name)));
+        } else if problems.is_empty() {
+            // The act stays open: its stop may still go on, and then it has to be given back.
+            problems.push(format!(
+                "{} is not stopped: it is {} ({})",
+                shown(user, &planned.name),
+                unit.active,
+                unit.sub
+            ));
+        }
+    }
+    if !problems.is_empty() {
+        bail!("{}", problems.join("; "));
+    }
+    Ok(())
+}
+
+/// A unit for messages.
+pub(crate) fn shown(user: Option<u32>, name: &str) -> String {
+    user.map_or_else(|| name.to_owned(), |uid| format!("{name} of user {uid}"))
+}

@@ -1,0 +1,82 @@
+//! Which units have to stop: those that own holders, and those that look after containers.
+
+use std::collections::BTreeSet;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+use engines::{Owner, SURVEY_SCHEMA, Survey};
+use holders::{Fate, Rules};
+use step::{Config, Context};
+
+use crate::Whose;
+
+/// The helper that speaks with the engines.
+const DRAIN: &str = "/usr/libexec/nvidia-reload/drain-containers";
+
+/// The units that own a holder at this moment.
+pub(crate) fn of_holders(context: &Context, config: &Config) -> Result<BTreeSet<Whose>> {
+    let scan = holders::scan(&context.root)?;
+    let rules =
+        Rules { units: &config.units.protect, processes: &config.processes.protect, ..Rules::default() };
+    Ok(scan
+        .holders
+        .iter()
+        .filter_map(|holder| match rules.fate(holder) {
+            Fate::StopUnit { user, unit } => Some((user, unit)),
+            // Not this step's. Those that may not be touched were refused before, or are gone in
+            // an instant; the next step names them if they are not.
+            _ => None,
+        })
+        .collect())
+}
+
+/// The units that look after a container with a GPU, which may be idle: they would start it again
+/// behind the back of its engine.
+pub(crate) fn of_containers() -> Result<BTreeSet<Whose>> {
+    let output = Command::new(DRAIN)
+        .args(["list", "--json"])
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("start {DRAIN}"))?;
+    if !output.status.success() {
+        bail!("{DRAIN} list ended with {}", output.status);
+    }
+    units_of(&output.stdout)
+}
+
+fn units_of(survey: &[u8]) -> Result<BTreeSet<Whose>> {
+    let survey: Survey =
+        serde_json::from_slice(survey).with_context(|| format!("understand what {DRAIN} list says"))?;
+    if survey.schema != SURVEY_SCHEMA {
+        bail!("{DRAIN} speaks {}, not {SURVEY_SCHEMA}: install one version of everything", survey.schema);
+    }
+    Ok(survey
+        .containers
+        .into_iter()
+        .filter_map(|container| match container.owner {
+            // The engines asked are root's, and so are the units.
+            Owner::Unit { unit } => Some((None, unit)),
+            _ => None,
+        })
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_version_is_not_understood() {
+        let survey = r#"{"schema":"other/9","engines":[],"containers":[],"unknown":[]}"#;
+        let error = units_of(survey.as_bytes()).expect_err("must refuse").to_string();
+        assert!(error.contains("other/9"), "{error}");
+        assert!(units_of(b"nonsense").is_err());
+    }
+
+    #[test]
+    fn no_containers_no_units() {
+        let survey = format!(r#"{{"schema":"{SURVEY_SCHEMA}","engines":[],"containers":[],"unknown":[]}}"#);
+        assert!(units_of(survey.as_bytes()).expect("understood").is_empty());
+    }
+}
