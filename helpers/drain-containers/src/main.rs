@@ -8,6 +8,11 @@ mod give_back;
 mod policy;
 mod take;
 
+#[cfg(test)]
+mod fake_engine;
+#[cfg(test)]
+mod flow_tests;
+
 use std::io::Write;
 use std::process::ExitCode;
 

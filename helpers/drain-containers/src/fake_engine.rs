@@ -1,0 +1,116 @@
+//! A FAKE of a container engine: HTTP over a unix socket, containers that are entries in a map.
+//!
+//! For what a test on a real engine cannot bring about at will: one that dies over an order,
+//! containers that do not stop. How real engines behave is tested in the machine.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Fake {
+    pub(crate) name: String,
+    pub(crate) status: String,
+    pub(crate) auto_remove: bool,
+    pub(crate) network: String,
+    /// Answers 500 to a stop and goes on running.
+    pub(crate) stubborn: bool,
+    /// The next order is carried out and the connection closed without an answer.
+    pub(crate) hangs_up: bool,
+    /// Ends with this status as soon as it is started.
+    pub(crate) fails_with: Option<i64>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) containers: BTreeMap<String, Fake>,
+    /// Every order, in the order of arrival: `stop a`.
+    pub(crate) orders: Vec<String>,
+}
+
+pub(crate) type Engine = Arc<Mutex<State>>;
+
+pub(crate) fn container(name: &str, status: &str) -> (String, Fake) {
+    (format!("id{name}"), Fake { name: name.into(), status: status.into(), ..Fake::default() })
+}
+
+/// Serves `containers` on `socket` until the test ends.
+pub(crate) fn serve(socket: &Path, containers: impl IntoIterator<Item = (String, Fake)>) -> Engine {
+    let listener = UnixListener::bind(socket).expect("binds");
+    let state = State { containers: containers.into_iter().collect(), orders: Vec::new() };
+    let engine = Arc::new(Mutex::new(state));
+    let shared = Arc::clone(&engine);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let shared = Arc::clone(&shared);
+            std::thread::spawn(move || answer(stream.expect("a connection"), &shared));
+        }
+    });
+    engine
+}
+
+fn answer(mut stream: UnixStream, engine: &Engine) {
+    let mut lines = BufReader::new(stream.try_clone().expect("clones")).lines();
+    let Some(Ok(first)) = lines.next() else { return };
+    while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
+    let mut words = first.split(' ');
+    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let path = target.split('?').next().unwrap_or_default();
+    let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    let Some((status, body)) = reply(method, &parts, &mut engine.lock().expect("not poisoned")) else {
+        return;
+    };
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+    let _ = stream.write_all(format!("{head}{body}").as_bytes());
+}
+
+fn reply(method: &str, parts: &[&str], state: &mut State) -> Option<(u16, Value)> {
+    match (method, parts) {
+        ("GET", ["containers", "json"]) => {
+            let up = |fake: &Fake| fake.status != "exited";
+            let list = state.containers.iter().filter(|(_, fake)| up(fake)).map(|(id, _)| json!({"Id": id}));
+            Some((200, list.collect()))
+        }
+        ("GET", ["containers", id, "json"]) => Some(match state.containers.get(*id) {
+            Some(fake) => (200, describe(id, fake)),
+            None => (404, json!({"message": "No such container"})),
+        }),
+        ("POST", ["containers", id, order]) => {
+            state.orders.push(format!("{order} {}", id.trim_start_matches("id")));
+            let Some(fake) = state.containers.get_mut(*id) else {
+                return Some((404, json!({"message": "No such container"})));
+            };
+            if *order == "stop" && fake.stubborn {
+                return Some((500, json!({"message": "cannot stop it"})));
+            }
+            fake.status = match *order {
+                "stop" => "exited",
+                "pause" => "paused",
+                "start" if fake.fails_with.is_some() => "exited",
+                _ => "running",
+            }
+            .into();
+            let hung_up = std::mem::take(&mut fake.hangs_up);
+            if *order == "stop" && fake.auto_remove {
+                state.containers.remove(*id);
+            }
+            (!hung_up).then_some((204, Value::Null))
+        }
+        _ => Some((400, json!({"message": "the fake does not know this"}))),
+    }
+}
+
+fn describe(id: &str, fake: &Fake) -> Value {
+    json!({
+        "Id": id, "Name": format!("/{}", fake.name),
+        "Created": format!("2026-01-01T00:00:00.{}Z", fake.name.len()),
+        "State": {"Status": fake.status, "Pid": 0, "ExitCode": fake.fails_with.unwrap_or(0)},
+        "HostConfig": {"AutoRemove": fake.auto_remove, "NetworkMode": fake.network},
+        "Config": {"Env": ["NVIDIA_VISIBLE_DEVICES=all"]},
+    })
+}

@@ -1,0 +1,168 @@
+//! Taking and giving back, against the [fake engine](crate::fake_engine).
+
+use std::fs;
+
+use ledger::{Act, Ledger, Snapshot, State, Step};
+use step::{Context, Root, Stop};
+
+use crate::fake_engine::{Engine, Fake, container, serve};
+use crate::{give_back, take};
+
+struct Machine {
+    _directory: tempfile::TempDir,
+    context: Context,
+    docker: Engine,
+}
+
+/// A machine below a temporary root: a driver in `/proc/devices`, a `dockerd`, an open run.
+fn machine(containers: impl IntoIterator<Item = (String, Fake)>, config: &str) -> Machine {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let root = Root::at(directory.path());
+    for (path, text) in [
+        ("/proc/devices", "Character devices:\n195 nvidia\n\nBlock devices:\n"),
+        ("/proc/7/comm", "dockerd\n"),
+        ("/etc/nvidia-reload/config.toml", config),
+        ("/sys/module/.keep", ""),
+        ("/run/.keep", ""),
+    ] {
+        let path = root.path(path);
+        fs::create_dir_all(path.parent().expect("has a parent")).expect("creates");
+        fs::write(path, text).expect("writes");
+    }
+    let docker = serve(&root.path("/run/docker.sock"), containers);
+    let ledger = Ledger::new(root.path("/var/lib/nvidia-reload"), "this-boot");
+    ledger.open(Snapshot::default()).expect("opens");
+    Machine { _directory: directory, context: Context { step: Step::DrainContainers, root, ledger }, docker }
+}
+
+impl Machine {
+    fn take(&self) -> Result<(), String> {
+        take::run(&self.context).map_err(|error| format!("{error:#}"))
+    }
+
+    fn give_back(&self) -> Result<(), String> {
+        give_back::undo(&self.context).map_err(|error| format!("{error:#}"))
+    }
+
+    fn status(&self, name: &str) -> String {
+        let docker = self.docker.lock().expect("not poisoned");
+        docker.containers.get(&format!("id{name}")).map_or_else(|| "gone".into(), |fake| fake.status.clone())
+    }
+
+    fn with<T>(&self, name: &str, change: impl FnOnce(&mut Fake) -> T) -> T {
+        let mut docker = self.docker.lock().expect("not poisoned");
+        change(docker.containers.get_mut(&format!("id{name}")).expect("is there"))
+    }
+
+    fn orders(&self) -> Vec<String> {
+        std::mem::take(&mut self.docker.lock().expect("not poisoned").orders)
+    }
+
+    fn acts(&self) -> Vec<Act> {
+        self.context.ledger.read().expect("reads").expect("is open").acts
+    }
+
+    fn states(&self) -> Vec<State> {
+        self.acts().into_iter().map(|act| act.state).collect()
+    }
+}
+
+#[test]
+fn what_is_taken_comes_back_as_it_was() {
+    let machine =
+        machine([container("a", "running"), container("bb", "paused"), container("x", "exited")], "");
+    machine.take().expect("stops them");
+    assert_eq!(machine.states(), [State::Done, State::Done]);
+    let mut orders = machine.orders();
+    orders.sort();
+    assert_eq!(orders, ["stop a", "stop bb", "unpause bb"]);
+    machine.give_back().expect("starts them");
+    assert_eq!(machine.states(), [State::Undone, State::Undone]);
+    assert_eq!((machine.status("a"), machine.status("bb")), ("running".into(), "paused".into()));
+    assert_eq!(machine.status("x"), "exited", "was not ours");
+    machine.orders();
+    machine.give_back().expect("has nothing to do");
+    assert!(machine.orders().is_empty());
+}
+
+#[test]
+fn one_that_will_not_stop_does_not_hold_up_the_others() {
+    let stubborn = |(id, fake)| (id, Fake { stubborn: true, ..fake });
+    let machine = machine([stubborn(container("a", "running")), container("bb", "running")], "");
+    let error = machine.take().expect_err("one does not stop");
+    assert!(error.contains("1 of 2 containers did not stop: docker container a (ida)"), "{error}");
+    assert!(error.contains("cannot stop it"), "{error}");
+    // Whether the order is carried out after all, nobody knows: the undo looks.
+    assert_eq!(machine.states(), [State::Intent, State::Done]);
+    machine.give_back().expect("gives both back");
+    assert_eq!(machine.states(), [State::Undone, State::Undone]);
+    assert_eq!((machine.status("a"), machine.status("bb")), ("running".into(), "running".into()));
+}
+
+#[test]
+fn an_engine_that_hangs_up_is_asked_again() {
+    let hangs_up = |(id, fake)| (id, Fake { hangs_up: true, ..fake });
+    let machine = machine([hangs_up(container("a", "running"))], "");
+    machine.take().expect("stops it");
+    assert_eq!(machine.states(), [State::Done]);
+    machine.with("a", |fake| fake.hangs_up = true);
+    machine.give_back().expect("starts it");
+    assert_eq!(machine.orders(), ["stop a", "start a"], "the look showed that each was heard");
+    assert_eq!(machine.states(), [State::Undone]);
+}
+
+#[test]
+fn what_happened_meanwhile_is_seen() {
+    let names = ["a", "bb", "ccc", "dddd"];
+    let machine = machine(names.map(|name| container(name, "running")), "");
+    machine.take().expect("stops them");
+    machine.orders();
+    machine.with("a", |fake| fake.status = "running".into());
+    machine.docker.lock().expect("not poisoned").containers.remove("idbb");
+    machine.with("ccc", |fake| fake.fails_with = Some(3));
+    let error = machine.give_back().expect_err("one does not start");
+    assert!(error.contains("docker container ccc"), "{error}");
+    assert!(error.contains("exit status 3"), "{error}");
+    let states = machine.states();
+    assert_eq!((&states[0], &states[3]), (&State::Undone, &State::Undone));
+    assert!(matches!(&states[1], State::Lost(reason) if reason.contains("removed")), "{states:?}");
+    assert!(matches!(&states[2], State::UndoFailed(_)), "{states:?}");
+    let mut orders = machine.orders();
+    orders.sort();
+    assert_eq!(orders, ["start ccc", "start dddd"], "one that runs is left alone");
+    machine.with("ccc", |fake| fake.fails_with = None);
+    machine.give_back().expect("the second try works");
+    assert_eq!(machine.states()[2], State::Undone);
+}
+
+#[test]
+fn who_shares_a_network_stops_first_and_starts_last() {
+    let shares = |(id, fake)| (id, Fake { network: "container:iddddd".into(), ..fake });
+    let machine = machine([shares(container("a", "running")), container("dddd", "running")], "");
+    machine.take().expect("stops them");
+    machine.give_back().expect("starts them");
+    assert_eq!(machine.orders(), ["stop a", "stop dddd", "start dddd", "start a"]);
+}
+
+#[test]
+fn what_would_be_deleted_is_refused_or_let_go() {
+    let brief = || [("idbrief".to_owned(), Fake { auto_remove: true, ..container("brief", "running").1 })];
+    let kept = machine(brief(), "");
+    let error = take::run(&kept.context).expect_err("is refused");
+    assert!(matches!(error.downcast_ref::<Stop>(), Some(Stop::Refused(reasons)) if reasons.len() == 1));
+    assert!(kept.acts().is_empty() && kept.orders().is_empty(), "nothing was touched");
+    let gone = machine(brief(), "[containers]\nauto-remove = \"let-go\"");
+    gone.take().expect("lets it go");
+    assert!(matches!(&gone.states()[0], State::Lost(reason) if reason.contains("--rm")));
+    assert_eq!(gone.status("brief"), "gone");
+    gone.give_back().expect("has nothing to do");
+}
+
+#[test]
+fn without_an_open_run_nothing_is_stopped() {
+    let machine = machine([container("a", "running")], "");
+    machine.context.ledger.close(ledger::Outcome::Done).expect("closes");
+    machine.take().expect_err("there is nowhere to write it down");
+    assert_eq!(machine.status("a"), "running");
+    machine.give_back().expect("has nothing to do");
+}
