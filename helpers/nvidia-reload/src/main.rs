@@ -1,2 +1,7 @@
-//! To be written.
-fn main() {}
+//! The command that people type.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    nvidia_reload::main()
+}

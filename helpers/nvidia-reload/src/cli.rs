@@ -1,0 +1,109 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Exit codes and places, as `--help` and the manual page show them.
+const AFTER: &str = "\
+Exit status:
+  0  done
+  1  failed; everything was rolled back
+  2  wrong usage
+  3  refused; nothing was touched
+  4  only a reboot helps; nothing was touched
+  5  done or rolled back, but something could not be given back: it is named
+A run goes on in systemd when this command is interrupted (exit status 130).
+
+Each run is a systemd target, and each step a unit: `systemctl start nvidia-reload.target` does what
+`nvidia-reload reload` does, and `journalctl -u 'nvidia-reload-*'` tells the story. With
+nvidia_reload=0 on the kernel command line nothing is ever stopped or unloaded.";
+
+const AFTER_STATUS: &str = "\
+With --json: one object, schema \"nvidia-reload.status/1\":
+  driver       loaded, on_disk (versions or null), mismatch (true, false, or null for unknown)
+  state        in-service, busy, giving-back, drained, offline or unknown
+  targets      the state of each target, or null where systemd does not answer
+  gate         shut: the driver cannot be loaded now; busy: a run is under way
+  modules      name, refcount, dependents, of_driver; what has to be unloaded first comes first
+  holders      one object a process: pid, start_ticks, since, uid, user, comm, command, state,
+               devices, owner, gpu_memory
+  consoles     text consoles drawn on the driver
+  unexplained  references that no holder found accounts for: module, references, places
+  unseen       what could not be looked at, in sentences
+  runs         visible (false without root), open, last
+New fields may come within a version of the schema; none goes or changes its meaning.";
+
+/// Changes or unsticks the NVIDIA driver without a reboot, and gives everything back that had to
+/// stop for it.
+#[derive(Debug, Parser)]
+#[command(name = "nvidia-reload", version, after_help = AFTER, max_term_width = 100)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show the driver, who holds it, and what was done last
+    ///
+    /// Works for every user, and says what only root can see.
+    #[command(after_long_help = AFTER_STATUS)]
+    Status(Output),
+    /// Show what a reload would do to whom, and why; change nothing
+    ///
+    /// Exits with 0 if a reload may begin, 3 if it would be refused, 4 if only a reboot helps.
+    Plan(Output),
+    /// Stop what holds the GPUs, load the driver anew, give everything back
+    ///
+    /// Shows the plan and asks before it begins. The driver that is on disk is the one that is
+    /// loaded. Whatever fails, the machine goes back to where it was.
+    Reload(Reload),
+    /// Stop what holds the GPUs and keep it stopped until `nvidia-reload start`
+    Stop(Stop),
+    /// Give back everything that `nvidia-reload stop` took
+    Start(Output),
+    /// End a run that was left open, by giving everything back
+    Rollback(Output),
+    /// Write the manual pages and shell completions into a directory
+    #[command(hide = true)]
+    Generate {
+        /// The directory; it must exist.
+        directory: PathBuf,
+    },
+}
+
+/// How the answer comes.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct Output {
+    /// Print one JSON object instead of text; what happens meanwhile goes to standard error
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `reload`.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct Reload {
+    /// Do not ask
+    #[arg(long, short)]
+    pub yes: bool,
+    /// Start the run and do not wait for its end
+    #[arg(long)]
+    pub no_wait: bool,
+    /// How the answer comes.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Arguments of `stop`.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct Stop {
+    /// Unload the driver too
+    #[arg(long)]
+    pub offline: bool,
+    /// How the answer comes.
+    #[command(flatten)]
+    pub output: Output,
+}

@@ -1,0 +1,94 @@
+//! `nvidia-reload start` and `nvidia-reload rollback`: the two ways to have everything back.
+
+use bus::{ActiveState, Manager};
+use ledger::Step;
+
+use super::run::{Order, carry_out};
+use super::{Place, guard};
+use crate::engine::Asked;
+use crate::fault::{Fault, Result};
+use crate::report::{Outcome, Report};
+use crate::status::{self, Units, state_of};
+use crate::target::Target;
+
+/// Gives back what `stop` took.
+///
+/// # Errors
+/// Something else is under way, or systemd refuses.
+pub fn start(place: &mut Place) -> Result<Report> {
+    guard::root("start")?;
+    let (manager, units) = guard::systemd()?;
+    if let Some(target) = stopped(&manager, &units)? {
+        return leave(target, "start", &manager, place);
+    }
+    if status::is_started(&manager, Target::Reload)? {
+        return Err(Fault::refused(
+            "a reload is under way, and nothing else is stopped",
+            format!("`systemctl stop {}` cancels it and gives everything back", Target::Reload.unit()),
+        ));
+    }
+    if let Some(run) = step::open_ledger(&place.root)?.read()? {
+        return Err(Fault::refused(
+            format!("nothing is stopped on purpose, but run {} is open", run.id),
+            "`nvidia-reload rollback` gives back what it took",
+        ));
+    }
+    Ok(Report::new("start", Outcome::NothingToDo, Target::Drained.unit()))
+}
+
+/// Ends a run that was left open.
+///
+/// # Errors
+/// The ledger cannot be read, or systemd refuses.
+pub fn rollback(place: &mut Place) -> Result<Report> {
+    guard::root("rollback")?;
+    let unit = Step::Rollback.unit();
+    if step::open_ledger(&place.root)?.read()?.is_none() {
+        return Ok(Report::new("rollback", Outcome::NothingToDo, &unit));
+    }
+    let (manager, units) = guard::systemd()?;
+    // While systemd holds the steps, the way back is theirs: stopping the target is what unwinds.
+    if let Some(target) = stopped(&manager, &units)? {
+        return leave(target, "rollback", &manager, place);
+    }
+    if status::is_started(&manager, Target::Reload)? {
+        place.terminal.write("A run is under way: it is cancelled.\n");
+        return leave(Target::Reload, "rollback", &manager, place);
+    }
+    let order = Order {
+        command: "rollback",
+        asked: Asked::GiveBack,
+        unit: &unit,
+        start: true,
+        steps: &[],
+        staying: &[],
+        joined: false,
+        wait: true,
+    };
+    carry_out(&order, &manager, place)
+}
+
+/// The target that keeps things stopped, or is about to.
+fn stopped(manager: &Manager, units: &Units) -> Result<Option<Target>> {
+    for target in [Target::Offline, Target::Drained] {
+        if state_of(units, target.unit()) == ActiveState::Active || status::is_started(manager, target)? {
+            return Ok(Some(target));
+        }
+    }
+    Ok(None)
+}
+
+/// Stops `target`, whose steps then give back.
+fn leave(target: Target, command: &'static str, manager: &Manager, place: &mut Place) -> Result<Report> {
+    let order = Order {
+        command,
+        asked: Asked::GiveBack,
+        unit: target.unit(),
+        start: false,
+        steps: target.steps(),
+        staying: &[],
+        joined: false,
+        wait: true,
+    };
+    carry_out(&order, manager, place)
+}

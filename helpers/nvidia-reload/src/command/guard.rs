@@ -1,0 +1,75 @@
+//! What has to hold before anything is asked or done.
+
+use std::fs;
+
+use bus::Manager;
+use step::{Exit, Root};
+
+use crate::fault::{Fault, Result};
+use crate::status::{Units, our_units};
+
+/// On the kernel command line, where it turns everything off.
+const OFF: &str = "nvidia_reload=0";
+
+/// Only root may do `what`.
+///
+/// # Errors
+/// This is not root.
+pub fn root(what: &str) -> Result<()> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(Fault::refused(
+        format!("`nvidia-reload {what}` needs root; nothing was touched"),
+        format!("try `sudo nvidia-reload {what}`; `nvidia-reload status` works for everyone"),
+    ))
+}
+
+/// Nobody turned everything off.
+///
+/// # Errors
+/// Somebody did, or it cannot be told.
+pub fn switched_on(root: &Root) -> Result<()> {
+    let path = root.path("/proc/cmdline");
+    let text = fs::read_to_string(&path).map_err(|error| {
+        Fault::refused(format!("cannot read {}; nothing was touched", path.display()), "").because(&error)
+    })?;
+    if text.split_whitespace().any(|word| word == OFF) {
+        return Err(Fault::refused(
+            format!("nvidia-reload is turned off by {OFF} on the kernel command line; nothing was touched"),
+            format!("boot without {OFF}"),
+        ));
+    }
+    Ok(())
+}
+
+/// systemd, and the states of our units.
+///
+/// # Errors
+/// It does not answer, or has no such units.
+pub fn systemd() -> Result<(Manager, Units)> {
+    let refused = |error: bus::Error| Fault { exit: Exit::Refused as u8, ..error.into() };
+    let manager = Manager::system().map_err(refused)?;
+    let units = our_units(&manager).map_err(refused)?;
+    Ok((manager, units))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_switch_is_a_word_of_its_own() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let root = Root::at(directory.path());
+        assert_eq!(switched_on(&root).expect_err("cannot tell").exit, 3);
+        fs::create_dir(directory.path().join("proc")).expect("creates");
+        let path = root.path("/proc/cmdline");
+        fs::write(&path, "quiet nvidia_reload=01 xnvidia_reload=0\n").expect("writes");
+        switched_on(&root).expect("is on");
+        fs::write(&path, "quiet nvidia_reload=0\n").expect("writes");
+        let fault = switched_on(&root).expect_err("is off");
+        assert_eq!(fault.exit, 3);
+        assert!(fault.error.contains(OFF));
+    }
+}

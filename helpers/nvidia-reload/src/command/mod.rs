@@ -1,0 +1,114 @@
+//! What each subcommand does, from the arguments to the exit status.
+
+mod give_back;
+mod guard;
+mod reload;
+mod run;
+mod stop;
+
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use serde::Serialize;
+use step::Root;
+
+use crate::cli::{Command, Output};
+use crate::fault::{Fault, Result};
+use crate::interrupt::Interrupt;
+use crate::report::{Outcome, Report};
+use crate::terminal::{Stream, Terminal};
+use crate::{generate, plan, status, view};
+
+/// What an interrupted command exits with, as shells do: 128 and SIGINT.
+pub const INTERRUPTED: u8 = 130;
+
+/// Does what was typed.
+pub fn dispatch(command: &Command) -> ExitCode {
+    let (output, result) = match command {
+        Command::Status(output) => (*output, status(*output)),
+        Command::Plan(output) => (*output, plan(*output)),
+        Command::Reload(arguments) => {
+            (arguments.output, with_report(arguments.output, |place| reload::reload(arguments, place)))
+        }
+        Command::Stop(arguments) => {
+            (arguments.output, with_report(arguments.output, |place| stop::stop(arguments.offline, place)))
+        }
+        Command::Start(output) => (*output, with_report(*output, give_back::start)),
+        Command::Rollback(output) => (*output, with_report(*output, give_back::rollback)),
+        Command::Generate { directory } => (Output::default(), generate::generate(directory).map(|()| 0)),
+    };
+    ExitCode::from(result.unwrap_or_else(|fault| failed(&fault, output)))
+}
+
+/// Where a command works and where it tells.
+pub struct Place {
+    /// Where the file system starts.
+    pub root: Root,
+    /// Whoever reads what happens.
+    pub terminal: Terminal,
+    /// Ctrl-C.
+    pub interrupt: Interrupt,
+}
+
+fn failed(fault: &Fault, output: Output) -> u8 {
+    if output.json {
+        print(fault);
+    }
+    // Also beside the JSON: what standard error says ends up in logs.
+    let mut terminal = Terminal::new(Stream::Err);
+    let text = view::report::fault(fault, terminal.style());
+    terminal.write(&text);
+    fault.exit
+}
+
+fn print<T: Serialize>(value: &T) {
+    // All that is printed is made of strings, numbers and lists: it can be encoded.
+    if let Ok(text) = serde_json::to_string_pretty(value) {
+        Terminal::new(Stream::Out).write(&format!("{text}\n"));
+    }
+}
+
+fn status(output: Output) -> Result<u8> {
+    let status = status::status(&Root::system())?;
+    if output.json {
+        print(&status);
+    } else {
+        let mut terminal = Terminal::new(Stream::Out);
+        let text = view::status::status(&status, terminal.style(), SystemTime::now());
+        terminal.write(&text);
+    }
+    Ok(0)
+}
+
+fn plan(output: Output) -> Result<u8> {
+    guard::root("plan")?;
+    let root = Root::system();
+    let plan = plan::plan(&root)?;
+    if output.json {
+        print(&plan);
+    } else {
+        let mut terminal = Terminal::new(Stream::Out);
+        let text = view::plan::plan(&plan, terminal.style());
+        terminal.write(&text);
+    }
+    Ok(plan::exit(&plan) as u8)
+}
+
+fn with_report(output: Output, act: impl FnOnce(&mut Place) -> Result<Report>) -> Result<u8> {
+    let stream = if output.json { Stream::Err } else { Stream::Out };
+    // Before any thread is started, see there.
+    let interrupt = Interrupt::watch();
+    let mut place = Place { root: Root::system(), terminal: Terminal::new(stream), interrupt };
+    let report = act(&mut place)?;
+    if output.json {
+        print(&report);
+    } else {
+        let text = view::report::report(&report, place.terminal.style());
+        let text = match report.steps.is_empty() || report.outcome == Outcome::NothingToDo {
+            true => text,
+            false => format!("\n{text}"),
+        };
+        place.terminal.write(&text);
+    }
+    Ok(report.exit)
+}

@@ -1,0 +1,187 @@
+//! One run, from the start of a unit to the last thing given back.
+
+use bus::{Job, JobResult, Manager};
+use ledger::{Ledger, Run, Step};
+use step::{Exit, Versions};
+
+use super::Place;
+use crate::engine::{Asked, Event, Facts, Phase, Progress, Session, Wait, now_usec, outcome};
+use crate::fault::{Fault, Result};
+use crate::report::{Outcome, Report};
+use crate::status::versions;
+
+/// What is to be done.
+pub struct Order<'a> {
+    /// What was typed.
+    pub command: &'static str,
+    /// What for.
+    pub asked: Asked,
+    /// The unit, and whether it is started or stopped.
+    pub unit: &'a str,
+    /// Whether `unit` is started; else it is stopped.
+    pub start: bool,
+    /// The steps to look at.
+    pub steps: &'a [Step],
+    /// The steps that another target keeps, whatever becomes of this run.
+    pub staying: &'a [Step],
+    /// Whether the run is under way already.
+    pub joined: bool,
+    /// Whether to look on to the end.
+    pub wait: bool,
+}
+
+/// The ledger as it was before, so that the run that comes is known when it is there.
+struct Before {
+    open: Option<String>,
+    closed: Option<String>,
+}
+
+impl Before {
+    fn read(ledger: &Ledger) -> Result<Self> {
+        let id = |run: Option<Run>| run.map(|run| run.id);
+        Ok(Self { open: id(ledger.read()?), closed: id(ledger.last_closed()?) })
+    }
+
+    /// The run of this order: one that is new, or the one that was open when it came.
+    fn run(&self, ledger: &Ledger, order: &Order<'_>) -> Result<Option<Run>> {
+        let goes_on = order.joined || order.asked == Asked::GiveBack || !order.staying.is_empty();
+        let is_ours = |run: &Run| goes_on || Some(&run.id) != self.open.as_ref();
+        if let Some(run) = ledger.read()?.filter(is_ours) {
+            return Ok(Some(run));
+        }
+        Ok(ledger.last_closed()?.filter(|run| Some(&run.id) != self.closed.as_ref()).filter(is_ours))
+    }
+}
+
+/// Carries out `order` and tells how it ended.
+///
+/// # Errors
+/// systemd refuses to begin, or is lost on the way: then the run goes on without this command.
+pub fn carry_out(order: &Order<'_>, manager: &Manager, place: &mut Place) -> Result<Report> {
+    let ledger = step::open_ledger(&place.root)?;
+    let before = Before::read(&ledger)?;
+    let driver = versions(&place.root)?;
+    let began = now_usec();
+    // The steps of a run that is under way began earlier; what is older than its first is stale.
+    let since = match order.joined || !order.start || !order.staying.is_empty() {
+        true => manager.service(&Step::Preflight.unit())?.started_usec,
+        false => began,
+    };
+    let phase = if order.start { Phase::Forward } else { Phase::Unwinding };
+    place.interrupt.run_begins();
+    let mut session =
+        Session::open(manager, order.steps, phase, since, &mut place.terminal, &place.interrupt)?;
+    if order.joined {
+        session.tell(&Event::Joined);
+    }
+    let job = match order.start {
+        true => begin(&mut session, order)?,
+        false => session.stop(order.unit)?,
+    };
+    let mut report = Report::new(order.command, Outcome::Started, order.unit);
+    report.joined = order.joined;
+    if !order.wait {
+        return Ok(Report { before: driver.clone(), after: driver, ..report });
+    }
+    let ended = follow(&mut session, &job, order, &ledger).map_err(|fault| lost(fault, order))?;
+    let progress = session.end();
+    let facts = match ended {
+        Ended::Interrupted => {
+            report = Report::new(order.command, Outcome::Interrupted, order.unit);
+            report.seconds = (now_usec() - began) as f64 / 1e6;
+            return Ok(Report {
+                before: driver,
+                after: versions(&place.root)?,
+                ..report.with_progress(&progress)
+            });
+        }
+        Ended::Facts { job, settled } => Facts {
+            asked: order.asked,
+            job,
+            settled,
+            preflight: preflight(&progress),
+            run: before.run(&ledger, order)?,
+            staying: !order.staying.is_empty(),
+        },
+    };
+    Ok(tell(&facts, order, began, driver, &progress, place))
+}
+
+/// Starts the unit, after whatever an earlier run still gives back: a start in the middle of it
+/// would run only the steps that are back already.
+fn begin(session: &mut Session<'_>, order: &Order<'_>) -> Result<Job> {
+    if !order.joined && !session.progress.is_settled(order.staying) {
+        session.tell(&Event::Queued);
+        if session.settle(order.staying)? != Wait::For(()) {
+            return Err(Fault::refused(
+                "an earlier run still gives back; nothing was begun",
+                "`nvidia-reload status` shows how far it is",
+            ));
+        }
+        session.restart();
+    }
+    Ok(session.start(order.unit)?)
+}
+
+enum Ended {
+    Interrupted,
+    Facts { job: Option<JobResult>, settled: bool },
+}
+
+fn follow(session: &mut Session<'_>, job: &Job, order: &Order<'_>, ledger: &Ledger) -> Result<Ended> {
+    let result = match session.wait(job)? {
+        Wait::For(result) => result,
+        Wait::Interrupted => return Ok(Ended::Interrupted),
+        Wait::Late => return Ok(Ended::Facts { job: None, settled: false }),
+    };
+    if order.asked == Asked::Stop && result.is_success() {
+        return Ok(Ended::Facts { job: Some(result), settled: true });
+    }
+    if order.start {
+        // After the commit the driver stays: what is left is to let go of the units.
+        let committed = result.is_success() || ledger.read()?.is_some_and(|run| run.committed);
+        session.enter(if committed { Phase::Closing } else { Phase::Unwinding });
+    }
+    match session.settle(order.staying)? {
+        Wait::For(()) => Ok(Ended::Facts { job: Some(result), settled: true }),
+        Wait::Interrupted => Ok(Ended::Interrupted),
+        Wait::Late => Ok(Ended::Facts { job: Some(result), settled: false }),
+    }
+}
+
+/// How preflight exited, if it is what failed.
+fn preflight(progress: &Progress) -> Option<i32> {
+    progress.failed().filter(|step| step.step == Step::Preflight).and_then(|step| step.exit_status)
+}
+
+fn tell(
+    facts: &Facts,
+    order: &Order<'_>,
+    began: u64,
+    before: Versions,
+    progress: &Progress,
+    place: &Place,
+) -> Report {
+    let mut report = Report::new(order.command, outcome(facts), order.unit).with_progress(progress);
+    report.joined = order.joined;
+    report.seconds = (now_usec() - began) as f64 / 1e6;
+    report.after = versions(&place.root).unwrap_or_default();
+    report.before = before;
+    if let Some(run) = &facts.run {
+        report = report.with_run(run);
+    }
+    if matches!(report.outcome, Outcome::Refused | Outcome::RebootRequired) {
+        // Preflight's reasons are in the journal; the plan has them as data, if they still hold.
+        report.reasons = crate::plan::plan(&place.root).map(|plan| plan.reasons).unwrap_or_default();
+    }
+    report
+}
+
+/// A lost systemd does not end the run.
+fn lost(fault: Fault, order: &Order<'_>) -> Fault {
+    let mut causes = vec![fault.error];
+    causes.extend(fault.causes);
+    let error = format!("lost sight of {}: it goes on in systemd", order.unit);
+    let remedy = "`nvidia-reload status` shows how far it is";
+    Fault { causes, ..Fault::new(Exit::Failed, error, remedy) }
+}

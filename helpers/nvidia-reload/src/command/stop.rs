@@ -1,0 +1,55 @@
+//! `nvidia-reload stop`.
+
+use ledger::Step;
+
+use super::run::{Order, carry_out};
+use super::{Place, guard};
+use crate::engine::Asked;
+use crate::fault::{Fault, Result};
+use crate::report::{Outcome, Report};
+use crate::status::{self, State, state};
+use crate::target::Target;
+
+/// Stops what holds the GPUs, and with `offline` takes the driver out too.
+///
+/// # Errors
+/// It may not begin; nothing was touched.
+pub fn stop(offline: bool, place: &mut Place) -> Result<Report> {
+    guard::root("stop")?;
+    guard::switched_on(&place.root)?;
+    let (manager, units) = guard::systemd()?;
+    let target = if offline { Target::Offline } else { Target::Drained };
+    let mut staying: &[Step] = &[];
+    match (state(&units), target) {
+        (State::Offline, Target::Drained) => {
+            place.terminal.write("The machine is offline, which is more: the driver is out as well.\n");
+            return Ok(Report::new("stop", Outcome::NothingToDo, Target::Offline.unit()));
+        }
+        (State::Offline, _) | (State::Drained, Target::Drained) => {
+            return Ok(Report::new("stop", Outcome::NothingToDo, target.unit()));
+        }
+        (State::Drained, _) => {
+            place.terminal.write("The machine is drained; now the driver goes out as well.\n");
+            staying = Target::Drained.steps();
+        }
+        (State::Busy, _) if status::is_started(&manager, Target::Reload)? => {
+            return Err(Fault::refused(
+                format!("a reload is under way ({}); nothing was touched", Target::Reload.unit()),
+                "`nvidia-reload reload` looks on; try again when it has ended",
+            ));
+        }
+        _ => {}
+    }
+    let joined = state(&units) == State::Busy && status::is_started(&manager, target)?;
+    let order = Order {
+        command: "stop",
+        asked: Asked::Stop,
+        unit: target.unit(),
+        start: true,
+        steps: target.steps(),
+        staying,
+        joined,
+        wait: true,
+    };
+    carry_out(&order, &manager, place)
+}

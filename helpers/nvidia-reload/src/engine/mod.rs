@@ -1,0 +1,241 @@
+//! Follows a run: what systemd tells, as typed events for whoever shows it.
+
+mod outcome;
+mod progress;
+
+use std::time::{Duration, Instant};
+
+use bus::{Error, Event as Seen, Follower, Job, JobResult, Manager};
+use ledger::Step;
+
+pub use outcome::{Asked, Facts, outcome};
+pub use progress::{Change, Phase, Progress, State, StepProgress};
+
+use crate::interrupt::Interrupt;
+
+/// How often whoever shows the run may move its clocks.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Longer than all steps together may take by their units: only if systemd itself stands still
+/// does it come to this.
+const LIMIT: Duration = Duration::from_secs(3 * 60 * 60);
+
+/// What is told of a run.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// The run was under way already: this command only looks on.
+    Joined,
+    /// An earlier run still gives back; ours begins after it.
+    Queued,
+    /// A step's state changed.
+    Step(StepProgress),
+    /// A step says something.
+    Status(StepProgress),
+    /// The work failed or was cancelled: from here on the steps give back.
+    Unwinding,
+}
+
+/// Whoever shows a run.
+pub trait Sink {
+    /// Something happened; `progress` is how things stand after it.
+    fn event(&mut self, event: &Event, progress: &Progress, now_usec: u64);
+
+    /// Nothing happened for a moment.
+    fn tick(&mut self, progress: &Progress, now_usec: u64);
+
+    /// Nobody looks on any more.
+    fn end(&mut self, progress: &Progress, now_usec: u64);
+}
+
+/// How a wait ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wait<T> {
+    /// With what was waited for.
+    For(T),
+    /// Somebody told this command to end.
+    Interrupted,
+    /// Not in time.
+    Late,
+}
+
+/// A run that is looked at.
+pub struct Session<'a> {
+    follower: Follower,
+    /// How far it is.
+    pub progress: Progress,
+    sink: &'a mut dyn Sink,
+    interrupt: &'a Interrupt,
+}
+
+impl<'a> Session<'a> {
+    /// Begins to look at `steps`, and at the unit that ends a failed run. What they did before
+    /// `since_usec` belongs to an earlier run.
+    ///
+    /// # Errors
+    /// systemd does not answer.
+    pub fn open(
+        manager: &Manager,
+        steps: &[Step],
+        phase: Phase,
+        since_usec: u64,
+        sink: &'a mut dyn Sink,
+        interrupt: &'a Interrupt,
+    ) -> Result<Self, Error> {
+        let mut steps = steps.to_vec();
+        steps.push(Step::Rollback);
+        let units: Vec<String> = steps.iter().map(|step| step.unit()).collect();
+        let units: Vec<&str> = units.iter().map(String::as_str).collect();
+        // The signals first, the state after: what changes in between is told twice, not never.
+        let follower = manager.follow(&units)?;
+        let mut session =
+            Self { follower, progress: Progress::new(&steps, phase, since_usec), sink, interrupt };
+        session.read(|_, _, _| {})?;
+        Ok(session)
+    }
+
+    /// Queues the start of `unit`; if it is queued already, it is the same job.
+    ///
+    /// # Errors
+    /// systemd refuses.
+    pub fn start(&self, unit: &str) -> Result<Job, Error> {
+        self.follower.start(unit)
+    }
+
+    /// Queues the stop of `unit`.
+    ///
+    /// # Errors
+    /// systemd refuses.
+    pub fn stop(&self, unit: &str) -> Result<Job, Error> {
+        self.follower.stop(unit)
+    }
+
+    /// Tells `event`.
+    pub fn tell(&mut self, event: &Event) {
+        self.sink.event(event, &self.progress, now_usec());
+    }
+
+    /// What was seen so far was an earlier run.
+    pub fn restart(&mut self) {
+        self.progress.restart(now_usec());
+    }
+
+    /// Nobody looks on any more: how far the steps are.
+    pub fn end(self) -> Progress {
+        self.sink.end(&self.progress, now_usec());
+        self.progress
+    }
+
+    /// From here on the steps give back, or (`Closing`) are only let go of.
+    pub fn enter(&mut self, phase: Phase) {
+        self.progress.phase = phase;
+        if phase == Phase::Unwinding {
+            self.tell(&Event::Unwinding);
+        }
+    }
+
+    /// Waits for the end of `job`.
+    ///
+    /// # Errors
+    /// systemd is out of reach.
+    pub fn wait(&mut self, job: &Job) -> Result<Wait<JobResult>, Error> {
+        let deadline = Instant::now() + LIMIT;
+        while Instant::now() < deadline {
+            if self.interrupt.happened() {
+                return Ok(Wait::Interrupted);
+            }
+            match self.next()? {
+                Some(Seen::JobEnded { job: ended, result }) if ended.path == job.path => {
+                    return Ok(Wait::For(result));
+                }
+                Some(Seen::Anew) => {
+                    self.look()?;
+                    if let Some(result) = self.follower.look_for(job)? {
+                        return Ok(Wait::For(result));
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(Wait::Late)
+    }
+
+    /// Waits until no step is up but those of `staying`, and none of their units is about to be
+    /// started: then what is read is the final state.
+    ///
+    /// # Errors
+    /// systemd is out of reach.
+    pub fn settle(&mut self, staying: &[Step]) -> Result<Wait<()>, Error> {
+        let deadline = Instant::now() + LIMIT;
+        while Instant::now() < deadline {
+            if self.interrupt.happened() {
+                return Ok(Wait::Interrupted);
+            }
+            if self.progress.is_settled(staying) && !self.is_queued()? {
+                return Ok(Wait::For(()));
+            }
+            if self.next()? == Some(Seen::Anew) {
+                self.look()?;
+            }
+        }
+        Ok(Wait::Late)
+    }
+
+    /// Whether systemd has a job for one of the steps.
+    fn is_queued(&self) -> Result<bool, Error> {
+        let jobs = self.follower.manager().jobs()?;
+        Ok(jobs.iter().any(|job| self.progress.step(&job.unit).is_some()))
+    }
+
+    /// The next thing seen, told on.
+    fn next(&mut self) -> Result<Option<Seen>, Error> {
+        let seen = self.follower.next(Instant::now() + TICK)?;
+        match &seen {
+            Some(Seen::UnitChanged { unit, change }) => {
+                let change = self.progress.change(unit, change, now_usec());
+                self.told(unit, change);
+            }
+            Some(Seen::JobEnded {
+                job,
+                result: JobResult::Failed | JobResult::Timeout | JobResult::Assert,
+            }) => {
+                let change = self.progress.job_failed(&job.unit);
+                self.told(&job.unit, change);
+            }
+            Some(_) => {}
+            None => self.sink.tick(&self.progress, now_usec()),
+        }
+        Ok(seen)
+    }
+
+    fn told(&mut self, unit: &str, change: Change) {
+        let Some(step) = self.progress.step(unit) else { return };
+        let event = match change {
+            Change::None => return,
+            Change::Status => Event::Status(step.clone()),
+            Change::State => Event::Step(step.clone()),
+        };
+        self.tell(&event);
+    }
+
+    /// Reads the state of all units, and tells what is new.
+    fn look(&mut self) -> Result<(), Error> {
+        self.read(Self::told)
+    }
+
+    fn read(&mut self, mut tell: impl FnMut(&mut Self, &str, Change)) -> Result<(), Error> {
+        let units: Vec<String> = self.progress.steps.iter().map(|step| step.step.unit()).collect();
+        for unit in &units {
+            let manager = self.follower.manager();
+            let (active, service) = (manager.unit(unit)?.active, manager.service(unit)?);
+            let change = self.progress.look(unit, active, &service, now_usec());
+            tell(self, unit, change);
+        }
+        Ok(())
+    }
+}
+
+/// CLOCK_MONOTONIC, which systemd stamps processes with, in microseconds.
+pub fn now_usec() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1000
+}

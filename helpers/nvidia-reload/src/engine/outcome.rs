@@ -1,0 +1,145 @@
+//! How a run ended, from what systemd and the ledger say of it. No text is read.
+
+use bus::JobResult;
+use ledger::Run;
+use step::Exit;
+
+use crate::report::Outcome;
+
+/// What was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// A run that ends by itself.
+    Reload,
+    /// One that stays.
+    Stop,
+    /// The end of one that stays, or of one left open.
+    GiveBack,
+}
+
+/// What is known when all is over.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Facts {
+    /// What was asked for.
+    pub asked: Asked,
+    /// How the job of the target ended; none if it did not in time.
+    pub job: Option<JobResult>,
+    /// Whether every unit of the run has come to rest.
+    pub settled: bool,
+    /// How preflight exited, if it failed.
+    pub preflight: Option<i32>,
+    /// The run in the ledger: none if the start came to nothing before it opened one.
+    pub run: Option<Run>,
+    /// Whether the run was open before and is kept open by another target.
+    pub staying: bool,
+}
+
+/// How the run ended.
+pub fn outcome(facts: &Facts) -> Outcome {
+    let Some(job) = &facts.job else { return Outcome::Unfinished };
+    let Some(run) = &facts.run else { return without_run(facts, job) };
+    match run.outcome {
+        Some(ledger::Outcome::Done) => Outcome::Done,
+        Some(ledger::Outcome::Degraded) => Outcome::Degraded,
+        Some(ledger::Outcome::RolledBack) => match (facts.asked, job) {
+            (Asked::GiveBack, _) => Outcome::Done,
+            (_, JobResult::Canceled) => Outcome::Cancelled,
+            _ => Outcome::RolledBack,
+        },
+        None if facts.asked == Asked::Stop && job.is_success() => Outcome::Stopped,
+        // Back to what it was before: drained.
+        None if facts.staying && facts.settled => match job {
+            JobResult::Canceled => Outcome::Cancelled,
+            _ => Outcome::RolledBack,
+        },
+        // Nobody works on it any more, and it is not closed; or somebody does, and it takes long.
+        None => Outcome::Unfinished,
+    }
+}
+
+fn without_run(facts: &Facts, job: &JobResult) -> Outcome {
+    match facts.preflight {
+        Some(status) if status == Exit::Refused as i32 => return Outcome::Refused,
+        Some(status) if status == Exit::RebootRequired as i32 => return Outcome::RebootRequired,
+        _ => {}
+    }
+    match (facts.asked, job) {
+        _ if !facts.settled => Outcome::Unfinished,
+        (_, JobResult::Canceled) => Outcome::Cancelled,
+        (Asked::GiveBack, job) if job.is_success() => Outcome::NothingToDo,
+        // A target that is reached without a run in the ledger has not done its work.
+        _ => Outcome::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ledger::{Event, Record, Snapshot};
+
+    fn run(outcome: Option<ledger::Outcome>) -> Run {
+        let record = |event| Record { v: 1, run: "r".into(), boot: "b".into(), realtime_usec: 1, event };
+        let mut records = vec![record(Event::Opened { snapshot: Box::new(Snapshot::default()) })];
+        records.extend(outcome.map(|outcome| record(Event::Closed { outcome })));
+        Run::from_records(&records).expect("adds up")
+    }
+
+    fn of(asked: Asked, job: JobResult, preflight: Option<i32>, run: Option<Run>) -> Outcome {
+        outcome(&Facts { asked, job: Some(job), settled: true, preflight, run, staying: false })
+    }
+
+    #[test]
+    fn the_ledger_says_how_a_run_ended() {
+        use ledger::Outcome::{Degraded, Done, RolledBack};
+        for (asked, job, ended, expected) in [
+            (Asked::Reload, JobResult::Done, Done, Outcome::Done),
+            (Asked::Reload, JobResult::Done, Degraded, Outcome::Degraded),
+            // A container that does not start fails restore: the driver is new all the same.
+            (Asked::Reload, JobResult::Dependency, Degraded, Outcome::Degraded),
+            (Asked::Reload, JobResult::Dependency, RolledBack, Outcome::RolledBack),
+            (Asked::Reload, JobResult::Canceled, RolledBack, Outcome::Cancelled),
+            (Asked::Reload, JobResult::Unseen, Done, Outcome::Done),
+            (Asked::Stop, JobResult::Dependency, RolledBack, Outcome::RolledBack),
+            (Asked::GiveBack, JobResult::Done, RolledBack, Outcome::Done),
+            (Asked::GiveBack, JobResult::Done, Degraded, Outcome::Degraded),
+        ] {
+            assert_eq!(
+                of(asked, job.clone(), None, Some(run(Some(ended)))),
+                expected,
+                "{asked:?} {job} {ended}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_open_run_is_what_a_stop_is_for_and_no_end_of_a_reload() {
+        assert_eq!(of(Asked::Stop, JobResult::Done, None, Some(run(None))), Outcome::Stopped);
+        assert_eq!(of(Asked::Stop, JobResult::Dependency, None, Some(run(None))), Outcome::Unfinished);
+        assert_eq!(of(Asked::Reload, JobResult::Done, None, Some(run(None))), Outcome::Unfinished);
+    }
+
+    #[test]
+    fn preflight_says_why_there_was_no_run() {
+        let dependency = || JobResult::Dependency;
+        assert_eq!(of(Asked::Reload, dependency(), Some(3), None), Outcome::Refused);
+        assert_eq!(of(Asked::Stop, dependency(), Some(4), None), Outcome::RebootRequired);
+        assert_eq!(of(Asked::Reload, dependency(), Some(1), None), Outcome::Failed);
+        assert_eq!(of(Asked::Reload, JobResult::Canceled, None, None), Outcome::Cancelled);
+        // Reached, but by nobody's work.
+        assert_eq!(of(Asked::Reload, JobResult::Done, None, None), Outcome::Failed);
+        assert_eq!(of(Asked::GiveBack, JobResult::Done, None, None), Outcome::NothingToDo);
+    }
+
+    #[test]
+    fn what_takes_too_long_is_unfinished() {
+        let facts = Facts {
+            asked: Asked::Reload,
+            job: None,
+            settled: false,
+            preflight: None,
+            run: Some(run(None)),
+            staying: false,
+        };
+        assert_eq!(outcome(&facts), Outcome::Unfinished);
+    }
+}

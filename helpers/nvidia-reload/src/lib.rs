@@ -1,0 +1,32 @@
+//! The command that people type: what is, what would be done, and doing it.
+//!
+//! It holds no state of its own. systemd runs the steps, the ledger says what they took; this shows
+//! both, asks, and starts and stops the targets. So a command that is killed, or a connection that
+//! is lost, changes nothing about a run.
+//!
+//! Three layers, each knowing only the one before: [`engine`] follows a run and tells of it in
+//! typed events, [`view`] makes text of typed data and nothing else, [`terminal`] puts it where the
+//! reader is.
+
+pub mod cli;
+pub mod command;
+pub mod engine;
+pub mod fault;
+pub mod generate;
+pub mod interrupt;
+pub mod plan;
+pub mod report;
+pub mod status;
+pub mod target;
+pub mod terminal;
+pub mod view;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    let arguments = cli::Arguments::parse();
+    command::dispatch(&arguments.command)
+}

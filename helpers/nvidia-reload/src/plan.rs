@@ -1,0 +1,116 @@
+//! What a reload would do, as preflight finds it.
+
+use std::io::Read;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use step::{Exit, PLAN_SCHEMA, Plan, Root, Verdict};
+
+use crate::fault::{Fault, Result};
+
+/// The helper that knows. It asks the container engines, so that this command holds no HTTP.
+const HELPER: &str = "/usr/libexec/nvidia-reload/preflight";
+
+/// It reads, and asks engines with deadlines of their own.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The plan of a reload as things stand.
+///
+/// # Errors
+/// The helper is missing, fails, or says what this version does not understand.
+pub fn plan(root: &Root) -> Result<Plan> {
+    let helper = root.path(HELPER);
+    let fault = |what: String| Fault::refused(what, "is the package nvidia-reload installed completely?");
+    let name = helper.display();
+    let mut child = Command::new(&helper)
+        .arg("plan")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|error| fault(format!("cannot run {name}")).because(&error))?;
+    let mut output = child.stdout.take();
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let mut text = Vec::new();
+        let read = output.as_mut().map_or(Ok(0), |output| output.read_to_end(&mut text));
+        let _ = sender.send(read.map(|_| text));
+    });
+    let text = match receiver.recv_timeout(PATIENCE) {
+        Ok(text) => text.map_err(|error| fault(format!("cannot read what {name} says")).because(&error))?,
+        Err(_) => {
+            let _ = child.kill();
+            let _ = child.wait();
+            let error = format!("{name} plan does not end within {} s", PATIENCE.as_secs());
+            return Err(Fault::refused(error, "`ps` shows what it waits for"));
+        }
+    };
+    let status = child.wait().map_err(|error| fault(format!("cannot wait for {name}")).because(&error))?;
+    let plan: Plan = match serde_json::from_slice(&text) {
+        Ok(plan) => plan,
+        // What it could not do it has said on our standard error.
+        Err(_) if text.is_empty() => return Err(fault(format!("{name} plan has no answer: {status}"))),
+        Err(error) => return Err(fault(format!("{name} plan is not understood")).because(&error)),
+    };
+    if plan.schema != PLAN_SCHEMA {
+        let error = format!("{name} plan has schema {:?}, not {PLAN_SCHEMA:?}", plan.schema);
+        return Err(Fault::refused(error, "install command and helpers of one version"));
+    }
+    Ok(plan)
+}
+
+/// What `nvidia-reload plan` exits with.
+pub fn exit(plan: &Plan) -> Exit {
+    match plan.verdict {
+        Verdict::Ready => Exit::Done,
+        Verdict::Refused => Exit::Refused,
+        Verdict::RebootRequired => Exit::RebootRequired,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn helper(script: &str) -> (tempfile::TempDir, Root) {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let root = Root::at(directory.path());
+        let path = root.path(HELPER);
+        std::fs::create_dir_all(path.parent().expect("has a parent")).expect("creates");
+        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("writes");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("sets");
+        (directory, root)
+    }
+
+    const READY: &str = r#"{"schema":"nvidia-reload.plan/1","verdict":"refused","reasons":[],"warnings":[],
+        "driver":{"loaded":"535","on_disk":"550"},"modules":[],"actions":[]}"#;
+
+    #[test]
+    fn the_helpers_words_are_the_plan() {
+        let (_directory, root) = helper(&format!("test \"$1\" = plan || exit 9\necho '{READY}'\nexit 3"));
+        let plan = plan(&root).expect("understands");
+        assert_eq!(plan.driver.on_disk.as_deref(), Some("550"));
+        assert_eq!(exit(&plan), Exit::Refused);
+    }
+
+    #[test]
+    fn what_is_no_plan_is_a_refusal() {
+        for (script, word) in [
+            ("exit 1", "no answer"),
+            ("echo '{\"schema\":1}'", "not understood"),
+            (
+                "echo '{\"schema\":\"x/9\",\"verdict\":\"ready\",\"reasons\":[],\"warnings\":[],\"driver\":{\"loaded\":null,\"on_disk\":null},\"modules\":[],\"actions\":[]}'",
+                "x/9",
+            ),
+        ] {
+            let (_directory, root) = helper(script);
+            let fault = plan(&root).expect_err("must refuse");
+            assert!(fault.error.contains(word), "{fault:?}");
+            assert_eq!(fault.exit, 3);
+        }
+        let fault = plan(&Root::at("/no/such/root")).expect_err("must refuse");
+        assert!(fault.error.starts_with("cannot run /no/such/root/usr/libexec"), "{fault:?}");
+    }
+}

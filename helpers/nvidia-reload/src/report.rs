@@ -1,0 +1,210 @@
+//! How a run ended, as data: what the summary shows and what `--json` prints.
+
+use serde::Serialize;
+use step::{Exit, Reason, Versions};
+
+use ledger::{Object, Run, Step};
+
+use crate::engine::{Progress, State};
+
+/// The name and version of the JSON of a run.
+pub const SCHEMA: &str = "nvidia-reload.run/1";
+
+/// How it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// The driver is loaded anew and everything is back; or, of `start`, everything is back.
+    Done,
+    /// What holds the GPUs is stopped, and stays so until `start`.
+    Stopped,
+    /// There was nothing to do.
+    NothingToDo,
+    /// The run was started; nobody waited for its end.
+    Started,
+    /// A step failed, and everything is as it was.
+    RolledBack,
+    /// It was cancelled, and everything is as it was.
+    Cancelled,
+    /// A step failed before anything was touched.
+    Failed,
+    /// It was refused before anything was touched.
+    Refused,
+    /// Only a reboot helps; nothing was touched.
+    RebootRequired,
+    /// It ended, and something is not back.
+    Degraded,
+    /// It did not end in time: it goes on in systemd, or something is still to be given back.
+    Unfinished,
+    /// This command was told to end; the run goes on in systemd.
+    Interrupted,
+}
+
+impl Outcome {
+    /// The exit status that says so.
+    pub fn exit(self) -> u8 {
+        let exit = match self {
+            Outcome::Done | Outcome::Stopped | Outcome::NothingToDo | Outcome::Started => Exit::Done,
+            Outcome::RolledBack | Outcome::Cancelled | Outcome::Failed => Exit::Failed,
+            Outcome::Refused => Exit::Refused,
+            Outcome::RebootRequired => Exit::RebootRequired,
+            Outcome::Degraded | Outcome::Unfinished => Exit::Degraded,
+            Outcome::Interrupted => return crate::command::INTERRUPTED,
+        };
+        exit as u8
+    }
+}
+
+/// How one step went.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StepReport {
+    /// Which.
+    pub step: Step,
+    /// `done`, `failed`, `undone` (it was done and gave back), `waiting` (its turn never came),
+    /// `running` or `undoing` (nobody waited).
+    pub result: State,
+    /// How long its work took; null where it did not run.
+    pub seconds: Option<f64>,
+    /// How long giving back took; null where it did not.
+    pub undo_seconds: Option<f64>,
+    /// Its last words.
+    pub status: String,
+}
+
+/// Something that is not back.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Missing {
+    /// What, in words.
+    pub name: String,
+    /// Who took it.
+    pub step: Step,
+    /// Why it is not back; empty where nobody tried yet.
+    pub reason: String,
+    /// The thing itself, as the ledger has it.
+    pub object: Object,
+}
+
+/// A step's own account of why it failed.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Failure {
+    /// Which.
+    pub step: Step,
+    /// The error with its causes.
+    pub reason: String,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: &'static str,
+    /// What was typed: `reload`, `stop`, …
+    pub command: &'static str,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What the command exits with.
+    pub exit: u8,
+    /// The unit that was started or stopped.
+    pub unit: String,
+    /// Whether the run was under way before.
+    pub joined: bool,
+    /// The ledger's id of the run; null if none was opened.
+    pub run: Option<String>,
+    /// The driver before: loaded, and on disk.
+    pub before: Versions,
+    /// The driver now.
+    pub after: Versions,
+    /// From the start to the last thing given back.
+    pub seconds: f64,
+    /// The steps, in order.
+    pub steps: Vec<StepReport>,
+    /// What failed, in order.
+    pub failures: Vec<Failure>,
+    /// Why it was refused, and what to do about it.
+    pub reasons: Vec<Reason>,
+    /// What was taken and is back, in words.
+    pub given_back: Vec<String>,
+    /// What was taken and is kept until `start`, in words.
+    pub kept: Vec<String>,
+    /// Processes that were ended, in words: they do not come back by themselves.
+    pub ended: Vec<String>,
+    /// What should be back and is not.
+    pub missing: Vec<Missing>,
+}
+
+impl Report {
+    /// A report of a run that nothing is known of yet.
+    pub fn new(command: &'static str, outcome: Outcome, unit: &str) -> Self {
+        Self {
+            schema: SCHEMA,
+            command,
+            outcome,
+            exit: outcome.exit(),
+            unit: unit.to_owned(),
+            joined: false,
+            run: None,
+            before: Versions::default(),
+            after: Versions::default(),
+            seconds: 0.0,
+            steps: Vec::new(),
+            failures: Vec::new(),
+            reasons: Vec::new(),
+            given_back: Vec::new(),
+            kept: Vec::new(),
+            ended: Vec::new(),
+            missing: Vec::new(),
+        }
+    }
+
+    /// With the steps as far as they are.
+    pub fn with_progress(mut self, progress: &Progress) -> Self {
+        self.steps = progress
+            .steps
+            .iter()
+            // It is no step of a good run.
+            .filter(|step| step.step != Step::Rollback || step.state != State::Waiting)
+            .map(|step| StepReport {
+                step: step.step,
+                result: if step.failed { State::Failed } else { step.state },
+                seconds: step.seconds,
+                undo_seconds: step.undo_seconds,
+                status: step.status.clone(),
+            })
+            .collect();
+        self
+    }
+
+    /// With what the ledger has of the run.
+    pub fn with_run(mut self, run: &Run) -> Self {
+        self.run = Some(run.id.clone());
+        self.failures = run
+            .failures
+            .iter()
+            .map(|(step, reason)| Failure { step: *step, reason: reason.clone() })
+            .collect();
+        self.ended =
+            run.killed().into_iter().map(|process| Object::Process(process.clone()).to_string()).collect();
+        // What people own; the driver's own parts are told of by its version.
+        let is_theirs =
+            |object: &Object| matches!(object, Object::Container(_) | Object::Unit(_) | Object::Console(_));
+        for act in run.acts.iter().filter(|act| act.state == ledger::State::Undone && is_theirs(&act.object))
+        {
+            self.given_back.push(act.object.to_string());
+        }
+        for act in run.missing() {
+            let reason = match &act.state {
+                ledger::State::Lost(reason) | ledger::State::UndoFailed(reason) => reason.clone(),
+                _ => String::new(),
+            };
+            if self.outcome == Outcome::Stopped {
+                if is_theirs(&act.object) {
+                    self.kept.push(act.object.to_string());
+                }
+            } else {
+                let object = act.object.clone();
+                self.missing.push(Missing { name: object.to_string(), step: act.step, reason, object });
+            }
+        }
+        self
+    }
+}

@@ -1,0 +1,342 @@
+//! Data for the tests of the views, and all views at once for the eyes:
+//! `cargo test -p nvidia-reload gallery -- --ignored --nocapture`.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bus::{ActiveState, Service, UnitChange};
+use holders::{
+    Console, Container, Device, Engine, Holder, Kind, Module, Owner, Place, Rdev, Unexplained, Via,
+};
+use ledger::{Event, Object, Record, Run, Snapshot, Step};
+use step::{Action, PLAN_SCHEMA, Plan, Reason, Verdict, Versions};
+
+use super::Style;
+use crate::engine::{Phase, Progress};
+use crate::fault::Fault;
+use crate::report::{Outcome, Report};
+use crate::status::{Driver, Gate, RunInShort, Runs, SCHEMA, State, Status};
+
+/// The moment at which the pages are read.
+pub fn now() -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(1_764_000_000)
+}
+
+fn device(kind: Kind, name: &str, via: Via) -> Device {
+    let rdev = Some(Rdev { major: 195, minor: 0 });
+    let path = format!("/dev/{name}");
+    Device { rdev, kind, name: name.into(), module: "nvidia".into(), via, count: 1, path }
+}
+
+fn holder(pid: i32, user: Option<&str>, command: &[&str], owner: Owner, memory: Option<u64>) -> Holder {
+    Holder {
+        pid,
+        start_ticks: 100,
+        since: Some(1_763_990_000),
+        uid: 1000,
+        user: user.map(Into::into),
+        comm: "python3".into(),
+        command: command.iter().map(|word| (*word).to_owned()).collect(),
+        state: 'S',
+        devices: vec![
+            device(Kind::Ctl, "nvidiactl", Via::Fd),
+            device(Kind::Gpu, "nvidia0", Via::Fd),
+            device(Kind::Uvm, "nvidia-uvm", Via::Fd),
+            device(Kind::Gpu, "nvidia0", Via::Map),
+        ],
+        owner,
+        gpu_memory: memory,
+    }
+}
+
+fn modules() -> Vec<Module> {
+    let module = |name: &str, refcount, dependents: &[&str], of_driver| Module {
+        name: name.into(),
+        refcount,
+        dependents: dependents.iter().map(|name| (*name).to_owned()).collect(),
+        of_driver,
+    };
+    vec![
+        module("gdrdrv", 0, &[], false),
+        module("nvidia_drm", 0, &[], true),
+        module("nvidia_modeset", 1, &["nvidia_drm"], true),
+        module("nvidia_uvm", 4, &[], true),
+        module("nvidia", 27, &["gdrdrv", "nvidia_modeset", "nvidia_uvm"], true),
+    ]
+}
+
+/// A server in use, with a newer driver on disk.
+pub fn busy_server() -> Status {
+    let docker = Owner::Container(Container {
+        engine: Engine::Docker,
+        id: "4f2a91c0b1de77aa00".into(),
+        uid: None,
+        unit: None,
+        pod: None,
+    });
+    let persistenced =
+        Owner::SystemUnit { unit: "nvidia-persistenced.service".into(), slice: "system.slice".into() };
+    let mut stealthy = holder(90210, None, &["./a\\x1b[2Jb", "--quiet\\n"], Owner::Process, None);
+    stealthy.devices = vec![device(Kind::Ctl, "nvidiactl", Via::ThreadFd)];
+    let mut daemon =
+        holder(811, Some("nvidia-persistenced"), &["/usr/bin/nvidia-persistenced"], persistenced, None);
+    daemon.devices.truncate(1);
+    Status {
+        schema: SCHEMA,
+        driver: Driver {
+            loaded: Some("535.261.03".into()),
+            on_disk: Some("550.163.01".into()),
+            mismatch: Some(true),
+        },
+        state: State::InService,
+        targets: Some([("nvidia-reload.target", "inactive".to_owned())].into()),
+        gate: Gate::default(),
+        modules: modules(),
+        holders: vec![
+            daemon,
+            holder(
+                4242,
+                Some("root"),
+                &["python3", "train.py", "--epochs", "100", "--data", "/srv/data/imagenet", "--resume"],
+                docker,
+                Some(12_670_000_000),
+            ),
+            holder(
+                5150,
+                Some("alice"),
+                &["/opt/conda/bin/python", "-m", "ipykernel_launcher"],
+                Owner::SlurmStep { job: "812".into(), step: "0".into() },
+                Some(512 << 20),
+            ),
+            stealthy,
+        ],
+        consoles: vec![Console { name: "vtcon1".into(), framebuffers: vec!["fb0".into()] }],
+        unexplained: vec![Unexplained {
+            module: "nvidia".into(),
+            references: 3,
+            places: vec![Place::Socket {
+                pid: 77,
+                start_ticks: 1,
+                comm: "broker".into(),
+                fd: 5,
+                in_flight: 1,
+            }],
+        }],
+        unseen: Vec::new(),
+        runs: Runs { visible: true, open: None, last: Some(RunInShort::from(&run(true))) },
+    }
+}
+
+/// What a user sees of a drained machine.
+pub fn drained_for_a_user() -> Status {
+    Status {
+        driver: Driver {
+            loaded: Some("550.163.01".into()),
+            on_disk: Some("550.163.01".into()),
+            mismatch: Some(false),
+        },
+        state: State::Drained,
+        holders: Vec::new(),
+        consoles: Vec::new(),
+        unexplained: Vec::new(),
+        unseen: vec![
+            "Processes of other users: only root may look at their descriptors.".into(),
+            "The runs so far: only root may read the ledger.".into(),
+        ],
+        runs: Runs::default(),
+        ..busy_server()
+    }
+}
+
+/// A plan with a container, a process, and something to be warned of.
+pub fn ready_plan() -> Plan {
+    let action = |step, object: &str, what: &str, why: &str, pids: &[i32], comes_back| Action {
+        step,
+        object: object.into(),
+        what: what.into(),
+        why: why.into(),
+        pids: pids.to_vec(),
+        comes_back,
+    };
+    Plan {
+        schema: PLAN_SCHEMA.into(),
+        verdict: Verdict::Ready,
+        reasons: Vec::new(),
+        warnings: vec![Reason::new(
+            "the initramfs holds 535.261.03: the next boot loads it",
+            "run `update-initramfs -u`",
+        )],
+        driver: Versions { loaded: Some("535.261.03".into()), on_disk: Some("550.163.01".into()) },
+        modules: ["nvidia_drm", "nvidia_modeset", "nvidia_uvm", "nvidia"].map(Into::into).to_vec(),
+        actions: vec![
+            action(
+                Step::DrainContainers,
+                "docker container train (4f2a91c0b1de)",
+                "stop, start again afterwards",
+                "its process 4242 holds nvidia0, nvidiactl and nvidia-uvm",
+                &[4242],
+                true,
+            ),
+            action(
+                Step::KillHolders,
+                "process 5151 (sleep\n 1000)",
+                "SIGTERM, after 10 s SIGKILL",
+                "it holds nvidiactl and nobody owns it",
+                &[5151],
+                false,
+            ),
+        ],
+    }
+}
+
+/// A plan that is none.
+pub fn refused_plan() -> Plan {
+    Plan {
+        verdict: Verdict::Refused,
+        reasons: vec![Reason::new(
+            "Xorg (pid 812) draws on card0, and whoever sits before it would lose the session",
+            "stop it: `systemctl stop display-manager.service`",
+        )],
+        ..ready_plan()
+    }
+}
+
+/// A closed run: with a container that is back, a process that was ended, and, if `failed`, a
+/// failed step and a container that is not back.
+pub fn run(failed: bool) -> Run {
+    let container = |name: &str| {
+        Object::Container(ledger::Container {
+            engine: "docker".into(),
+            socket: "/run/docker.sock".into(),
+            id: "4f2a91c0b1de77aa00".into(),
+            name: name.into(),
+            paused: false,
+        })
+    };
+    let process = Object::Process(ledger::Process {
+        pid: 5151,
+        start_ticks: 1,
+        uid: 1000,
+        command: "sleep\\n 1000".into(),
+    });
+    let mut events = vec![
+        Event::Opened { snapshot: Box::new(Snapshot::default()) },
+        Event::Intent { id: 1, step: Step::DrainContainers, object: container("train") },
+        Event::Done { id: 1 },
+        Event::Intent { id: 2, step: Step::KillHolders, object: process },
+        Event::Done { id: 2 },
+    ];
+    if failed {
+        events.extend([
+            Event::Intent { id: 3, step: Step::DrainContainers, object: container("serve") },
+            Event::Done { id: 3 },
+            Event::StepFailed {
+                step: Step::RmmodChain,
+                reason: "nvidia_uvm is in use: 2 references, of which 0 by other modules".into(),
+            },
+            Event::UndoFailed { id: 3, reason: "driver failed programming external connectivity".into() },
+        ]);
+    }
+    events.push(Event::Undone { id: 1 });
+    let outcome = if failed { ledger::Outcome::Degraded } else { ledger::Outcome::Done };
+    events.push(Event::Closed { outcome });
+    let records: Vec<Record> = events
+        .into_iter()
+        .map(|event| Record {
+            v: 1,
+            run: "7d1c0b5e-0000-4000-8000-000000000001".into(),
+            boot: "b".into(),
+            realtime_usec: 1_763_999_700_000_000,
+            event,
+        })
+        .collect();
+    Run::from_records(&records).expect("adds up")
+}
+
+/// A unit of `step` that is in `active`, began at `from` and ended at `to`, in seconds.
+pub fn look(
+    progress: &mut Progress,
+    step: Step,
+    active: ActiveState,
+    from: u64,
+    to: u64,
+    status: i32,
+    at: u64,
+) {
+    let service = Service {
+        result: if status == 0 { "success".into() } else { "exit-code".into() },
+        status_text: String::new(),
+        main_pid: 0,
+        started_usec: from,
+        exited_usec: to,
+        code: 1,
+        status,
+    };
+    progress.look(&step.unit(), active, &service, at);
+}
+
+/// Begun at second 1: preflight done, drain-containers at work.
+pub fn under_way() -> Progress {
+    let mut steps = Step::ALL.to_vec();
+    steps.push(Step::Rollback);
+    let mut progress = Progress::new(&steps, Phase::Forward, 1_000_000);
+    look(&mut progress, Step::Preflight, ActiveState::Active, 1_000_000, 1_240_000, 0, 1_240_000);
+    look(&mut progress, Step::DrainContainers, ActiveState::Activating, 1_250_000, 0, 0, 1_250_000);
+    let says = "stopping docker container train (4f2a91c0b1de), 3 of 5 containers are stopped by now";
+    let change = UnitChange { status_text: Some(says.into()), ..UnitChange::default() };
+    progress.change(&Step::DrainContainers.unit(), &change, 1_250_000);
+    progress
+}
+
+/// The same run later: rmmod-chain failed and has given back, kill-holders gives back.
+pub fn unwinding() -> Progress {
+    use ActiveState::{Activating, Active, Deactivating, Failed};
+    let mut progress = under_way();
+    look(&mut progress, Step::DrainContainers, Active, 1_250_000, 4_350_000, 0, 4_350_000);
+    for step in [Step::StopUnits, Step::KillHolders, Step::UnbindVt] {
+        look(&mut progress, step, Active, 4_400_000, 4_500_000, 0, 4_500_000);
+    }
+    look(&mut progress, Step::RmmodChain, Activating, 4_600_000, 0, 0, 4_600_000);
+    look(&mut progress, Step::RmmodChain, Deactivating, 4_600_000, 6_600_000, 1, 6_600_000);
+    progress.phase = Phase::Unwinding;
+    look(&mut progress, Step::RmmodChain, Failed, 4_600_000, 6_600_000, 1, 6_900_000);
+    look(&mut progress, Step::UnbindVt, Deactivating, 4_400_000, 4_500_000, 0, 6_900_000);
+    look(&mut progress, Step::UnbindVt, ActiveState::Inactive, 4_400_000, 4_500_000, 0, 6_950_000);
+    look(&mut progress, Step::KillHolders, Deactivating, 4_400_000, 4_500_000, 0, 6_950_000);
+    progress
+}
+
+/// The end of a good reload, or of one that failed and left something behind.
+pub fn report(failed: bool) -> Report {
+    let outcome = if failed { Outcome::Degraded } else { Outcome::Done };
+    let loaded =
+        |version: &str| Versions { loaded: Some(version.to_owned()), on_disk: Some("550.163.01".into()) };
+    let report = Report {
+        before: loaded("535.261.03"),
+        after: loaded(if failed { "535.261.03" } else { "550.163.01" }),
+        seconds: 4.24,
+        ..Report::new("reload", outcome, "nvidia-reload.target")
+    };
+    report.with_progress(&if failed { unwinding() } else { under_way() }).with_run(&run(failed))
+}
+
+#[test]
+#[ignore = "for the eyes"]
+fn gallery() {
+    let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).unwrap_or(100);
+    let style = Style { colour: true, unicode: true, width: Some(columns) };
+    let show = |title: &str, text: String| println!("\n\x1b[7m {title} \x1b[0m\n{text}");
+    show("status", super::status::status(&busy_server(), style, now()));
+    show("status, drained, not root", super::status::status(&drained_for_a_user(), style, now()));
+    show("plan", super::plan::plan(&ready_plan(), style));
+    show("plan, refused", super::plan::plan(&refused_plan(), style));
+    for (title, progress) in [("under way", under_way()), ("unwinding", unwinding())] {
+        let mut lines = super::live::picture(&progress, style, 7_300_000);
+        lines.push(super::live::footer(&progress, style));
+        show(title, lines.join("\n") + "\n");
+    }
+    show("done", super::report::report(&report(false), style));
+    show("degraded", super::report::report(&report(true), style));
+    let fault = Fault::refused("`nvidia-reload reload` needs root; nothing was touched", "try sudo")
+        .because(&std::io::Error::from_raw_os_error(1));
+    show("error", super::report::fault(&fault, style));
+}

@@ -1,0 +1,121 @@
+//! A run while it goes on: a picture that is drawn anew, or a line for each thing that happens.
+
+use ledger::Step;
+
+use super::text::{clean, cut, seconds};
+use super::{Paint, Style};
+use crate::engine::{Event, Phase, Progress, State, StepProgress};
+
+/// Where a step's time begins.
+const NAME: usize = 18;
+
+/// Where its words begin, counted from its time.
+const TIME: usize = 12;
+
+/// The run as it stands, a line a step. No line is longer than the terminal is wide.
+pub fn picture(progress: &Progress, style: Style, now_usec: u64) -> Vec<String> {
+    progress
+        .steps
+        .iter()
+        // It only runs when something failed.
+        .filter(|step| step.step != Step::Rollback || step.state != State::Waiting)
+        .map(|step| line(step, style, now_usec))
+        .collect()
+}
+
+/// What stands below the picture while the run goes on.
+pub fn footer(progress: &Progress, style: Style) -> String {
+    let (paint, text) = match progress.phase {
+        Phase::Forward => (Paint::Faint, "Ctrl-C leaves the run to systemd."),
+        Phase::Closing => (Paint::Faint, "The work is done; systemd closes the run."),
+        Phase::Unwinding => (Paint::Attention, unwinding(progress)),
+    };
+    let room = style.width.unwrap_or(usize::MAX).saturating_sub(2);
+    format!("  {}", style.paint(paint, &cut(text, room, style.unicode)))
+}
+
+fn unwinding(progress: &Progress) -> &'static str {
+    match progress.failed() {
+        Some(_) => "The run failed: the steps give back what they took.",
+        None => "The steps give back what they took.",
+    }
+}
+
+fn line(step: &StepProgress, style: Style, now_usec: u64) -> String {
+    let spinner = match style.unicode {
+        true => ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"],
+        false => ["|", "/", "-", "\\", "|", "/", "-", "\\", "|", "/"],
+    };
+    let turning = spinner[(now_usec / 100_000 % 10) as usize];
+    let (mark, paint) = match step.state {
+        State::Waiting => (style.glyph("·", "."), Paint::Faint),
+        State::Running | State::Undoing => (turning, Paint::Attention),
+        State::Done => (style.glyph("✓", "+"), Paint::Good),
+        State::Failed => (style.glyph("✗", "x"), Paint::Bad),
+        State::Undone => (style.glyph("↩", "<"), Paint::Attention),
+    };
+    let time = match step.state {
+        State::Waiting => String::new(),
+        State::Running | State::Undoing => seconds(step.elapsed(now_usec)),
+        State::Undone => step.undo_seconds.map(seconds).unwrap_or_default(),
+        State::Done | State::Failed => step.seconds.map(seconds).unwrap_or_default(),
+    };
+    let words = match step.state {
+        State::Waiting => String::new(),
+        State::Undoing if step.status.is_empty() => "undoing".to_owned(),
+        State::Undone => "undone".to_owned(),
+        State::Failed if step.failed => format!("failed{}", exit(step)),
+        State::Failed => "could not give back everything".to_owned(),
+        _ => clean(&step.status),
+    };
+    let name = step.step.name();
+    if step.state == State::Waiting {
+        return style.paint(Paint::Faint, &format!("  {mark} {name}"));
+    }
+    let room = style.width.unwrap_or(usize::MAX).saturating_sub(4 + NAME + TIME);
+    let words = cut(&words, room, style.unicode);
+    format!("  {} {name:NAME$}{time:TIME$}{words}", style.paint(paint, mark)).trim_end().to_owned()
+}
+
+fn exit(step: &StepProgress) -> String {
+    step.exit_status.map(|status| format!(", exit status {status}")).unwrap_or_default()
+}
+
+/// What happened, as a line of its own; none where it is not worth one.
+pub fn sentence(event: &Event, progress: &Progress, style: Style) -> Option<String> {
+    match event {
+        Event::Joined => Some("A run is under way already: this one joins it.".to_owned()),
+        Event::Queued => Some("An earlier run still gives back: this one begins after it.".to_owned()),
+        Event::Unwinding => Some(style.paint(Paint::Attention, unwinding(progress))),
+        Event::Status(step) if !step.status.is_empty() => Some(happened(step, &clean(&step.status))),
+        Event::Status(_) => None,
+        Event::Step(step) => step_sentence(step, progress, style),
+    }
+}
+
+fn step_sentence(step: &StepProgress, progress: &Progress, style: Style) -> Option<String> {
+    let took =
+        |seconds: Option<f64>| seconds.map(|time| format!(" in {}", self::seconds(time))).unwrap_or_default();
+    let text = match step.state {
+        State::Waiting => return None,
+        State::Running => style.paint(Paint::Faint, "begins"),
+        State::Done if progress.phase == Phase::Closing => return None,
+        State::Done => format!("{}{}", style.paint(Paint::Good, "done"), took(step.seconds)),
+        State::Undoing if step.failed => {
+            format!("{}{}, undoing", style.paint(Paint::Bad, "failed"), exit(step))
+        }
+        State::Undoing => style.paint(Paint::Faint, "undoing"),
+        State::Undone => format!("{}{}", style.paint(Paint::Good, "undone"), took(step.undo_seconds)),
+        State::Failed if step.failed => format!("{}{}", style.paint(Paint::Bad, "failed"), exit(step)),
+        State::Failed => style.paint(Paint::Bad, "could not give back everything"),
+    };
+    Some(happened(step, &text))
+}
+
+fn happened(step: &StepProgress, text: &str) -> String {
+    format!("  {:NAME$}{text}", step.step.name())
+}
+
+#[cfg(test)]
+#[path = "live_tests.rs"]
+mod tests;

@@ -1,0 +1,50 @@
+use super::super::gallery::{under_way, unwinding};
+use super::super::text::width;
+use super::*;
+
+const STYLE: Style = Style { colour: false, unicode: true, width: Some(72) };
+
+#[test]
+fn a_picture_has_a_line_for_each_step() {
+    let lines = picture(&under_way(), STYLE, 3_450_000);
+    assert!(lines.iter().all(|line| width(line) <= 72), "{lines:#?}");
+    insta::assert_snapshot!(lines.join("\n"));
+}
+
+#[test]
+fn a_failed_run_shows_what_failed_and_what_is_back() {
+    insta::assert_snapshot!(picture(&unwinding(), STYLE, 7_300_000).join("\n"));
+}
+
+#[test]
+fn without_unicode_there_is_ascii() {
+    let ascii = Style { unicode: false, ..STYLE };
+    for progress in [under_way(), unwinding()] {
+        assert!(picture(&progress, ascii, 7_000_000).iter().all(|line| line.is_ascii()));
+    }
+}
+
+#[test]
+fn a_log_has_a_line_for_each_thing_that_happens() {
+    let progress = unwinding();
+    let said = |event: &Event| sentence(event, &progress, Style::PLAIN).unwrap_or_default();
+    let mut lines = vec![said(&Event::Joined), said(&Event::Queued), said(&Event::Unwinding)];
+    let before = under_way();
+    for step in &before.steps {
+        lines.push(sentence(&Event::Step(step.clone()), &before, Style::PLAIN).unwrap_or_default());
+        lines.push(sentence(&Event::Status(step.clone()), &before, Style::PLAIN).unwrap_or_default());
+    }
+    for step in &progress.steps {
+        lines.push(said(&Event::Step(step.clone())));
+    }
+    lines.retain(|line| !line.is_empty());
+    insta::assert_snapshot!(lines.join("\n"));
+}
+
+#[test]
+fn the_closing_of_a_good_run_is_not_told() {
+    let mut progress = under_way();
+    progress.phase = Phase::Closing;
+    let step = progress.steps[0].clone();
+    assert_eq!(sentence(&Event::Step(step), &progress, Style::PLAIN), None);
+}

@@ -1,0 +1,66 @@
+//! Text for people, made of typed data and of nothing else.
+
+#[cfg(test)]
+mod gallery;
+pub mod live;
+pub mod plan;
+pub mod report;
+pub mod status;
+pub mod table;
+pub mod text;
+
+/// What the place where the text goes can show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Style {
+    /// Colours and weights.
+    pub colour: bool,
+    /// More than ASCII.
+    pub unicode: bool,
+    /// Columns; none where lines may have any length, as in a file.
+    pub width: Option<usize>,
+}
+
+impl Style {
+    /// For files and pipes.
+    pub const PLAIN: Style = Style { colour: false, unicode: true, width: None };
+
+    /// `text` in `paint`, where there is colour.
+    pub fn paint(self, paint: Paint, text: &str) -> String {
+        if !self.colour || text.is_empty() {
+            return text.to_owned();
+        }
+        format!("\x1b[{}m{text}\x1b[0m", paint.code())
+    }
+
+    /// `unicode` where it can be shown, else `ascii`.
+    pub fn glyph(self, unicode: &'static str, ascii: &'static str) -> &'static str {
+        if self.unicode { unicode } else { ascii }
+    }
+}
+
+/// How a text stands out. Every meaning is in the words too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Paint {
+    /// As it should be.
+    Good,
+    /// Deserves attention.
+    Attention,
+    /// Wrong.
+    Bad,
+    /// A heading.
+    Strong,
+    /// Beside the point.
+    Faint,
+}
+
+impl Paint {
+    fn code(self) -> &'static str {
+        match self {
+            Paint::Good => "32",
+            Paint::Attention => "33",
+            Paint::Bad => "31;1",
+            Paint::Strong => "1",
+            Paint::Faint => "2",
+        }
+    }
+}

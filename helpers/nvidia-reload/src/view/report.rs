@@ -1,0 +1,171 @@
+//! The summary of a run.
+
+use ledger::Step;
+use step::{Reason, Versions};
+
+use super::text::{clean, seconds, wrap};
+use super::{Paint, Style, plan};
+use crate::fault::Fault;
+use crate::report::{Outcome, Report};
+
+/// Where the values begin.
+const LABEL: usize = 14;
+
+/// How it ended, in a line, and what is to be known about it below.
+pub fn report(report: &Report, style: Style) -> String {
+    let (paint, headline) = headline(report, style);
+    let mut page = format!("{}\n", style.paint(paint, &clean(&headline)));
+    let mut rows = |label: &str, paint: Option<Paint>, texts: &[String]| {
+        for (at, text) in texts.iter().enumerate() {
+            let label = format!("  {:width$}", if at == 0 { label } else { "" }, width = LABEL - 2);
+            let row = wrap(&label, &clean(text), style.width);
+            page.push_str(&match paint {
+                // The label alone: a paint that runs over the end of a line spills.
+                Some(paint) => row.replacen(label.trim(), &style.paint(paint, label.trim()), 1),
+                None => row,
+            });
+        }
+    };
+    let failures: Vec<String> =
+        report.failures.iter().map(|failure| format!("{}: {}", failure.step, failure.reason)).collect();
+    rows("because", Some(Paint::Bad), &failures);
+    rows("given back", Some(Paint::Good), &report.given_back);
+    rows("stopped", None, &report.kept);
+    let ended: Vec<String> =
+        report.ended.iter().map(|process| format!("{process}: does not come back by itself")).collect();
+    rows("ended", Some(Paint::Attention), &ended);
+    let missing: Vec<String> = report
+        .missing
+        .iter()
+        .map(|missing| match missing.reason.as_str() {
+            "" => missing.name.clone(),
+            reason => format!("{}: {reason}", missing.name),
+        })
+        .collect();
+    rows("not back", Some(Paint::Bad), &missing);
+    for reason in &report.reasons {
+        page.push_str(&plan::reason(reason, Paint::Bad, style));
+    }
+    if let Some(advice) = advice(report) {
+        page.push_str(&wrap("  ", &advice, style.width));
+    }
+    page
+}
+
+fn headline(report: &Report, style: Style) -> (Paint, String) {
+    let time = seconds(report.seconds);
+    let what = match report.command {
+        "reload" => "The reload",
+        "stop" => "The stop",
+        "rollback" => "The rollback",
+        _ => "Giving back",
+    };
+    let at = report.failures.first().map(|failure| failure.step).or_else(|| failed_step(report));
+    let at = at.map(|step| format!(" at {step}")).unwrap_or_default();
+    match report.outcome {
+        Outcome::Done if report.command == "reload" => {
+            (Paint::Good, format!("The driver is reloaded: {}, in {time}.", change(report, style)))
+        }
+        Outcome::Done => {
+            (Paint::Good, format!("Everything is given back, in {time}; {}.", now(&report.after)))
+        }
+        Outcome::Stopped if report.unit == "nvidia-offline.target" => (
+            Paint::Good,
+            format!("The driver is out, after {time}; `nvidia-reload start` gives everything back."),
+        ),
+        Outcome::Stopped => (
+            Paint::Good,
+            format!("Nobody holds the GPUs, after {time}; `nvidia-reload start` gives everything back."),
+        ),
+        Outcome::NothingToDo => (Paint::Good, nothing(report).to_owned()),
+        Outcome::Started => (Paint::Good, format!("{} is started.", report.unit)),
+        Outcome::RolledBack => {
+            (Paint::Bad, format!("{what} failed{at} and was rolled back, in {time}; {}.", now(&report.after)))
+        }
+        Outcome::Cancelled => (
+            Paint::Attention,
+            format!("{what} was cancelled and rolled back, in {time}; {}.", now(&report.after)),
+        ),
+        Outcome::Failed => (Paint::Bad, format!("{what} failed{at} before anything was touched.")),
+        Outcome::Refused => (Paint::Bad, format!("{what} was refused; nothing was touched.")),
+        Outcome::RebootRequired => (Paint::Bad, "Only a reboot helps; nothing was touched.".to_owned()),
+        Outcome::Degraded => (
+            Paint::Bad,
+            format!("{what} ended{at} after {time}, but not everything is back; {}.", now(&report.after)),
+        ),
+        Outcome::Unfinished => (Paint::Bad, format!("{what} has not ended{at} after {time}.")),
+        Outcome::Interrupted => {
+            (Paint::Attention, "The run goes on in systemd without this command.".to_owned())
+        }
+    }
+}
+
+/// The first step that failed, as systemd saw it.
+fn failed_step(report: &Report) -> Option<Step> {
+    report.steps.iter().find(|step| step.result == crate::engine::State::Failed).map(|step| step.step)
+}
+
+fn nothing(report: &Report) -> &'static str {
+    match report.command {
+        "start" => "Nothing is stopped: there is nothing to give back.",
+        "rollback" => "No run is open: there is nothing to roll back.",
+        "stop" => "It is stopped already.",
+        _ => "There is nothing to do.",
+    }
+}
+
+fn change(report: &Report, style: Style) -> String {
+    match (&report.before.loaded, &report.after.loaded) {
+        (Some(before), Some(after)) if before != after => {
+            format!("{before} {} {after}", style.glyph("→", "->"))
+        }
+        (_, Some(after)) => after.clone(),
+        (_, None) => "no driver is loaded".to_owned(),
+    }
+}
+
+fn now(versions: &Versions) -> String {
+    match &versions.loaded {
+        Some(version) => format!("driver {version} is loaded"),
+        None => "no driver is loaded".to_owned(),
+    }
+}
+
+fn advice(report: &Report) -> Option<String> {
+    let journal = "`journalctl -b -u 'nvidia-reload-*'` tells the whole story.";
+    match report.outcome {
+        Outcome::Interrupted | Outcome::Started => Some(format!(
+            "`journalctl -f -u 'nvidia-reload-*'` follows the run, `nvidia-reload {}` looks on again, `systemctl stop {}` cancels it and gives everything back.",
+            report.command, report.unit
+        )),
+        Outcome::RolledBack | Outcome::Cancelled | Outcome::Failed | Outcome::Degraded => {
+            Some(journal.to_owned())
+        }
+        Outcome::Unfinished => Some(format!("{journal} `nvidia-reload rollback` gives back what is open.")),
+        Outcome::Refused if report.reasons.is_empty() => {
+            Some("`journalctl -b -u nvidia-reload-preflight.service` says why.".to_owned())
+        }
+        _ => None,
+    }
+}
+
+/// Why the command could not do what was asked.
+pub fn fault(fault: &Fault, style: Style) -> String {
+    let mut page = format!("{} {}\n", style.paint(Paint::Bad, "error:"), clean(&fault.error));
+    if !fault.remedy.is_empty() {
+        page.push_str(&wrap("  ", &clean(&fault.remedy), style.width));
+    }
+    for cause in &fault.causes {
+        page.push_str(&wrap("  because: ", &clean(cause), style.width));
+    }
+    page
+}
+
+/// A reason of a refusal, as the summary lists it.
+pub fn reasons(reasons: &[Reason], style: Style) -> String {
+    reasons.iter().map(|reason| plan::reason(reason, Paint::Bad, style)).collect()
+}
+
+#[cfg(test)]
+#[path = "report_tests.rs"]
+mod tests;

@@ -1,0 +1,277 @@
+//! The status, to be read at a glance.
+
+use std::time::SystemTime;
+
+use holders::{Container, Device, Engine, Holder, Kind, Owner, Place, Unexplained, Via};
+
+use super::table::{Column, table};
+use super::text::{ago, bytes, clean, count, wrap};
+use super::{Paint, Style};
+use crate::status::{RunInShort, State, Status};
+
+/// Where the values begin.
+const LABEL: usize = 13;
+
+const COLUMNS: [Column; 6] = [
+    Column { title: "OWNER", right: false, least: 14, rank: 2 },
+    Column { title: "USER", right: false, least: 8, rank: 0 },
+    Column { title: "PID", right: true, least: 0, rank: 0 },
+    Column { title: "DEVICES", right: false, least: 10, rank: 1 },
+    Column { title: "MEMORY", right: true, least: 0, rank: 0 },
+    Column { title: "COMMAND", right: false, least: 0, rank: 0 },
+];
+
+/// The whole page.
+pub fn status(status: &Status, style: Style, now: SystemTime) -> String {
+    let mut page = String::new();
+    let mut row = |label: &str, value: String| page.push_str(&entry(label, &value, style));
+    row("Driver", driver(status, style));
+    if status.driver.mismatch == Some(true) {
+        let advice = "programs that start now do not match it; `nvidia-reload reload` loads the one on disk";
+        row("", style.paint(Paint::Attention, advice));
+    }
+    if !status.modules.is_empty() {
+        row("References", modules(status));
+    }
+    row("Machine", machine(status, style));
+    if status.gate.shut {
+        row("Gate", style.paint(Paint::Attention, "shut: the driver cannot be loaded until the run ends"));
+    }
+    for (label, run) in [("Open run", &status.runs.open), ("Last run", &status.runs.last)] {
+        for (at, value) in run.iter().flat_map(|run| run_in_short(run, style, now)).enumerate() {
+            row(if at == 0 { label } else { "" }, value);
+        }
+    }
+    page.push('\n');
+    page.push_str(&holders(status, style));
+    if !status.consoles.is_empty() || !status.unexplained.is_empty() {
+        page.push('\n');
+    }
+    for console in &status.consoles {
+        let value = format!("{} is drawn on {}", console.name, console.framebuffers.join(", "));
+        page.push_str(&entry("Console", &clean(&value), style));
+    }
+    for one in &status.unexplained {
+        page.push_str(&entry("Unexplained", &clean(&unexplained(one)), style));
+    }
+    if !status.unseen.is_empty() {
+        page.push_str(&format!("\n{}\n", style.paint(Paint::Strong, "Not seen")));
+        for text in &status.unseen {
+            page.push_str(&wrap("  - ", &clean(text), style.width));
+        }
+    }
+    page
+}
+
+/// A label and its value, which goes on below its start.
+fn entry(label: &str, value: &str, style: Style) -> String {
+    let entry = wrap(&format!("{label:LABEL$}"), value, style.width);
+    // Painted last, since paint has no width.
+    entry.replacen(label, &style.paint(Paint::Faint, label), 1)
+}
+
+fn unexplained(one: &Unexplained) -> String {
+    let references = usize::try_from(one.references).unwrap_or(usize::MAX);
+    let text = format!(
+        "{} to {} that nothing found accounts for",
+        count(references, "reference", "references"),
+        one.module
+    );
+    match one.places.iter().map(place).collect::<Vec<_>>().as_slice() {
+        [] => text,
+        places => format!("{text}; they may be in: {}", places.join(", ")),
+    }
+}
+
+fn driver(status: &Status, style: Style) -> String {
+    let driver = &status.driver;
+    let unknown = "none for this kernel";
+    match (&driver.loaded, &driver.on_disk) {
+        (Some(loaded), Some(on_disk)) if loaded == on_disk => {
+            style.paint(Paint::Good, &format!("{loaded}, loaded and on disk"))
+        }
+        (Some(loaded), Some(on_disk)) => {
+            style.paint(Paint::Attention, &format!("mismatch: {loaded} is loaded, {on_disk} is on disk"))
+        }
+        (Some(loaded), None) => format!("{loaded} is loaded, on disk there is {unknown}"),
+        (None, Some(on_disk)) => format!("not loaded, {on_disk} is on disk"),
+        (None, None) => format!("not loaded, on disk there is {unknown}"),
+    }
+}
+
+fn modules(status: &Status) -> String {
+    let one = |module: &holders::Module| {
+        let whose = if module.of_driver { "" } else { " (not NVIDIA's driver)" };
+        format!("{} {}{whose}", clean(&module.name), module.refcount)
+    };
+    status.modules.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+fn machine(status: &Status, style: Style) -> String {
+    let (paint, text) = match status.state {
+        State::InService => (Paint::Good, "in service"),
+        State::Busy => (Paint::Attention, "a run is under way; `nvidia-reload reload` joins it"),
+        State::GivingBack => (Paint::Attention, "a run gives back what it took"),
+        State::Drained => (Paint::Attention, "drained: workloads are stopped until `nvidia-reload start`"),
+        State::Offline => (Paint::Attention, "offline: the driver is out until `nvidia-reload start`"),
+        State::Unknown => (Paint::Faint, "systemd does not tell"),
+    };
+    style.paint(paint, text)
+}
+
+/// How it went, then a line for each thing that is to be known about it.
+fn run_in_short(run: &RunInShort, style: Style, now: SystemTime) -> Vec<String> {
+    use ledger::Outcome::{Degraded, Done, RolledBack};
+    let (paint, word) = match run.outcome {
+        None => (Paint::Attention, "under way"),
+        Some(Done) => (Paint::Good, "done"),
+        Some(RolledBack) => (Paint::Attention, "rolled back"),
+        Some(Degraded) => (Paint::Bad, "degraded"),
+    };
+    let when = if run.outcome.is_none() { run.opened_usec } else { run.last_usec };
+    let mut values = vec![format!("{}, {}", style.paint(paint, word), ago(when, now))];
+    values.extend(run.failures.iter().map(|(step, reason)| format!("{step} failed: {}", clean(reason))));
+    let label = if run.outcome.is_none() { "taken" } else { "not back" };
+    values.extend(run.missing.iter().map(|act| format!("{label}: {}", clean(&act.object.to_string()))));
+    values.extend(
+        run.ended
+            .iter()
+            .map(|process| format!("ended: process {} ({})", process.pid, clean(&process.command))),
+    );
+    values
+}
+
+fn holders(status: &Status, style: Style) -> String {
+    if status.modules.is_empty() {
+        return "The driver is not loaded: nobody holds it.\n".to_owned();
+    }
+    if status.holders.is_empty() && status.modules.iter().any(|module| module.excess() > 0) {
+        return "Nobody is seen to hold the driver, but its references show that somebody does.\n".to_owned();
+    }
+    if status.holders.is_empty() {
+        return "Nobody holds the driver.\n".to_owned();
+    }
+    let rows: Vec<Vec<String>> = status.holders.iter().map(holder).collect();
+    table(style, &COLUMNS, &rows)
+}
+
+fn holder(holder: &Holder) -> Vec<String> {
+    vec![
+        owner(&holder.owner),
+        holder.user.clone().unwrap_or_else(|| holder.uid.to_string()),
+        holder.pid.to_string(),
+        devices(&holder.devices),
+        holder.gpu_memory.map_or_else(|| "-".to_owned(), bytes),
+        holder.command_line(),
+    ]
+}
+
+/// Who has to be asked, in few words.
+pub fn owner(owner: &Owner) -> String {
+    match owner {
+        Owner::Container(container) => self::container(container),
+        Owner::SystemUnit { unit, .. } => unit.clone(),
+        Owner::UserUnit { uid, unit } => format!("{unit} of user {uid}"),
+        Owner::Session { id, .. } => format!("session {id}"),
+        Owner::SlurmStep { job, step } => format!("slurm job {job}.{step}"),
+        Owner::Process => "-".to_owned(),
+    }
+}
+
+fn container(container: &Container) -> String {
+    let pod = container.pod.as_ref().map(|pod| match (&pod.namespace, &pod.name) {
+        (Some(namespace), Some(name)) => format!("pod {namespace}/{name}"),
+        (None, Some(name)) => format!("pod {name}"),
+        _ => format!("pod {}", pod.uid),
+    });
+    if let Some(pod) = pod {
+        return pod;
+    }
+    let engine = match container.engine {
+        Engine::Docker => "docker",
+        Engine::Podman => "podman",
+        Engine::Containerd => "containerd",
+        Engine::Crio => "cri-o",
+        Engine::Lxc => "lxc",
+        Engine::Machine => "machine",
+        Engine::Unknown => "container",
+    };
+    // As long as the engines themselves show it.
+    let id: String = container.id.chars().take(12).collect();
+    match (&container.unit, container.uid) {
+        (Some(unit), _) => format!("{engine} {id} ({unit})"),
+        (None, Some(uid)) => format!("{engine} {id} of user {uid}"),
+        (None, None) => format!("{engine} {id}"),
+    }
+}
+
+/// Each device once, the GPUs first and in ranges, with what is unusual about how it is held.
+fn devices(devices: &[Device]) -> String {
+    let mut gpus: Vec<u32> = Vec::new();
+    let mut names: Vec<String> = Vec::new();
+    for device in devices {
+        let number = device.name.strip_prefix("nvidia").and_then(|number| number.parse().ok());
+        match (device.kind, number, device.via) {
+            // A mapping says nothing new about a device that is open as well.
+            (Kind::Gpu, Some(number), Via::Fd | Via::Map) => gpus.push(number),
+            _ => names.push(format!("{}{}", short(device), how(device.via))),
+        }
+    }
+    gpus.sort_unstable();
+    gpus.dedup();
+    let mut words: Vec<String> = ranges(&gpus);
+    for name in &names {
+        let open =
+            name.strip_suffix(how(Via::Map)).is_some_and(|name| names.iter().any(|other| other == name));
+        if !open && !words.contains(name) {
+            words.push(name.clone());
+        }
+    }
+    words.join(" ")
+}
+
+fn how(via: Via) -> &'static str {
+    match via {
+        Via::Fd => "",
+        Via::ThreadFd => "(thread)",
+        Via::Map => "(map)",
+    }
+}
+
+/// The device's name without what is the same for all.
+fn short(device: &Device) -> &str {
+    match device.kind {
+        Kind::Ctl => "ctl",
+        Kind::Caps => "caps",
+        Kind::Imex => "imex",
+        _ => device.name.strip_prefix("nvidia-").unwrap_or(&device.name),
+    }
+}
+
+/// `nvidia0-3 nvidia6` for 0, 1, 2, 3 and 6.
+fn ranges(gpus: &[u32]) -> Vec<String> {
+    gpus.chunk_by(|one, next| next - one == 1)
+        .map(|range| match range {
+            [first, .., last] => format!("nvidia{first}-{last}"),
+            [only] => format!("nvidia{only}"),
+            [] => String::new(),
+        })
+        .collect()
+}
+
+fn place(place: &Place) -> String {
+    match place {
+        Place::Socket { pid, comm, fd, in_flight, .. } => {
+            format!("{in_flight} in flight to socket {fd} of process {pid} ({comm})")
+        }
+        Place::IoUring { pid, comm, fd, files, .. } => {
+            format!("{files} registered with io_uring {fd} of process {pid} ({comm})")
+        }
+        Place::DmaBuf { pid, comm, fd, .. } => format!("dma-buf {fd} of process {pid} ({comm})"),
+        Place::Kernel { what } => what.clone(),
+    }
+}
+
+#[cfg(test)]
+#[path = "status_tests.rs"]
+mod tests;
