@@ -1,21 +1,25 @@
 //! One engine's API, reduced to what is asked of it here, with errors that can be acted upon.
+//!
+//! Orders go by bollard. Answers are read into types of ours, by the HTTP client that bollard has:
+//! its own types are Docker's of today in full, which Podman's answers do not always fit (it has
+//! states of its own), and they made this helper larger by a quarter.
 
-use std::collections::HashMap;
-use std::error::Error as _;
 use std::io;
 use std::time::Duration;
 
 use bollard::Docker;
-use bollard::models::ContainerInspectResponse;
-use bollard::query_parameters::{
-    InspectContainerOptions, ListContainersOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder,
-};
+use bollard::query_parameters::{StartContainerOptions, StopContainerOptionsBuilder};
+use http_body_util::BodyExt;
+use hyper::Request;
+use hyper_util::client::legacy;
+use hyper_util::rt::TokioExecutor;
+use hyperlocal::{UnixConnector, Uri};
 use serde::Deserialize;
-use tokio::time::{Instant, sleep};
-
-use crate::inspect::{self, Inspect};
-use crate::{Kind, find};
+use serde::de::DeserializeOwned;
 use step::Root;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::{Inspect, Kind, find};
 
 /// How long an engine gets for an answer that needs no waiting. A daemon that comes up with
 /// hundreds of containers is slow; one that has hung stays silent for ever.
@@ -55,6 +59,7 @@ pub enum Error {
 #[derive(Debug, Clone)]
 pub struct Client {
     kind: Kind,
+    socket: String,
     docker: Docker,
 }
 
@@ -66,10 +71,9 @@ impl Client {
     pub fn new(root: &Root, kind: Kind, socket: &str) -> Result<Self, Error> {
         let path = root.path(socket);
         let path = path.to_str().ok_or_else(|| Error::Odd(format!("{socket} is no text")))?;
-        // bollard asks without a version in the path: each engine answers in its own latest.
         let docker = Docker::connect_with_unix(path, PATIENCE.as_secs(), bollard::API_DEFAULT_VERSION)
             .map_err(|error| typed(error, PATIENCE))?;
-        Ok(Self { kind, docker })
+        Ok(Self { kind, socket: path.to_owned(), docker })
     }
 
     /// The engine behind whichever of its sockets takes a connection, `known` first.
@@ -121,21 +125,14 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn up(&self) -> Result<Vec<String>, Error> {
-        let mut states = vec!["running".to_owned(), "paused".to_owned()];
-        if self.kind == Kind::Docker {
-            // Podman does not know the word, and refuses the whole question.
-            states.push("restarting".to_owned());
-        }
-        let filters = HashMap::from([("status".to_owned(), states)]);
-        let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
-        match self.docker.list_containers(Some(options)).await {
-            Ok(list) => Ok(list.into_iter().filter_map(|summary| summary.id).collect()),
-            Err(bollard::errors::Error::JsonDataError { contents, .. }) => {
-                let list: Vec<Summary> = own(&contents)?;
-                Ok(list.into_iter().map(|summary| summary.id).collect())
-            }
-            Err(error) => Err(typed(error, PATIENCE)),
-        }
+        // Podman does not know the word "restarting", and refuses the whole question.
+        let states = match self.kind {
+            Kind::Docker => r#"["running","paused","restarting"]"#,
+            Kind::Podman => r#"["running","paused"]"#,
+        };
+        let filters = percent_encoded(&format!(r#"{{"status":{states}}}"#));
+        let list: Vec<Summary> = self.get(&format!("/containers/json?all=true&filters={filters}")).await?;
+        Ok(list.into_iter().map(|summary| summary.id).collect())
     }
 
     /// What the engine says of a container.
@@ -143,12 +140,7 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn inspect(&self, id: &str) -> Result<Inspect, Error> {
-        match self.docker.inspect_container(id, None::<InspectContainerOptions>).await {
-            Ok(answer) => Ok(answer.into()),
-            // bollard's types are Docker's of today; Podman has states of its own.
-            Err(bollard::errors::Error::JsonDataError { contents, .. }) => own(&contents),
-            Err(error) => Err(typed(error, PATIENCE)),
-        }
+        self.get(&format!("/containers/{}/json", percent_encoded(id))).await
     }
 
     /// The runtime that the engine takes when none is asked for.
@@ -156,12 +148,35 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn default_runtime(&self) -> Result<Option<String>, Error> {
-        match self.docker.info().await {
-            Ok(info) => Ok(info.default_runtime),
-            Err(bollard::errors::Error::JsonDataError { contents, .. }) => {
-                Ok(own::<Info>(&contents)?.default_runtime)
+        Ok(self.get::<Info>("/info").await?.default_runtime)
+    }
+
+    /// Asks for what lies at `target`. Without a version in the path, as bollard asks: each engine
+    /// answers in its own latest.
+    async fn get<T: DeserializeOwned>(&self, target: &str) -> Result<T, Error> {
+        let client =
+            legacy::Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(UnixConnector);
+        let request = Request::get(Uri::new(&self.socket, target))
+            // The very type that bollard sends, so that its code serves here as well.
+            .body(bollard::body_full(hyper::body::Bytes::new()))
+            .map_err(|error| Error::Odd(error.to_string()))?;
+        let answer = async {
+            let response = client.request(request).await.map_err(|error| unreachable(&error))?;
+            let status = response.status();
+            let body = response.into_body().collect().await.map_err(|error| unreachable(&error))?.to_bytes();
+            Ok((status, body))
+        };
+        let (status, body) = timeout(PATIENCE, answer).await.map_err(|_| Error::TimedOut(PATIENCE))??;
+        match status.as_u16() {
+            200 => serde_json::from_slice(&body).map_err(|error| Error::Odd(error.to_string())),
+            404 => Err(Error::Gone),
+            status => {
+                let message = serde_json::from_slice(&body).map_or_else(
+                    |_| String::from_utf8_lossy(&body).into_owned(),
+                    |refusal: Refusal| refusal.message,
+                );
+                Err(Error::Refused { status, message })
             }
-            Err(error) => Err(typed(error, PATIENCE)),
         }
     }
 
@@ -216,8 +231,21 @@ struct Info {
     default_runtime: Option<String>,
 }
 
-fn own<T: for<'a> Deserialize<'a>>(contents: &str) -> Result<T, Error> {
-    serde_json::from_str(contents).map_err(|error| Error::Odd(error.to_string()))
+#[derive(Deserialize)]
+struct Refusal {
+    message: String,
+}
+
+/// `text` as a part of a URL.
+fn percent_encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len() * 3);
+    for byte in text.bytes() {
+        match byte {
+            b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'-' | b'_' | b'.' => encoded.push(char::from(byte)),
+            byte => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
 }
 
 fn typed(error: bollard::errors::Error, patience: Duration) -> Error {
@@ -228,74 +256,21 @@ fn typed(error: bollard::errors::Error, patience: Duration) -> Error {
             Error::Refused { status: status_code, message }
         }
         E::RequestTimeoutError => Error::TimedOut(patience),
-        E::JsonDataError { message, .. } => Error::Odd(message),
         E::SocketNotFoundError(path) => {
             let errno = io::Error::from(io::ErrorKind::NotFound).raw_os_error();
             Error::Unreachable { errno, reason: format!("there is no {path}") }
         }
-        error => {
-            // The kernel's error lies under hyper's, which lies under bollard's.
-            let mut errno = None;
-            let mut cause = error.source();
-            let mut reason = error.to_string();
-            while let Some(inner) = cause {
-                reason = inner.to_string();
-                errno = errno.or(inner.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error));
-                cause = inner.source();
-            }
-            Error::Unreachable { errno, reason }
-        }
+        error => unreachable(&error),
     }
 }
 
-impl From<ContainerInspectResponse> for Inspect {
-    fn from(answer: ContainerInspectResponse) -> Self {
-        Self {
-            id: answer.id,
-            name: answer.name,
-            created: answer.created,
-            state: answer.state.map(|state| inspect::State {
-                status: state.status.map(|status| status.to_string()),
-                pid: state.pid,
-                exit_code: state.exit_code,
-            }),
-            host_config: answer.host_config.map(|host| inspect::HostConfig {
-                auto_remove: host.auto_remove,
-                privileged: host.privileged,
-                runtime: host.runtime,
-                restart_policy: host
-                    .restart_policy
-                    .map(|policy| inspect::RestartPolicy { name: policy.name.map(|name| name.to_string()) }),
-                devices: host.devices.map(|devices| {
-                    devices
-                        .into_iter()
-                        .map(|device| inspect::Device { path_on_host: device.path_on_host })
-                        .collect()
-                }),
-                device_requests: host.device_requests.map(|requests| {
-                    requests
-                        .into_iter()
-                        .map(|request| inspect::DeviceRequest {
-                            driver: request.driver,
-                            device_ids: request.device_ids,
-                            capabilities: request.capabilities,
-                        })
-                        .collect()
-                }),
-                device_cgroup_rules: host.device_cgroup_rules,
-                network_mode: host.network_mode,
-                ipc_mode: host.ipc_mode,
-                pid_mode: host.pid_mode,
-                links: host.links,
-            }),
-            config: answer.config.map(|config| inspect::Config {
-                env: config.env,
-                labels: config.labels.map(|labels| labels.into_iter().collect()),
-                stop_timeout: config.stop_timeout,
-            }),
-            mounts: answer.mounts.map(|mounts| {
-                mounts.into_iter().map(|mount| inspect::Mount { source: mount.source }).collect()
-            }),
-        }
+/// The connection's failure. The kernel's error lies at the bottom of hyper's and bollard's.
+fn unreachable(error: &dyn std::error::Error) -> Error {
+    let mut errno = None;
+    let mut innermost = error;
+    while let Some(cause) = innermost.source() {
+        errno = errno.or(cause.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error));
+        innermost = cause;
     }
+    Error::Unreachable { errno, reason: innermost.to_string() }
 }
