@@ -1,2 +1,184 @@
-//! To be written.
-fn main() {}
+//! The rig: builds the virtual machine in which nvidia-reload is tested, and
+//! runs things in it. `cargo rig help` says what.
+
+mod accel;
+mod apt;
+mod bench;
+mod cache;
+mod checks;
+mod cleanup;
+mod command;
+mod demo;
+mod disk;
+mod host;
+mod machine;
+mod progress;
+mod qmp;
+mod scenario;
+mod ssh;
+mod stages;
+mod suite;
+
+use std::path::PathBuf;
+use std::process::{ExitCode, Stdio};
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+
+use cache::Cache;
+use machine::{Machine, Spec};
+use scenario::{End, Output, Scenario, known_driver, possible_gpus};
+use stages::Content;
+
+/// The rig's own failure: out of the way of what scenarios exit with.
+const OWN_FAILURE: u8 = 125;
+
+/// Tests nvidia-reload in a virtual machine that has NVIDIA's driver and no GPU
+#[derive(Parser)]
+#[command(name = "cargo rig", bin_name = "cargo rig", disable_version_flag = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Run a script in the machine, as root
+    ///
+    /// Standard output and standard error are the script's own, and so is the
+    /// exit status. 125 says that the rig itself failed.
+    Run {
+        #[command(flatten)]
+        machine: MachineArgs,
+        /// A script, or a folder with an executable `run`
+        path: PathBuf,
+        /// Its arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Open a root shell in the machine
+    Shell {
+        #[command(flatten)]
+        machine: MachineArgs,
+    },
+    /// Watch a reload: another driver on disk, workloads running, one command
+    Demo,
+    /// Measure the reload, as a table
+    ///
+    /// The exit status is 1 when a figure is over its limit.
+    Bench {
+        /// Write the figures to this file as well
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+    /// Run all checks and scenarios, or those named
+    Test {
+        /// Names, as --list shows them
+        names: Vec<String>,
+        /// Show the names of all checks and scenarios
+        #[arg(long)]
+        list: bool,
+    },
+    /// Build all that the other commands need, and run nothing
+    Build {
+        #[command(flatten)]
+        machine: MachineArgs,
+    },
+}
+
+#[derive(Args)]
+struct MachineArgs {
+    /// GPUs of the machine, 1 to 8
+    #[arg(long, value_parser = possible_gpus)]
+    gpus: Option<u32>,
+    /// The driver on disk and loaded
+    #[arg(long, value_parser = known_driver)]
+    driver: Option<String>,
+    /// A machine without nvidia-reload
+    #[arg(long)]
+    no_package: bool,
+}
+
+impl MachineArgs {
+    fn spec(&self, header: Option<&scenario::Header>) -> Spec {
+        let gpus = self.gpus.or(header.and_then(|header| header.gpus));
+        let driver = self.driver.clone().or_else(|| header.and_then(|header| header.driver.clone()));
+        Spec::with(gpus, driver)
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = cleanup::on_signals().and_then(|()| act(cli.command));
+    cleanup::remove_folder();
+    match result {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            eprintln!("rig: {error}");
+            for cause in error.chain().skip(1) {
+                eprintln!("  because: {}", cause.to_string().trim_end().replace('\n', "\n           "));
+            }
+            ExitCode::from(OWN_FAILURE)
+        }
+    }
+}
+
+fn act(verb: Verb) -> Result<u8> {
+    match verb {
+        Verb::Run { machine, path, arguments } => {
+            let scenario = Scenario::open(&path)?;
+            let spec = machine.spec(Some(scenario.header()));
+            let mut machine = start(&spec, !machine.no_package)?;
+            match scenario.run(&mut machine, &spec, &arguments, &Output::Ours, None)? {
+                End::Exit(status) => Ok(u8::try_from(status).unwrap_or(OWN_FAILURE)),
+                End::TimedOut => Ok(OWN_FAILURE),
+            }
+        }
+        Verb::Shell { machine } => {
+            let machine = start(&machine.spec(None), !machine.no_package)?;
+            let ssh = machine.ssh()?;
+            // Sets the clock.
+            ssh.send(&["-T".into(), "/dev/null".into()])?;
+            let mut shell = ssh.terminal("exec bash --login");
+            let status = shell.stdin(Stdio::inherit()).status().context("cannot run ssh")?;
+            Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(OWN_FAILURE))
+        }
+        Verb::Demo => {
+            let machine = start(&Spec::default(), true)?;
+            require_package(&machine)?;
+            Ok(u8::try_from(demo::demo(&machine)?).unwrap_or(OWN_FAILURE))
+        }
+        Verb::Bench { json } => {
+            let spec = Spec::default();
+            let mut machine = start(&spec, true)?;
+            require_package(&machine)?;
+            let package = stages::package(&Cache::open()?)?.context("there is no package")?;
+            let package = package.file_like("nvidia-reload_", ".deb")?;
+            let within = bench::bench(&mut machine, &spec, &package, json.as_deref())?;
+            Ok(u8::from(!within))
+        }
+        Verb::Test { names, list } => suite::test(&names, list),
+        Verb::Build { machine } => {
+            host::provide()?;
+            let content = Content { with_package: !machine.no_package, spec: &machine.spec(None) };
+            stages::provide(&Cache::open()?, &content)?;
+            Ok(0)
+        }
+    }
+}
+
+fn start(spec: &Spec, with_package: bool) -> Result<Machine> {
+    host::provide()?;
+    let cache = Cache::open()?;
+    let built = stages::provide(&cache, &Content { with_package, spec })?;
+    let accel = accel::choose(&cache, &built.image.file("vmlinuz"))?;
+    Machine::throw_away(&cache, &built, spec, &accel)
+}
+
+fn require_package(machine: &Machine) -> Result<()> {
+    machine
+        .ssh()?
+        .output("command -v nvidia-reload")
+        .map(drop)
+        .context("nvidia-reload is not installed in the machine: this checkout has no package yet")
+}

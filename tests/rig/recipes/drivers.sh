@@ -1,0 +1,69 @@
+#!/bin/sh
+# Arranges what `driver-on-disk` puts on disk: for every version a folder with
+# the userland as it lies in the system, and for each layout of the kernel
+# modules their files, their index and their modprobe.d. Runs in the root file
+# system of the machine, as the image is made: an index takes 20 s there later.
+#
+# usage: drivers.sh VERSION...
+# in:    /build/abi, /build/fakegpu.ko, /build/modules/VERSION/*.ko,
+#        /build/userland/VERSION/*.deb
+# out:   /usr/share/rig/
+set -eu
+
+rig=/usr/share/rig
+read -r abi </build/abi
+modules=/lib/modules/$abi
+triplet=x86_64-linux-gnu
+
+mkdir -p "$rig" "$modules/extra"
+cp /build/abi "$rig/abi"
+cp /build/fakegpu.ko "$modules/extra/"
+
+arrange_userland() { # TREE USERLAND
+	mkdir -p "$2/usr/bin" "$2/usr/lib/$triplet" "$2/usr/lib/systemd/system"
+	# Debian keeps these apart, behind alternatives; NVIDIA's installer and
+	# most other packages put them where the loader looks.
+	cp -a "$1/usr/lib/$triplet/nvidia/current/." "$2/usr/lib/$triplet/"
+	cp -a "$1/usr/lib/nvidia/current/nvidia-smi" "$1"/usr/bin/* "$2/usr/bin/"
+	for unit in "$1"/lib/systemd/system/*.service "$1"/usr/lib/systemd/system/*.service; do
+		[ ! -e "$unit" ] || cp -a "$unit" "$2/usr/lib/systemd/system/"
+	done
+}
+
+arrange_modules() { # LAYOUT VERSION TREE
+	target=$rig/drivers/$2/$1
+	mkdir -p "$target/modules" "$target/index" "$target/modprobe.d"
+	for name in nvidia nvidia-modeset nvidia-uvm nvidia-drm nvidia-peermem; do
+		file=$name
+		[ "$1" = upstream ] || file=nvidia-current-open${name#nvidia}
+		ln "/build/modules/$2/$name.ko" "$target/modules/$file.ko"
+	done
+	if [ "$1" = debian ]; then
+		cp "$3/etc/nvidia/current-open/nvidia-modprobe.conf" "$target/modprobe.d/nvidia.conf"
+		cp "$3/etc/nvidia/current-open/nvidia-options.conf" "$target/modprobe.d/"
+	else
+		echo "# options nvidia NVreg_DeviceFileMode=0666" >"$target/modprobe.d/nvidia-options.conf"
+	fi
+	rm -rf "$modules/updates"
+	mkdir "$modules/updates"
+	cp -al "$target/modules" "$modules/updates/dkms"
+	depmod "$abi"
+	for index in "$modules"/modules.*; do
+		case ${index##*/} in
+		modules.order | modules.builtin | modules.builtin.modinfo) ;; # the kernel's own
+		*) cp "$index" "$target/index/" ;;
+		esac
+	done
+	rm -rf "$modules/updates"
+}
+
+for version in "$@"; do
+	mkdir -p "$rig/drivers/$version"
+	tree=/build/tree-$version
+	for deb in /build/userland/"$version"/*.deb; do
+		dpkg-deb --extract "$deb" "$tree"
+	done
+	arrange_userland "$tree" "$rig/drivers/$version/userland"
+	arrange_modules upstream "$version" "$tree"
+	arrange_modules debian "$version" "$tree"
+done

@@ -1,0 +1,162 @@
+//! `cargo rig bench`: how long a reload takes, against what is bare necessity,
+//! and how much the helpers weigh.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::machine::{Machine, Spec};
+use crate::scenario::{End, Output, Scenario};
+
+const MIB: f64 = 1024.0 * 1024.0;
+/// The largest that each may be.
+const HELPER_MIB: f64 = 2.0;
+const PACKAGE_MIB: f64 = 5.0;
+const PEAK_MIB: f64 = 12.0;
+const EMPTY_RATIO: f64 = 2.5;
+const FIVE_RATIO: f64 = 1.3;
+
+/// What the measurement in the machine prints.
+#[derive(Deserialize, Serialize)]
+struct Measured {
+    seconds: Seconds,
+    bytes: BTreeMap<String, u64>,
+    peak_memory: BTreeMap<String, u64>,
+}
+
+#[derive(Deserialize, Serialize)]
+struct Seconds {
+    /// `modprobe -r` of the chain and `modprobe` back.
+    floor_a: Series,
+    /// `systemctl start` with nothing running.
+    empty: Series,
+    /// Floor A with five containers stopped and started by hand.
+    floor_b: Series,
+    /// A reload with those five.
+    five: Series,
+}
+
+#[derive(Deserialize, Serialize)]
+struct Series {
+    median: f64,
+    all: Vec<f64>,
+}
+
+/// A figure and its limit, as both the table and the JSON have it.
+#[derive(Serialize)]
+struct Figure {
+    name: String,
+    value: f64,
+    limit: f64,
+    unit: &'static str,
+    ok: bool,
+}
+
+impl Figure {
+    fn new(name: impl Into<String>, value: f64, limit: f64, unit: &'static str) -> Self {
+        Figure { name: name.into(), value, limit, unit, ok: value <= limit }
+    }
+}
+
+#[derive(Serialize)]
+struct Report {
+    measured: Measured,
+    package_bytes: u64,
+    figures: Vec<Figure>,
+}
+
+/// Measures; prints the table, and writes the JSON where asked. Whether all is
+/// within its limits.
+pub fn bench(machine: &mut Machine, spec: &Spec, package: &Path, json: Option<&Path>) -> Result<bool> {
+    let scenario = Scenario::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("bench"))?;
+    let mut file = tempfile::tempfile()?;
+    let output = Output::StdoutTo(file.try_clone()?);
+    match scenario.run(machine, spec, &[], &output, None)? {
+        End::Exit(0) => {}
+        end => bail!("the measurement ended with {end:?}"),
+    }
+    let mut text = String::new();
+    file.seek(SeekFrom::Start(0))?;
+    file.read_to_string(&mut text)?;
+    let measured: Measured =
+        serde_json::from_str(text.trim()).with_context(|| format!("the measurement printed: {text}"))?;
+    let report = judge(measured, fs::metadata(package)?.len());
+    print!("{}", table(&report));
+    if let Some(path) = json {
+        fs::write(path, serde_json::to_string_pretty(&report)? + "\n")
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(report.figures.iter().all(|figure| figure.ok))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "sizes are far below 2^52 bytes")]
+fn judge(measured: Measured, package_bytes: u64) -> Report {
+    let seconds = &measured.seconds;
+    let mut figures = vec![
+        Figure::new(
+            "empty reload / bare chain",
+            seconds.empty.median / seconds.floor_a.median,
+            EMPTY_RATIO,
+            "x",
+        ),
+        Figure::new(
+            "reload with 5 containers / by hand",
+            seconds.five.median / seconds.floor_b.median,
+            FIVE_RATIO,
+            "x",
+        ),
+        Figure::new("package", package_bytes as f64 / MIB, PACKAGE_MIB, "MiB"),
+    ];
+    for (name, &bytes) in &measured.bytes {
+        figures.push(Figure::new(format!("size of {name}"), bytes as f64 / MIB, HELPER_MIB, "MiB"));
+    }
+    for (name, &bytes) in &measured.peak_memory {
+        figures.push(Figure::new(format!("peak memory of {name}"), bytes as f64 / MIB, PEAK_MIB, "MiB"));
+    }
+    Report { measured, package_bytes, figures }
+}
+
+fn table(report: &Report) -> String {
+    let seconds = &report.measured.seconds;
+    let mut text = String::from("seconds                                median   fastest   slowest\n");
+    for (name, series) in [
+        ("A: modprobe -r of the chain and back", &seconds.floor_a),
+        ("empty reload", &seconds.empty),
+        ("B: five containers by hand, and A", &seconds.floor_b),
+        ("reload with five containers", &seconds.five),
+    ] {
+        let fastest = series.all.iter().copied().fold(f64::INFINITY, f64::min);
+        let slowest = series.all.iter().copied().fold(0.0, f64::max);
+        text.push_str(&format!("  {name:<36} {:>6.2} {fastest:>9.2} {slowest:>9.2}\n", series.median));
+    }
+    text.push_str("\nfigure                                  value     limit\n");
+    for figure in &report.figures {
+        let mark = if figure.ok { "" } else { "   over" };
+        text.push_str(&format!(
+            "  {:<36} {:>6.2} {:>9.2} {}{mark}\n",
+            figure.name, figure.value, figure.limit, figure.unit
+        ));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_over_its_limit_is_marked() {
+        let text = r#"{"seconds":{"floor_a":{"median":1.0,"all":[1.0]},"empty":{"median":3.0,"all":[2.9,3.0,3.1]},
+            "floor_b":{"median":5.0,"all":[5.0]},"five":{"median":6.0,"all":[6.0]}},
+            "bytes":{"verify":1048576},"peak_memory":{}}"#;
+        let report = serde_json::from_str(text).map(|measured| judge(measured, 1 << 20));
+        let Ok(report) = report else { panic!("not read: {text}") };
+        let over: Vec<&str> = report.figures.iter().filter(|f| !f.ok).map(|f| f.name.as_str()).collect();
+        assert_eq!(over, ["empty reload / bare chain"]);
+        assert!(table(&report).contains("   over"));
+    }
+}

@@ -1,0 +1,94 @@
+//! The machine booted once and frozen: each run wakes it in seconds.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use anyhow::{Result, bail};
+
+use crate::accel;
+use crate::cache::{Cache, Key, Stage};
+use crate::disk::overlay;
+use crate::machine::{self, Machine, Spec, disk_in};
+use crate::progress::Work;
+
+/// The bare machine, up and at rest.
+pub fn booted(cache: &Cache, image: &Stage, spec: &Spec) -> Result<Stage> {
+    let accel = accel::choose(cache, &image.file("vmlinuz"))?;
+    let key = machine::key(Key::new("booted 1").on(image), spec, &accel);
+    let what = format!("the booted machine ({})", named(spec));
+    cache.get(&kind("booted", spec), &what, key, &[image], |dir, work| {
+        let disk = disk_in(dir);
+        overlay(&disk_in(image.folder()), &disk)?;
+        let machine = Machine::boot(cache, image, &disk, spec, &accel)?;
+        settle(&machine, work)?;
+        machine.freeze(dir)
+    })
+}
+
+/// The machine with `hold` and, where there is one, the product's package.
+pub fn prepared(
+    cache: &Cache,
+    image: &Stage,
+    booted: &Stage,
+    hold: &Stage,
+    product: Option<&Stage>,
+    spec: &Spec,
+) -> Result<Stage> {
+    let accel = accel::choose(cache, &image.file("vmlinuz"))?;
+    let mut key = machine::key(Key::new("prepared 1").on(image).on(booted).on(hold), spec, &accel);
+    let mut what = format!("the machine with its tools ({})", named(spec));
+    if let Some(product) = product {
+        key = key.on(product);
+        what = format!("the machine with nvidia-reload installed ({})", named(spec));
+    }
+    cache.get(&kind("prepared", spec), &what, key, &[image, booted], |dir, work| {
+        let machine = Machine::resume(cache, image, booted, &disk_in(dir), spec, &accel)?;
+        let ssh = machine.ssh()?;
+        ssh.send(&into(hold.folder(), "usr/local/bin", &["hold".into()]))?;
+        if let Some(product) = product {
+            let packages = super::package::installed_packages(product)?;
+            ssh.send(&into(product.folder(), "root/package", &packages))?;
+            work.detail("dpkg --install");
+            ssh.output("dpkg --install /root/package/*.deb && rm -r /root/package")?;
+        }
+        settle(&machine, work)?;
+        machine.freeze(dir)
+    })
+}
+
+/// Waits until systemd has nothing more to do. A unit that failed is no start
+/// for a test.
+fn settle(machine: &Machine, work: &Work) -> Result<()> {
+    work.detail("waiting until the machine is at rest");
+    let ssh = machine.ssh()?;
+    let state = ssh.output("systemctl is-system-running --wait || :")?;
+    if state.trim() != "running" {
+        let failed = ssh.output(
+            "systemctl --failed --no-legend --plain; journalctl -b -p warning --no-pager | tail -30",
+        )?;
+        bail!("the machine came up {}:\n{failed}", state.trim());
+    }
+    Ok(())
+}
+
+/// Arguments for tar: these files of a folder, into a folder of the machine.
+pub fn into(folder: &Path, target: &str, names: &[OsString]) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = vec![
+        "--owner=0".into(),
+        "--group=0".into(),
+        format!("--transform=s,^,{target}/,").into(),
+        "-C".into(),
+        folder.into(),
+    ];
+    arguments.extend_from_slice(names);
+    arguments
+}
+
+fn kind(stage: &str, spec: &Spec) -> String {
+    format!("{stage}-{}gpu-{}", spec.gpus, spec.driver)
+}
+
+fn named(spec: &Spec) -> String {
+    let s = if spec.gpus == 1 { "" } else { "s" };
+    format!("{} GPU{s}, driver {}", spec.gpus, spec.driver)
+}

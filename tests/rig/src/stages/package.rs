@@ -1,0 +1,114 @@
+//! What is built from this checkout for the machine: the product's Debian
+//! package, and `hold`.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::checkout;
+use crate::cache::{Cache, Key, Stage, files_under};
+use crate::command::{cargo, run_logged, without_cargo};
+
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// What the package is made from.
+const SOURCES: &[&str] =
+    &["Cargo.toml", "Cargo.lock", "LICENSE", "debian", "dracut", "helpers", "targets", "units"];
+
+/// The product's package, or none where the checkout has no debian/control.
+pub fn package(cache: &Cache) -> Result<Option<Stage>> {
+    let checkout = checkout();
+    if !checkout.join("debian/control").exists() {
+        crate::progress::note("this checkout has no debian/control: the machine goes without nvidia-reload");
+        return Ok(None);
+    }
+    let mut key = Key::new("package 1");
+    for name in SOURCES {
+        let path = checkout.join(name);
+        if path.exists() {
+            key = key.with(name).with_files(&path)?;
+        }
+    }
+    let stage = cache.get("package", "the Debian package", key, &[], |dir, work| {
+        let log = cache.log("package");
+        let scratch = cache.scratch()?;
+        // A copy: dpkg-buildpackage writes into the source and beside it.
+        let source = scratch.path().join("nvidia-reload");
+        fs::create_dir(&source)?;
+        let mut copy = Command::new("cp");
+        copy.arg("-a").arg("-t").arg(&source);
+        for entry in fs::read_dir(&checkout)? {
+            let entry = entry?;
+            if !matches!(entry.file_name().to_str(), Some("target" | ".git")) {
+                copy.arg(entry.path());
+            }
+        }
+        run_logged(&mut copy, work, &log)?;
+        let target = cache.root().join("cargo-package");
+        run_logged(
+            // The build dependencies are the rig's to install; cargo may well
+            // not be Debian's.
+            without_cargo(
+                Command::new("dpkg-buildpackage")
+                    .args(["-b", "-us", "-uc", "-d", "-nc"])
+                    .env("CARGO_TARGET_DIR", &target)
+                    .current_dir(&source),
+            ),
+            work,
+            &log,
+        )?;
+        for file in files_under_flat(scratch.path())? {
+            fs::rename(&file, dir.join(file.file_name().unwrap_or_default()))?;
+        }
+        Ok(())
+    })?;
+    Ok(Some(stage))
+}
+
+/// The packages to install: no debug symbols.
+pub fn installed_packages(product: &Stage) -> Result<Vec<OsString>> {
+    Ok(files_under(product.folder())?
+        .iter()
+        .filter(|file| file.extension().is_some_and(|extension| extension == "deb"))
+        .filter_map(|file| file.file_name())
+        .filter(|name| !name.to_string_lossy().contains("-dbgsym_"))
+        .map(OsString::from)
+        .collect())
+}
+
+/// The static program that holds a device.
+pub fn hold(cache: &Cache) -> Result<Stage> {
+    let source = checkout().join("tests/hold");
+    let key = Key::new("hold 1").with_files(&source)?;
+    cache.get("hold", "the program hold", key, &[], |dir, work| {
+        // A target folder of its own: the flags would otherwise rebuild all
+        // that is in the shared one, back and forth.
+        let target = cache.root().join("cargo-hold");
+        run_logged(
+            cargo()
+                .args(["build", "--release", "--package", "hold", "--target", TARGET, "--target-dir"])
+                .arg(&target)
+                .env("RUSTFLAGS", "-C target-feature=+crt-static")
+                .current_dir(checkout()),
+            work,
+            &cache.log("hold"),
+        )?;
+        fs::copy(target.join(TARGET).join("release/hold"), dir.join("hold"))
+            .context("cargo built no hold")?;
+        Ok(())
+    })
+}
+
+fn files_under_flat(dir: &Path) -> Result<Vec<std::path::PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            files.push(entry.path());
+        }
+    }
+    Ok(files)
+}

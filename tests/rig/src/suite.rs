@@ -1,0 +1,133 @@
+//! `cargo rig test`: all checks and scenarios, a line each.
+
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::accel;
+use crate::cache::Cache;
+use crate::checks::{CHECKS, Check};
+use crate::host;
+use crate::machine::{Machine, Spec, last_lines};
+use crate::scenario::{End, Output, Scenario, diagnose};
+use crate::stages::{self, Content, checkout};
+
+/// How long a scenario may take that does not say.
+const DEADLINE: Duration = Duration::from_secs(300);
+/// How a wrong command line ends, as clap has it.
+const USAGE: u8 = 2;
+
+enum Test {
+    Check(&'static Check),
+    Scenario(String, PathBuf),
+}
+
+impl Test {
+    fn name(&self) -> &str {
+        match self {
+            Test::Check(check) => check.name,
+            Test::Scenario(name, _) => name,
+        }
+    }
+
+    fn run(&self, cache: &Cache) -> Result<()> {
+        match self {
+            Test::Check(check) => check.run(cache),
+            Test::Scenario(_, path) => run_scenario(cache, &Scenario::open(path)?),
+        }
+    }
+}
+
+/// Runs the tests of these names, or all.
+pub fn test(names: &[String], list: bool) -> Result<u8> {
+    let all = all_tests()?;
+    if list {
+        for test in &all {
+            println!("{}", test.name());
+        }
+        return Ok(0);
+    }
+    if let Some(unknown) = names.iter().find(|name| !all.iter().any(|test| test.name() == *name)) {
+        eprintln!("rig: no test is called {unknown}; cargo rig test --list shows all names");
+        return Ok(USAGE);
+    }
+    host::provide()?;
+    let cache = Cache::open()?;
+    let mut passed = 0;
+    let mut failed = 0;
+    for test in all.iter().filter(|test| names.is_empty() || names.iter().any(|name| name == test.name())) {
+        let since = Instant::now();
+        let result = test.run(&cache);
+        let word = if result.is_ok() { "ok  " } else { "FAIL" };
+        println!("{word} {:<32} {:>6.1} s", test.name(), since.elapsed().as_secs_f64());
+        match result {
+            Ok(()) => passed += 1,
+            Err(error) => {
+                failed += 1;
+                for cause in error.chain() {
+                    for line in cause.to_string().lines() {
+                        println!("       {line}");
+                    }
+                }
+            }
+        }
+    }
+    println!("{passed} passed, {failed} failed");
+    Ok(u8::from(failed > 0))
+}
+
+fn all_tests() -> Result<Vec<Test>> {
+    let mut tests: Vec<Test> = CHECKS.iter().map(Test::Check).collect();
+    let folder = checkout().join("tests/scenarios");
+    let entries = fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let mut scenarios = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        let Some(name) = path.file_name().and_then(|name| name.to_str()).map(str::to_owned) else {
+            continue;
+        };
+        let script = if path.is_dir() { path.join("run") } else { path.clone() };
+        let executable =
+            fs::metadata(&script).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0);
+        if executable && !name.starts_with('.') && name != "lib.sh" {
+            scenarios.push((name, path));
+        }
+    }
+    scenarios.sort();
+    tests.extend(scenarios.into_iter().map(|(name, path)| Test::Scenario(name, path)));
+    Ok(tests)
+}
+
+/// Runs a scenario in a machine of its own; the error has the output.
+fn run_scenario(cache: &Cache, scenario: &Scenario) -> Result<()> {
+    let header = scenario.header();
+    let spec = Spec::with(header.gpus, header.driver.clone());
+    let content = Content { with_package: true, spec: &spec };
+    let built = stages::provide(cache, &content).context("there is no machine to run it in")?;
+    let accel = accel::choose(cache, &built.image.file("vmlinuz"))?;
+    let mut machine = Machine::throw_away(cache, &built, &spec, &accel)?;
+    let mut file: File = tempfile::tempfile()?;
+    let timeout = header.timeout.unwrap_or(DEADLINE);
+    let output = Output::BothTo(file.try_clone()?);
+    let end = scenario.run(&mut machine, &spec, &[], &output, Some(timeout));
+    let mut text = Vec::new();
+    file.seek(SeekFrom::Start(0))?;
+    file.read_to_end(&mut text)?;
+    let text = String::from_utf8_lossy(&text);
+    let text = text.trim_end();
+    match end {
+        Ok(End::Exit(0)) => Ok(()),
+        Ok(End::Exit(status)) => bail!("{text}\nexit status {status}"),
+        Ok(End::TimedOut) => {
+            bail!("{text}\nnot done after {} s\n{}", timeout.as_secs(), diagnose(&machine).trim_end())
+        }
+        Err(error) => {
+            let console = last_lines(&machine.console(), 20);
+            Err(error.context(format!("{text}\nthe machine failed; its console:\n{console}")))
+        }
+    }
+}
