@@ -7,39 +7,74 @@
 
 use crate::devices::Table;
 use crate::kcmp;
-use crate::model::Module;
+use crate::model::{Kind, Module};
 use crate::search::{Found, OpenFile};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-/// References by module that nothing found accounts for.
-pub(crate) fn unexplained(
-    modules: &[Module],
-    table: &Table,
-    found: &[Found],
-    live: bool,
-) -> BTreeMap<String, u64> {
+/// How the references of the modules compare with what was found.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Account {
+    /// References by module that remain when every mapping is taken to keep a file of its own:
+    /// certainly held by something that was not found.
+    pub(crate) unexplained: BTreeMap<String, u64>,
+    /// Whether references remain when mappings are taken to be of files that were found.
+    pub(crate) in_doubt: bool,
+}
+
+/// Compares.
+pub(crate) fn account(modules: &[Module], table: &Table, found: &[Found], live: bool) -> Account {
     let files: Vec<&OpenFile> = found.iter().flat_map(|found| &found.files).collect();
-    let mut most: BTreeMap<&str, u64> = BTreeMap::new();
-    let mut count = |kind, module| {
-        for (module, references) in table.references(kind, module) {
-            *most.entry(module).or_default() += references;
-        }
-    };
+    let mut open = Sum::new(table);
     for file in distinct(files, live) {
-        count(file.kind, &file.module);
+        open.add(file.kind, &file.module);
     }
-    for (kind, module) in found.iter().flat_map(|found| &found.mapped) {
-        count(*kind, module);
+    let mut mapped = Sum::new(table);
+    let mut only_mapped = Sum::new(table);
+    for found in found {
+        let mut counted: Vec<&str> = found.files.iter().map(|file| file.name.as_str()).collect();
+        for mapping in &found.mapped {
+            mapped.add(mapping.kind, &mapping.module);
+            // Mapped and not open in this process: one file at least.
+            if !counted.contains(&mapping.name.as_str()) {
+                counted.push(&mapping.name);
+                only_mapped.add(mapping.kind, &mapping.module);
+            }
+        }
     }
-    modules
-        .iter()
-        .filter_map(|module| {
-            let explained = most.get(module.name.as_str()).copied().unwrap_or(0);
-            let rest = module.excess().saturating_sub(explained);
-            (rest > 0).then(|| (module.name.clone(), rest))
-        })
-        .collect()
+    let mut account = Account::default();
+    for module in modules {
+        let name = module.name.as_str();
+        let excess = module.excess();
+        let rest = excess.saturating_sub(open.of(name) + mapped.of(name));
+        if rest > 0 {
+            account.unexplained.insert(module.name.clone(), rest);
+        }
+        account.in_doubt |= excess > open.of(name) + only_mapped.of(name);
+    }
+    account
+}
+
+/// The most references that some files can take, by module.
+struct Sum<'a> {
+    table: &'a Table,
+    by_module: BTreeMap<String, u64>,
+}
+
+impl<'a> Sum<'a> {
+    fn new(table: &'a Table) -> Self {
+        Self { table, by_module: BTreeMap::new() }
+    }
+
+    fn add(&mut self, kind: Kind, module: &str) {
+        for (module, references) in self.table.references(kind, module) {
+            *self.by_module.entry(module.to_owned()).or_default() += references;
+        }
+    }
+
+    fn of(&self, module: &str) -> u64 {
+        self.by_module.get(module).copied().unwrap_or(0)
+    }
 }
 
 /// The smaller of two counts of the same modules, so that a process that came or went between
@@ -82,14 +117,17 @@ fn insertion_sort(files: &mut Vec<&OpenFile>, compare: impl Fn(&OpenFile, &OpenF
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Holder, Kind, Owner};
+    use crate::model::{Holder, Owner};
+    use crate::search::Mapping;
 
     fn module(refcount: i64) -> Module {
         Module { name: "nvidia".into(), refcount, dependents: Vec::new(), of_driver: true }
     }
 
     fn found(files: usize, mapped: usize) -> Found {
-        let file = |fd| OpenFile { at: (1, fd as i32), kind: Kind::Ctl, module: "nvidia".to_owned() };
+        let (kind, name, module) = (Kind::Ctl, "nvidiactl".to_owned(), "nvidia".to_owned());
+        let mapping = || Mapping { kind, name: name.clone(), module: module.clone() };
+        let file = |fd| OpenFile { at: (1, fd as i32), kind, name: name.clone(), module: module.clone() };
         Found {
             holder: Holder {
                 pid: 1,
@@ -105,23 +143,32 @@ mod tests {
                 gpu_memory: None,
             },
             files: (0..files).map(file).collect(),
-            mapped: vec![(Kind::Ctl, "nvidia".to_owned()); mapped],
+            mapped: (0..mapped).map(|_| mapping()).collect(),
         }
     }
 
-    fn rest(refcount: i64, found: &[Found]) -> Option<u64> {
+    /// What is certainly unexplained, and whether there is a doubt.
+    fn rest(refcount: i64, found: &[Found]) -> (u64, bool) {
         let table = Table::of_major(195, "nvidia");
-        unexplained(&[module(refcount)], &table, found, false).get("nvidia").copied()
+        let account = account(&[module(refcount)], &table, found, false);
+        (account.unexplained.get("nvidia").copied().unwrap_or(0), account.in_doubt)
     }
 
     #[test]
     fn every_reference_counts() {
-        assert_eq!(rest(0, &[]), None);
-        assert_eq!(rest(2, &[]), Some(2));
-        assert_eq!(rest(3, &[found(2, 0)]), Some(1));
-        assert_eq!(rest(2, &[found(2, 0)]), None);
-        assert_eq!(rest(2, &[found(1, 1)]), None, "a mapping may keep a file of its own");
-        assert_eq!(rest(1, &[found(3, 0)]), None, "inherited descriptors");
+        assert_eq!(rest(0, &[]), (0, false));
+        assert_eq!(rest(2, &[]), (2, true));
+        assert_eq!(rest(3, &[found(2, 0)]), (1, true));
+        assert_eq!(rest(2, &[found(2, 0)]), (0, false));
+        assert_eq!(rest(1, &[found(3, 0)]), (0, false), "inherited descriptors");
+    }
+
+    #[test]
+    fn a_mapping_may_keep_a_file_of_its_own_or_not() {
+        assert_eq!(rest(1, &[found(1, 1)]), (0, false));
+        assert_eq!(rest(2, &[found(1, 1)]), (0, true));
+        assert_eq!(rest(3, &[found(1, 1)]), (1, true));
+        assert_eq!(rest(1, &[found(0, 2)]), (0, false), "one file at least, if none is open");
     }
 
     #[test]

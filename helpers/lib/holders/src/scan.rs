@@ -1,10 +1,11 @@
 //! The whole answer, put together.
 
-use crate::account::{fewest, unexplained};
+use crate::account::{Account, account, fewest};
 use crate::devices::Table;
 use crate::model::{Holder, Module, Place, Scan, Unexplained};
 use crate::search::{Found, Search, Seen};
 use crate::{Result, console, graph, hidden, process, unseen};
+use std::collections::BTreeMap;
 use std::fs;
 use step::Root;
 
@@ -26,12 +27,15 @@ pub fn scan(root: &Root) -> Result<Scan> {
         scan.modules = before;
         return Ok(scan);
     }
-    let (mut pass, mut rest) = one_pass(root, &before)?;
-    if !rest.is_empty() {
-        // A process that opened the device and passed it on while the tables were read looks
-        // like a hidden one. One that is hidden still is, the second time.
-        let (again, still) = one_pass(root, &pass.modules)?;
-        rest = still.into_iter().filter(|(module, _)| rest.iter().any(|(one, _)| one == module)).collect();
+    let mut pass = one_pass(root, &before, false)?;
+    let mut rest = BTreeMap::new();
+    if pass.account.in_doubt {
+        // Somebody may hold nothing but a mapping. Or a process that opened the device and passed
+        // it on while the tables were read looks like a hidden one; one that is hidden still is,
+        // the second time.
+        let again = one_pass(root, &pass.modules, true)?;
+        rest = again.account.unexplained.clone();
+        rest.retain(|module, _| pass.account.unexplained.contains_key(module));
         pass = again;
     }
     if !rest.is_empty() {
@@ -55,15 +59,16 @@ pub fn scan(root: &Root) -> Result<Scan> {
 struct Pass {
     modules: Vec<Module>,
     found: Vec<Found>,
+    account: Account,
     unseen: Vec<String>,
 }
 
-/// One look at all processes, and what it leaves unexplained.
-fn one_pass(root: &Root, before: &[Module]) -> Result<(Pass, Vec<(String, u64)>)> {
+/// One look at all processes, and how what it found compares with the references counted.
+fn one_pass(root: &Root, before: &[Module], maps: bool) -> Result<Pass> {
     let proc = root.path("/proc");
     let table = Table::load(root, before)?;
-    let walked = Search::run(&proc, table.clone(), root.is_system())?;
-    let after = graph::refcounts(root)?;
+    let walked = Search::run(&proc, table.clone(), root.is_system(), maps)?;
+    let modules = graph::refcounts(root)?;
     let mut found = Vec::new();
     let mut blocked = Vec::new();
     for seen in walked.found {
@@ -72,11 +77,11 @@ fn one_pass(root: &Root, before: &[Module]) -> Result<(Pass, Vec<(String, u64)>)
             Seen::Blocked { pid, uid, error } => blocked.push((pid, uid, error)),
         }
     }
-    let rest = unexplained(&fewest(before, &after), &table, &found, root.is_system());
+    let account = account(&fewest(before, &modules), &table, &found, root.is_system());
     let mut unseen = unseen::limits(root);
     unseen.extend(unseen::blocked(&blocked));
     unseen.extend(unseen::stuck(&walked.stuck));
-    Ok((Pass { modules: after, found, unseen }, rest.into_iter().collect()))
+    Ok(Pass { modules, found, account, unseen })
 }
 
 /// Where a module's references may be.

@@ -25,7 +25,14 @@ pub(crate) struct Found {
     pub(crate) holder: Holder,
     pub(crate) files: Vec<OpenFile>,
     /// Mapped devices. Their files are among `files` or not: the kernel does not tell.
-    pub(crate) mapped: Vec<(Kind, String)>,
+    pub(crate) mapped: Vec<Mapping>,
+}
+
+/// One mapping of a device.
+pub(crate) struct Mapping {
+    pub(crate) kind: Kind,
+    pub(crate) name: String,
+    pub(crate) module: String,
 }
 
 /// One descriptor on a device.
@@ -33,6 +40,7 @@ pub(crate) struct OpenFile {
     /// The task and descriptor by which kcmp knows the open file.
     pub(crate) at: (i32, i32),
     pub(crate) kind: Kind,
+    pub(crate) name: String,
     pub(crate) module: String,
 }
 
@@ -42,15 +50,18 @@ pub(crate) struct Search {
     pub(crate) table: Table,
     /// Whether the kernel tells which tasks share a file table. Not in a tree of fixtures.
     pub(crate) kcmp: bool,
+    /// Whether to look for processes that hold nothing but a mapping. To read the map of every
+    /// process is a third of the work, so it is done when the open files do not explain all.
+    pub(crate) maps: bool,
 }
 
 impl Search {
-    pub(crate) fn run(proc: &Path, table: Table, live: bool) -> Result<Walked<Seen>> {
+    pub(crate) fn run(proc: &Path, table: Table, live: bool, maps: bool) -> Result<Walked<Seen>> {
         let pids = walk::processes(proc)?;
         let failed = |error: Errno| crate::Error::Read { path: proc.to_owned(), source: error.into() };
         let me = i32::try_from(std::process::id()).unwrap_or_default();
         let kcmp = live && kcmp::same_file_table(me, me).is_some();
-        let search = Self { proc: open_dir(rustix::fs::CWD, proc).map_err(failed)?, table, kcmp };
+        let search = Self { proc: open_dir(rustix::fs::CWD, proc).map_err(failed)?, table, kcmp, maps };
         Ok(walk::walk(pids, move |scratch, pid| search.visit(scratch, pid)))
     }
 
@@ -87,6 +98,9 @@ impl Search {
             if any {
                 return Ok(true);
             }
+        }
+        if !self.maps {
+            return Ok(false);
         }
         let dir = open_dir(&self.proc, pid.to_string())?;
         self.each_mapped(scratch, dir.as_fd(), pid, |_, _| {
@@ -182,7 +196,8 @@ impl Search {
         // A map that cannot be read adds nothing to what was found.
         let _ = self.each_mapped(scratch, process.dir.as_fd(), pid, |rdev, path| {
             if let Some(node) = self.table.find(rdev) {
-                held.mapped.push((node.kind, node.module.clone()));
+                let Node { kind, name, module } = node.clone();
+                held.mapped.push(Mapping { kind, name, module });
                 held.add(Some(rdev), node, Via::Map, || escape(path));
             }
             true
@@ -232,7 +247,8 @@ impl Search {
                 if via == Via::Fd {
                     held.first.push((fd, rdev));
                 }
-                held.files.push(OpenFile { at: (task, fd), kind: node.kind, module: node.module.clone() });
+                let Node { kind, name, module } = node.clone();
+                held.files.push(OpenFile { at: (task, fd), kind, name, module });
                 held.add(rdev, node, via, || {
                     readlinkat(&table, fd.to_string(), Vec::new())
                         .map(|target| escape(target.to_bytes()))
@@ -249,7 +265,7 @@ impl Search {
 struct Held {
     devices: BTreeMap<(Kind, String, Via), Device>,
     files: Vec<OpenFile>,
-    mapped: Vec<(Kind, String)>,
+    mapped: Vec<Mapping>,
     /// Descriptors of the first task's table.
     first: Vec<(i32, Option<Rdev>)>,
 }

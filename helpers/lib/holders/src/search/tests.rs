@@ -17,6 +17,7 @@ fn search(rdev: Rdev) -> Search {
         proc: open_dir(rustix::fs::CWD, "/proc").expect("/proc"),
         table: Table::of_node(rdev, node),
         kcmp: kcmp::same_file_table(me(), me()).is_some(),
+        maps: true,
     }
 }
 
@@ -154,11 +155,45 @@ fn a_thread_with_its_own_table_and_a_mapping_without_descriptor() {
 fn everybody_is_walked() {
     let child = Sleeper::start(File::open("/dev/full").expect("open").into());
     let node = Node { kind: Kind::Gpu, name: "stand-in".into(), module: "nvidia".into() };
-    let walked = Search::run(Path::new("/proc"), Table::of_node(FULL, node), true).expect("a walk");
+    let walked = Search::run(Path::new("/proc"), Table::of_node(FULL, node), true, true).expect("a walk");
     let found = walked
         .found
         .iter()
         .any(|seen| matches!(seen, Seen::Holder(found) if found.holder.pid == child.pid()));
     assert!(found);
     assert!(walked.stuck.is_empty());
+}
+
+/// The time of a scan beside that of the tools people use, on this machine as it is. Run by hand:
+/// `cargo test --release -p holders -- --ignored --nocapture compared`.
+#[test]
+#[ignore = "a measurement"]
+fn compared_with_fuser_and_lsof() {
+    use std::time::{Duration, Instant};
+    let best = |run: &dyn Fn()| {
+        (0..5)
+            .map(|_| {
+                let begin = Instant::now();
+                run();
+                begin.elapsed()
+            })
+            .min()
+            .unwrap_or(Duration::MAX)
+    };
+    let tool = |name: &str| {
+        let _ = Command::new(name).arg("/dev/full").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    };
+    let count = walk::processes(Path::new("/proc")).expect("/proc").len();
+    let ours = |maps| {
+        best(&|| {
+            let node = Node { kind: Kind::Gpu, name: "stand-in".into(), module: "nvidia".into() };
+            Search::run(Path::new("/proc"), Table::of_node(FULL, node), true, maps).expect("a walk");
+        })
+    };
+    let (files, maps) = (ours(false), ours(true));
+    let (fuser, lsof) = (best(&|| tool("fuser")), best(&|| tool("lsof")));
+    #[expect(clippy::print_stdout, reason = "the result of a measurement")]
+    {
+        println!("{count} processes: files {files:?}, with maps {maps:?}; fuser {fuser:?}, lsof {lsof:?}");
+    }
 }
