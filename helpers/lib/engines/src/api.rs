@@ -11,6 +11,7 @@ use bollard::Docker;
 use bollard::query_parameters::{StartContainerOptions, StopContainerOptionsBuilder};
 use http_body_util::BodyExt;
 use hyper::Request;
+use hyper::body::Bytes;
 use hyper_util::client::legacy;
 use hyper_util::rt::TokioExecutor;
 use hyperlocal::{UnixConnector, Uri};
@@ -151,26 +152,31 @@ impl Client {
         Ok(self.get::<Info>("/info").await?.default_runtime)
     }
 
-    /// Asks for what lies at `target`. Without a version in the path, as bollard asks: each engine
-    /// answers in its own latest.
+    /// What lies at `target`.
     async fn get<T: DeserializeOwned>(&self, target: &str) -> Result<T, Error> {
+        let body = self.fetch(target).await?;
+        serde_json::from_slice(&body).map_err(|error| Error::Odd(error.to_string()))
+    }
+
+    /// The answer to `GET target`. Without a version in the path, as bollard asks: each engine
+    /// answers in its own latest.
+    async fn fetch(&self, target: &str) -> Result<Bytes, Error> {
         let client =
             legacy::Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(UnixConnector);
         let request = Request::get(Uri::new(&self.socket, target))
             // The very type that bollard sends, so that its code serves here as well.
-            .body(bollard::body_full(hyper::body::Bytes::new()))
+            .body(bollard::body_full(Bytes::new()))
             .map_err(|error| Error::Odd(error.to_string()))?;
         let answer = async {
             let response = client.request(request).await.map_err(|error| unreachable(&error))?;
             let status = response.status();
             let body = response.into_body().collect().await.map_err(|error| unreachable(&error))?.to_bytes();
-            Ok((status, body))
+            Ok((status.as_u16(), body))
         };
-        let (status, body) = timeout(PATIENCE, answer).await.map_err(|_| Error::TimedOut(PATIENCE))??;
-        match status.as_u16() {
-            200 => serde_json::from_slice(&body).map_err(|error| Error::Odd(error.to_string())),
-            404 => Err(Error::Gone),
-            status => {
+        match timeout(PATIENCE, answer).await.map_err(|_| Error::TimedOut(PATIENCE))?? {
+            (200, body) => Ok(body),
+            (404, _) => Err(Error::Gone),
+            (status, body) => {
                 let message = serde_json::from_slice(&body).map_or_else(
                     |_| String::from_utf8_lossy(&body).into_owned(),
                     |refusal: Refusal| refusal.message,

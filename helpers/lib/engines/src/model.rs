@@ -245,3 +245,48 @@ impl fmt::Display for Why {
         }
     }
 }
+
+#[cfg(all(test, feature = "client"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_survey_is_read_back_as_it_was_printed() {
+        let survey = Survey {
+            schema: SURVEY_SCHEMA.to_owned(),
+            engines: vec![
+                Engine { kind: Kind::Docker, socket: "/run/docker.sock".into(), presence: Presence::Ready },
+                Engine {
+                    kind: Kind::Podman,
+                    socket: "/run/podman/podman.sock".into(),
+                    presence: Presence::Unreachable { errno: Some(13), reason: "denied".into() },
+                },
+            ],
+            containers: vec![Container {
+                engine: Kind::Docker,
+                socket: "/run/docker.sock".into(),
+                id: "0a1b".into(),
+                name: "job".into(),
+                paused: false,
+                auto_remove: false,
+                restart: "always".into(),
+                stop_timeout: Some(-1),
+                owner: Owner::Compose { project: "p".into(), service: "job".into() },
+                aliases: vec!["0a1b".into()],
+                needs: Vec::new(),
+                pid: 42,
+                why: vec![
+                    Why::Holds,
+                    Why::Device { path: "/dev/nvidia7".into(), number: None, class: String::new() },
+                ],
+            }],
+            unknown: vec!["ffff".into()],
+        };
+        let text = serde_json::to_string_pretty(&survey).expect("prints");
+        assert_eq!(serde_json::from_str::<Survey>(&text).expect("reads"), survey);
+        assert!(text.contains(r#""presence": "unreachable""#), "{text}");
+        assert_eq!(survey.containers[0].to_string(), "docker container job (0a1b)");
+        assert_eq!(Kind::from_name("podman"), Some(Kind::Podman));
+        assert_eq!(Kind::from_name("lxc"), None);
+    }
+}
