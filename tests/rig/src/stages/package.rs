@@ -34,10 +34,14 @@ pub fn package(cache: &Cache) -> Result<Option<Stage>> {
     }
     let stage = cache.get("package", "the Debian package", key, &[], |dir, work| {
         let log = cache.log("package");
-        let scratch = cache.scratch()?;
-        // A copy: dpkg-buildpackage writes into the source and beside it.
-        let source = scratch.path().join("nvidia-reload");
-        fs::create_dir(&source)?;
+        // A copy: dpkg-buildpackage writes into the source and beside it. Always in the same place:
+        // to cargo a checkout elsewhere is another program, to be built anew.
+        let scratch = cache.root().join("package-source");
+        if scratch.exists() {
+            fs::remove_dir_all(&scratch)?;
+        }
+        let source = scratch.join("nvidia-reload");
+        fs::create_dir_all(&source)?;
         let mut copy = Command::new("cp");
         copy.arg("-a").arg("-t").arg(&source);
         for entry in fs::read_dir(&checkout)? {
@@ -60,7 +64,7 @@ pub fn package(cache: &Cache) -> Result<Option<Stage>> {
             work,
             &log,
         )?;
-        for file in files_under_flat(scratch.path())? {
+        for file in files_under_flat(&scratch)? {
             fs::rename(&file, dir.join(file.file_name().unwrap_or_default()))?;
         }
         Ok(())
