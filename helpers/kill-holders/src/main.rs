@@ -78,7 +78,13 @@ fn run(context: &Context) -> Result<()> {
 }
 
 fn rules<'a>(config: &'a Config, line: &'a [i32], dealt_with: &'a [(Option<u32>, String)]) -> Rules<'a> {
-    Rules { units: &config.units.protect, processes: &config.processes.protect, ancestors: line, dealt_with }
+    Rules {
+        units: &config.units.protect,
+        processes: &config.processes.protect,
+        ancestors: line,
+        dealt_with,
+        ..Rules::default()
+    }
 }
 
 /// The units that stop-units has had its try at: what is left in them is not theirs to stop.

@@ -151,6 +151,7 @@ mod tests {
             state: stat.state,
             devices: Vec::new(),
             owner: Owner::Process,
+            screen: false,
             gpu_memory: None,
         };
         (child, holder)

@@ -140,6 +140,7 @@ mod tests {
                 state: 'S',
                 devices: Vec::new(),
                 owner: Owner::Process,
+                screen: false,
                 gpu_memory: None,
             },
             files: (0..files).map(file).collect(),

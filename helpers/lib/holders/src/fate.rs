@@ -40,6 +40,8 @@ pub struct Rules<'a> {
     pub processes: &'a [String],
     /// This process and those above it, see [`ancestors`].
     pub ancestors: &'a [i32],
+    /// Whether what drives a screen may be stopped like anything else.
+    pub screens: bool,
     /// Units, with the user whose they are, that were dealt with already: what is left in them was
     /// not the unit's to stop (`KillMode=process`) and is a plain process now.
     pub dealt_with: &'a [(Option<u32>, String)],
@@ -59,6 +61,17 @@ impl Rules<'_> {
         }
         if self.processes.contains(&holder.comm) {
             return refuse("is protected by the configuration", "end it, or lift processes.protect");
+        }
+        if let Owner::SystemUnit { unit, .. } = &holder.owner
+            && unit == "systemd-logind.service"
+        {
+            return refuse(
+                "keeps it for a graphical session",
+                "end the session, or stop the display manager",
+            );
+        }
+        if holder.screen && !self.screens {
+            return refuse("drives a screen", "stop the display manager, or end the session");
         }
         match &holder.owner {
             Owner::Container(container) => match (&container.unit, container.engine) {
@@ -182,6 +195,7 @@ mod tests {
             state: 'S',
             devices: Vec::new(),
             owner,
+            screen: false,
             gpu_memory: None,
         }
     }
@@ -247,6 +261,14 @@ mod tests {
         assert!(is_refused(&rules.fate(&holder(Owner::Process))));
         let rules = Rules { ancestors: &[42], ..Rules::default() };
         assert!(is_refused(&rules.fate(&holder(Owner::Process))));
+    }
+
+    #[test]
+    fn a_screen_is_not_taken_away_unasked() {
+        let server = Holder { screen: true, ..holder(unit("display-manager.service")) };
+        assert!(is_refused(&Rules::default().fate(&server)));
+        let rules = Rules { screens: true, ..Rules::default() };
+        assert!(matches!(rules.fate(&server), Fate::StopUnit { .. }));
     }
 
     #[test]

@@ -31,6 +31,22 @@ impl Scan {
         self.holders.is_empty() && self.modules.iter().all(|module| module.excess() == 0)
     }
 
+    /// Adds what NVML told: pid and bytes of GPU memory, one entry a process and GPU. Returns the
+    /// processes that NVML knows and the search did not find.
+    pub fn add_gpu_memory(&mut self, list: &[(i32, u64)]) -> Vec<i32> {
+        let mut unknown = Vec::new();
+        for (pid, bytes) in list {
+            match self.holders.iter_mut().find(|holder| holder.pid == *pid) {
+                Some(holder) => {
+                    holder.gpu_memory = Some(holder.gpu_memory.unwrap_or(0).saturating_add(*bytes))
+                }
+                None if unknown.contains(pid) => {}
+                None => unknown.push(*pid),
+            }
+        }
+        unknown
+    }
+
     /// Modules that stand on the driver's but do not come with it (gdrdrv, nvidia_fs, …).
     pub fn kernel_holders(&self) -> impl Iterator<Item = &Module> {
         self.modules.iter().filter(|module| !module.of_driver)
@@ -82,6 +98,8 @@ pub struct Holder {
     pub devices: Vec<Device>,
     /// Who has to be asked to let go.
     pub owner: Owner,
+    /// Whether it drives a screen: a display server or compositor.
+    pub screen: bool,
     /// GPU memory in bytes, where NVML told.
     pub gpu_memory: Option<u64>,
 }

@@ -3,8 +3,10 @@
 use crate::account::{Account, account, fewest};
 use crate::devices::Table;
 use crate::model::{Holder, Module, Place, Scan, Unexplained};
+use crate::process::Process;
 use crate::search::{Found, Search, Seen};
-use crate::{Result, console, graph, hidden, process, unseen};
+use crate::walk::open_dir;
+use crate::{Result, console, display, graph, hidden, pod, process, unseen};
 use std::collections::BTreeMap;
 use std::fs;
 use step::Root;
@@ -106,10 +108,15 @@ fn describe(root: &Root, found: Vec<Found>) -> Vec<Holder> {
     // Users of a directory service are not here: a step must not wait for a network.
     let passwd = fs::read(root.path("/etc/passwd")).unwrap_or_default();
     let passwd = String::from_utf8_lossy(&passwd);
+    let proc = open_dir(rustix::fs::CWD, root.path("/proc"));
     let mut holders: Vec<Holder> = found.into_iter().map(|found| found.holder).collect();
     for holder in &mut holders {
         holder.since = boot.map(|boot| process::since_1970(boot, holder.start_ticks));
         holder.user = process::user_name(&passwd, holder.uid);
+        pod::complete(root, &mut holder.owner);
+        let process = proc.as_ref().ok().and_then(|proc| Process::open(proc, holder.pid).ok());
+        holder.screen = process
+            .is_some_and(|process| display::drives_screen(root, &process, holder.pid, &holder.devices));
     }
     holders.sort_by_key(|holder| holder.pid);
     holders

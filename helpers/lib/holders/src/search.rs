@@ -216,6 +216,7 @@ impl Search {
             state: first.state,
             devices: held.devices.into_values().collect(),
             owner: process.read("cgroup", 64 << 10).map_or(Owner::Process, |text| cgroup::owner(&text)),
+            screen: false,
             gpu_memory: None,
         };
         Some(Found { holder, files: held.files, mapped: held.mapped })

@@ -44,6 +44,7 @@ fn holder(pid: i32, user: Option<&str>, command: &[&str], owner: Owner, memory: 
             device(Kind::Gpu, "nvidia0", Via::Map),
         ],
         owner,
+        screen: false,
         gpu_memory: memory,
     }
 }
