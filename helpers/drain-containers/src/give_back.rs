@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use engines::{Client, Ended, Kind, Member};
+use engines::{Client, Ended, Kind, Member, Way};
 use ledger::{Act, Container, Object, Step};
 use step::Context;
 
@@ -94,7 +94,7 @@ async fn give_back(context: &Context, engine: &str, socket: &str, taken: &[Taken
     };
     let members = engines::side_by_side(taken, 0, async |one: &Taken| member(&client, one).await).await;
     let mut failed = Vec::new();
-    for wave in engines::waves(&members) {
+    for wave in engines::waves(&members, Way::Up) {
         let results =
             engines::side_by_side(wave, 0, async |index: usize| start(context, &client, &taken[index]).await);
         failed.extend(results.await.into_iter().filter_map(Result::err));

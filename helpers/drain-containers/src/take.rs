@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use engines::{Client, Container, Ended, Member};
+use engines::{Client, Container, Ended, Member, Way};
 use ledger::{Object, Step};
 use step::{Context, Stop};
 
@@ -71,7 +71,7 @@ async fn stop_all(
     let stopped = Cell::new(0);
     let mut failed = Vec::new();
     context.status(format!("stopped 0 of {}", ours.len()));
-    for wave in engines::waves(&members(ours)).into_iter().rev() {
+    for wave in engines::waves(&members(ours), Way::Down) {
         let results = engines::side_by_side(wave, parallel, async |index: usize| {
             let (container, act) = (&ours[index], acts[index]);
             let result = stop(context, &clients[container.socket.as_str()], container, act, longest).await;

@@ -42,7 +42,7 @@ pub use find::sockets;
 #[cfg(feature = "client")]
 pub use inspect::{Inspect, Phase};
 #[cfg(feature = "client")]
-pub use order::{Member, waves};
+pub use order::{Member, Way, waves};
 #[cfg(feature = "client")]
 pub use service::{Service, offer_podman};
 #[cfg(feature = "client")]

@@ -11,28 +11,25 @@ pub struct Member {
     pub needs: Vec<String>,
 }
 
-/// The places of `members` in waves: each needs only what is in waves before it. What is needed
-/// and not among the members runs anyway. Who need each other in a circle come last, together:
-/// their engine started them somehow before.
-pub fn waves(members: &[Member]) -> Vec<Vec<usize>> {
-    let mut place = BTreeMap::new();
-    for (index, member) in members.iter().enumerate() {
-        for alias in &member.aliases {
-            place.insert(alias.as_str(), index);
-        }
-    }
-    let needs: Vec<Vec<usize>> = members
-        .iter()
-        .enumerate()
-        .map(|(index, member)| {
-            let found = member.needs.iter().filter_map(|need| place.get(need.as_str()).copied());
-            found.filter(|need| *need != index).collect()
-        })
-        .collect();
+/// Which way to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// Start: who is needed comes first.
+    Up,
+    /// Stop: who is needed comes last.
+    Down,
+}
+
+/// The places of `members` in waves: each waits only for what is in waves before it, and is in the
+/// first that it can be in, so that who has to do with nobody waits for nobody. What is needed and
+/// not among the members runs anyway. Who need each other in a circle come last, together: their
+/// engine started them somehow before.
+pub fn waves(members: &[Member], way: Way) -> Vec<Vec<usize>> {
+    let before = before(members, way);
     let mut placed = vec![false; members.len()];
     let mut waves = Vec::new();
     loop {
-        let ready = |index: &usize| !placed[*index] && needs[*index].iter().all(|need| placed[*need]);
+        let ready = |index: &usize| !placed[*index] && before[*index].iter().all(|other| placed[*other]);
         let mut wave: Vec<usize> = (0..members.len()).filter(ready).collect();
         if wave.is_empty() {
             wave = (0..members.len()).filter(|index| !placed[*index]).collect();
@@ -47,6 +44,27 @@ pub fn waves(members: &[Member]) -> Vec<Vec<usize>> {
     }
 }
 
+/// For each member, whom it waits for.
+fn before(members: &[Member], way: Way) -> Vec<Vec<usize>> {
+    let mut place = BTreeMap::new();
+    for (index, member) in members.iter().enumerate() {
+        for alias in &member.aliases {
+            place.insert(alias.as_str(), index);
+        }
+    }
+    let mut before = vec![Vec::new(); members.len()];
+    for (index, member) in members.iter().enumerate() {
+        for need in member.needs.iter().filter_map(|need| place.get(need.as_str()).copied()) {
+            match way {
+                _ if need == index => {}
+                Way::Up => before[index].push(need),
+                Way::Down => before[need].push(index),
+            }
+        }
+    }
+    before
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,15 +75,19 @@ mod tests {
     }
 
     #[test]
-    fn who_is_needed_comes_first() {
-        assert_eq!(waves(&[]), Vec::<Vec<usize>>::new());
-        assert_eq!(waves(&[member("a", &[]), member("b", &[])]), [[0, 1]]);
-        let members = [member("web", &["db", "elsewhere"]), member("db", &["net"]), member("net", &[])];
-        assert_eq!(waves(&members), [[2], [1], [0]]);
-        assert_eq!(
-            waves(&[member("a", &["b"]), member("b", &["a"]), member("c", &["c"])]),
-            [vec![2], vec![0, 1]]
-        );
+    fn who_is_needed_starts_first_and_stops_last() {
+        assert_eq!(waves(&[], Way::Up), Vec::<Vec<usize>>::new());
+        assert_eq!(waves(&[member("a", &[]), member("b", &[])], Way::Up), [[0, 1]]);
+        let members = [
+            member("web", &["db", "elsewhere"]),
+            member("db", &["net"]),
+            member("net", &[]),
+            member("x", &[]),
+        ];
+        assert_eq!(waves(&members, Way::Up), [vec![2, 3], vec![1], vec![0]]);
+        assert_eq!(waves(&members, Way::Down), [vec![0, 3], vec![1], vec![2]], "x waits for nobody");
+        let circle = [member("a", &["b"]), member("b", &["a"]), member("c", &["c"])];
+        assert_eq!(waves(&circle, Way::Up), [vec![2], vec![0, 1]]);
     }
 
     proptest! {
@@ -79,9 +101,11 @@ mod tests {
                     needs: needs.iter().map(usize::to_string).collect(),
                 })
                 .collect();
-            let mut all: Vec<usize> = waves(&members).concat();
-            all.sort_unstable();
-            prop_assert_eq!(all, (0..members.len()).collect::<Vec<_>>());
+            for way in [Way::Up, Way::Down] {
+                let mut all: Vec<usize> = waves(&members, way).concat();
+                all.sort_unstable();
+                prop_assert_eq!(all, (0..members.len()).collect::<Vec<_>>());
+            }
         }
     }
 }
