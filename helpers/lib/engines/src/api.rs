@@ -22,9 +22,13 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::{Inspect, Kind, find};
 
-/// How long an engine gets for an answer that needs no waiting. A daemon that comes up with
-/// hundreds of containers is slow; one that has hung stays silent for ever.
+/// How long an engine gets for an answer. A daemon that comes up with hundreds of containers is
+/// slow; one that has hung stays silent for ever.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long an engine gets for an order, beside what the container itself may take: many at once on
+/// a busy machine, each with its mounts, networks and hooks.
+const ORDER: Duration = Duration::from_secs(240);
 
 /// Why an engine did not do what was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -152,6 +156,10 @@ impl Client {
         Ok(self.get::<Info>("/info").await?.default_runtime)
     }
 
+    fn order(&self, patience: Duration) -> Docker {
+        self.docker.clone().with_timeout(patience)
+    }
+
     /// What lies at `target`.
     async fn get<T: DeserializeOwned>(&self, target: &str) -> Result<T, Error> {
         let body = self.fetch(target).await?;
@@ -193,9 +201,8 @@ impl Client {
     pub async fn stop(&self, id: &str, grace: Duration) -> Result<(), Error> {
         let options =
             StopContainerOptionsBuilder::new().t(grace.as_secs().min(i32::MAX as u64) as i32).build();
-        let patience = grace + PATIENCE;
-        let docker = self.docker.clone().with_timeout(patience);
-        docker.stop_container(id, Some(options)).await.map_err(|error| typed(error, patience))
+        let patience = grace + ORDER;
+        self.order(patience).stop_container(id, Some(options)).await.map_err(|error| typed(error, patience))
     }
 
     /// Starts it.
@@ -203,8 +210,8 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn start(&self, id: &str) -> Result<(), Error> {
-        let started = self.docker.start_container(id, None::<StartContainerOptions>).await;
-        started.map_err(|error| typed(error, PATIENCE))
+        let started = self.order(ORDER).start_container(id, None::<StartContainerOptions>).await;
+        started.map_err(|error| typed(error, ORDER))
     }
 
     /// Freezes its processes.
@@ -212,7 +219,7 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn pause(&self, id: &str) -> Result<(), Error> {
-        self.docker.pause_container(id).await.map_err(|error| typed(error, PATIENCE))
+        self.order(ORDER).pause_container(id).await.map_err(|error| typed(error, ORDER))
     }
 
     /// Lets its processes go on.
@@ -220,7 +227,7 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn unpause(&self, id: &str) -> Result<(), Error> {
-        self.docker.unpause_container(id).await.map_err(|error| typed(error, PATIENCE))
+        self.order(ORDER).unpause_container(id).await.map_err(|error| typed(error, ORDER))
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 use crate::{Client, Error, Inspect, Phase};
 
 /// How long an engine may be away, and a container between two states.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(120);
 
 /// How many orders it takes at most: two on the way, and each once more, since an engine that went
 /// away over an order may or may not have heard it.
@@ -85,7 +85,7 @@ async fn reach(client: &Client, id: &str, goal: Goal, grace: Duration) -> Result
     let mut moved = false;
     let mut started = false;
     let mut tries = 0;
-    let mut refused = None;
+    let mut refused: Option<(Move, Error)> = None;
     loop {
         let container = match client.inspect(id).await {
             Ok(container) => container,
@@ -111,11 +111,15 @@ async fn reach(client: &Client, id: &str, goal: Goal, grace: Duration) -> Result
             }
             _ => {}
         }
-        // The state did not follow the order. Only an engine that went away over it is asked again:
-        // to repeat what was refused would hide why.
-        if tries == TRIES || refused.as_ref().is_some_and(|error| !matches!(error, Error::Unreachable { .. }))
+        // The same order again: the state did not follow it. Only an engine that went away over it is
+        // asked again; to repeat what was refused would hide why.
+        if let Some((_, error)) = refused.take_if(|(order, _)| *order == step)
+            && (tries == TRIES || !matches!(error, Error::Unreachable { .. }))
         {
-            return Err(refused.unwrap_or_else(|| Error::Odd(format!("it is still {:?}", container.phase()))));
+            return Err(error);
+        }
+        if tries == TRIES {
+            return Err(Error::Odd(format!("it is still {:?}", container.phase())));
         }
         tries += 1;
         let result = match step {
@@ -130,7 +134,7 @@ async fn reach(client: &Client, id: &str, goal: Goal, grace: Duration) -> Result
         deadline = Instant::now() + DEADLINE;
         match result {
             Ok(()) => started |= step == Move::Start,
-            Err(error) => refused = Some(error),
+            Err(error) => refused = Some((step, error)),
         }
     }
 }
