@@ -1,12 +1,15 @@
 //! A manager, asked one thing at a time.
 
-use zbus::proxy::CacheProperties;
-use zbus::{Connection, block_on};
+use zbus::{Connection, OwnedObjectPath, OwnedVariant, block_on};
 
 use crate::connect::{Scope, connect};
-use crate::proxies::{ManagerProxy, ServiceProxy, UnitProxy};
+use crate::proxies::{ManagerProxy, PropertiesProxy};
 use crate::signals::Signals;
 use crate::{Dependents, Error, Follower, Job, Listed, Service, SystemState, Unit};
+
+const MANAGER: &str = "/org/freedesktop/systemd1";
+const UNIT: &str = "org.freedesktop.systemd1.Unit";
+const SERVICE: &str = "org.freedesktop.systemd1.Service";
 
 /// What happens to a job that is already queued for the unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,8 +75,8 @@ impl Manager {
     /// # Errors
     /// The manager does not answer.
     pub fn state(&self) -> Result<SystemState, Error> {
-        self.ask("ask for the system's state", None, async |manager| {
-            manager.system_state().await.map(Into::into)
+        self.look(MANAGER, "ask for the system's state", None, async |of| {
+            of.word("org.freedesktop.systemd1.Manager", "SystemState").await.map(Into::into)
         })
     }
 
@@ -124,15 +127,16 @@ impl Manager {
     /// # Errors
     /// The name is none of a unit, or the manager does not answer.
     pub fn unit(&self, name: &str) -> Result<Unit, Error> {
-        self.ask_unit(name, async |unit: UnitProxy<'_>| {
+        self.look_at(name, async |of| {
+            let job: (u32, OwnedObjectPath) = of.get(UNIT, "Job").await?;
             Ok(Unit {
-                name: unit.id().await?,
-                load: unit.load_state().await?.into(),
-                active: unit.active_state().await?.into(),
-                sub: unit.sub_state().await?,
-                job: Some(unit.job().await?.0).filter(|id| *id != 0),
-                fragment: unit.fragment_path().await?,
-                asserted: unit.assert_result().await?,
+                name: of.word(UNIT, "Id").await?,
+                load: of.word(UNIT, "LoadState").await?.into(),
+                active: of.word(UNIT, "ActiveState").await?.into(),
+                sub: of.word(UNIT, "SubState").await?,
+                job: Some(job.0).filter(|id| *id != 0),
+                fragment: of.word(UNIT, "FragmentPath").await?,
+                asserted: of.get(UNIT, "AssertResult").await?,
             })
         })
     }
@@ -142,14 +146,14 @@ impl Manager {
     /// # Errors
     /// The name is none of a unit, or the manager does not answer.
     pub fn dependents(&self, name: &str) -> Result<Dependents, Error> {
-        self.ask_unit(name, async |unit: UnitProxy<'_>| {
-            let mut required_by = unit.required_by().await?;
-            required_by.extend(unit.requisite_of().await?);
+        self.look_at(name, async |of| {
+            let mut required_by: Vec<String> = of.get(UNIT, "RequiredBy").await?;
+            required_by.extend(of.get::<Vec<String>>(UNIT, "RequisiteOf").await?);
             Ok(Dependents {
                 required_by,
-                bound_by: unit.bound_by().await?,
-                consists_of: unit.consists_of().await?,
-                triggered_by: unit.triggered_by().await?,
+                bound_by: of.get(UNIT, "BoundBy").await?,
+                consists_of: of.get(UNIT, "ConsistsOf").await?,
+                triggered_by: of.get(UNIT, "TriggeredBy").await?,
             })
         })
     }
@@ -159,15 +163,15 @@ impl Manager {
     /// # Errors
     /// It is not a service, or the manager does not answer.
     pub fn service(&self, name: &str) -> Result<Service, Error> {
-        self.ask_unit(name, async |service: ServiceProxy<'_>| {
+        self.look_at(name, async |of| {
             Ok(Service {
-                result: service.result().await?,
-                status_text: service.status_text().await?,
-                main_pid: service.main_pid().await?,
-                started_usec: service.exec_main_start_timestamp_monotonic().await?,
-                exited_usec: service.exec_main_exit_timestamp_monotonic().await?,
-                code: service.exec_main_code().await?,
-                status: service.exec_main_status().await?,
+                result: of.word(SERVICE, "Result").await?,
+                status_text: of.word(SERVICE, "StatusText").await?,
+                main_pid: of.get(SERVICE, "MainPID").await?,
+                started_usec: of.get(SERVICE, "ExecMainStartTimestampMonotonic").await?,
+                exited_usec: of.get(SERVICE, "ExecMainExitTimestampMonotonic").await?,
+                code: of.get(SERVICE, "ExecMainCode").await?,
+                status: of.get(SERVICE, "ExecMainStatus").await?,
             })
         })
     }
@@ -211,28 +215,45 @@ impl Manager {
         unit: Option<&str>,
         question: impl AsyncFnOnce(ManagerProxy<'_>) -> zbus::Result<T>,
     ) -> Result<T, Error> {
+        block_on(async { question(ManagerProxy::new(&self.connection).await?).await })
+            .map_err(|error| Error::of_call(what, unit, error))
+    }
+
+    fn look_at<T>(
+        &self,
+        name: &str,
+        question: impl AsyncFnOnce(Of<'_>) -> zbus::Result<T>,
+    ) -> Result<T, Error> {
+        self.look(&self.path(name)?, &format!("read the state of {name}"), Some(name), question)
+    }
+
+    fn look<T>(
+        &self,
+        path: &str,
+        what: &str,
+        unit: Option<&str>,
+        question: impl AsyncFnOnce(Of<'_>) -> zbus::Result<T>,
+    ) -> Result<T, Error> {
         block_on(async {
-            let manager =
-                ManagerProxy::builder(&self.connection).cache_properties(CacheProperties::No).build().await?;
-            question(manager).await
+            question(Of(PropertiesProxy::builder(&self.connection).path(path).build().await?)).await
         })
         .map_err(|error| Error::of_call(what, unit, error))
     }
+}
 
-    fn ask_unit<P, T>(&self, name: &str, question: impl AsyncFnOnce(P) -> zbus::Result<T>) -> Result<T, Error>
+/// The properties of an object.
+struct Of<'a>(PropertiesProxy<'a>);
+
+impl Of<'_> {
+    async fn get<T>(&self, interface: &str, name: &str) -> zbus::Result<T>
     where
-        P: From<zbus::Proxy<'static>> + zbus::proxy::Defaults,
+        T: TryFrom<OwnedVariant>,
+        T::Error: Into<zbus::Error>,
     {
-        let path = self.path(name)?;
-        block_on(async {
-            // Not cached: what is read now is what holds now.
-            let proxy = zbus::proxy::Builder::<P>::new(&self.connection)
-                .path(path)
-                .cache_properties(CacheProperties::No)
-                .build()
-                .await?;
-            question(proxy).await
-        })
-        .map_err(|error| Error::of_call(format!("read the state of {name}"), Some(name), error))
+        self.0.get(interface, name).await?.try_into().map_err(Into::into)
+    }
+
+    async fn word(&self, interface: &str, name: &str) -> zbus::Result<String> {
+        self.get(interface, name).await
     }
 }
