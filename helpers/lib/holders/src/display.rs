@@ -54,7 +54,7 @@ fn is_master(root: &Root, card: Rdev, pid: i32) -> bool {
 /// The processes that `clients` lists as masters. Columns: command, tgid, dev, master,
 /// authenticated, uid, magic, and since Linux 6.15 a name and an id; the command may have spaces,
 /// so the two flags are looked for from the end.
-fn masters(clients: &str) -> Vec<i32> {
+pub(crate) fn masters(clients: &str) -> Vec<i32> {
     let is_flag = |field: &str| field == "y" || field == "n";
     clients
         .lines()

@@ -67,7 +67,7 @@ fn may_look_into_others(status: &[u8]) -> bool {
 }
 
 /// The option of the mount on `/proc` that hides processes: the last mount there counts.
-fn proc_option(mountinfo: &str) -> Option<String> {
+pub(crate) fn proc_option(mountinfo: &str) -> Option<String> {
     let line = mountinfo
         .lines()
         .rev()
