@@ -1,6 +1,7 @@
 //! Where a manager listens, and a connection to it within a bounded time.
 
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -65,6 +66,17 @@ impl Scope {
     }
 }
 
+/// The answer of `future`, waited for.
+///
+/// zbus' own `block_on` is made anew for each type of future, with a scheduler inside: boxed, it is
+/// there once.
+pub(crate) fn wait<T>(future: impl Future<Output = T>) -> T {
+    let mut answer = None;
+    let future: Pin<Box<dyn Future<Output = ()> + '_>> = Box::pin(async { answer = Some(future.await) });
+    block_on(future);
+    answer.expect("it was waited for")
+}
+
 /// A connection to the manager of `scope`.
 pub(crate) fn connect(scope: &Scope) -> Result<Connection, Error> {
     let mut failed = None;
@@ -86,7 +98,7 @@ fn within(patience: Duration, address: String, direct: bool) -> zbus::Result<Con
     thread::spawn(move || {
         let builder = Builder::address(address.as_str()).method_timeout(PATIENCE);
         let builder = if direct { builder.p2p() } else { builder };
-        let _ = sender.send(block_on(builder.build()));
+        let _ = sender.send(wait(builder.build()));
     });
     receiver.recv_timeout(patience).unwrap_or_else(|_| {
         let silent = std::io::Error::new(std::io::ErrorKind::TimedOut, "it does not answer");

@@ -1,8 +1,8 @@
 //! A manager, asked one thing at a time.
 
-use zbus::{Connection, OwnedObjectPath, OwnedVariant, block_on};
+use zbus::{Connection, OwnedObjectPath, OwnedVariant};
 
-use crate::connect::{Scope, connect};
+use crate::connect::{Scope, connect, wait};
 use crate::proxies::{ManagerProxy, PropertiesProxy};
 use crate::signals::Signals;
 use crate::{Dependents, Error, Follower, Job, Listed, Service, SystemState, Unit};
@@ -215,7 +215,7 @@ impl Manager {
         unit: Option<&str>,
         question: impl AsyncFnOnce(ManagerProxy<'_>) -> zbus::Result<T>,
     ) -> Result<T, Error> {
-        block_on(async { question(ManagerProxy::new(&self.connection).await?).await })
+        wait(async { question(ManagerProxy::new(&self.connection).await?).await })
             .map_err(|error| Error::of_call(what, unit, error))
     }
 
@@ -234,7 +234,7 @@ impl Manager {
         unit: Option<&str>,
         question: impl AsyncFnOnce(Of<'_>) -> zbus::Result<T>,
     ) -> Result<T, Error> {
-        block_on(async {
+        wait(async {
             question(Of(PropertiesProxy::builder(&self.connection).path(path).build().await?)).await
         })
         .map_err(|error| Error::of_call(what, unit, error))
@@ -250,7 +250,11 @@ impl Of<'_> {
         T: TryFrom<OwnedVariant>,
         T::Error: Into<zbus::Error>,
     {
-        self.0.get(interface, name).await?.try_into().map_err(Into::into)
+        self.raw(interface, name).await?.try_into().map_err(Into::into)
+    }
+
+    async fn raw(&self, interface: &str, name: &str) -> zbus::Result<OwnedVariant> {
+        self.0.get(interface, name).await
     }
 
     async fn word(&self, interface: &str, name: &str) -> zbus::Result<String> {

@@ -9,8 +9,9 @@ use std::time::Instant;
 
 use futures_core::Stream;
 use zbus::message::Type;
-use zbus::{MatchRule, Message, MessageStream, OwnedObjectPath, OwnedVariant, block_on};
+use zbus::{MatchRule, Message, MessageStream, OwnedObjectPath, OwnedVariant};
 
+use crate::connect::wait;
 use crate::{ActiveState, Error, Job, JobResult, Manager};
 
 /// What changed of a unit; none for what did not. The fields are those of [`Unit`] and [`Service`].
@@ -72,7 +73,7 @@ impl Signals {
         let stream = MessageStream::from(&connection);
         if connection.is_bus() {
             for rule in rules(&paths) {
-                block_on(connection.call_method(
+                wait(connection.call_method(
                     Some("org.freedesktop.DBus"),
                     "/org/freedesktop/DBus",
                     Some("org.freedesktop.DBus"),
@@ -84,7 +85,7 @@ impl Signals {
         }
         manager.subscribe()?;
         let units: HashMap<String, String> = paths.into_iter().collect();
-        thread::spawn(move || block_on(forward(stream, &units, &sender)));
+        thread::spawn(move || wait(forward(stream, &units, &sender)));
         Ok(Self { receiver })
     }
 
