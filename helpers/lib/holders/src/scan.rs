@@ -4,7 +4,7 @@ use crate::account::{Account, account, fewest};
 use crate::devices::Table;
 use crate::model::{Holder, Module, Place, Scan, Unexplained};
 use crate::process::Process;
-use crate::search::{Found, Search, Seen};
+use crate::search::{Found, Search};
 use crate::walk::open_dir;
 use crate::{Result, console, display, graph, hidden, pod, process, unseen};
 use std::collections::BTreeMap;
@@ -69,20 +69,13 @@ struct Pass {
 fn one_pass(root: &Root, before: &[Module], maps: bool) -> Result<Pass> {
     let proc = root.path("/proc");
     let table = Table::load(root, before)?;
-    let walked = Search::run(&proc, table.clone(), root.is_system(), maps)?;
+    let searched = Search::run(&proc, table.clone(), root.is_system(), maps)?;
     let modules = graph::refcounts(root)?;
-    let mut found = Vec::new();
-    let mut blocked = Vec::new();
-    for seen in walked.found {
-        match seen {
-            Seen::Holder(holder) => found.push(*holder),
-            Seen::Blocked { pid, uid, error } => blocked.push((pid, uid, error)),
-        }
-    }
+    let found = searched.found;
     let account = account(&fewest(before, &modules), &table, &found, root.is_system());
     let mut unseen = unseen::limits(root);
-    unseen.extend(unseen::blocked(&blocked));
-    unseen.extend(unseen::stuck(&walked.stuck));
+    unseen.extend(unseen::blocked(&searched.blocked));
+    unseen.extend(unseen::stuck(&searched.stuck));
     Ok(Pass { modules, found, account, unseen })
 }
 

@@ -1,6 +1,7 @@
 //! What a scan could not look at, in words.
 
 use crate::process::field_of;
+use crate::search::Blocked;
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::fs;
@@ -34,9 +35,9 @@ pub(crate) fn limits(root: &Root) -> Vec<String> {
 }
 
 /// Sentences for the processes whose files could not be looked at.
-pub(crate) fn blocked(processes: &[(i32, Option<u32>, Errno)]) -> Vec<String> {
+pub(crate) fn blocked(processes: &[Blocked]) -> Vec<String> {
     let mut by_reason: BTreeMap<(Option<u32>, String), Vec<i32>> = BTreeMap::new();
-    for (pid, uid, error) in processes {
+    for Blocked { pid, uid, error } in processes {
         let reason = match *error {
             Errno::ACCESS | Errno::PERM => "permission denied, CAP_SYS_PTRACE is missing".to_owned(),
             error => error.to_string(),
@@ -107,9 +108,9 @@ mod tests {
 
     #[test]
     fn sentences() {
-        let denied = |pid| (pid, Some(7), Errno::ACCESS);
+        let denied = |pid| Blocked { pid, uid: Some(7), error: Errno::ACCESS };
         assert_eq!(
-            blocked(&[denied(3), denied(4), (9, None, Errno::MFILE)]),
+            blocked(&[denied(3), denied(4), Blocked { pid: 9, uid: None, error: Errno::MFILE }]),
             [
                 format!("pid 9: {}", Errno::MFILE),
                 "2 processes of user 7: permission denied, CAP_SYS_PTRACE is missing".to_owned(),

@@ -1,6 +1,7 @@
 //! The search on real processes, with devices of the kernel's own in place of the driver's.
 
 use super::*;
+use crate::model::Rdev;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::process::{Child, Command, Stdio};
@@ -25,12 +26,17 @@ fn me() -> i32 {
     i32::try_from(std::process::id()).expect("a pid")
 }
 
+/// The search, of one process.
 fn look(rdev: Rdev, pid: i32) -> Option<Found> {
-    match search(rdev).visit(&mut Scratch::new(), pid) {
-        Some(Seen::Holder(found)) => Some(*found),
-        Some(Seen::Blocked { error, .. }) => panic!("{pid}: {error}"),
-        None => None,
-    }
+    let search = Arc::new(search(rdev));
+    let found = match search.visit(&mut Scratch::new(), pid) {
+        Some(Seen::Holder(found)) => *found,
+        Some(Seen::Blocked(Blocked { error, .. })) => panic!("{pid}: {error}"),
+        None => return None,
+    };
+    let mut result = Result { found: vec![found], blocked: Vec::new(), stuck: Vec::new() };
+    search.complete(&mut result);
+    result.found.pop()
 }
 
 fn ways(found: &Found) -> Vec<(Via, u32)> {
@@ -156,11 +162,7 @@ fn everybody_is_walked() {
     let child = Sleeper::start(File::open("/dev/full").expect("open").into());
     let node = Node { kind: Kind::Gpu, name: "stand-in".into(), module: "nvidia".into() };
     let walked = Search::run(Path::new("/proc"), Table::of_node(FULL, node), true, true).expect("a walk");
-    let found = walked
-        .found
-        .iter()
-        .any(|seen| matches!(seen, Seen::Holder(found) if found.holder.pid == child.pid()));
-    assert!(found);
+    assert!(walked.found.iter().any(|found| found.holder.pid == child.pid()));
     assert!(walked.stuck.is_empty());
 }
 
