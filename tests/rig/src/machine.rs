@@ -109,11 +109,11 @@ impl Machine {
     }
 
     /// A machine of its own for a scenario: nothing it writes is kept.
-    pub fn throw_away(cache: &Cache, built: &Built, spec: &Spec, accel: &Accel) -> Result<Self> {
+    pub fn throw_away(cache: &Cache, built: &Built, spec: &Spec) -> Result<Self> {
         let scratch = cache.scratch()?;
         let disk = scratch.path().join("disk.qcow2");
         // QEMU has the disk open from here on: nothing is left to clean up.
-        Machine::resume(cache, &built.image, &built.frozen, &disk, spec, accel)
+        Machine::resume(cache, &built.image, &built.frozen, &disk, spec, &built.accel)
     }
 
     fn start(
@@ -243,7 +243,7 @@ impl Machine {
     /// Ends the machine, leaving its state in `dir`, beside the disk that it
     /// ran with.
     pub fn freeze(mut self, dir: &Path) -> Result<()> {
-        self.ssh()?.output("sync")?;
+        self.ssh()?.output("/usr/lib/rig/before-freeze")?;
         // The connection would be dead when the machine wakes.
         self.ssh = None;
         self.qmp.call("stop", json!({}))?;

@@ -171,8 +171,7 @@ fn start(spec: &Spec, with_package: bool) -> Result<Machine> {
     host::provide()?;
     let cache = Cache::open()?;
     let built = stages::provide(&cache, &Content { with_package, spec })?;
-    let accel = accel::choose(&cache, &built.image.file("vmlinuz"))?;
-    Machine::throw_away(&cache, &built, spec, &accel)
+    Machine::throw_away(&cache, &built, spec)
 }
 
 fn require_package(machine: &Machine) -> Result<()> {

@@ -12,11 +12,14 @@ use anyhow::{Context, Result, bail};
 
 use crate::machine::{Machine, Spec};
 use crate::progress::note;
-use crate::ssh::Connection;
+use crate::ssh::{self, Connection};
 use crate::stages::{DRIVERS, checkout, into};
 
 /// Where the scenario lies in the machine.
 const FOLDER: &str = "root/scenario";
+/// How the machine says that it could not take the scenario in: the rig's own
+/// failure, and no exit status of the scenario.
+const COPY_FAILED: i32 = 125;
 /// How run-scenario says that the scenario asks for a reboot.
 const REBOOT: i32 = 194;
 
@@ -89,25 +92,31 @@ impl Scenario {
         timeout: Option<Duration>,
     ) -> Result<End> {
         let until = timeout.map(|timeout| Instant::now() + timeout);
-        self.copy_into(machine.ssh()?)?;
         let mut words = vec![self.program.clone()];
         words.extend_from_slice(arguments);
         let words =
             shlex::try_join(words.iter().map(String::as_str)).context("an argument has a zero byte")?;
+        // All in one go: under emulation each command costs half a second.
+        let mut before = format!("{} || exit {COPY_FAILED}; ", ssh::receive()?);
+        let mut archive = Some(ssh::pack(&self.archive())?);
         for boot in 1.. {
             let line = format!(
-                "RIG_BOOT={boot} RIG_GPUS={} RIG_DRIVER={} exec /usr/lib/rig/run-scenario {words}",
+                "{before}RIG_BOOT={boot} RIG_GPUS={} RIG_DRIVER={} exec /usr/lib/rig/run-scenario {words}",
                 spec.gpus, spec.driver
             );
+            before.clear();
+            let (stdin, tar) =
+                archive.take().map_or((Stdio::null(), None), |(end, tar)| (end.into(), Some(tar)));
             let mut command = machine.ssh()?.command(&line);
             let (stdout, stderr) = to.streams()?;
-            let child = command
-                .stdin(Stdio::null())
-                .stdout(stdout)
-                .stderr(stderr)
-                .spawn()
-                .context("cannot run ssh")?;
-            let Some(status) = wait(child, until)? else {
+            let child =
+                command.stdin(stdin).stdout(stdout).stderr(stderr).spawn().context("cannot run ssh")?;
+            drop(command);
+            let ended = wait(child, until)?;
+            if let Some(mut tar) = tar {
+                tar.wait()?;
+            }
+            let Some(status) = ended else {
                 return Ok(End::TimedOut);
             };
             // A signal here can only have hit ssh itself.
@@ -125,16 +134,20 @@ impl Scenario {
         unreachable!("the loop has no end")
     }
 
-    /// Copies it into the machine, and the library with it.
-    pub fn copy_into(&self, ssh: &Connection) -> Result<()> {
+    /// Copies it into the machine, and the library with it: so an edit of the
+    /// library needs no new image.
+    pub fn copy_into(&self, connection: &Connection) -> Result<()> {
+        connection.send(&self.archive())
+    }
+
+    /// Arguments for tar.
+    fn archive(&self) -> Vec<OsString> {
         let folder = self.path.parent().unwrap_or(Path::new("/"));
-        let mut arguments = into(folder, FOLDER, std::slice::from_ref(&self.name));
-        // The library goes along each time: an edit needs no new image.
-        let library = into(&checkout().join("tests/scenarios"), FOLDER, &["lib.sh".into()]);
-        ssh.send(&library)?;
-        ssh.output(&format!("mv /{FOLDER}/lib.sh /usr/share/rig/lib.sh"))?;
-        arguments.insert(0, "--exclude=.git".into());
-        ssh.send(&arguments)
+        let mut arguments: Vec<OsString> = vec!["--exclude=.git".into()];
+        arguments.extend(into(folder, FOLDER, std::slice::from_ref(&self.name)));
+        arguments.push(format!("--transform=s,^{FOLDER}/\\./lib\\.sh$,usr/share/rig/lib.sh,").into());
+        arguments.extend(["-C".into(), checkout().join("tests/scenarios").into(), "./lib.sh".into()]);
+        arguments
     }
 }
 

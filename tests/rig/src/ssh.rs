@@ -1,9 +1,10 @@
 //! The way into the machine: one ssh connection, and a channel of it for each
 //! command. A handshake takes a second or two under emulation, a channel none.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
@@ -124,13 +125,9 @@ impl Connection {
 
     /// Sets the machine's clock, which stood still while it was frozen, and
     /// unpacks what tar makes of `arguments` at the machine's root.
-    pub fn send(&self, arguments: &[std::ffi::OsString]) -> Result<()> {
-        let mut tar = Command::new("tar");
-        tar.arg("-c").args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut tar = tie(&mut tar, Signal::SIGTERM).spawn().context("cannot run tar")?;
-        let archive = tar.stdout.take().context("tar has no output")?;
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
-        let mut receive = self.command(&format!("/usr/lib/rig/receive {:.3}", now.as_secs_f64()));
+    pub fn send(&self, arguments: &[OsString]) -> Result<()> {
+        let (archive, mut tar) = pack(arguments)?;
+        let mut receive = self.command(&receive()?);
         let output = receive.stdin(archive).output().context("cannot run ssh")?;
         let packed = tar.wait()?;
         if !output.status.success() {
@@ -145,6 +142,21 @@ impl Connection {
         }
         Ok(())
     }
+}
+
+/// The other end of an archive of tar, and the tar that writes it.
+pub fn pack(arguments: &[OsString]) -> Result<(ChildStdout, Child)> {
+    let mut tar = Command::new("tar");
+    tar.arg("-c").args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut tar = tie(&mut tar, Signal::SIGTERM).spawn().context("cannot run tar")?;
+    let archive = tar.stdout.take().context("tar has no output")?;
+    Ok((archive, tar))
+}
+
+/// The command in the machine that takes an archive in.
+pub fn receive() -> Result<String> {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
+    Ok(format!("/usr/lib/rig/receive {:.3}", now.as_secs_f64()))
 }
 
 impl Drop for Connection {

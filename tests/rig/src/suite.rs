@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::accel;
 use crate::cache::Cache;
 use crate::checks::{CHECKS, Check};
 use crate::host;
@@ -108,8 +107,7 @@ fn run_scenario(cache: &Cache, scenario: &Scenario) -> Result<()> {
     let spec = Spec::with(header.gpus, header.driver.clone());
     let content = Content { with_package: true, spec: &spec };
     let built = stages::provide(cache, &content).context("there is no machine to run it in")?;
-    let accel = accel::choose(cache, &built.image.file("vmlinuz"))?;
-    let mut machine = Machine::throw_away(cache, &built, &spec, &accel)?;
+    let mut machine = Machine::throw_away(cache, &built, &spec)?;
     let mut file: File = tempfile::tempfile()?;
     let timeout = header.timeout.unwrap_or(DEADLINE);
     let output = Output::BothTo(file.try_clone()?);

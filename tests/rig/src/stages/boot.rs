@@ -5,44 +5,48 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
-use crate::accel;
+use crate::accel::Accel;
 use crate::cache::{Cache, Key, Stage};
 use crate::disk::overlay;
 use crate::machine::{self, Machine, Spec, disk_in};
 use crate::progress::Work;
 
 /// The bare machine, up and at rest.
-pub fn booted(cache: &Cache, image: &Stage, spec: &Spec) -> Result<Stage> {
-    let accel = accel::choose(cache, &image.file("vmlinuz"))?;
-    let key = machine::key(Key::new("booted 1").on(image), spec, &accel);
+pub fn booted(cache: &Cache, image: &Stage, spec: &Spec, accel: &Accel) -> Result<Stage> {
+    let key = machine::key(Key::new("booted 1").on(image), spec, accel);
     let what = format!("the booted machine ({})", named(spec));
     cache.get(&kind("booted", spec), &what, key, &[image], |dir, work| {
         let disk = disk_in(dir);
         overlay(&disk_in(image.folder()), &disk)?;
-        let machine = Machine::boot(cache, image, &disk, spec, &accel)?;
+        let machine = Machine::boot(cache, image, &disk, spec, accel)?;
         settle(&machine, work)?;
         machine.freeze(dir)
     })
 }
 
+/// What the prepared machine is made of.
+pub struct Parts<'a> {
+    /// See [`super::image::image`].
+    pub image: &'a Stage,
+    /// See [`booted`].
+    pub booted: &'a Stage,
+    /// See [`super::package::hold`].
+    pub hold: &'a Stage,
+    /// See [`super::package::package`].
+    pub product: Option<&'a Stage>,
+}
+
 /// The machine with `hold` and, where there is one, the product's package.
-pub fn prepared(
-    cache: &Cache,
-    image: &Stage,
-    booted: &Stage,
-    hold: &Stage,
-    product: Option<&Stage>,
-    spec: &Spec,
-) -> Result<Stage> {
-    let accel = accel::choose(cache, &image.file("vmlinuz"))?;
-    let mut key = machine::key(Key::new("prepared 1").on(image).on(booted).on(hold), spec, &accel);
+pub fn prepared(cache: &Cache, parts: &Parts<'_>, spec: &Spec, accel: &Accel) -> Result<Stage> {
+    let Parts { image, booted, hold, product } = parts;
+    let mut key = machine::key(Key::new("prepared 1").on(image).on(booted).on(hold), spec, accel);
     let mut what = format!("the machine with its tools ({})", named(spec));
     if let Some(product) = product {
         key = key.on(product);
         what = format!("the machine with nvidia-reload installed ({})", named(spec));
     }
     cache.get(&kind("prepared", spec), &what, key, &[image, booted], |dir, work| {
-        let machine = Machine::resume(cache, image, booted, &disk_in(dir), spec, &accel)?;
+        let machine = Machine::resume(cache, image, booted, &disk_in(dir), spec, accel)?;
         let ssh = machine.ssh()?;
         ssh.send(&into(hold.folder(), "usr/local/bin", &["hold".into()]))?;
         if let Some(product) = product {

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+use crate::accel::{self, Accel};
 use crate::cache::{Cache, Stage};
 use crate::machine::Spec;
 
@@ -38,6 +39,8 @@ pub struct Built {
     pub image: Stage,
     /// The machine as it was frozen: disk and state.
     pub frozen: Stage,
+    /// How it runs on this host.
+    pub accel: Accel,
 }
 
 /// What goes into the machine besides the drivers.
@@ -65,11 +68,13 @@ pub fn provide(cache: &Cache, content: &Content<'_>) -> Result<Built> {
             base: &base,
         },
     )?;
-    let booted = boot::booted(cache, &image, content.spec)?;
+    let accel = accel::choose(cache, &image.file("vmlinuz"))?;
+    let booted = boot::booted(cache, &image, content.spec, &accel)?;
     let hold = package::hold(cache)?;
     let product = if content.with_package { package::package(cache)? } else { None };
-    let frozen = boot::prepared(cache, &image, &booted, &hold, product.as_ref(), content.spec)?;
-    Ok(Built { image, frozen })
+    let parts = boot::Parts { image: &image, booted: &booted, hold: &hold, product: product.as_ref() };
+    let frozen = boot::prepared(cache, &parts, content.spec, &accel)?;
+    Ok(Built { image, frozen, accel })
 }
 
 /// The checkout that the rig was built from.
