@@ -27,17 +27,28 @@ impl Units for bus::Manager {
 pub(crate) enum Role {
     /// It owns a holder.
     Holder,
+    /// It owns a holder and serves the others: stopped after them, and up again before them.
+    Service,
     /// It would start another.
     Trigger,
     /// It goes along with another.
     Dependent,
 }
 
+/// The word in the ledger for [`Role::Service`]: the way back has to know.
+pub(crate) const SERVICE: &str = "service";
+
 impl Role {
+    /// Whether it is stopped for its own sake.
+    fn is_own(self) -> bool {
+        matches!(self, Role::Holder | Role::Service)
+    }
+
     /// The word in the ledger.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Role::Holder => "holder",
+            Role::Service => SERVICE,
             Role::Trigger => "trigger",
             Role::Dependent => "dependent",
         }
@@ -61,15 +72,22 @@ pub(crate) struct Planned {
 ///
 /// # Errors
 /// Something that must not be stopped would be; the way to it is named.
-pub(crate) fn closure(units: &impl Units, holders: &[String], protected: &[String]) -> Result<Vec<Planned>> {
+pub(crate) fn closure(
+    units: &impl Units,
+    holders: &[(String, Role)],
+    protected: &[String],
+) -> Result<Vec<Planned>> {
     let mut closure = Closure { units, protected, seen: BTreeSet::new(), planned: Vec::new() };
-    for name in holders {
-        closure.visit(name, Role::Holder, &mut Vec::new())?;
+    // Who serves others goes after them.
+    for own in [Role::Holder, Role::Service] {
+        for (name, role) in holders.iter().filter(|(_, role)| *role == own) {
+            closure.visit(name, *role, &mut Vec::new())?;
+        }
     }
     // A unit may have been met as another's dependent first.
     for planned in &mut closure.planned {
-        if holders.contains(&planned.name) {
-            planned.role = Role::Holder;
+        if let Some((_, role)) = holders.iter().find(|(name, _)| *name == planned.name) {
+            planned.role = *role;
         }
     }
     Ok(closure.planned)
@@ -90,7 +108,7 @@ impl<U: Units> Closure<'_, U> {
             return Ok(());
         }
         let up = unit.active.is_up();
-        if up || role == Role::Holder {
+        if up || role.is_own() {
             self.may_stop(&unit.name, way)?;
         }
         if up {
@@ -104,7 +122,7 @@ impl<U: Units> Closure<'_, U> {
             }
             way.pop();
         }
-        if up || role == Role::Holder {
+        if up || role.is_own() {
             self.planned.push(Planned { name: unit.name, role, fragment: unit.fragment, up });
         }
         Ok(())
@@ -166,7 +184,13 @@ mod tests {
     }
 
     fn order(fake: &Fake, holders: &[&str]) -> Vec<(String, &'static str)> {
-        let holders: Vec<String> = holders.iter().map(|name| (*name).to_owned()).collect();
+        let holders: Vec<(String, Role)> = holders
+            .iter()
+            .map(|name| {
+                let role = if name.starts_with("fabric") { Role::Service } else { Role::Holder };
+                ((*name).to_owned(), role)
+            })
+            .collect();
         closure(fake, &holders, &["precious.service".to_owned()])
             .expect("may be stopped")
             .into_iter()
@@ -214,9 +238,19 @@ mod tests {
     }
 
     #[test]
+    fn who_serves_others_stops_last() {
+        let fake = Fake::default().with("fabric.service", true, &[], &[]).with("job.service", true, &[], &[]);
+        assert_eq!(
+            order(&fake, &["fabric.service", "job.service"]),
+            named(&[("job.service", "holder"), ("fabric.service", "service")])
+        );
+    }
+
+    #[test]
     fn a_holder_that_does_not_run_is_noted_as_such() {
         let fake = Fake::default().with("dead.service", false, &["x.service"], &[]);
-        let planned = closure(&fake, &["dead.service".to_owned()], &[]).expect("may be stopped");
+        let planned =
+            closure(&fake, &[("dead.service".to_owned(), Role::Holder)], &[]).expect("may be stopped");
         assert_eq!(planned.len(), 1);
         assert!(!planned[0].up);
     }
@@ -229,7 +263,8 @@ mod tests {
                 .with("b.service", true, &[victim], &[])
                 .with(victim, true, &[], &[]);
             let protected = ["precious.service".to_owned()];
-            let error = closure(&fake, &["a.service".to_owned()], &protected).expect_err("must not");
+            let error =
+                closure(&fake, &[("a.service".to_owned(), Role::Holder)], &protected).expect_err("must not");
             let error = error.to_string();
             assert!(
                 error.starts_with("a.service") && error.contains(victim) && error.contains(why),

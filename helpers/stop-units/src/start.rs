@@ -7,6 +7,7 @@ use bus::{ActiveState, Follower, Job, LoadState, SystemState};
 use ledger::{Act, Object, Run, Step, Unit};
 use step::Context;
 
+use crate::closure::SERVICE;
 use crate::stop::shown;
 use crate::{manager, transient};
 
@@ -38,7 +39,15 @@ pub(crate) fn undo(context: &Context) -> Result<()> {
             .filter(|(_, unit)| unit.user == user)
             .collect();
         let result = match manager(user).and_then(|manager| manager.follow(&[])) {
-            Ok(follower) => give_back(context, follower, &acts),
+            Ok(mut follower) => {
+                // Who serves the others is up before they are started.
+                let (first, then): (Vec<_>, Vec<_>) = acts.iter().partition(|(_, unit)| unit.role == SERVICE);
+                let mut problems = Vec::new();
+                for wave in [first, then] {
+                    problems.extend(give_back(context, &mut follower, &wave)?);
+                }
+                Ok(problems)
+            }
             Err(error) => no_manager(context, &run, &acts, &anyhow::Error::from(error)),
         };
         problems.extend(result?);
@@ -89,9 +98,12 @@ struct Started<'a> {
     before: Option<u64>,
 }
 
-fn give_back(context: &Context, mut follower: Follower, acts: &[(u64, &Unit)]) -> Result<Vec<String>> {
+fn give_back(context: &Context, follower: &mut Follower, acts: &[(u64, &Unit)]) -> Result<Vec<String>> {
     let mut problems = Vec::new();
     let mut started = Vec::new();
+    if acts.is_empty() {
+        return Ok(problems);
+    }
     context.status(format!("starting {} units", acts.len()));
     let mut fail = |id: u64, unit: &Unit, why: String| -> Result<()> {
         context.ledger.undo_failed(id, &why)?;
@@ -99,7 +111,7 @@ fn give_back(context: &Context, mut follower: Follower, acts: &[(u64, &Unit)]) -
         Ok(())
     };
     for (id, unit) in acts {
-        match start(context, &follower, unit) {
+        match start(context, follower, unit) {
             Ok(None) => {
                 context.ledger.undone(*id)?;
                 transient::forget(&context.root, unit);
@@ -114,7 +126,7 @@ fn give_back(context: &Context, mut follower: Follower, acts: &[(u64, &Unit)]) -
     for Started { id, unit, job, before } in started {
         let name = shown(unit.user, &unit.name);
         match follower.wait(&job, deadline) {
-            Ok(result) => match outcome(&follower, unit, before)? {
+            Ok(result) => match outcome(follower, unit, before)? {
                 None => {
                     context.ledger.undone(id)?;
                     transient::forget(&context.root, unit);

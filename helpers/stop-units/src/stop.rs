@@ -23,9 +23,11 @@ pub(crate) fn run(context: &Context) -> Result<()> {
     for round in 0..ROUNDS {
         let mut wanted = wanted::of_holders(context, &config)?;
         if round == 0 {
-            wanted.extend(wanted::of_containers()?);
+            for unit in wanted::of_containers()? {
+                wanted.entry(unit).or_insert(Role::Holder);
+            }
         }
-        let wanted: Vec<Whose> = wanted.into_iter().filter(|unit| !tried.contains(unit)).collect();
+        wanted.retain(|unit, _| !tried.contains(unit));
         if wanted.is_empty() {
             break;
         }
@@ -41,7 +43,7 @@ pub(crate) fn run(context: &Context) -> Result<()> {
             stopped += plan.iter().filter(|planned| planned.up).count();
             stop(context, user, manager, &plan, deadline)?;
         }
-        tried.extend(wanted);
+        tried.extend(wanted.into_keys());
     }
     if stopped == 0 {
         context.info("no unit holds the GPU");
@@ -49,11 +51,11 @@ pub(crate) fn run(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// The names for each manager, the system's first.
-fn by_manager(units: &[Whose]) -> BTreeMap<Option<u32>, Vec<String>> {
-    let mut managers: BTreeMap<Option<u32>, Vec<String>> = BTreeMap::new();
-    for (user, name) in units {
-        managers.entry(*user).or_default().push(name.clone());
+/// The units of each manager, the system's first.
+fn by_manager(units: &BTreeMap<Whose, Role>) -> BTreeMap<Option<u32>, Vec<(String, Role)>> {
+    let mut managers: BTreeMap<Option<u32>, Vec<(String, Role)>> = BTreeMap::new();
+    for ((user, name), role) in units {
+        managers.entry(*user).or_default().push((name.clone(), *role));
     }
     managers
 }

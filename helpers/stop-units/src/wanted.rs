@@ -1,33 +1,50 @@
 //! Which units have to stop: those that own holders, and those that look after containers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 use engines::{Owner, SURVEY_SCHEMA, Survey};
-use holders::{Fate, Rules};
+use holders::{Fate, Holder, Kind, Rules};
 use step::{Config, Context};
 
 use crate::Whose;
+use crate::closure::Role;
 
 /// The helper that speaks with the engines.
 const DRAIN: &str = "/usr/libexec/nvidia-reload/drain-containers";
 
 /// The units that own a holder at this moment.
-pub(crate) fn of_holders(context: &Context, config: &Config) -> Result<BTreeSet<Whose>> {
+pub(crate) fn of_holders(context: &Context, config: &Config) -> Result<BTreeMap<Whose, Role>> {
     let scan = holders::scan(&context.root)?;
     let rules =
         Rules { units: &config.units.protect, processes: &config.processes.protect, ..Rules::default() };
-    Ok(scan
-        .holders
-        .iter()
-        .filter_map(|holder| match rules.fate(holder) {
-            Fate::StopUnit { user, unit } => Some((user, unit)),
-            // Not this step's. Those that may not be touched were refused before, or are gone in
-            // an instant; the next step names them if they are not.
-            _ => None,
-        })
-        .collect())
+    let mut units = BTreeMap::new();
+    for holder in &scan.holders {
+        // Others are not this step's. Those that may not be touched were refused before, or are
+        // gone in an instant; the next step names them if they are not.
+        if let Fate::StopUnit { user, unit } = rules.fate(holder) {
+            let serves = serves_others(&unit, holder);
+            let role = units.entry((user, unit)).or_insert(Role::Holder);
+            if serves {
+                *role = Role::Service;
+            }
+        }
+    }
+    Ok(units)
+}
+
+/// Whether what a unit does is needed by others that use the GPU: it has the switches of the
+/// fabric, or it is one of NVIDIA's services that hold nothing of their own kind.
+fn serves_others(unit: &str, holder: &Holder) -> bool {
+    const NAMES: [&str; 4] = [
+        "nvidia-fabricmanager.service",
+        "nvidia-imex.service",
+        "nvidia-persistenced.service",
+        "nvlsm.service",
+    ];
+    NAMES.contains(&unit)
+        || holder.devices.iter().any(|device| matches!(device.kind, Kind::Nvswitch | Kind::Nvlink))
 }
 
 /// The units that look after a container with a GPU, which may be idle: they would start it again
