@@ -1,6 +1,6 @@
 //! Where a manager listens, and a connection to it within a bounded time.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::mpsc;
 use std::thread;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use zbus::connection::Builder;
 use zbus::{Connection, block_on};
 
-use crate::Error;
+use crate::{Error, relay};
 
 /// No single question to a manager waits longer. PID 1 answers within milliseconds, also while it
 /// reloads; one that takes this long is frozen.
@@ -24,13 +24,16 @@ pub(crate) enum Scope {
     User(u32),
     /// One that a test serves.
     #[cfg(test)]
-    Socket(std::path::PathBuf),
+    Socket(PathBuf),
 }
 
-/// An address, and whether the manager itself listens there rather than a bus daemon.
-struct Address {
-    text: String,
-    direct: bool,
+/// Where something listens.
+#[derive(Debug, Clone)]
+enum Address {
+    /// The manager itself.
+    Direct(PathBuf),
+    /// A bus daemon.
+    Bus(PathBuf),
 }
 
 impl Scope {
@@ -46,22 +49,20 @@ impl Scope {
     /// In the order of trial. The private socket comes first: it needs no bus daemon, so it serves
     /// early at boot, during shutdown, and while D-Bus is restarted. Only root may use PID 1's.
     fn addresses(&self) -> Vec<Address> {
-        let direct = |path: &Path| Address { text: format!("unix:path={}", path.display()), direct: true };
-        let bus = |path: &str| Address { text: format!("unix:path={path}"), direct: false };
         match self {
             Scope::System => {
-                let mut addresses = vec![bus("/run/dbus/system_bus_socket")];
+                let mut addresses = vec![Address::Bus("/run/dbus/system_bus_socket".into())];
                 if rustix::process::geteuid().is_root() {
-                    addresses.insert(0, direct(Path::new("/run/systemd/private")));
+                    addresses.insert(0, Address::Direct("/run/systemd/private".into()));
                 }
                 addresses
             }
             Scope::User(uid) => {
-                let runtime = format!("/run/user/{uid}");
-                vec![direct(&Path::new(&runtime).join("systemd/private")), bus(&format!("{runtime}/bus"))]
+                let runtime = PathBuf::from(format!("/run/user/{uid}"));
+                vec![Address::Direct(runtime.join("systemd/private")), Address::Bus(runtime.join("bus"))]
             }
             #[cfg(test)]
-            Scope::Socket(path) => vec![direct(path)],
+            Scope::Socket(path) => vec![Address::Direct(path.clone())],
         }
     }
 }
@@ -80,28 +81,36 @@ pub(crate) fn wait<T>(future: impl Future<Output = T>) -> T {
 /// A connection to the manager of `scope`.
 pub(crate) fn connect(scope: &Scope) -> Result<Connection, Error> {
     let mut failed = None;
-    for Address { text, direct } in scope.addresses() {
-        match within(PATIENCE, text.clone(), direct) {
+    for address in scope.addresses() {
+        match within(PATIENCE, address.clone()) {
             Ok(connection) => return Ok(connection),
             // The first address is the likeliest: its error says most.
-            Err(source) => failed = failed.or(Some((text, source))),
+            Err(source) => failed = failed.or(Some((address, source))),
         }
     }
-    let (address, source) = failed.unwrap_or_else(|| (String::new(), zbus::Error::Unsupported));
-    Err(Error::Unreachable { manager: scope.manager(), address, source })
+    let (address, source) =
+        failed.unwrap_or_else(|| (Address::Bus(PathBuf::new()), zbus::Error::Unsupported));
+    let (Address::Direct(path) | Address::Bus(path)) = address;
+    Err(Error::Unreachable { manager: scope.manager(), address: path.display().to_string(), source })
 }
 
 /// Connects on a thread of its own: a frozen peer accepts the connection and never answers the
 /// handshake, which zbus does not bound.
-fn within(patience: Duration, address: String, direct: bool) -> zbus::Result<Connection> {
+fn within(patience: Duration, address: Address) -> zbus::Result<Connection> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
-        let builder = Builder::address(address.as_str()).method_timeout(PATIENCE);
-        let builder = if direct { builder.p2p() } else { builder };
-        let _ = sender.send(wait(builder.build()));
+        let _ = sender.send(open(&address));
     });
     receiver.recv_timeout(patience).unwrap_or_else(|_| {
         let silent = std::io::Error::new(std::io::ErrorKind::TimedOut, "it does not answer");
         Err(zbus::Error::InputOutput(silent.into()))
     })
+}
+
+fn open(address: &Address) -> zbus::Result<Connection> {
+    let builder = match address {
+        Address::Direct(path) => Builder::unix_stream(relay::connect(path)?).p2p(),
+        Address::Bus(path) => Builder::address(format!("unix:path={}", path.display()).as_str()),
+    };
+    wait(builder.method_timeout(PATIENCE).build())
 }

@@ -9,6 +9,7 @@ mod follow;
 mod job;
 mod manager;
 mod proxies;
+mod relay;
 mod signals;
 #[cfg(test)]
 mod tests;

@@ -202,7 +202,7 @@ fn errors_have_kinds() {
     assert!(matches!(error, Error::Refused { .. }), "{error:?}");
     let error = Manager::connect(Scope::Socket("/nonexistent/private".into())).expect_err("is not there");
     assert!(error.is_disconnect(), "{error:?}");
-    assert_eq!(error.to_string(), "cannot reach the test's systemd at unix:path=/nonexistent/private");
+    assert_eq!(error.to_string(), "cannot reach the test's systemd at /nonexistent/private");
 }
 
 #[test]
