@@ -29,6 +29,10 @@ pub(crate) fn account(modules: &[Module], table: &Table, found: &[Found], live: 
     for file in distinct(files, live) {
         open.add(file.kind, &file.module);
     }
+    // The sender may have kept them open: then they are counted twice, and that is no harm.
+    for (kind, module) in found.iter().flat_map(|found| &found.in_flight) {
+        open.add(*kind, module);
+    }
     let mut mapped = Sum::new(table);
     let mut only_mapped = Sum::new(table);
     for found in found {
@@ -145,6 +149,7 @@ mod tests {
             },
             files: (0..files).map(file).collect(),
             mapped: (0..mapped).map(|_| mapping()).collect(),
+            in_flight: Vec::new(),
         }
     }
 

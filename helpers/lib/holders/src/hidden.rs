@@ -1,13 +1,13 @@
 //! Where references hide that no file table shows. Looked for only when some are unexplained.
 //!
-//! The kernel does not tell which file is in flight in a socket, or is registered with a ring; it
-//! tells that some are (`scm_fds` since Linux 5.6, `UserFiles`). So these are likely places, not
-//! holders: nobody is killed for having one.
+//! What is in flight in a socket can be looked at, so whoever has the socket is a holder as any
+//! other. What is registered with an io_uring, or behind a buffer that does not tell its driver,
+//! cannot: those are likely places, and nobody is killed for having one.
 
-use crate::Result;
-use crate::model::Place;
+use crate::model::{Place, Rdev};
 use crate::process::Process;
 use crate::walk::{Scratch, each_entry, number, open_dir, walk};
+use crate::{Result, in_flight};
 use rustix::fs::readlinkat;
 use std::path::Path;
 use step::Root;
@@ -16,26 +16,48 @@ use step::Root;
 /// stand in nobody's `holders`.
 const BY_NAME: [&str; 2] = ["nvidia_fs", "nvidia_peermem"];
 
-/// The likely places, the likeliest first.
-pub(crate) fn places(root: &Root, proc: &Path) -> Result<Vec<Place>> {
+/// What was found where no table shows it.
+#[derive(Default)]
+pub(crate) struct Hidden {
+    /// Likely places, the likeliest first.
+    pub(crate) places: Vec<Place>,
+    /// What is in flight in sockets.
+    pub(crate) in_flight: Vec<InFlight>,
+}
+
+/// Files in flight to one process in one socket.
+pub(crate) struct InFlight {
+    pub(crate) pid: i32,
+    pub(crate) start_ticks: u64,
+    pub(crate) fd: i32,
+    /// The numbers of the devices among them.
+    pub(crate) devices: Vec<Rdev>,
+}
+
+/// Looks into all sockets and rings. `live` tells that pids are those of this machine.
+pub(crate) fn look(root: &Root, proc: &Path, live: bool) -> Result<Hidden> {
     let pids = crate::walk::processes(proc)?;
     let dir = open_dir(rustix::fs::CWD, proc)
         .map_err(|error| crate::Error::Read { path: proc.to_owned(), source: error.into() })?;
     let walked = walk(pids, move |scratch, pid| {
         let process = Process::open(&dir, pid).ok()?;
-        let places = of_process(scratch, &process, pid);
-        (!places.is_empty()).then_some(places)
+        let hidden = of_process(scratch, &process, pid, live);
+        (!hidden.places.is_empty() || !hidden.in_flight.is_empty()).then_some(hidden)
     });
-    let mut places: Vec<Place> = walked.found.into_iter().flatten().collect();
-    places.sort_by_key(order);
+    let mut hidden = Hidden::default();
+    for of_process in walked.found {
+        hidden.places.extend(of_process.places);
+        hidden.in_flight.extend(of_process.in_flight);
+    }
+    hidden.places.sort_by_key(order);
     for name in BY_NAME {
         if root.path("/sys/module").join(name).exists() {
-            places.push(Place::Kernel {
+            hidden.places.push(Place::Kernel {
                 what: format!("the module {name}, which takes references without being listed"),
             });
         }
     }
-    Ok(places)
+    Ok(hidden)
 }
 
 /// Sockets say for sure that something is in flight in them, so they come first.
@@ -48,9 +70,9 @@ fn order(place: &Place) -> (u8, i32, i32) {
     }
 }
 
-fn of_process(scratch: &mut Scratch, process: &Process, pid: i32) -> Vec<Place> {
-    let mut places = Vec::new();
-    let Ok(table) = open_dir(&process.dir, "fd") else { return places };
+fn of_process(scratch: &mut Scratch, process: &Process, pid: i32, live: bool) -> Hidden {
+    let mut hidden = Hidden::default();
+    let Ok(table) = open_dir(&process.dir, "fd") else { return hidden };
     let mut candidates = Vec::new();
     // A table cut short by the end of the process holds nothing any more.
     let _ = each_entry(&table, &mut scratch.entries, |name| {
@@ -59,9 +81,9 @@ fn of_process(scratch: &mut Scratch, process: &Process, pid: i32) -> Vec<Place> 
         true
     });
     if candidates.is_empty() {
-        return places;
+        return hidden;
     }
-    let Some(stat) = process.stat() else { return places };
+    let Some(stat) = process.stat() else { return hidden };
     for (fd, kind) in candidates {
         let field = |name| process.fd_field("fd", fd, name);
         let count = |name| field(name).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
@@ -69,24 +91,36 @@ fn of_process(scratch: &mut Scratch, process: &Process, pid: i32) -> Vec<Place> 
         match kind {
             Candidate::Socket => {
                 let in_flight = count("scm_fds");
+                if in_flight == 0 {
+                    continue;
+                }
+                let seen = if live { in_flight::look(pid, start_ticks, fd) } else { Ok(Vec::new()) };
+                let seen = seen.unwrap_or_default();
+                // Messages behind the first, and sockets not accepted yet, keep their secret.
+                let in_flight = in_flight.saturating_sub(seen.len() as u64);
                 if in_flight > 0 {
-                    places.push(Place::Socket { pid, start_ticks, comm, fd, in_flight });
+                    hidden.places.push(Place::Socket { pid, start_ticks, comm, fd, in_flight });
+                }
+                let devices: Vec<Rdev> =
+                    seen.iter().filter(|found| found.is_char_device()).map(|found| found.rdev).collect();
+                if !devices.is_empty() {
+                    hidden.in_flight.push(InFlight { pid, start_ticks, fd, devices });
                 }
             }
             Candidate::Ring => {
                 let files = count("UserFiles");
                 if files > 0 {
-                    places.push(Place::IoUring { pid, start_ticks, comm, fd, files });
+                    hidden.places.push(Place::IoUring { pid, start_ticks, comm, fd, files });
                 }
             }
             Candidate::Buffer => {
                 if field("exp_name").as_deref() == Some("drm") {
-                    places.push(Place::DmaBuf { pid, start_ticks, comm, fd });
+                    hidden.places.push(Place::DmaBuf { pid, start_ticks, comm, fd });
                 }
             }
         }
     }
-    places
+    hidden
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,32 +147,17 @@ fn kind(link: &[u8]) -> Option<Candidate> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::fd::AsFd;
-    use std::mem::MaybeUninit;
     use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixDatagram;
 
     #[test]
-    fn descriptors_in_flight_name_their_socket() {
-        let (sender, receiver) = UnixDatagram::pair().expect("a pair of sockets");
-        let null = std::fs::File::open("/dev/null").expect("open");
-        send_descriptor(&sender, &null);
+    fn an_empty_socket_is_no_place() {
+        let (_sender, receiver) = UnixDatagram::pair().expect("a pair of sockets");
         let me = i32::try_from(std::process::id()).expect("a pid");
-        let found = places(&Root::system(), Path::new("/proc")).expect("a walk");
-        let mine = found.iter().find(|place| {
-            matches!(place, Place::Socket { pid, fd, .. }
-                if *pid == me && *fd == receiver.as_raw_fd())
-        });
-        assert!(matches!(mine, Some(Place::Socket { in_flight: 1, .. })), "{mine:?}");
-    }
-
-    fn send_descriptor(socket: &UnixDatagram, file: &std::fs::File) {
-        use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
-        let fds = [file.as_fd()];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut message = SendAncillaryBuffer::new(&mut space);
-        assert!(message.push(SendAncillaryMessage::ScmRights(&fds)));
-        sendmsg(socket, &[std::io::IoSlice::new(b"x")], &mut message, SendFlags::empty()).expect("sent");
+        let found = look(&Root::system(), Path::new("/proc"), true).expect("a walk");
+        assert!(!found.places.iter().any(|place| {
+            matches!(place, Place::Socket { pid, fd, .. } if *pid == me && *fd == receiver.as_raw_fd())
+        }));
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod fate;
 mod graph;
 mod held;
 mod hidden;
+mod in_flight;
 mod kcmp;
 mod maps;
 pub mod model;

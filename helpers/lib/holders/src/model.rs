@@ -189,6 +189,8 @@ pub enum Via {
     ThreadFd,
     /// A mapping; it may outlive its descriptor.
     Map,
+    /// A descriptor that was sent to it over a unix socket, and that it has not received yet.
+    InFlight,
 }
 
 /// Who has to be asked so that a process lets go.

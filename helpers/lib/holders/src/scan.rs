@@ -41,11 +41,20 @@ pub fn scan(root: &Root) -> Result<Scan> {
         pass = again;
     }
     if !rest.is_empty() {
-        let places = hidden::places(root, &root.path("/proc"))?;
-        scan.unexplained = rest
+        let (proc, live) = (root.path("/proc"), root.is_system());
+        let hidden = hidden::look(root, &proc, live)?;
+        let table = Table::load(root, &pass.modules)?;
+        let search = Search::new(&proc, table.clone(), live, false)?;
+        for in_flight in &hidden.in_flight {
+            search.add_in_flight(&mut pass.found, in_flight);
+        }
+        let now = fewest(&pass.modules, &graph::refcounts(root)?);
+        let left = account(&now, &table, &pass.found, live).unexplained;
+        scan.unexplained = left
             .into_iter()
+            .filter(|(module, _)| rest.contains_key(module))
             .map(|(module, references)| Unexplained {
-                places: places_for(&module, &places, &pass.unseen),
+                places: places_for(&module, &hidden.places, &pass.unseen),
                 module,
                 references,
             })

@@ -2,11 +2,12 @@
 
 use crate::devices::{Node, Table};
 use crate::held::Held;
-use crate::model::{Holder, Kind, Owner, Via};
+use crate::hidden::InFlight;
+use crate::model::{Device, Holder, Kind, Owner, Via};
 use crate::process::Process;
 use crate::text::escape;
 use crate::walk::{Scratch, open_dir};
-use crate::{cgroup, kcmp, walk};
+use crate::{cgroup, kcmp, process, walk};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use std::collections::HashMap;
@@ -34,6 +35,8 @@ pub(crate) struct Found {
     pub(crate) files: Vec<OpenFile>,
     /// Mapped devices. Their files are among `files` or not: the kernel does not tell.
     pub(crate) mapped: Vec<Mapping>,
+    /// Devices that are in flight to it.
+    pub(crate) in_flight: Vec<(Kind, String)>,
 }
 
 /// One mapping of a device.
@@ -76,11 +79,7 @@ impl Search {
     /// Searches all processes of `proc`. `live` tells that pids are those of this machine.
     pub(crate) fn run(proc: &Path, table: Table, live: bool, maps: bool) -> crate::Result<Result> {
         let pids = walk::processes(proc)?;
-        let failed = |error: Errno| crate::Error::Read { path: proc.to_owned(), source: error.into() };
-        let me = i32::try_from(std::process::id()).unwrap_or_default();
-        let kcmp = live && kcmp::same_file_table(me, me).is_some();
-        let proc = open_dir(rustix::fs::CWD, proc).map_err(failed)?;
-        let search = Arc::new(Self { proc, table, kcmp, maps });
+        let search = Arc::new(Self::new(proc, table, live, maps)?);
 
         let worker = Arc::clone(&search);
         let walked = walk::walk(pids, move |scratch, pid| worker.visit(scratch, pid));
@@ -93,6 +92,15 @@ impl Search {
         }
         search.complete(&mut result);
         Ok(result)
+    }
+
+    /// A search of `proc` that has not begun.
+    pub(crate) fn new(proc: &Path, table: Table, live: bool, maps: bool) -> crate::Result<Self> {
+        let failed = |error: Errno| crate::Error::Read { path: proc.to_owned(), source: error.into() };
+        let me = i32::try_from(std::process::id()).unwrap_or_default();
+        let kcmp = live && kcmp::same_file_table(me, me).is_some();
+        let proc = open_dir(rustix::fs::CWD, proc).map_err(failed)?;
+        Ok(Self { proc, table, kcmp, maps })
     }
 
     /// Adds to the holders what is read through their memory maps: from a process that is stuck
@@ -171,21 +179,37 @@ impl Search {
         for task in self.own_tables(scratch, process.dir.as_fd(), "", pid) {
             self.collect(scratch, &process, task, &format!("task/{task}/fd"), Via::ThreadFd, &mut held);
         }
-        let holder = Holder {
-            pid,
-            start_ticks: first.start_ticks,
-            since: None,
-            uid: process.uid()?,
-            user: None,
-            comm: first.comm,
-            command: Vec::new(),
-            state: first.state,
-            devices: held.devices.into_values().collect(),
-            owner: process.read("cgroup", 64 << 10).map_or(Owner::Process, |text| cgroup::owner(&text)),
-            screen: false,
-            gpu_memory: None,
+        let holder = describe(&process, pid, first, held.devices.into_values().collect())?;
+        Some(Found { holder, files: held.files, mapped: Vec::new(), in_flight: Vec::new() })
+    }
+
+    /// Adds devices that are in flight to a process in one of its sockets.
+    pub(crate) fn add_in_flight(&self, found: &mut Vec<Found>, hidden: &InFlight) {
+        let InFlight { pid, start_ticks, fd, devices } = hidden;
+        let mut held = Held::default();
+        let mut in_flight = Vec::new();
+        for rdev in devices {
+            if let Some(node) = self.table.find(*rdev) {
+                in_flight.push((node.kind, node.module.clone()));
+                held.add(Some(*rdev), node, Via::InFlight, || format!("in flight in socket {fd}"));
+            }
+        }
+        if in_flight.is_empty() {
+            return;
+        }
+        let known = found.iter_mut().find(|found| found.holder.pid == *pid);
+        let Some(known) = known.filter(|known| known.holder.start_ticks == *start_ticks) else {
+            let Ok(process) = Process::open(&self.proc, *pid) else { return };
+            let Some(stat) = process.stat().filter(|stat| stat.start_ticks == *start_ticks) else { return };
+            let devices = held.devices.into_values().collect();
+            if let Some(mut holder) = describe(&process, *pid, stat, devices) {
+                holder.command = process.command();
+                found.push(Found { holder, files: Vec::new(), mapped: Vec::new(), in_flight });
+            }
+            return;
         };
-        Some(Found { holder, files: held.files, mapped: Vec::new() })
+        known.holder.devices.extend(held.devices.into_values());
+        known.in_flight.extend(in_flight);
     }
 
     /// What is read through the memory map of the process `pid` that started at `ticks`.
@@ -207,6 +231,24 @@ impl Search {
         });
         Some(Memory { command, held })
     }
+}
+
+/// A holder, without what comes through its memory map or from elsewhere.
+fn describe(process: &Process, pid: i32, stat: process::Stat, devices: Vec<Device>) -> Option<Holder> {
+    Some(Holder {
+        pid,
+        start_ticks: stat.start_ticks,
+        since: None,
+        uid: process.uid()?,
+        user: None,
+        comm: stat.comm,
+        command: Vec::new(),
+        state: stat.state,
+        devices,
+        owner: process.read("cgroup", 64 << 10).map_or(Owner::Process, |text| cgroup::owner(&text)),
+        screen: false,
+        gpu_memory: None,
+    })
 }
 
 /// What comes through a memory map.

@@ -226,7 +226,9 @@ pub(crate) struct Stat {
 /// daemon answers from the cache, and its type and device number are always there.
 pub(crate) fn stat(at: impl AsFd, path: impl rustix::path::Arg) -> rustix::io::Result<Stat> {
     let wanted = StatxFlags::TYPE | StatxFlags::INO | StatxFlags::NLINK;
-    let found = statx(at, path, AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT, wanted)?;
+    // An empty path is the file of the descriptor itself.
+    let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT | AtFlags::EMPTY_PATH;
+    let found = statx(at, path, flags, wanted)?;
     Ok(Stat {
         file_type: u32::from(found.stx_mode) & libc::S_IFMT,
         rdev: Rdev { major: found.stx_rdev_major, minor: found.stx_rdev_minor },
