@@ -235,6 +235,7 @@ fn how(via: Via) -> &'static str {
         Via::Fd => "",
         Via::ThreadFd => "(thread)",
         Via::Map => "(map)",
+        Via::InFlight => "(in flight)",
     }
 }
 
