@@ -46,7 +46,7 @@ fn run(context: &Context) -> Result<()> {
         }
     }
     for change in nodes::refresh(&context.root, &run.snapshot.nodes)? {
-        context.info(format!("device node: {change:?}"));
+        context.info(change.to_string());
     }
     open_gate(context, &run)?;
     if let Some(driver) = files.first() {

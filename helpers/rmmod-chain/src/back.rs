@@ -63,7 +63,7 @@ fn modules_back(context: &Context, run: &Run, acts: &[Act]) -> Result<()> {
         }
     }
     for change in nodes::refresh(&context.root, &run.snapshot.nodes)? {
-        context.info(format!("device node: {change:?}"));
+        context.info(change.to_string());
     }
     if !failed.is_empty() {
         bail!("the driver is not back: {}", failed.join("; "));

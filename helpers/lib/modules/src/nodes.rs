@@ -4,6 +4,7 @@
 //! outlive the module; and the major numbers of all but 195 are given out anew at each load.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
@@ -104,6 +105,15 @@ pub enum Change {
     Moved(String, u32, u32),
 }
 
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Change::Created(path) => write!(f, "{path} is there again"),
+            Change::Moved(path, from, to) => write!(f, "{path} now has major number {to}, it had {from}"),
+        }
+    }
+}
+
 /// Makes the nodes of `before` right for the driver that serves now.
 ///
 /// # Errors
@@ -126,9 +136,9 @@ pub fn refresh(root: &Root, before: &[Node]) -> Result<Vec<Change>> {
         let device = makedev(number.into(), node.minor.into());
         match fs::symlink_metadata(path) {
             Ok(there) if there.file_type().is_char_device() && there.rdev() == device => continue,
-            Ok(_) => {
+            Ok(there) => {
                 make(path, node, device)?;
-                changes.push(Change::Moved(node.path.clone(), node.major, number));
+                changes.push(Change::Moved(node.path.clone(), major(there.rdev()) as u32, number));
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 make(path, node, device)?;
