@@ -66,6 +66,8 @@ fn without_run(facts: &Facts, job: &JobResult) -> Outcome {
     match (facts.asked, job) {
         _ if !facts.settled => Outcome::Unfinished,
         (_, JobResult::Canceled) => Outcome::Cancelled,
+        // The targets assert that nobody turned everything off.
+        (_, JobResult::Assert) => Outcome::Refused,
         (Asked::GiveBack, job) if job.is_success() => Outcome::NothingToDo,
         // A target that is reached without a run in the ledger has not done its work.
         _ => Outcome::Failed,

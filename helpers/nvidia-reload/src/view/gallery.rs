@@ -185,6 +185,14 @@ pub fn ready_plan() -> Plan {
                 &[5151],
                 false,
             ),
+            action(
+                Step::RmmodChain,
+                "module nvidia",
+                "unload, load again from disk",
+                "part of the driver",
+                &[],
+                true,
+            ),
         ],
     }
 }

@@ -1,6 +1,7 @@
 //! The plan: what would be done to whom, and why.
 
-use step::{Plan, Reason, Verdict};
+use ledger::Step;
+use step::{Action, Plan, Reason, Verdict};
 
 use super::text::{clean, count, pad, width, wrap};
 use super::{Paint, Style};
@@ -54,13 +55,15 @@ pub fn reason(reason: &Reason, paint: Paint, style: Style) -> String {
 
 fn actions(plan: &Plan, style: Style) -> String {
     let mut page = String::new();
-    if plan.actions.is_empty() {
+    // The driver's own modules have a line of their own.
+    let actions: Vec<&Action> = plan.actions.iter().filter(|action| action.step < Step::RmmodChain).collect();
+    if actions.is_empty() {
         page.push_str("Nobody has to stop.\n");
     } else {
         page.push_str("What would be stopped, in this order:\n");
     }
-    let numbers = plan.actions.len().to_string().len();
-    for (at, action) in plan.actions.iter().enumerate() {
+    let numbers = actions.len().to_string().len();
+    for (at, action) in actions.iter().enumerate() {
         let back = match action.comes_back {
             true => ("comes back", Paint::Good),
             false => ("does not come back", Paint::Attention),
@@ -79,14 +82,14 @@ fn actions(plan: &Plan, style: Style) -> String {
         let indent = " ".repeat(width(&mark));
         page.push_str(&wrap(&indent, &clean(&action.what), style.width));
         if !action.why.is_empty() {
-            page.push_str(&wrap(&format!("{indent}because "), &clean(&action.why), style.width));
+            page.push_str(&wrap(&format!("{indent}why: "), &clean(&action.why), style.width));
         }
     }
     if !plan.modules.is_empty() {
         let modules = clean(&plan.modules.join(", "));
         page.push_str(&wrap("Unloaded and loaded again: ", &modules, style.width));
     }
-    let lost = plan.actions.iter().filter(|action| !action.comes_back).count();
+    let lost = actions.iter().filter(|action| !action.comes_back).count();
     if lost > 0 {
         let text = format!("{} not come back by itself.", count(lost, "thing does", "things do"));
         page.push_str(&format!("{}\n", style.paint(Paint::Attention, &text)));
