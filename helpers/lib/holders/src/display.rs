@@ -1,7 +1,8 @@
 //! Whether a process drives a screen: a display server or compositor, known by what it holds.
 //!
-//! A program that only renders without a screen may have the mode-setting node open too. One that
-//! drives a screen is the DRM master of a card, or has a virtual terminal beside the node.
+//! A program that only renders may have the same nodes open, and whoever opens a card that has no
+//! master becomes its master, wanted or not. One that drives a screen has a virtual terminal too,
+//! or is the master of a card that shows something.
 
 use crate::model::{Device, Kind, Rdev};
 use crate::process::Process;
@@ -22,7 +23,8 @@ pub(crate) fn drives_screen(root: &Root, process: &Process, pid: i32, devices: &
         devices.iter().filter(|device| device.kind == Kind::DrmCard).filter_map(|d| d.rdev).collect();
     let modeset = devices.iter().any(|device| device.kind == Kind::Modeset);
     if modeset || !cards.is_empty() {
-        return has_terminal(process) || cards.iter().any(|card| is_master(root, *card, pid));
+        return has_terminal(process)
+            || cards.iter().any(|card| is_master(root, *card, pid) && shows_something(root, *card));
     }
     false
 }
@@ -49,6 +51,12 @@ fn is_master(root: &Root, card: Rdev, pid: i32) -> bool {
     }
     let path = root.path(format!("/sys/kernel/debug/dri/{}/clients", card.minor));
     fs::read_to_string(path).is_ok_and(|clients| masters(&clients).contains(&pid))
+}
+
+/// Whether a picture is scanned out on the card. A driver that does not tell shows nothing.
+fn shows_something(root: &Root, card: Rdev) -> bool {
+    let path = root.path(format!("/sys/kernel/debug/dri/{}/state", card.minor));
+    fs::read_to_string(path).is_ok_and(|state| state.lines().any(|line| line.trim() == "active=1"))
 }
 
 /// The processes that `clients` lists as masters. Columns: command, tgid, dev, master,
@@ -107,6 +115,9 @@ mod tests {
             let proc = open_dir(rustix::fs::CWD, root.path("/proc")).expect("opens");
             drives_screen(&root, &Process::open(proc, pid).expect("opens"), pid, &[device])
         };
+        assert!(!drives(801, device(Kind::DrmCard, 226, 0)), "master of a dark card");
+        let state = "crtc[41]: head-0\n\tenable=1\n\tactive=1\n\tself_refresh_active=0\n";
+        fs::write(root.path("/sys/kernel/debug/dri/0/state"), state).expect("written");
         assert!(drives(801, device(Kind::DrmCard, 226, 0)));
         assert!(!drives(990, device(Kind::DrmCard, 226, 0)), "a client of the card");
         assert!(!drives(801, device(Kind::DrmRender, 226, 128)));
