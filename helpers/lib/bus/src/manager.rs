@@ -176,6 +176,29 @@ impl Manager {
         })
     }
 
+    /// The descriptors that the manager keeps for the service `name` (`FileDescriptorStoreMax=`):
+    /// the device number of each, major and minor, (0, 0) for what is no device; none before
+    /// systemd 254, which tells only how many there are.
+    ///
+    /// # Errors
+    /// It is not a service, or the manager does not answer.
+    pub fn stored(&self, name: &str) -> Result<Vec<Option<(u32, u32)>>, Error> {
+        let count: u32 = self.look_at(name, async |of| of.get(SERVICE, "NFileDescriptorStore").await)?;
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        let rows = self.ask(&format!("look at what is stored for {name}"), Some(name), async |manager| {
+            manager.dump_unit_file_descriptor_store(name).await
+        });
+        match rows {
+            Ok(rows) => Ok(rows.into_iter().map(|row| Some((row.5, row.6))).collect()),
+            Err(Error::Refused { name, .. }) if name == "org.freedesktop.DBus.Error.UnknownMethod" => {
+                Ok(vec![None; count as usize])
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// The loaded units whose names match one of `patterns` (`nvidia-*.service`).
     ///
     /// # Errors

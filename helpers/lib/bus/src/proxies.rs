@@ -11,6 +11,10 @@ pub(crate) type UnitRow =
 /// A row of `ListJobs`: id, unit, type, state, job path, unit path.
 pub(crate) type JobRow = (u32, String, String, String, OwnedObjectPath, OwnedObjectPath);
 
+/// A row of `DumpUnitFileDescriptorStore`: name, mode, major and minor of the file system, inode,
+/// major and minor of the device that it is, path, flags.
+pub(crate) type StoredRow = (String, u32, u32, u32, u64, u32, u32, String, u32);
+
 #[proxy(
     interface = "org.freedesktop.systemd1.Manager",
     default_service = "org.freedesktop.systemd1",
@@ -23,6 +27,7 @@ pub(crate) trait Manager {
     fn load_unit(&self, name: &str) -> Result<OwnedObjectPath>;
     fn list_units_by_patterns(&self, states: &[&str], patterns: &[&str]) -> Result<Vec<UnitRow>>;
     fn list_jobs(&self) -> Result<Vec<JobRow>>;
+    fn dump_unit_file_descriptor_store(&self, name: &str) -> Result<Vec<StoredRow>>;
 }
 
 /// Properties are asked for one by one: `GetAll` would make PID 1 read control groups as well. And
