@@ -4,6 +4,7 @@
 //! it dies (`Restart=always`) happens. Everything that a stop takes along is in the ledger before.
 
 mod closure;
+mod list;
 mod start;
 mod stop;
 mod transient;
@@ -18,6 +19,12 @@ use step::{Context, Priority, log};
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Show the units that would be stopped now, in order, and why; changes nothing.
+    List {
+        /// As JSON, for programs.
+        #[arg(long)]
+        json: bool,
+    },
     /// Tell by the exit status whether the machine is going down: 0 for yes, 1 for no.
     #[command(hide = true)]
     IsStopping,
@@ -25,6 +32,7 @@ enum Verb {
 
 fn main() -> ExitCode {
     step::main_with(Step::StopUnits, stop::run, start::undo, |context, verb| match verb {
+        Verb::List { json } => list::list(context, json).map(|()| ExitCode::SUCCESS),
         Verb::IsStopping => is_stopping(context),
     })
 }

@@ -23,9 +23,7 @@ pub(crate) fn run(context: &Context) -> Result<()> {
     for round in 0..ROUNDS {
         let mut wanted = wanted::of_holders(context, &config)?;
         if round == 0 {
-            for unit in wanted::of_containers()? {
-                wanted.entry(unit).or_insert(Role::Holder);
-            }
+            add_containers(&mut wanted)?;
         }
         wanted.retain(|unit, _| !tried.contains(unit));
         if wanted.is_empty() {
@@ -51,8 +49,16 @@ pub(crate) fn run(context: &Context) -> Result<()> {
     Ok(())
 }
 
+/// Adds the units that look after containers.
+pub(crate) fn add_containers(wanted: &mut BTreeMap<Whose, Role>) -> Result<()> {
+    for unit in wanted::of_containers()? {
+        wanted.entry(unit).or_insert(Role::Holder);
+    }
+    Ok(())
+}
+
 /// The units of each manager, the system's first.
-fn by_manager(units: &BTreeMap<Whose, Role>) -> BTreeMap<Option<u32>, Vec<(String, Role)>> {
+pub(crate) fn by_manager(units: &BTreeMap<Whose, Role>) -> BTreeMap<Option<u32>, Vec<(String, Role)>> {
     let mut managers: BTreeMap<Option<u32>, Vec<(String, Role)>> = BTreeMap::new();
     for ((user, name), role) in units {
         managers.entry(*user).or_default().push((name.clone(), *role));

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
+use bus::Manager;
 use engines::{Owner, SURVEY_SCHEMA, Survey};
 use holders::{Fate, Holder, Kind, Rules};
 use step::{Config, Context};
@@ -31,7 +32,38 @@ pub(crate) fn of_holders(context: &Context, config: &Config) -> Result<BTreeMap<
             }
         }
     }
+    if let Some(first) = scan.holders.iter().find(|holder| holder.pid == 1) {
+        let protected =
+            |unit: &str| holders::is_core(unit) || config.units.protect.iter().any(|name| name == unit);
+        for unit in keepers(&Manager::system()?, first)? {
+            if !protected(&unit) {
+                units.entry((None, unit)).or_insert(Role::Holder);
+            }
+        }
+    }
     Ok(units)
+}
+
+/// The services for which PID 1 keeps descriptors of the devices that it holds. Where it does not
+/// tell what it keeps (before systemd 254), the one service for which it keeps anything: with
+/// several nobody can know, and the next step says so.
+fn keepers(manager: &Manager, first: &Holder) -> Result<Vec<String>> {
+    let numbers: Vec<(u32, u32)> =
+        first.devices.iter().filter_map(|device| device.rdev.map(|rdev| (rdev.major, rdev.minor))).collect();
+    let mut sure = Vec::new();
+    let mut perhaps = Vec::new();
+    for service in manager.units(&["*.service"])? {
+        if !service.active.is_up() || holders::is_core(&service.name) {
+            continue;
+        }
+        let stored = manager.stored(&service.name)?;
+        if stored.iter().flatten().any(|number| numbers.contains(number)) {
+            sure.push(service.name);
+        } else if stored.iter().any(Option::is_none) {
+            perhaps.push(service.name);
+        }
+    }
+    Ok(if sure.is_empty() && perhaps.len() == 1 { perhaps } else { sure })
 }
 
 /// Whether what a unit does is needed by others that use the GPU: it has the switches of the

@@ -1,0 +1,70 @@
+//! What would be stopped, for those who plan; nothing is changed.
+
+use std::io::Write;
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+use step::Context;
+
+use crate::closure::closure;
+use crate::stop::{add_containers, by_manager, shown};
+use crate::{manager, wanted};
+
+/// The name and version of the JSON.
+const SCHEMA: &str = "nvidia-reload.units/1";
+
+/// What would be stopped.
+#[derive(Debug, Serialize)]
+struct List {
+    schema: &'static str,
+    /// In the order of the stops; the reverse is the order in which they come back.
+    units: Vec<Entry>,
+    /// Why that is not possible, a sentence each.
+    refused: Vec<String>,
+}
+
+/// A unit that would be stopped.
+#[derive(Debug, Serialize)]
+struct Entry {
+    name: String,
+    /// The user whose manager it is; null for the system's.
+    user: Option<u32>,
+    /// `holder`, `service` (a holder that others need), `trigger` or `dependent`.
+    role: &'static str,
+}
+
+/// Prints the units that would be stopped now.
+pub(crate) fn list(context: &Context, json: bool) -> Result<()> {
+    let config = context.config()?;
+    let mut found = wanted::of_holders(context, &config)?;
+    add_containers(&mut found)?;
+    let mut list = List { schema: SCHEMA, units: Vec::new(), refused: Vec::new() };
+    for (user, units) in by_manager(&found) {
+        let plan = manager(user)
+            .map_err(anyhow::Error::from)
+            .and_then(|manager| closure(&manager, &units, &config.units.protect));
+        match plan {
+            Ok(plan) => {
+                list.units.extend(plan.into_iter().filter(|planned| planned.up).map(|planned| Entry {
+                    name: planned.name,
+                    user,
+                    role: planned.role.word(),
+                }))
+            }
+            Err(error) => list.refused.push(format!("{error:#}")),
+        }
+    }
+    let mut out = std::io::stdout().lock();
+    if json {
+        serde_json::to_writer_pretty(&mut out, &list).context("print the units")?;
+        writeln!(out)?;
+        return Ok(());
+    }
+    for unit in &list.units {
+        writeln!(out, "{}: {}", shown(unit.user, &unit.name), unit.role)?;
+    }
+    for refused in &list.refused {
+        writeln!(out, "refused: {refused}")?;
+    }
+    Ok(())
+}
