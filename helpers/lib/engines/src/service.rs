@@ -54,7 +54,8 @@ pub fn offer_podman(root: &Root, if_running: bool) -> io::Result<Option<Service>
         return Err(error);
     }
     let child = Command::new("podman")
-        .args(["system", "service", IDLE, &format!("unix://{SOCKET}")])
+        // It warns of every connection that ends.
+        .args(["--log-level=error", "system", "service", IDLE, &format!("unix://{SOCKET}")])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .spawn();
