@@ -22,7 +22,7 @@ systemctl enable systemd-networkd.service ssh.service
 systemctl mask serial-getty@ttyS0.service getty@tty1.service \
 	systemd-networkd-wait-online.service \
 	apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer \
-	e2scrub_reap.service fstrim.timer logrotate.timer man-db.timer podman-auto-update.timer
+	e2scrub_reap.service fstrim.timer logrotate.timer man-db.timer podman-auto-update.timer podman-auto-update.service
 
 # Ordinary people, for holders that are not root's.
 for user in alice bob; do
