@@ -271,3 +271,99 @@ fn undo(context: &Context) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use holders::Owner;
+    use ledger::{Ledger, Snapshot, Unit};
+    use std::process::{Child, Command, Stdio};
+    use step::Root;
+
+    fn context() -> (tempfile::TempDir, Context) {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let ledger = Ledger::new(directory.path().join("lib"), "boot-1");
+        ledger.open(Snapshot::default()).expect("opens");
+        (directory, Context { step: Step::KillHolders, root: Root::system(), ledger })
+    }
+
+    fn process(script: &str) -> (Child, Holder) {
+        let mut child =
+            Command::new("sh").args(["-c", script]).stdout(Stdio::piped()).spawn().expect("starts");
+        let mut ready = [0; 1];
+        std::io::Read::read_exact(child.stdout.as_mut().expect("a pipe"), &mut ready).expect("reads");
+        let text = std::fs::read(format!("/proc/{}/stat", child.id())).expect("is alive");
+        let stat = holders::Stat::parse(&text).expect("is understood");
+        let holder = Holder {
+            pid: i32::try_from(child.id()).expect("a pid"),
+            start_ticks: stat.start_ticks,
+            since: None,
+            uid: 0,
+            user: None,
+            comm: stat.comm,
+            command: vec!["sh".into(), "odd\\n".into()],
+            state: stat.state,
+            devices: Vec::new(),
+            owner: Owner::Process,
+            screen: false,
+            gpu_memory: None,
+        };
+        (child, holder)
+    }
+
+    fn states(context: &Context) -> Vec<State> {
+        let run = context.ledger.read().expect("reads").expect("is open");
+        run.acts.into_iter().map(|act| act.state).collect()
+    }
+
+    #[test]
+    fn the_ended_are_lost_and_named() {
+        let (_directory, context) = context();
+        let (mut soft, one) = process("echo; exec sleep 600");
+        let (mut hard, other) = process("trap '' TERM; echo; while :; do sleep 1; done");
+        end(&context, vec![one.clone(), other], Duration::from_millis(100)).expect("ends them");
+        let _ = (soft.wait(), hard.wait());
+        assert!(states(&context).iter().all(|state| matches!(state, State::Lost(_))));
+        let run = context.ledger.read().expect("reads").expect("is open");
+        assert_eq!(run.killed()[0].command, "sh odd\\n");
+        assert!(run.missing().is_empty(), "nobody expects them back");
+        // Who has ended since is not touched and not recorded.
+        end(&context, vec![one], Duration::ZERO).expect("nothing to do");
+        assert_eq!(states(&context).len(), 2);
+    }
+
+    #[test]
+    fn who_is_spared_is_waited_for_and_then_named() {
+        let (_directory, context) = context();
+        let (mut child, holder) = process("echo; exec sleep 0.2");
+        let fate = Fate::StopUnit { user: Some(7), unit: "x.service".into() };
+        spare(&context, vec![(holder, fate.clone())]).expect("lets go by itself");
+        let _ = child.wait();
+        assert!(why_spared(&fate).contains("x.service of user 7"));
+    }
+
+    #[test]
+    fn an_undo_closes_what_a_cut_off_run_left_open() {
+        let (_directory, context) = context();
+        let (mut child, alive) = process("echo; exec sleep 600");
+        let gone = Holder { start_ticks: alive.start_ticks + 1, ..alive.clone() };
+        for holder in [&alive, &gone] {
+            context.ledger.intent(Step::KillHolders, Object::Process(record(holder))).expect("writes");
+        }
+        undo(&context).expect("undoes");
+        let states = states(&context);
+        assert!(matches!(states[0], State::Failed(_)), "{states:?}");
+        assert!(matches!(states[1], State::Lost(_)), "{states:?}");
+        let _ = (child.kill(), child.wait());
+    }
+
+    #[test]
+    fn what_a_unit_left_behind_is_known_from_the_ledger() {
+        let (_directory, context) = context();
+        let unit = Unit { name: "x.service".into(), user: Some(7), role: "holder".into() };
+        context.ledger.intent(Step::StopUnits, Object::Unit(unit)).expect("writes");
+        let run = context.ledger.read().expect("reads");
+        assert_eq!(dealt_with(run.as_ref()), [(Some(7), "x.service".to_owned())]);
+        assert!(dealt_with(None).is_empty());
+    }
+}
