@@ -45,7 +45,7 @@ fn modules_back(context: &Context, run: &Run, acts: &[Act]) -> Result<()> {
     for ((id, module), source) in gone.iter().zip(sources) {
         match bring(context, &disk, module, &source) {
             Ok(()) if source.file().is(module) => context.ledger.undone(*id)?,
-            Ok(()) if prefers_disk(run) => context.ledger.undone(*id)?,
+            Ok(()) if !run.was_given_up() => context.ledger.undone(*id)?,
             Ok(()) => context.ledger.lost(
                 *id,
                 format!(
@@ -72,12 +72,6 @@ fn modules_back(context: &Context, run: &Run, acts: &[Act]) -> Result<()> {
     Ok(())
 }
 
-/// After a clean stop (the machine was kept offline, and perhaps got another driver meanwhile) what
-/// is on disk is what the user wants; when a run is given up, the old version is.
-fn prefers_disk(run: &Run) -> bool {
-    run.failures.is_empty() && run.acts.iter().all(|act| act.step != Step::ModprobeChain)
-}
-
 /// The file for each of `gone`: all of one version, since no two versions work together.
 fn choose(
     context: &Context,
@@ -101,7 +95,7 @@ fn choose(
     // While part of the old driver is still loaded, nothing but its own version fits it.
     let partial = loaded(&context.root, modules::DRIVER)?.is_some();
     let (first, second) =
-        if prefers_disk(run) && !partial { (new, old) } else { (old, new.filter(|_| !partial)) };
+        if !run.was_given_up() && !partial { (new, old) } else { (old, new.filter(|_| !partial)) };
     match first.or(second) {
         Some(sources) => Ok(sources),
         None => bail!(

@@ -246,6 +246,13 @@ impl Run {
         Ok(())
     }
 
+    /// Whether the run failed or was cut off on its way, so that the old driver is wanted back. If
+    /// not, the machine was kept drained or offline: whatever driver is on disk by then is wanted.
+    pub fn was_given_up(&self) -> bool {
+        !self.committed
+            && (!self.failures.is_empty() || self.acts.iter().any(|act| act.step == Step::ModprobeChain))
+    }
+
     /// What `step` may still have to give back, newest first.
     pub fn outstanding(&self, step: Step) -> Vec<Act> {
         self.acts.iter().rev().filter(|act| act.step == step && act.is_outstanding()).cloned().collect()

@@ -7,8 +7,8 @@ use step::Root;
 use crate::gate;
 use crate::loaded::loaded;
 
-/// What is not as it should be after `run`: after its commit the gate counts, before it the old
-/// modules as well. Modules of another boot do not count: that boot loaded its own.
+/// What is not as it should be after `run`: after its commit the gate counts, before it the modules
+/// as well, and after a failure that they are the old ones. Modules of another boot do not count: that boot loaded its own.
 ///
 /// # Errors
 /// `/sys/module` or the gate cannot be looked at.
@@ -24,7 +24,7 @@ pub fn differences(root: &Root, run: &Run, boot: &str) -> Result<Vec<String>> {
         let version = |module: &ledger::Module| module.version.clone().unwrap_or_else(|| "unknown".into());
         match loaded(root, &before.name)? {
             None => found.push(format!("{} is not loaded", before.name)),
-            Some(now) if now.module.version != before.version => found.push(format!(
+            Some(now) if run.was_given_up() && now.module.version != before.version => found.push(format!(
                 "{} is loaded in version {}, it was {}",
                 before.name,
                 version(&now.module),
