@@ -4,7 +4,8 @@
 //! that runs nothing is not worth starting, so a look at the processes comes first:
 //!
 //! - Docker is asked when `dockerd` runs, or when a `containerd-shim` of Docker's namespace
-//!   (`moby`) does: such a container outlived its daemon (live-restore, a killed dockerd).
+//!   (`moby`) has a child: such a container outlived its daemon (live-restore, a killed dockerd).
+//!   A shim without a child is what is left of a container that ended while the daemon went away.
 //! - Podman has no daemon. It is asked when a `conmon` of root's runs: each container has one as
 //!   long as it lives.
 
@@ -12,6 +13,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 use step::Root;
 
@@ -52,7 +54,9 @@ impl Running {
             match comm.trim_ascii_end() {
                 b"dockerd" => running.dockerd = true,
                 // The kernel keeps 15 bytes of containerd-shim-runc-v2.
-                b"containerd-shim" => running.shim |= is_dockers_shim(&entry.path().join("cmdline")),
+                b"containerd-shim" => {
+                    running.shim |= is_dockers_shim(&entry.path()) && has_child(&entry.path());
+                }
                 // A user's own Podman is another engine.
                 b"conmon" => running.conmon |= entry.metadata().is_ok_and(|meta| meta.uid() == 0),
                 _ => {}
@@ -78,10 +82,18 @@ impl Running {
     }
 }
 
-fn is_dockers_shim(cmdline: &std::path::Path) -> bool {
-    let Ok(text) = fs::read(cmdline) else { return false };
+fn is_dockers_shim(process: &Path) -> bool {
+    let Ok(text) = fs::read(process.join("cmdline")) else { return false };
     let mut arguments = text.split(|byte| *byte == 0);
     arguments.any(|argument| argument == b"-namespace") && arguments.next() == Some(b"moby")
+}
+
+/// Whether any of its threads has a child; also true where the kernel does not tell.
+fn has_child(process: &Path) -> bool {
+    let Ok(threads) = fs::read_dir(process.join("task")) else { return false };
+    threads
+        .flatten()
+        .any(|thread| fs::read(thread.path().join("children")).map_or(true, |pids| !pids.is_empty()))
 }
 
 /// Finds the engine's socket and says whether it takes a connection.
@@ -144,7 +156,8 @@ mod tests {
 
     fn process(root: &Root, pid: u32, comm: &str, cmdline: &[u8]) {
         let directory = root.path(format!("/proc/{pid}"));
-        fs::create_dir_all(&directory).expect("creates");
+        fs::create_dir_all(directory.join("task/1")).expect("creates");
+        fs::write(directory.join("task/1/children"), "").expect("writes");
         fs::write(directory.join("comm"), format!("{comm}\n")).expect("writes");
         fs::write(directory.join("cmdline"), cmdline).expect("writes");
     }
@@ -161,6 +174,8 @@ mod tests {
         process(&root, 7, "containerd-shim", b"/usr/bin/containerd-shim-runc-v2\0-namespace\0k8s.io\0");
         assert!(matches!(docker(&root), Presence::Absent { .. }), "another's shim");
         process(&root, 8, "containerd-shim", b"/usr/bin/containerd-shim-runc-v2\0-namespace\0moby\0-id\0x\0");
+        assert!(matches!(docker(&root), Presence::Absent { .. }), "its container has ended");
+        fs::write(root.path("/proc/8/task/1/children"), "9 ").expect("writes");
         assert_eq!(docker(&root), Presence::Ready);
     }
 
