@@ -9,6 +9,8 @@ use std::sync::mpsc::channel;
 
 /// `/dev/full`: nobody holds it by accident.
 const FULL: Rdev = Rdev { major: 1, minor: 7 };
+/// `/dev/random`: for the one test in which this very process is the holder.
+const RANDOM: Rdev = Rdev { major: 1, minor: 8 };
 /// `/dev/zero`: it can be mapped.
 const ZERO: Rdev = Rdev { major: 1, minor: 5 };
 
@@ -121,8 +123,7 @@ fn a_node_that_is_only_named_is_not_held() {
     assert!(look(FULL, child.pid()).is_none());
 }
 
-/// Our own process is the holder in these two, one after the other: what one holds the other
-/// would see.
+/// Our own process is the holder, so these are devices that no other test opens.
 #[test]
 fn a_thread_with_its_own_table_and_a_mapping_without_descriptor() {
     let (started, start) = channel();
@@ -130,18 +131,18 @@ fn a_thread_with_its_own_table_and_a_mapping_without_descriptor() {
     let thread = std::thread::spawn(move || {
         // SAFETY: only this thread's table of descriptors is copied; std keeps none by number.
         assert_eq!(unsafe { libc::unshare(libc::CLONE_FILES) }, 0);
-        let file = File::open("/dev/full").expect("open");
+        let file = File::open("/dev/random").expect("open");
         started.send(()).expect("sent");
         let _ = ended.recv();
         drop(file);
     });
     start.recv().expect("started");
-    let found = look(FULL, me()).expect("a holder");
+    let found = look(RANDOM, me()).expect("a holder");
     assert_eq!(ways(&found), [(Via::ThreadFd, 1)]);
     assert_ne!(found.files[0].at.0, me());
     drop(end);
     thread.join().expect("ended");
-    assert!(look(FULL, me()).is_none());
+    assert!(look(RANDOM, me()).is_none());
 
     let file = File::open("/dev/zero").expect("open");
     // SAFETY: a fresh mapping where the kernel likes; nothing refers to it.
