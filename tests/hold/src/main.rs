@@ -54,7 +54,7 @@ pub struct Options {
     /// Stop (SIGSTOP) once it holds them
     #[arg(long)]
     stopped: bool,
-    /// Go by this name, in /proc/PID/comm and as argv[0]
+    /// Go by this name, in /proc/PID/comm and as its first argument
     #[arg(long)]
     name: Option<String>,
     /// Have this many children, which hold the same

@@ -184,7 +184,7 @@ pub fn open_noise(count: u64) -> Result<Vec<File>> {
     (0..count).map(|_| File::open("/dev/null").context("cannot open /dev/null")).collect()
 }
 
-/// Starts over under another argv[0]; the second time, sets comm.
+/// Starts over under another `argv[0]`; the second time, sets comm.
 pub fn take_name(name: &str) -> Result<()> {
     const DONE: &str = "HOLD_NAMED";
     if std::env::var_os(DONE).is_none() {

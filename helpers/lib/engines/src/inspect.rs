@@ -197,7 +197,7 @@ impl Inspect {
     }
 
     /// What has to run before it can start: ids, names, and compose services as
-    /// [`compose_service`] writes them.
+    /// `compose_service` writes them.
     pub fn needs(&self) -> Vec<String> {
         let mut needs = Vec::new();
         if let Some(host) = &self.host_config {

@@ -30,35 +30,16 @@ pub fn scan(root: &Root) -> Result<Scan> {
         return Ok(scan);
     }
     let mut pass = one_pass(root, &before, false)?;
-    let mut rest = BTreeMap::new();
     if pass.account.in_doubt {
         // Somebody may hold nothing but a mapping. Or a process that opened the device and passed
         // it on while the tables were read looks like a hidden one; one that is hidden still is,
         // the second time.
-        let again = one_pass(root, &pass.modules, true)?;
-        rest = again.account.unexplained.clone();
-        rest.retain(|module, _| pass.account.unexplained.contains_key(module));
-        pass = again;
-    }
-    if !rest.is_empty() {
-        let (proc, live) = (root.path("/proc"), root.is_system());
-        let hidden = hidden::look(root, &proc, live)?;
-        let table = Table::load(root, &pass.modules)?;
-        let search = Search::new(&proc, table.clone(), live, false)?;
-        for in_flight in &hidden.in_flight {
-            search.add_in_flight(&mut pass.found, in_flight);
+        let mut again = one_pass(root, &pass.modules, true)?;
+        if again.account.in_doubt {
+            let suspects = std::mem::take(&mut pass.account.unexplained);
+            scan.unexplained = look_deeper(root, &mut again, &suspects)?;
         }
-        let now = fewest(&pass.modules, &graph::refcounts(root)?);
-        let left = account(&now, &table, &pass.found, live).unexplained;
-        scan.unexplained = left
-            .into_iter()
-            .filter(|(module, _)| rest.contains_key(module))
-            .map(|(module, references)| Unexplained {
-                places: places_for(&module, &hidden.places, &pass.unseen),
-                module,
-                references,
-            })
-            .collect();
+        pass = again;
     }
     scan.searched = true;
     scan.modules = pass.modules;
@@ -86,6 +67,29 @@ fn one_pass(root: &Root, before: &[Module], maps: bool) -> Result<Pass> {
     unseen.extend(unseen::blocked(&searched.blocked));
     unseen.extend(unseen::stuck(&searched.stuck));
     Ok(Pass { modules, found, account, unseen })
+}
+
+/// Looks where no table leads, adds what is found there to `pass`, and returns what remains of the
+/// references of `suspects`: the modules that had some unexplained the first time as well.
+fn look_deeper(root: &Root, pass: &mut Pass, suspects: &BTreeMap<String, u64>) -> Result<Vec<Unexplained>> {
+    let (proc, live) = (root.path("/proc"), root.is_system());
+    let hidden = hidden::look(root, &proc, live)?;
+    let table = Table::load(root, &pass.modules)?;
+    let search = Search::new(&proc, table.clone(), live, false)?;
+    for in_flight in &hidden.in_flight {
+        search.add_in_flight(&mut pass.found, in_flight);
+    }
+    let now = fewest(&pass.modules, &graph::refcounts(root)?);
+    let left = account(&now, &table, &pass.found, live).unexplained;
+    Ok(left
+        .into_iter()
+        .filter(|(module, _)| suspects.contains_key(module))
+        .map(|(module, references)| Unexplained {
+            places: places_for(&module, &hidden.places, &pass.unseen),
+            module,
+            references,
+        })
+        .collect())
 }
 
 /// Where a module's references may be.
