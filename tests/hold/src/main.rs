@@ -42,7 +42,7 @@ pub struct Options {
     /// Open inside this folder as root, through a node made there
     #[arg(long, value_name = "DIR")]
     chroot: Option<PathBuf>,
-    /// Map a page of it and close the descriptor (where the device allows)
+    /// Map some of it and close the descriptor (nvidia-uvm, and what else allows it)
     #[arg(long, conflicts_with = "fdstore")]
     map: bool,
     /// Ignore SIGTERM

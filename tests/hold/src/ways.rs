@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
 
 use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap};
@@ -147,11 +148,44 @@ fn send_away(fds: Vec<OwnedFd>) -> Result<Held> {
     Ok(Held::Fds(vec![sender, receiver]))
 }
 
+/// Maps a page for as long as the process lives.
 fn map(fd: &OwnedFd) -> Result<()> {
-    const PAGE: NonZeroUsize = NonZeroUsize::new(4096).expect("4096 is not zero");
-    // SAFETY: a new mapping, at an address of the kernel's choice, that nothing
-    // reads or writes.
-    unsafe { mmap(None, PAGE, ProtFlags::PROT_READ, MapFlags::MAP_SHARED, fd, 0) }?;
+    match map_at(fd, None) {
+        // nvidia-uvm's answer to a client that has not said which features it knows.
+        Err(Errno::EBADFD) => map_uvm(fd),
+        result => Ok(result?),
+    }
+}
+
+/// What a CUDA program does first: UVM_INITIALIZE, then managed memory, whose
+/// offset in the file is its address. Numbers from NVIDIA's open modules,
+/// kernel-open/nvidia-uvm/uvm_linux_ioctl.h; the same from 470 on.
+fn map_uvm(fd: &OwnedFd) -> Result<()> {
+    const UVM_INITIALIZE: u64 = 0x3000_0001;
+    const ADDRESS: NonZeroUsize = NonZeroUsize::new(1 << 40).expect("not zero");
+    #[repr(C)]
+    struct Parameters {
+        flags: u64,
+        status: u32,
+    }
+    nix::ioctl_readwrite_bad!(uvm_initialize, UVM_INITIALIZE, Parameters);
+    let mut parameters = Parameters { flags: 0, status: 0 };
+    // SAFETY: the structure is the one that this number stands for.
+    unsafe { uvm_initialize(fd.as_raw_fd(), &raw mut parameters) }.context("UVM_INITIALIZE")?;
+    if parameters.status != 0 {
+        bail!("UVM_INITIALIZE: status {:#x}", parameters.status);
+    }
+    Ok(map_at(fd, Some(ADDRESS))?)
+}
+
+fn map_at(fd: &OwnedFd, address: Option<NonZeroUsize>) -> nix::Result<()> {
+    const LENGTH: NonZeroUsize = NonZeroUsize::new(2 << 20).expect("not zero");
+    let offset = address.map_or(0, NonZeroUsize::get).cast_signed() as i64;
+    let (mut protection, mut flags) = (ProtFlags::PROT_READ, MapFlags::MAP_SHARED);
+    protection.set(ProtFlags::PROT_WRITE, address.is_some());
+    flags.set(MapFlags::MAP_FIXED_NOREPLACE, address.is_some());
+    // SAFETY: a new mapping where there is none, that nothing reads or writes.
+    unsafe { mmap(address, LENGTH, protection, flags, fd, offset) }?;
     Ok(())
 }
 

@@ -1,0 +1,272 @@
+"""What can hold a GPU, each as something that starts, is asked who it is, and stops; and what only
+looks like it."""
+import contextlib
+import glob
+import os
+import pwd
+import shutil
+import subprocess
+import time
+
+CTL = "/dev/nvidiactl"
+HOLD = shutil.which("hold")
+ALICE = pwd.getpwnam("alice").pw_uid
+AS_ALICE = ["runuser", "-u", "alice", "--", "env", f"XDG_RUNTIME_DIR=/run/user/{ALICE}"]
+
+
+def run(*command):
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}: exit status {done.returncode}\n{done.stdout}")
+    return done.stdout
+
+
+def wait_for(what, condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise SystemExit(f"after {seconds} s still not so: {what}")
+        time.sleep(0.05)
+
+
+def hold(*arguments, user=None):
+    """A holder in the background: its pid."""
+    before = ["runuser", "-u", user, "--"] if user else []
+    word, pid = run(*before, "hold", "--fork", *arguments).split()
+    assert word == "ready", word
+    return int(pid)
+
+
+def children(pid):
+    return {int(child) for child in open(f"/proc/{pid}/task/{pid}/children").read().split()}
+
+
+def start_time(pid):
+    """With the pid, the identity of a process; None once it is gone."""
+    try:
+        stat = open(f"/proc/{pid}/stat").read()
+    except FileNotFoundError:
+        return None
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] == "Z" else int(fields[19])
+
+
+class Plain:
+    """A process that nobody owns."""
+
+    owners = {"process", "session"}
+    comes_back = False
+
+    def __init__(self, n, *options, device=CTL, user=None, via="fd"):
+        self.via = via
+        pid = hold(*[option.format(n=n) for option in options], device, user=user)
+        self.pids = {pid} | children(pid)
+        self.born = {pid: start_time(pid) for pid in self.pids}
+
+    def now(self):
+        return {pid for pid in self.pids if start_time(pid) == self.born[pid]}
+
+    def stop(self):
+        for pid in self.now():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, 9)
+        wait_for("the holders are gone", lambda: not self.now())
+
+
+class Mounted(Plain):
+    """A process whose node is a bind mount under another name."""
+
+    def __init__(self, n):
+        self.node = f"/tmp/mounted-{n}"
+        open(self.node, "w").close()
+        run("mount", "--bind", CTL, self.node)
+        super().__init__(n, device=self.node)
+
+    def stop(self):
+        super().stop()
+        run("umount", self.node)
+        os.unlink(self.node)
+
+
+class Unit:
+    """A service, made of the template `holder-KIND@`."""
+
+    owners = {"system-unit"}
+    comes_back = True
+    via = "fd"
+
+    def __init__(self, n, kind):
+        self.kind = kind
+        self.name = f"holder-{kind}@{n}.service"
+        run("systemctl", "start", self.name)
+
+    @property
+    def pids(self):
+        main = self.main()
+        if self.kind == "store":
+            return {1}
+        return {main} | children(main) if main else set()
+
+    def main(self):
+        return int(run("systemctl", "show", "--property=MainPID", "--value", self.name))
+
+    def now(self):
+        active = run("systemctl", "show", "--property=ActiveState", "--value", self.name).strip() == "active"
+        return self.pids if active else set()
+
+    def stop(self):
+        run("systemctl", "stop", self.name)
+
+
+class UserUnit(Unit):
+    """A service of alice's own manager."""
+
+    owners = {"user-unit"}
+
+    def __init__(self, n):
+        self.kind = "plain"
+        self.name = f"holder@{n}.service"
+        self.systemctl("start")
+
+    def systemctl(self, *words):
+        return run(*AS_ALICE, "systemctl", "--user", *words, self.name)
+
+    def main(self):
+        return int(self.systemctl("show", "--property=MainPID", "--value"))
+
+    def now(self):
+        active = self.systemctl("show", "--property=ActiveState", "--value").strip() == "active"
+        return self.pids if active else set()
+
+    def stop(self):
+        self.systemctl("stop")
+
+
+class Container:
+    """A container of root's."""
+
+    owners = {"container"}
+    comes_back = True
+    via = "fd"
+
+    def __init__(self, n, engine):
+        self.engine = engine
+        self.name = f"holder-{n}"
+        run(engine, "run", "--detach", "--name", self.name, "--device", CTL, "gpu-job")
+        wait_for(f"{engine}'s container holds the GPU", self.holds)
+
+    @property
+    def pids(self):
+        return {int(run(self.engine, "inspect", "--format", "{{.State.Pid}}", self.name))} - {0}
+
+    def holds(self):
+        try:
+            return any(os.readlink(fd).endswith("nvidiactl") for pid in self.pids for fd in glob.glob(f"/proc/{pid}/fd/*"))
+        except FileNotFoundError:
+            return False
+
+    def now(self):
+        return self.pids if self.holds() else set()
+
+    def stop(self):
+        run(self.engine, "rm", "--force", "--time", "0", self.name) if self.engine == "podman" else run(
+            self.engine, "rm", "--force", self.name
+        )
+
+
+# Name, how it is started, and how often it is drawn: a container takes a hundred times as long as
+# a process.
+KINDS = {
+    "process": (lambda n: Plain(n), 3),
+    "alice's": (lambda n: Plain(n, user="alice"), 3),
+    "uvm": (lambda n: Plain(n, device="/dev/nvidia-uvm"), 3),
+    "uvm-tools": (lambda n: Plain(n, device="/dev/nvidia-uvm-tools"), 3),
+    "modeset": (lambda n: Plain(n, device="/dev/nvidia-modeset"), 3),
+    "caps": (lambda n: Plain(n, device=capability()), 3),
+    "drm card": (lambda n: Plain(n, device=of_driver("nvidia", "card")), 3),
+    "render node": (lambda n: Plain(n, device=of_driver("nvidia", "renderD")), 3),
+    "own node": (lambda n: Plain(n, "--mknod"), 3),
+    "unlinked node": (lambda n: Plain(n, "--unlinked"), 3),
+    "bind mount": (lambda n: Mounted(n), 3),
+    "other root": (lambda n: Plain(n, "--chroot=/tmp/root-{n}"), 3),
+    "user namespace": (lambda n: Plain(n, "--userns", user="alice"), 3),
+    "thread": (lambda n: Plain(n, "--thread", via="thread-fd"), 3),
+    "in flight": (lambda n: Plain(n, "--in-flight", via="in-flight"), 3),
+    "mapping": (lambda n: Plain(n, "--map", device="/dev/nvidia-uvm", via="map"), 3),
+    "children": (lambda n: Plain(n, "--children=3"), 3),
+    "many descriptors": (lambda n: Plain(n, "--fds=300"), 3),
+    "stopped": (lambda n: Plain(n, "--stopped"), 3),
+    "ignores SIGTERM": (lambda n: Plain(n, "--ignore-term"), 3),
+    "leaves heirs": (lambda n: Plain(n, "--forking"), 3),
+    "innocent name": (lambda n: Plain(n, "--name=sshd: alice"), 3),
+    "unit": (lambda n: Unit(n, "plain"), 2),
+    "unit that restarts": (lambda n: Unit(n, "always"), 2),
+    "unit with children": (lambda n: Unit(n, "children"), 2),
+    "stored by PID 1": (lambda n: Unit(n, "store"), 1),
+    "user's unit": (lambda n: UserUnit(n), 2),
+    "docker": (lambda n: Container(n, "docker"), 1),
+    "podman": (lambda n: Container(n, "podman"), 1),
+}
+
+OPTIONS = {"plain": "", "always": "", "children": "--children=2", "store": "--fdstore"}
+
+
+def of_driver(driver, kind):
+    """The DRM node of this kind whose device has this driver."""
+    for path in sorted(glob.glob(f"/sys/class/drm/{kind}[0-9]*")):
+        if "-" not in os.path.basename(path):
+            with contextlib.suppress(FileNotFoundError):
+                found = os.path.basename(os.readlink(f"{path}/device/driver"))
+                if found == driver:
+                    return f"/dev/dri/{os.path.basename(path)}"
+    raise SystemExit(f"there is no DRM node ({kind}) of {driver}")
+
+
+def capability():
+    """The node of a MIG capability; NVIDIA's own program makes it, with today's number."""
+    run("nvidia-modprobe", "-f", "/proc/driver/nvidia/capabilities/mig/config")
+    return "/dev/nvidia-caps/nvidia-cap1"
+
+
+def prepare():
+    """The templates, and alice's manager."""
+    for kind, options in OPTIONS.items():
+        with open(f"/run/systemd/system/holder-{kind}@.service", "w") as file:
+            file.write(f"[Service]\nType=notify\nNotifyAccess=all\nExecStart={HOLD} {options} {CTL}\n")
+            if kind == "always":
+                file.write("Restart=always\nRestartSec=0\n")
+            if kind == "store":
+                file.write("FileDescriptorStoreMax=4\n")
+    run("systemctl", "daemon-reload")
+    units = "/home/alice/.config/systemd/user"
+    run("runuser", "-u", "alice", "--", "mkdir", "-p", units)
+    with open(f"{units}/holder@.service", "w") as file:
+        file.write(f"[Service]\nType=notify\nNotifyAccess=all\nExecStart={HOLD} {CTL}\n")
+    run("loginctl", "enable-linger", "alice")
+    wait_for("alice's manager runs", lambda: os.path.exists(f"/run/user/{ALICE}/systemd/private"))
+
+
+def decoys():
+    """What only looks like a holder: the pids with their start times."""
+    run("modprobe", "vgem")
+    wait_for("another driver's DRM node", lambda: glob.glob("/sys/bus/platform/drivers/vgem") or glob.glob("/sys/devices/platform/vgem"))
+    os.makedirs("/tmp/nvidia-data", exist_ok=True)
+    os.makedirs("/tmp/dev", exist_ok=True)
+    files = ["/tmp/nvidia0.log", "/tmp/nvidia-data/model.bin", "/tmp/dev/nvidiactl", "/dev/nvidia7"]
+    for path in files:
+        open(path, "w").close()
+    os.mknod("/tmp/dev/nvidia0", 0o020666, os.makedev(1, 3))
+    pids = [hold(path) for path in files]
+    pids.append(hold("/tmp/dev/nvidia0"))
+    # A name that is gone: /proc shows it with " (deleted)".
+    for path in ("/tmp/dev/nvidiactl", "/dev/nvidia7"):
+        os.unlink(path)
+    pids.append(hold("--name", "nvidia-smi", "/dev/null"))
+    pids.append(hold("--in-flight", "/dev/null"))
+    pids.append(hold("--thread", "/dev/zero"))
+    for node in glob.glob("/sys/devices/platform/vgem/drm/*"):
+        if os.path.exists(f"/dev/dri/{os.path.basename(node)}"):
+            pids.append(hold(f"/dev/dri/{os.path.basename(node)}"))
+    run("docker", "run", "--detach", "--name", "nvidia-decoy", "gpu-job")
+    pids.append(int(run("docker", "inspect", "--format", "{{.State.Pid}}", "nvidia-decoy")))
+    return {pid: start_time(pid) for pid in pids}
