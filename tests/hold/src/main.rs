@@ -93,6 +93,9 @@ fn hold(options: &Options) -> Result<()> {
     for _ in 0..options.children {
         // SAFETY: no thread was started (--thread excludes --children).
         if let ForkResult::Child = unsafe { fork() }.context("cannot fork")? {
+            if background.is_some() {
+                ways::leave_streams()?;
+            }
             wait_for_signals(options)?;
         }
     }

@@ -253,13 +253,18 @@ pub fn into_background() -> Result<Parent> {
 }
 
 impl Parent {
-    /// Lets it go, and lets go of its streams: whoever reads them sees the end.
+    /// Lets it go, and lets go of the streams it had.
     pub fn release(mut self) -> Result<()> {
-        let null =
-            File::options().read(true).write(true).open("/dev/null").context("cannot open /dev/null")?;
-        dup2_stdin(&null)?;
-        dup2_stdout(&null)?;
-        dup2_stderr(&null)?;
+        leave_streams()?;
         std::io::Write::write_all(&mut self.0, b"r").context("the parent is gone")
     }
+}
+
+/// Lets go of the standard streams: whoever reads them sees the end.
+pub fn leave_streams() -> Result<()> {
+    let null = File::options().read(true).write(true).open("/dev/null").context("cannot open /dev/null")?;
+    dup2_stdin(&null)?;
+    dup2_stdout(&null)?;
+    dup2_stderr(&null)?;
+    Ok(())
 }
