@@ -30,7 +30,7 @@ pub fn acquire(options: &Options) -> Result<Held> {
     let mut flags = OFlag::O_RDWR | OFlag::O_CLOEXEC;
     flags.set(OFlag::O_NONBLOCK, options.nonblock);
     if options.thread {
-        return in_own_thread(flags, options.unlinked, paths);
+        return in_own_thread(flags, options, paths);
     }
     let fds = open_all(flags, options.unlinked, &paths)?;
     if options.in_flight {
@@ -109,11 +109,14 @@ fn open_all(flags: OFlag, unlink: bool, paths: &[PathBuf]) -> Result<Vec<OwnedFd
 
 /// Opens in a thread whose file table is its own: /proc/PID/fd does not show
 /// it, /proc/PID/task/TID/fd does. The thread lives as long as the process.
-fn in_own_thread(flags: OFlag, unlink: bool, paths: Vec<PathBuf>) -> Result<Held> {
+fn in_own_thread(flags: OFlag, options: &Options, paths: Vec<PathBuf>) -> Result<Held> {
+    let (unlink, background) = (options.unlinked, options.fork);
     let (sender, receiver) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let opened = unshare(CloneFlags::CLONE_FILES)
             .context("cannot unshare the file table")
+            // A table of its own has copies of the streams.
+            .and_then(|()| if background { leave_streams() } else { Ok(()) })
             .and_then(|()| open_all(flags, unlink, &paths));
         match opened {
             Ok(_fds) => {
