@@ -62,6 +62,7 @@ fn prepare(options: &Options) -> Result<Vec<PathBuf>> {
             copy_node(path, &outside)?;
             *path = inside;
         }
+        copy_node(Path::new("/dev/null"), &root.join("dev/null"))?;
         chroot(root).with_context(|| format!("cannot chroot to {}", root.display()))?;
         chdir("/").context("cannot change to the new root")?;
     }
