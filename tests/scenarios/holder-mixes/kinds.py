@@ -41,6 +41,10 @@ def children(pid):
     return {int(child) for child in open(f"/proc/{pid}/task/{pid}/children").read().split()}
 
 
+def has_open(pid, name):
+    return any(os.readlink(fd).endswith(name) for fd in glob.glob(f"/proc/{pid}/fd/*"))
+
+
 def start_time(pid):
     """With the pid, the identity of a process; None once it is gone."""
     try:
@@ -157,11 +161,13 @@ class Container:
 
     @property
     def pids(self):
-        return {int(run(self.engine, "inspect", "--format", "{{.State.Pid}}", self.name))} - {0}
+        """The shell that opened the device, and the sleep that has it from the shell."""
+        main = int(run(self.engine, "inspect", "--format", "{{.State.Pid}}", self.name))
+        return {main} | children(main) if main else set()
 
     def holds(self):
         try:
-            return any(os.readlink(fd).endswith("nvidiactl") for pid in self.pids for fd in glob.glob(f"/proc/{pid}/fd/*"))
+            return len([pid for pid in self.pids if has_open(pid, "nvidiactl")]) == 2
         except FileNotFoundError:
             return False
 
