@@ -49,7 +49,7 @@ def start_time(pid):
     """With the pid, the identity of a process; None once it is gone."""
     try:
         stat = open(f"/proc/{pid}/stat").read()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return None
     fields = stat.rpartition(")")[2].split()
     return None if fields[0] == "Z" else int(fields[19])
@@ -168,7 +168,7 @@ class Container:
     def holds(self):
         try:
             return len([pid for pid in self.pids if has_open(pid, "nvidiactl")]) == 2
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             return False
 
     def now(self):
