@@ -19,8 +19,14 @@ pub(crate) fn assess(context: &Context, config: &Config) -> Result<Plan> {
     switched_off(context, &mut findings)?;
     earlier_run(context, &mut findings)?;
     let loaded = chain(&context.root)?;
-    let versions = driver::assess(context, &loaded, &mut findings)?;
-    let mut actions = users::assess(context, config, &mut findings)?;
+    // The engines take their time, and so do files of many megabytes.
+    let (versions, survey) = std::thread::scope(|scope| {
+        let survey = scope.spawn(users::survey);
+        (driver::assess(context, &loaded, &mut findings), survey.join())
+    });
+    let versions = versions?;
+    let survey = survey.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    let mut actions = users::assess(context, config, &survey, &mut findings)?;
     actions.extend(loaded.iter().map(|module| Action {
         step: Step::RmmodChain,
         object: format!("module {}", module.module.name),

@@ -141,16 +141,14 @@ fn way_back(
     files: &[File],
     findings: &mut Findings,
 ) -> Result<()> {
-    let kept = slots(&context.root, disk)?;
-    let lost: Vec<&str> = loaded
-        .iter()
-        .filter(|module| {
-            !files.iter().any(|file| file.is(&module.module))
-                && !kept.iter().any(|slot| slot.find(&module.module).is_some())
-        })
-        .map(|module| module.module.name.as_str())
-        .collect();
+    let mut lost: Vec<&Loaded> =
+        loaded.iter().filter(|module| !files.iter().any(|file| file.is(&module.module))).collect();
     if !lost.is_empty() {
+        let kept = slots(&context.root, disk)?;
+        lost.retain(|module| !kept.iter().any(|slot| slot.find(&module.module).is_some()));
+    }
+    if !lost.is_empty() {
+        let lost: Vec<&str> = lost.iter().map(|module| module.module.name.as_str()).collect();
         findings.warn(
             format!("no copy of the loaded {} is kept: should the new driver fail, the old one cannot come back", lost.join(", ")),
             "install the old version again and run `systemctl start nvidia-reload-keep.service`, if that must not be",

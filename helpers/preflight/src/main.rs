@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Subcommand;
 use ledger::{Snapshot, Step};
-use modules::{chain, differences, gpus, nodes};
+use modules::{chain, differences, gpus, nodes, parameters};
 use step::{Context, Exit, Leftovers, Stop, Verdict, finish};
 
 /// What else this helper does.
@@ -55,6 +55,9 @@ fn snapshot(context: &Context) -> Result<Snapshot> {
     let mut modules: Vec<_> = chain(&context.root)?.into_iter().map(|loaded| loaded.module).collect();
     // What can be unloaded last was loaded first.
     modules.reverse();
+    for module in &mut modules {
+        module.parameters = parameters(&context.root, &module.name)?;
+    }
     Ok(Snapshot { modules, nodes: nodes::snapshot(&context.root)?, gpus: gpus(&context.root)? })
 }
 

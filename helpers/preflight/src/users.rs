@@ -13,10 +13,14 @@ use crate::findings::Findings;
 /// The helper that speaks with the engines.
 const DRAIN: &str = "/usr/libexec/nvidia-reload/drain-containers";
 
-pub(crate) fn assess(context: &Context, config: &Config, findings: &mut Findings) -> Result<Vec<Action>> {
+pub(crate) fn assess(
+    context: &Context,
+    config: &Config,
+    survey: &Survey,
+    findings: &mut Findings,
+) -> Result<Vec<Action>> {
     let scan = scan(&context.root)?;
-    let survey = survey()?;
-    let mut actions = containers(config, &survey, &scan.holders, findings);
+    let mut actions = containers(config, survey, &scan.holders, findings);
     let ours = ancestors(&context.root, std::process::id() as i32);
     let rules = Rules {
         units: &config.units.protect,
@@ -26,7 +30,7 @@ pub(crate) fn assess(context: &Context, config: &Config, findings: &mut Findings
     };
     for holder in &scan.holders {
         match rules.fate(holder) {
-            Fate::StopContainer if is_surveyed(&survey, holder) => {}
+            Fate::StopContainer if is_surveyed(survey, holder) => {}
             Fate::StopContainer => findings.refuse(
                 format!("{} runs in a container that no engine here answers for", described(holder)),
                 "stop it, or start its engine",
@@ -62,7 +66,7 @@ pub(crate) fn assess(context: &Context, config: &Config, findings: &mut Findings
 }
 
 /// What drain-containers finds.
-fn survey() -> Result<Survey> {
+pub(crate) fn survey() -> Result<Survey> {
     let output = Command::new(DRAIN)
         .args(["list", "--json"])
         .stdin(Stdio::null())

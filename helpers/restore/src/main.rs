@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use ledger::Step;
 use step::{Context, undo_steps};
 
@@ -15,8 +15,11 @@ fn main() -> ExitCode {
 }
 
 fn run(context: &Context) -> Result<()> {
+    let run = context.ledger.read()?.context("there is no open run: start nvidia-reload.target")?;
+    let took = |step: &Step| run.acts.iter().any(|act| act.step == *step);
+    let steps: Vec<Step> = STEPS.into_iter().filter(took).collect();
     context.status("giving back what was stopped");
-    let failed = undo_steps(&STEPS);
+    let failed = undo_steps(&steps);
     if !failed.is_empty() {
         bail!("not everything is back: {}", failed.join("; "));
     }

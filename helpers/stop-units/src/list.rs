@@ -7,7 +7,7 @@ use serde::Serialize;
 use step::Context;
 
 use crate::closure::closure;
-use crate::stop::{add_containers, by_manager, shown};
+use crate::stop::{by_manager, shown};
 use crate::{manager, wanted};
 
 /// The name and version of the JSON.
@@ -36,8 +36,7 @@ struct Entry {
 /// Prints the units that would be stopped now.
 pub(crate) fn list(context: &Context, json: bool) -> Result<()> {
     let config = context.config()?;
-    let mut found = wanted::of_holders(context, &config)?;
-    add_containers(&mut found)?;
+    let found = wanted::of_all(context, &config)?;
     let mut list = List { schema: SCHEMA, units: Vec::new(), refused: Vec::new() };
     for (user, units) in by_manager(&found) {
         let plan = manager(user)

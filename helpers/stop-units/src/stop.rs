@@ -21,10 +21,11 @@ pub(crate) fn run(context: &Context) -> Result<()> {
     let mut tried: BTreeSet<Whose> = BTreeSet::new();
     let mut stopped = 0;
     for round in 0..ROUNDS {
-        let mut wanted = wanted::of_holders(context, &config)?;
-        if round == 0 {
-            add_containers(&mut wanted)?;
-        }
+        let mut wanted = if round == 0 {
+            wanted::of_all(context, &config)?
+        } else {
+            wanted::of_holders(context, &config)?
+        };
         wanted.retain(|unit, _| !tried.contains(unit));
         if wanted.is_empty() {
             break;
@@ -45,14 +46,6 @@ pub(crate) fn run(context: &Context) -> Result<()> {
     }
     if stopped == 0 {
         context.info("no unit holds the GPU");
-    }
-    Ok(())
-}
-
-/// Adds the units that look after containers.
-pub(crate) fn add_containers(wanted: &mut BTreeMap<Whose, Role>) -> Result<()> {
-    for unit in wanted::of_containers()? {
-        wanted.entry(unit).or_insert(Role::Holder);
     }
     Ok(())
 }

@@ -15,6 +15,20 @@ use crate::closure::Role;
 /// The helper that speaks with the engines.
 const DRAIN: &str = "/usr/libexec/nvidia-reload/drain-containers";
 
+/// The units that own a holder at this moment, and those that look after containers.
+pub(crate) fn of_all(context: &Context, config: &Config) -> Result<BTreeMap<Whose, Role>> {
+    // The engines take their time, and so does a scan.
+    let (holders, containers) = std::thread::scope(|scope| {
+        let containers = scope.spawn(of_containers);
+        (of_holders(context, config), containers.join())
+    });
+    let mut units = holders?;
+    for unit in containers.unwrap_or_else(|panic| std::panic::resume_unwind(panic))? {
+        units.entry(unit).or_insert(Role::Holder);
+    }
+    Ok(units)
+}
+
 /// The units that own a holder at this moment.
 pub(crate) fn of_holders(context: &Context, config: &Config) -> Result<BTreeMap<Whose, Role>> {
     let scan = holders::scan(&context.root)?;
@@ -81,7 +95,7 @@ fn serves_others(unit: &str, holder: &Holder) -> bool {
 
 /// The units that look after a container with a GPU, which may be idle: they would start it again
 /// behind the back of its engine.
-pub(crate) fn of_containers() -> Result<BTreeSet<Whose>> {
+fn of_containers() -> Result<BTreeSet<Whose>> {
     let output = Command::new(DRAIN)
         .args(["list", "--json"])
         .stdin(Stdio::null())

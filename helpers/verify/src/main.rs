@@ -27,7 +27,7 @@ fn main() -> ExitCode {
 
 fn extra(context: &Context, verb: Verb) -> Result<ExitCode> {
     match verb {
-        Verb::Keep => keep_modules(context)?,
+        Verb::Keep => keep_modules(context, &Disk::open(&context.root)?)?,
         Verb::Library => println!("{}", serde_json::to_string(&gpu::library()?)?),
         Verb::Nvml => println!("{}", serde_json::to_string(&gpu::ask())?),
     }
@@ -37,13 +37,23 @@ fn extra(context: &Context, verb: Verb) -> Result<ExitCode> {
 fn run(context: &Context) -> Result<()> {
     let run = context.ledger.read()?.context("there is no open run: start nvidia-reload.target")?;
     let disk = Disk::open(&context.root)?;
-    modules_serve(context, &run, &disk)?;
-    nodes::check(&context.root, &run.snapshot.nodes).context("a device node leads elsewhere")?;
-    gpus_are_there(context, &run)?;
-    nvml::check(context)?;
+    // NVML takes its time. It is waited for in any case: as long as it runs it holds the driver.
+    let (rest, answer) = std::thread::scope(|scope| {
+        let answer = scope.spawn(nvml::ask);
+        (all_but_nvml(context, &run, &disk), answer.join())
+    });
+    let answer = answer.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    rest?;
+    nvml::judge(context, answer)?;
     context.ledger.commit()?;
     // From here on the new driver stays, whatever happens to the rest.
-    keep_modules(context)
+    keep_modules(context, &disk)
+}
+
+fn all_but_nvml(context: &Context, run: &Run, disk: &Disk) -> Result<()> {
+    modules_serve(context, run, disk)?;
+    nodes::check(&context.root, &run.snapshot.nodes).context("a device node leads elsewhere")?;
+    gpus_are_there(context, run)
 }
 
 /// Every module that was loaded is, and is the one on disk.
@@ -78,10 +88,9 @@ fn gpus_are_there(context: &Context, run: &Run) -> Result<()> {
     Ok(())
 }
 
-fn keep_modules(context: &Context) -> Result<()> {
+fn keep_modules(context: &Context, disk: &Disk) -> Result<()> {
     let loaded = chain(&context.root)?;
-    let disk = Disk::open(&context.root)?;
-    match keep(&context.root, &disk, &loaded).context("keep the driver's modules for the way back")? {
+    match keep(&context.root, disk, &loaded).context("keep the driver's modules for the way back")? {
         Some(version) => context.info(format!("version {version} is kept for the way back")),
         None if loaded.is_empty() => {}
         None => context.warn("the loaded driver is not the one on disk: it cannot be kept for the way back"),

@@ -10,9 +10,14 @@ use step::Context;
 /// NVML starts in tens of milliseconds; on a machine with many GPUs that wake up, in seconds.
 const TIME: Duration = Duration::from_secs(60);
 
-pub(crate) fn check(context: &Context) -> Result<()> {
-    let answer = ask_helper(Path::new(HELPER), Question::Nvml, TIME)?
-        .unwrap_or(Answer::Hung { seconds: TIME.as_secs() });
+/// Asks, in a process of its own.
+pub(crate) fn ask() -> Result<Answer> {
+    let answer = ask_helper(Path::new(HELPER), Question::Nvml, TIME)?;
+    Ok(answer.unwrap_or(Answer::Hung { seconds: TIME.as_secs() }))
+}
+
+/// Whether the answer is that of a driver that serves.
+pub(crate) fn judge(context: &Context, answer: Answer) -> Result<()> {
     match answer {
         Answer::Ok { driver_version, devices } => {
             context.info(format!("NVML works: driver {driver_version}, {devices} devices"));

@@ -36,7 +36,11 @@ pub struct Service(Child);
 /// The service does not start, or must not be started from here.
 pub fn offer_podman(root: &Root, if_running: bool) -> io::Result<Option<Service>> {
     let reachable = || find::sockets(Kind::Podman).iter().any(|socket| find::reach(root, socket).is_ok());
-    if !root.is_system() || reachable() || (if_running && !Running::look(root)?.podman()) {
+    if !root.is_system() || (if_running && !Running::look(root)?.podman()) {
+        return Ok(None);
+    }
+    // After that look: whoever connects to a socket of systemd's starts the service behind it.
+    if reachable() {
         return Ok(None);
     }
     if fs::read_link("/proc/self/ns/mnt")? != fs::read_link("/proc/1/ns/mnt")? {

@@ -1,7 +1,8 @@
 //! What is on disk for the running kernel: which file would be loaded for a module, and what it
 //! declares of itself.
 
-use std::collections::BTreeSet;
+use std::cell::{OnceCell, RefCell};
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +12,7 @@ use step::Root;
 use crate::DRIVER;
 use crate::gate;
 use crate::kmod::{Kmod, KmodModule};
+use crate::loaded::loaded;
 
 /// Where modprobe looks for its configuration, first match first (modprobe.d(5)).
 const CONFIGURATION: [&str; 5] = [
@@ -54,9 +56,15 @@ impl File {
 
 /// The module files of the running kernel and the modprobe.d configuration, as if the gate were
 /// open.
+///
+/// It is one look: what was read once is not read again. Who changes the disk, or waits for that,
+/// opens another.
 pub struct Disk {
     kmod: Kmod,
     directory: PathBuf,
+    candidates: OnceCell<Vec<(String, PathBuf)>>,
+    /// By path, since a renamed module can only be told by looking into all of the driver's files.
+    files: RefCell<HashMap<PathBuf, File>>,
 }
 
 impl Disk {
@@ -67,7 +75,12 @@ impl Disk {
     pub fn open(root: &Root) -> Result<Self> {
         let release = nix::sys::utsname::uname().context("ask the kernel for its release")?;
         let directory = root.path("/lib/modules").join(release.release());
-        Ok(Self { kmod: Kmod::new(&directory, &configuration(root)?)?, directory })
+        Ok(Self {
+            kmod: Kmod::new(&directory, &configuration(root)?)?,
+            directory,
+            candidates: OnceCell::new(),
+            files: RefCell::default(),
+        })
     }
 
     /// The file that would serve as module `name`; none when there is none for this kernel.
@@ -96,8 +109,10 @@ impl Disk {
     /// # Errors
     /// The file cannot be read or is no module.
     pub fn inspect(&self, path: &Path) -> Result<File> {
-        let module = self.kmod.by_path(path)?;
-        self.file(&module, path)
+        match self.known(path) {
+            Some(file) => Ok(file),
+            None => self.file(&self.kmod.by_path(path)?, path),
+        }
     }
 
     /// All names under which the driver's modules could be loaded from this disk: for the gate.
@@ -105,23 +120,26 @@ impl Disk {
     /// # Errors
     /// The module index cannot be read.
     pub fn names(&self) -> Result<BTreeSet<String>> {
-        Ok(self.candidates()?.into_iter().map(|(alias, _)| alias).collect())
+        Ok(self.candidates()?.iter().map(|(alias, _)| alias.clone()).collect())
     }
 
     /// All module files whose names begin with the driver's.
     pub(crate) fn files(&self) -> Result<Vec<File>> {
-        self.candidates()?.into_iter().map(|(_, path)| self.inspect(&path)).collect()
+        self.candidates()?.iter().map(|(_, path)| self.inspect(path)).collect()
     }
 
-    /// The files that `file` needs and that are not the driver's own, first needed first.
+    /// The files that `file` needs and whose modules are not loaded, first needed first.
     ///
     /// # Errors
-    /// The module index or a file cannot be read.
-    pub(crate) fn needs(&self, file: &File) -> Result<Vec<File>> {
+    /// The module index, a file or `/sys/module` cannot be read.
+    pub(crate) fn needs(&self, root: &Root, file: &File) -> Result<Vec<File>> {
         let module = self.kmod.by_name(&file.alias)?;
         let mut found = Vec::new();
         for needed in module.dependencies() {
-            if let Some(path) = needed.path() {
+            // Most are there, under the name of their file: no need to look into that.
+            if loaded(root, &needed.name())?.is_none()
+                && let Some(path) = needed.path()
+            {
                 found.push(self.file(&needed, &path)?);
             }
         }
@@ -136,6 +154,19 @@ impl Disk {
     }
 
     fn file(&self, module: &KmodModule<'_>, path: &Path) -> Result<File> {
+        if let Some(file) = self.known(path) {
+            return Ok(file);
+        }
+        let file = self.read(module, path)?;
+        self.files.borrow_mut().insert(path.to_owned(), file.clone());
+        Ok(file)
+    }
+
+    fn known(&self, path: &Path) -> Option<File> {
+        self.files.borrow().get(path).cloned()
+    }
+
+    fn read(&self, module: &KmodModule<'_>, path: &Path) -> Result<File> {
         let info = module.info().with_context(|| format!("read what {} declares", path.display()))?;
         let field = |key: &str| info.iter().find(|(name, _)| name == key).map(|(_, value)| value.clone());
         let alias = module.name();
@@ -164,7 +195,7 @@ impl Disk {
             if alias == name || !name.starts_with(DRIVER) {
                 continue;
             }
-            let file = self.inspect(&path)?;
+            let file = self.inspect(path)?;
             if file.name == name {
                 found.push(file);
             }
@@ -173,7 +204,15 @@ impl Disk {
     }
 
     /// The index's files whose names begin with the driver's, as name and path.
-    fn candidates(&self) -> Result<Vec<(String, PathBuf)>> {
+    fn candidates(&self) -> Result<&[(String, PathBuf)]> {
+        if let Some(known) = self.candidates.get() {
+            return Ok(known);
+        }
+        let found = self.list()?;
+        Ok(self.candidates.get_or_init(|| found))
+    }
+
+    fn list(&self) -> Result<Vec<(String, PathBuf)>> {
         let index = self.directory.join("modules.dep");
         let text = match fs::read_to_string(&index) {
             Ok(text) => text,

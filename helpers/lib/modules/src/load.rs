@@ -35,7 +35,7 @@ impl Source {
 pub fn load(root: &Root, disk: &Disk, source: &Source) -> Result<()> {
     let file = source.file();
     if let Source::Disk(file) = source {
-        for needed in disk.needs(file)? {
+        for needed in disk.needs(root, file)? {
             if loaded(root, &needed.name)?.is_none() {
                 insert(disk, &needed)?;
             }

@@ -107,12 +107,31 @@ pub fn loaded(root: &Root, name: &str) -> Result<Option<Loaded>> {
     };
     let mut holders = names(&directory.join("holders"))?;
     holders.sort();
-    let mut parameters = BTreeMap::new();
-    for parameter in names(&directory.join("parameters"))? {
-        let path = directory.join("parameters").join(&parameter);
-        match attribute(&path) {
+    Ok(Some(Loaded {
+        module: ledger::Module {
+            name: name.to_owned(),
+            version: attribute(&directory.join("version"))?,
+            srcversion: attribute(&directory.join("srcversion"))?,
+            // Dozens of files, which only a snapshot needs.
+            parameters: BTreeMap::new(),
+        },
+        state,
+        refcount,
+        holders,
+    }))
+}
+
+/// The parameters of the loaded module `name` and their values, as far as they can be read.
+///
+/// # Errors
+/// `/sys/module/NAME/parameters` cannot be read.
+pub fn parameters(root: &Root, name: &str) -> Result<BTreeMap<String, String>> {
+    let directory = root.path("/sys/module").join(name).join("parameters");
+    let mut found = BTreeMap::new();
+    for parameter in names(&directory)? {
+        match attribute(&directory.join(&parameter)) {
             Ok(Some(value)) => {
-                parameters.insert(parameter, value);
+                found.insert(parameter, value);
             }
             Ok(None) => {}
             // Write-only parameters, and those that only root may read.
@@ -120,17 +139,7 @@ pub fn loaded(root: &Root, name: &str) -> Result<Option<Loaded>> {
             Err(error) => return Err(error),
         }
     }
-    Ok(Some(Loaded {
-        module: ledger::Module {
-            name: name.to_owned(),
-            version: attribute(&directory.join("version"))?,
-            srcversion: attribute(&directory.join("srcversion"))?,
-            parameters,
-        },
-        state,
-        refcount,
-        holders,
-    }))
+    Ok(found)
 }
 
 /// The loaded driver's version, if it is loaded.
