@@ -15,10 +15,6 @@ use step::Context;
 enum Verb {
     /// Keep the modules of the loaded driver for the way back, if the disk has them.
     Keep,
-    /// Say which libnvidia-ml the linker chooses, as JSON.
-    Library,
-    /// Start NVML, say how it is, and end, as JSON.
-    Nvml,
 }
 
 fn main() -> ExitCode {
@@ -28,8 +24,6 @@ fn main() -> ExitCode {
 fn extra(context: &Context, verb: Verb) -> Result<ExitCode> {
     match verb {
         Verb::Keep => keep_modules(context, &Disk::open(&context.root)?)?,
-        Verb::Library => println!("{}", serde_json::to_string(&gpu::library()?)?),
-        Verb::Nvml => println!("{}", serde_json::to_string(&gpu::ask())?),
     }
     Ok(ExitCode::SUCCESS)
 }

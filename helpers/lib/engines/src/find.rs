@@ -10,7 +10,7 @@
 //!   long as it lives.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -50,8 +50,10 @@ impl Running {
                 continue;
             }
             // A process that ended meanwhile has nothing to say.
-            let Ok(comm) = fs::read(entry.path().join("comm")) else { continue };
-            match comm.trim_ascii_end() {
+            let mut comm = [0; 16];
+            let read = fs::File::open(entry.path().join("comm")).and_then(|mut file| file.read(&mut comm));
+            let Ok(length) = read else { continue };
+            match comm[..length].trim_ascii_end() {
                 b"dockerd" => running.dockerd = true,
                 // The kernel keeps 15 bytes of containerd-shim-runc-v2.
                 b"containerd-shim" => {

@@ -10,14 +10,14 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::de::DeserializeOwned;
 
 /// The helper that answers.
-pub const HELPER: &str = "/usr/libexec/nvidia-reload/verify";
+pub const HELPER: &str = "/usr/libexec/nvidia-reload/ask-nvml";
 
 /// What the helper can be asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Question {
-    /// [`crate::library`].
+    /// Which libnvidia-ml the linker chooses: [`crate::library`].
     Library,
-    /// [`crate::ask`].
+    /// How NVML is, once it is started: [`crate::ask`].
     Nvml,
 }
 

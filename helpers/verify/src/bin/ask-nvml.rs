@@ -1,0 +1,33 @@
+//! Asks NVML one question, answers in JSON, and ends.
+//!
+//! A program of its own, since whoever has talked to NVML holds the driver until it ends; and a
+//! small one, since it starts in every run twice.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use gpu::Question;
+
+/// Ask NVIDIA's management library one question; the answer is JSON.
+#[derive(Debug, Parser)]
+#[command(name = "ask-nvml", disable_version_flag = true)]
+struct Arguments {
+    question: Question,
+}
+
+fn main() -> ExitCode {
+    let answer = match Arguments::parse().question {
+        Question::Library => gpu::library().and_then(|library| Ok(serde_json::to_string(&library)?)),
+        Question::Nvml => serde_json::to_string(&gpu::ask()).map_err(Into::into),
+    };
+    match answer {
+        Ok(answer) => {
+            println!("{answer}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("ask-nvml: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
