@@ -1,6 +1,7 @@
 //! What is: the driver, who holds it, what was done last.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bus::{ActiveState, Manager};
 use holders::{Console, Holder, Module, Scan, Unexplained};
@@ -14,6 +15,9 @@ use crate::target::Target;
 
 /// The name and version of the JSON.
 pub const SCHEMA: &str = "nvidia-reload.status/1";
+
+/// How long NVML is waited for: somebody looks at the screen.
+const NVML_TIME: Duration = Duration::from_secs(5);
 
 /// The driver, loaded and on disk.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -130,10 +134,16 @@ pub struct Status {
 /// # Errors
 /// What every user can read cannot be read.
 pub fn status(root: &Root) -> Result<Status> {
-    let scan = holders::scan(root).map_err(|error| {
+    let mut scan = holders::scan(root).map_err(|error| {
         Fault::new(step::Exit::Failed, "cannot look for who holds the driver", "").because(&error)
     })?;
+    let busy = root.path(gate::BUSY);
+    let gate = Gate { shut: gate::is_shut(root)?, busy: busy.exists() };
+    // NVML holds the driver while it is asked: not in the middle of a run, and not for nobody.
+    let nvml_unseen =
+        if gate.busy || scan.holders.is_empty() { Vec::new() } else { add_gpu_memory(root, &mut scan) };
     let Scan { modules, holders, consoles, unexplained, mut unseen, .. } = scan;
+    unseen.extend(nvml_unseen);
     let (driver, disk_unseen) = driver(root)?;
     unseen.extend(disk_unseen);
     let (runs, ledger_unseen) = runs(root)?;
@@ -145,8 +155,6 @@ pub fn status(root: &Root) -> Result<Status> {
             None
         }
     };
-    let busy = root.path(gate::BUSY);
-    let gate = Gate { shut: gate::is_shut(root)?, busy: busy.exists() };
     let targets = units.as_ref().map(|units| {
         Target::ALL
             .into_iter()
@@ -166,6 +174,25 @@ pub fn status(root: &Root) -> Result<Status> {
         unseen,
         runs,
     })
+}
+
+/// Adds the GPU memory that NVML tells of; returns what it could not tell, in sentences.
+fn add_gpu_memory(root: &Root, scan: &mut Scan) -> Vec<String> {
+    match gpu::ask_helper(&root.path(gpu::HELPER), gpu::Question::Usage, NVML_TIME) {
+        Ok(Some(gpu::Usage::Ok { processes, problems })) => {
+            let list: Vec<(i32, Option<u64>)> =
+                processes.iter().map(|used| (used.pid, used.memory)).collect();
+            let mut unseen = problems;
+            for pid in scan.add_gpu_memory(&list) {
+                unseen.push(format!("NVML lists process {pid}, which was not seen to hold a device."));
+            }
+            unseen
+        }
+        // Of another version than the driver, for instance: the versions are shown anyway.
+        Ok(Some(gpu::Usage::No { reason })) => vec![format!("GPU memory: NVML says \"{reason}\".")],
+        Ok(None) => vec![format!("GPU memory: NVML did not answer in {} seconds.", NVML_TIME.as_secs())],
+        Err(error) => vec![format!("GPU memory: {error:#}.")],
+    }
 }
 
 /// The driver's versions, and why one of them could not be told.

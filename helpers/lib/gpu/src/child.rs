@@ -19,6 +19,8 @@ pub enum Question {
     Library,
     /// How NVML is, once it is started: [`crate::ask`].
     Nvml,
+    /// Who uses the GPUs: [`crate::usage`].
+    Usage,
 }
 
 /// Asks `helper` and waits for its answer until the deadline; none if it did not answer by then.
@@ -33,6 +35,7 @@ pub fn ask_helper<T: DeserializeOwned>(
     let verb = match question {
         Question::Library => "library",
         Question::Nvml => "nvml",
+        Question::Usage => "usage",
     };
     let until = Instant::now() + time;
     let mut child = Command::new(helper)

@@ -8,4 +8,4 @@ mod child;
 mod nvml;
 
 pub use child::{HELPER, Question, ask_helper};
-pub use nvml::{Answer, Library, ask, library};
+pub use nvml::{Answer, Library, Usage, Used, ask, library, usage};

@@ -1,11 +1,14 @@
 //! The questions to NVML, asked in this very process: only for one that ends right after.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use nvml_wrapper::Nvml;
+use nvml_wrapper::enums::device::UsedGpuMemory;
 use nvml_wrapper::error::NvmlError;
+use nvml_wrapper::struct_wrappers::device::ProcessInfo;
+use nvml_wrapper::{Device, Nvml};
 use serde::{Deserialize, Serialize};
 
 /// The name that programs link against; the file behind it carries the version.
@@ -61,6 +64,36 @@ pub enum Answer {
     },
 }
 
+/// Who uses the GPUs, as NVML lists it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum Usage {
+    /// It answered.
+    Ok {
+        /// One entry a process and GPU, by pid.
+        processes: Vec<Used>,
+        /// What it could not tell, a sentence each.
+        problems: Vec<String>,
+    },
+    /// It does not work; [`ask`] says more.
+    No {
+        /// NVML's name for why.
+        reason: String,
+    },
+}
+
+/// A process on one GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Used {
+    /// The process, as the initial pid namespace numbers it.
+    pub pid: i32,
+    /// NVML's index of the GPU.
+    pub device: u32,
+    /// Memory of the GPU in bytes, where NVML tells (`NVML_VALUE_NOT_AVAILABLE` under MIG without
+    /// privileges).
+    pub memory: Option<u64>,
+}
+
 /// Which library the linker chooses. Talks to no driver.
 ///
 /// # Errors
@@ -98,5 +131,79 @@ pub fn ask() -> Answer {
         Err(NvmlError::DriverNotLoaded) => Answer::NotLoaded,
         Err(NvmlError::LibloadingError(error)) => Answer::NoLibrary { reason: error.to_string() },
         Err(error) => Answer::Failed { reason: error.to_string() },
+    }
+}
+
+/// Starts NVML, asks for its lists of compute, graphics and MPS processes, and ends it.
+pub fn usage() -> Usage {
+    let listed = Nvml::builder().lib_path(SONAME.as_ref()).init().and_then(|nvml| {
+        let (mut processes, mut problems) = (Vec::new(), Vec::new());
+        for index in 0..nvml.device_count()? {
+            match nvml.device_by_index(index) {
+                Ok(device) => processes.extend(of_device(index, &device, &mut problems)),
+                Err(error) => problems.push(format!("NVML does not show GPU {index}: {error}.")),
+            }
+        }
+        processes.sort_by_key(|used| (used.pid, used.device));
+        Ok(Usage::Ok { processes, problems })
+    });
+    listed.unwrap_or_else(|error| Usage::No { reason: error.to_string() })
+}
+
+fn of_device(index: u32, device: &Device<'_>, problems: &mut Vec<String>) -> Vec<Used> {
+    let mut found = Vec::new();
+    for (what, list) in [
+        ("compute", device.running_compute_processes()),
+        ("graphics", device.running_graphics_processes()),
+        ("MPS", device.mps_running_compute_processes()),
+    ] {
+        match list {
+            Ok(list) => found.extend(list),
+            // GPUs without MPS or graphics, and libraries from before there was the list.
+            Err(NvmlError::NotSupported | NvmlError::FailedToLoadSymbol(_)) => {}
+            Err(error) => {
+                problems.push(format!("NVML does not list the {what} processes of GPU {index}: {error}."))
+            }
+        }
+    }
+    once_each(index, &found)
+}
+
+/// A process that computes and draws is in two lists, with the same memory in both.
+fn once_each(device: u32, listed: &[ProcessInfo]) -> Vec<Used> {
+    let mut processes: BTreeMap<i32, Option<u64>> = BTreeMap::new();
+    for process in listed {
+        let Ok(pid) = i32::try_from(process.pid) else { continue };
+        let memory = match process.used_gpu_memory {
+            UsedGpuMemory::Used(bytes) => Some(bytes),
+            UsedGpuMemory::Unavailable => None,
+        };
+        let known = processes.entry(pid).or_default();
+        *known = memory.max(*known);
+    }
+    processes.into_iter().map(|(pid, memory)| Used { pid, device, memory }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_in_two_lists_counts_once() {
+        let process = |pid, used_gpu_memory| ProcessInfo {
+            pid,
+            used_gpu_memory,
+            gpu_instance_id: None,
+            compute_instance_id: None,
+        };
+        let listed = [
+            process(7, UsedGpuMemory::Used(5)),
+            process(9, UsedGpuMemory::Unavailable),
+            process(7, UsedGpuMemory::Unavailable),
+            process(7, UsedGpuMemory::Used(5)),
+        ];
+        let expected =
+            [Used { pid: 7, device: 1, memory: Some(5) }, Used { pid: 9, device: 1, memory: None }];
+        assert_eq!(once_each(1, &listed), expected);
     }
 }

@@ -31,14 +31,16 @@ impl Scan {
         self.holders.is_empty() && self.modules.iter().all(|module| module.excess() == 0)
     }
 
-    /// Adds what NVML told: pid and bytes of GPU memory, one entry a process and GPU. Returns the
-    /// processes that NVML knows and the search did not find.
-    pub fn add_gpu_memory(&mut self, list: &[(i32, u64)]) -> Vec<i32> {
+    /// Adds what NVML told: pid and, where known, bytes of GPU memory, one entry a process and GPU.
+    /// Returns the processes that NVML knows and the search did not find.
+    pub fn add_gpu_memory(&mut self, list: &[(i32, Option<u64>)]) -> Vec<i32> {
         let mut unknown = Vec::new();
         for (pid, bytes) in list {
             match self.holders.iter_mut().find(|holder| holder.pid == *pid) {
                 Some(holder) => {
-                    holder.gpu_memory = Some(holder.gpu_memory.unwrap_or(0).saturating_add(*bytes))
+                    if let Some(bytes) = bytes {
+                        holder.gpu_memory = Some(holder.gpu_memory.unwrap_or(0).saturating_add(*bytes));
+                    }
                 }
                 None if unknown.contains(pid) => {}
                 None => unknown.push(*pid),

@@ -246,6 +246,9 @@ fn memory_of_a_gpu_is_added_to_who_has_it() {
     machine.process(70, "real", b"real\0", "0::/\n");
     machine.open(70, 3, "/dev/full");
     let mut found = machine.scan();
-    assert_eq!(found.add_gpu_memory(&[(70, 5), (99, 1), (70, 6), (99, 1)]), [99]);
+    assert_eq!(
+        found.add_gpu_memory(&[(70, Some(5)), (99, Some(1)), (70, Some(6)), (70, None), (99, None)]),
+        [99]
+    );
     assert_eq!(found.holders[0].gpu_memory, Some(11));
 }

@@ -19,6 +19,7 @@ fn main() -> ExitCode {
     let answer = match Arguments::parse().question {
         Question::Library => gpu::library().and_then(|library| Ok(serde_json::to_string(&library)?)),
         Question::Nvml => serde_json::to_string(&gpu::ask()).map_err(Into::into),
+        Question::Usage => serde_json::to_string(&gpu::usage()).map_err(Into::into),
     };
     match answer {
         Ok(answer) => {
