@@ -56,7 +56,7 @@ pub struct Options {
     stopped: bool,
     /// Go by this name, in /proc/PID/comm and as its first argument
     #[arg(long)]
-    name: Option<String>,
+    name: Option<std::ffi::OsString>,
     /// Have this many children, which hold the same
     #[arg(long, value_name = "N", default_value_t = 0)]
     children: u32,

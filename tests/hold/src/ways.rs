@@ -1,9 +1,11 @@
 //! The ways of holding a device.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{IoSlice, Read};
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -223,14 +225,14 @@ pub fn open_noise(count: u64) -> Result<Vec<File>> {
 }
 
 /// Starts over under another `argv[0]`; the second time, sets comm.
-pub fn take_name(name: &str) -> Result<()> {
+pub fn take_name(name: &OsStr) -> Result<()> {
     const DONE: &str = "HOLD_NAMED";
     if std::env::var_os(DONE).is_none() {
         let error =
             Command::new("/proc/self/exe").arg0(name).args(std::env::args_os().skip(1)).env(DONE, "1").exec();
         return Err(error).context("cannot start over under another name");
     }
-    let comm = std::ffi::CString::new(name).context("the name has a zero byte")?;
+    let comm = std::ffi::CString::new(name.as_bytes()).context("the name has a zero byte")?;
     nix::sys::prctl::set_name(&comm).context("cannot set the name")
 }
 
