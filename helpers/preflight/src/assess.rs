@@ -10,11 +10,19 @@ use step::{Action, Config, Context, PLAN_SCHEMA, Plan};
 use crate::findings::Findings;
 use crate::{driver, users};
 
+/// What was found.
+pub(crate) struct Assessed {
+    /// The verdict, and what would be done.
+    pub(crate) plan: Plan,
+    /// The units that look after a container with a GPU.
+    pub(crate) container_units: Vec<String>,
+}
+
 /// Looks at everything that can be known beforehand. Touches nothing.
 ///
 /// # Errors
 /// Something that has to be known cannot be: then there is no plan.
-pub(crate) fn assess(context: &Context, config: &Config) -> Result<Plan> {
+pub(crate) fn assess(context: &Context, config: &Config) -> Result<Assessed> {
     let mut findings = Findings::default();
     switched_off(context, &mut findings)?;
     earlier_run(context, &mut findings)?;
@@ -36,7 +44,7 @@ pub(crate) fn assess(context: &Context, config: &Config) -> Result<Plan> {
         comes_back: true,
     }));
     let (verdict, reasons, warnings) = findings.verdict();
-    Ok(Plan {
+    let plan = Plan {
         schema: PLAN_SCHEMA.into(),
         verdict,
         reasons,
@@ -44,7 +52,8 @@ pub(crate) fn assess(context: &Context, config: &Config) -> Result<Plan> {
         driver: versions,
         modules: loaded.into_iter().map(|module| module.module.name).collect(),
         actions,
-    })
+    };
+    Ok(Assessed { plan, container_units: users::container_units(&survey) })
 }
 
 /// The kill switch. The targets assert it too; this also covers `nvidia-reload plan`.

@@ -9,6 +9,7 @@ mod users;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use assess::Assessed;
 use clap::Subcommand;
 use ledger::{Snapshot, Step};
 use modules::{chain, differences, gpus, nodes, parameters};
@@ -29,7 +30,7 @@ fn run(context: &Context) -> Result<()> {
     let config = context.config()?;
     package::wait(context)?;
     context.status("looking at the driver and at who holds it");
-    let plan = assess::assess(context, &config)?;
+    let Assessed { plan, container_units } = assess::assess(context, &config)?;
     for warning in &plan.warnings {
         context.warn(warning.to_string());
     }
@@ -38,7 +39,7 @@ fn run(context: &Context) -> Result<()> {
         Verdict::Refused => return Err(Stop::Refused(plan.reasons).into()),
         Verdict::RebootRequired => return Err(Stop::RebootRequired(plan.reasons).into()),
     }
-    let id = context.ledger.open(snapshot(context)?)?;
+    let id = context.ledger.open(snapshot(context, container_units)?)?;
     context.info(format!(
         "run {id}: driver {} is loaded, {} is on disk",
         plan.driver.loaded.as_deref().unwrap_or("unknown"),
@@ -51,14 +52,15 @@ fn run(context: &Context) -> Result<()> {
 }
 
 /// The machine as it is, with all that is needed to put it back.
-fn snapshot(context: &Context) -> Result<Snapshot> {
+fn snapshot(context: &Context, container_units: Vec<String>) -> Result<Snapshot> {
     let mut modules: Vec<_> = chain(&context.root)?.into_iter().map(|loaded| loaded.module).collect();
     // What can be unloaded last was loaded first.
     modules.reverse();
     for module in &mut modules {
         module.parameters = parameters(&context.root, &module.name)?;
     }
-    Ok(Snapshot { modules, nodes: nodes::snapshot(&context.root)?, gpus: gpus(&context.root)? })
+    let (nodes, gpus) = (nodes::snapshot(&context.root)?, gpus(&context.root)?);
+    Ok(Snapshot { modules, nodes, gpus, container_units })
 }
 
 /// Comes last in the unwinding: closes the run, unless something is left for the rollback or, when
@@ -69,7 +71,7 @@ fn undo(context: &Context) -> Result<()> {
 }
 
 fn plan(context: &Context) -> Result<ExitCode> {
-    let plan = assess::assess(context, &context.config()?)?;
+    let Assessed { plan, .. } = assess::assess(context, &context.config()?)?;
     println!("{}", serde_json::to_string(&plan)?);
     let exit = match plan.verdict {
         Verdict::Ready => Exit::Done,

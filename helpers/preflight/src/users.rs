@@ -65,6 +65,15 @@ pub(crate) fn assess(
     Ok(actions)
 }
 
+/// The units that look after a container of the survey; they are root's, as the engines asked are.
+pub(crate) fn container_units(survey: &Survey) -> Vec<String> {
+    let unit = |container: &Container| match &container.owner {
+        Owner::Unit { unit } => Some(unit.clone()),
+        _ => None,
+    };
+    survey.containers.iter().filter_map(unit).collect()
+}
+
 /// What drain-containers finds.
 pub(crate) fn survey() -> Result<Survey> {
     let output = Command::new(DRAIN)

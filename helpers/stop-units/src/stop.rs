@@ -17,15 +17,18 @@ const ROUNDS: u32 = 3;
 
 pub(crate) fn run(context: &Context) -> Result<()> {
     let config = context.config()?;
+    let run = context.ledger.read()?.context("there is no open run: start nvidia-reload.target")?;
     let deadline = Instant::now() + Duration::from_secs(config.units.stop_timeout);
     let mut tried: BTreeSet<Whose> = BTreeSet::new();
     let mut stopped = 0;
     for round in 0..ROUNDS {
-        let mut wanted = if round == 0 {
-            wanted::of_all(context, &config)?
-        } else {
-            wanted::of_holders(context, &config)?
-        };
+        let mut wanted = wanted::of_holders(context, &config)?;
+        if round == 0 {
+            for unit in &run.snapshot.container_units {
+                // The engines asked are root's, and so are the units.
+                wanted.entry((None, unit.clone())).or_insert(Role::Holder);
+            }
+        }
         wanted.retain(|unit, _| !tried.contains(unit));
         if wanted.is_empty() {
             break;

@@ -15,15 +15,11 @@ use crate::closure::Role;
 /// The helper that speaks with the engines.
 const DRAIN: &str = "/usr/libexec/nvidia-reload/drain-containers";
 
-/// The units that own a holder at this moment, and those that look after containers.
+/// The units that own a holder at this moment, and those that look after containers, as the engines
+/// say now.
 pub(crate) fn of_all(context: &Context, config: &Config) -> Result<BTreeMap<Whose, Role>> {
-    // The engines take their time, and so does a scan.
-    let (holders, containers) = std::thread::scope(|scope| {
-        let containers = scope.spawn(of_containers);
-        (of_holders(context, config), containers.join())
-    });
-    let mut units = holders?;
-    for unit in containers.unwrap_or_else(|panic| std::panic::resume_unwind(panic))? {
+    let mut units = of_holders(context, config)?;
+    for unit in of_containers()? {
         units.entry(unit).or_insert(Role::Holder);
     }
     Ok(units)

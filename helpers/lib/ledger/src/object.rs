@@ -209,4 +209,7 @@ pub struct Snapshot {
     pub nodes: Vec<Node>,
     /// PCI addresses of the GPUs bound to the driver.
     pub gpus: Vec<String>,
+    /// The units that look after a container with a GPU, and would start it again.
+    #[serde(default)]
+    pub container_units: Vec<String>,
 }
