@@ -6,12 +6,16 @@ use anyhow::{Context as _, Result};
 use engines::{Container, Owner, Presence, SURVEY_SCHEMA, Survey};
 use holders::{Fate, Holder, Rules, ancestors, scan};
 use ledger::Step;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use step::{Action, AutoRemove, Config, Context};
 
 use crate::findings::Findings;
 
 /// The helper that speaks with the engines.
 const DRAIN: &str = "/usr/libexec/nvidia-reload/drain-containers";
+/// The helper that speaks with the service managers.
+const STOP: &str = "/usr/libexec/nvidia-reload/stop-units";
 
 pub(crate) fn assess(
     context: &Context,
@@ -49,6 +53,9 @@ pub(crate) fn assess(
             }
         }
     }
+    if actions.iter().any(|action| action.step == Step::StopUnits) {
+        add_along(&mut actions, units()?, findings);
+    }
     for unexplained in &scan.unexplained {
         findings.warn(
             format!(
@@ -76,17 +83,7 @@ pub(crate) fn container_units(survey: &Survey) -> Vec<String> {
 
 /// What drain-containers finds.
 pub(crate) fn survey() -> Result<Survey> {
-    let output = Command::new(DRAIN)
-        .args(["list", "--json"])
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .with_context(|| format!("start {DRAIN}"))?;
-    if !output.status.success() {
-        anyhow::bail!("{DRAIN} list ended with {}", output.status);
-    }
-    let survey: Survey = serde_json::from_slice(&output.stdout)
-        .with_context(|| format!("understand what {DRAIN} list says"))?;
+    let survey: Survey = ask(DRAIN)?;
     if survey.schema != SURVEY_SCHEMA {
         anyhow::bail!(
             "{DRAIN} speaks {}, not {SURVEY_SCHEMA}: install one version of everything",
@@ -94,6 +91,20 @@ pub(crate) fn survey() -> Result<Survey> {
         );
     }
     Ok(survey)
+}
+
+/// What `helper list --json` says.
+fn ask<T: DeserializeOwned>(helper: &str) -> Result<T> {
+    let output = Command::new(helper)
+        .args(["list", "--json"])
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("start {helper}"))?;
+    if !output.status.success() {
+        anyhow::bail!("{helper} list ended with {}", output.status);
+    }
+    serde_json::from_slice(&output.stdout).with_context(|| format!("understand what {helper} list says"))
 }
 
 fn containers(config: &Config, survey: &Survey, holders: &[Holder], findings: &mut Findings) -> Vec<Action> {
@@ -162,10 +173,7 @@ fn is_surveyed(survey: &Survey, holder: &Holder) -> bool {
 }
 
 fn add_unit(actions: &mut Vec<Action>, user: Option<u32>, unit: String, holder: &Holder) {
-    let object = match user {
-        Some(uid) => format!("{unit} of user {uid}"),
-        None => unit,
-    };
+    let object = named(user, unit);
     let known = actions.iter_mut().find(|action| action.step == Step::StopUnits && action.object == object);
     if let Some(action) = known {
         if !action.pids.contains(&holder.pid) {
@@ -181,6 +189,66 @@ fn add_unit(actions: &mut Vec<Action>, user: Option<u32>, unit: String, holder: 
         pids: vec![holder.pid],
         comes_back: true,
     });
+}
+
+/// What stop-units says it would stop.
+#[derive(Deserialize)]
+struct Units {
+    schema: String,
+    units: Vec<Listed>,
+    /// Why it would refuse, a sentence each.
+    refused: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Listed {
+    name: String,
+    user: Option<u32>,
+    role: String,
+}
+
+/// The schema of stop-units that is understood here.
+const UNITS_SCHEMA: &str = "nvidia-reload.units/1";
+
+fn units() -> Result<Units> {
+    let units: Units = ask(STOP)?;
+    if units.schema != UNITS_SCHEMA {
+        anyhow::bail!(
+            "{STOP} speaks {}, not {UNITS_SCHEMA}: install one version of everything",
+            units.schema
+        );
+    }
+    Ok(units)
+}
+
+/// Adds the units that a stop takes along, and refuses what stop-units would: now, while everything
+/// still runs.
+fn add_along(actions: &mut Vec<Action>, units: Units, findings: &mut Findings) {
+    for reason in units.refused {
+        findings.refuse(reason, "stop it, or lift what protects it");
+    }
+    for unit in units.units {
+        let why = match unit.role.as_str() {
+            "trigger" => "it would start a unit that holds the GPU again",
+            "dependent" => "it goes when a unit goes that holds the GPU",
+            _ => continue,
+        };
+        actions.push(Action {
+            step: Step::StopUnits,
+            object: named(unit.user, unit.name),
+            what: "stop, start again afterwards".into(),
+            why: why.into(),
+            pids: Vec::new(),
+            comes_back: true,
+        });
+    }
+}
+
+fn named(user: Option<u32>, unit: String) -> String {
+    match user {
+        Some(uid) => format!("{unit} of user {uid}"),
+        None => unit,
+    }
 }
 
 fn described(holder: &Holder) -> String {
