@@ -9,6 +9,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::crowd;
 use crate::machine::{Machine, Spec};
 use crate::scenario::{End, Output, Scenario};
 
@@ -19,6 +20,8 @@ const PACKAGE_MIB: f64 = 5.0;
 const PEAK_MIB: f64 = 12.0;
 const EMPTY_RATIO: f64 = 2.5;
 const FIVE_RATIO: f64 = 1.3;
+/// No faster than linearly, within the noise of a measurement.
+const LINEAR: f64 = 1.1;
 
 /// What the measurement in the machine prints.
 #[derive(Deserialize, Serialize)]
@@ -66,12 +69,19 @@ impl Figure {
 struct Report {
     measured: Measured,
     package_bytes: u64,
+    crowds: Vec<crowd::Measured>,
     figures: Vec<Figure>,
 }
 
 /// Measures; prints the table, and writes the JSON where asked. Whether all is
 /// within its limits.
-pub fn bench(machine: &mut Machine, spec: &Spec, package: &Path, json: Option<&Path>) -> Result<bool> {
+pub fn bench(
+    machine: &mut Machine,
+    spec: &Spec,
+    package: &Path,
+    crowds: Vec<crowd::Measured>,
+    json: Option<&Path>,
+) -> Result<bool> {
     let scenario = Scenario::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("bench"))?;
     let mut file = tempfile::tempfile()?;
     let output = Output::StdoutTo(file.try_clone()?);
@@ -84,7 +94,7 @@ pub fn bench(machine: &mut Machine, spec: &Spec, package: &Path, json: Option<&P
     file.read_to_string(&mut text)?;
     let measured: Measured =
         serde_json::from_str(text.trim()).with_context(|| format!("the measurement printed: {text}"))?;
-    let report = judge(measured, fs::metadata(package)?.len());
+    let report = judge(measured, fs::metadata(package)?.len(), crowds);
     print!("{}", table(&report));
     if let Some(path) = json {
         fs::write(path, serde_json::to_string_pretty(&report)? + "\n")
@@ -94,7 +104,7 @@ pub fn bench(machine: &mut Machine, spec: &Spec, package: &Path, json: Option<&P
 }
 
 #[expect(clippy::cast_precision_loss, reason = "sizes are far below 2^52 bytes")]
-fn judge(measured: Measured, package_bytes: u64) -> Report {
+fn judge(measured: Measured, package_bytes: u64, crowds: Vec<crowd::Measured>) -> Report {
     let seconds = &measured.seconds;
     let mut figures = vec![
         Figure::new(
@@ -117,7 +127,20 @@ fn judge(measured: Measured, package_bytes: u64) -> Report {
     for (name, &bytes) in &measured.peak_memory {
         figures.push(Figure::new(format!("peak memory of {name}"), bytes as f64 / MIB, PEAK_MIB, "MiB"));
     }
-    Report { measured, package_bytes, figures }
+    if let [few, many] = crowds.as_slice() {
+        let growth = (many.scan / few.scan) / (f64::from(many.processes) / f64::from(few.processes));
+        figures.push(Figure::new("search of 5,000 processes / fuser", few.scan / few.fuser, 1.0 / 3.0, "x"));
+        figures.push(Figure::new("search of 5,000 processes / lsof", few.scan / few.lsof, 0.1, "x"));
+        figures.push(Figure::new("search of 20,000, time a process", growth, LINEAR, "x"));
+        figures.push(Figure::new(
+            "search of 20,000, peak memory",
+            many.peak_memory as f64 / MIB,
+            20.0,
+            "MiB",
+        ));
+        figures.push(Figure::new("search, nobody there", many.fast_path * 1000.0, 5.0, "ms"));
+    }
+    Report { measured, package_bytes, crowds, figures }
 }
 
 fn table(report: &Report) -> String {
@@ -153,7 +176,7 @@ mod tests {
         let text = r#"{"seconds":{"floor_a":{"median":1.0,"all":[1.0]},"empty":{"median":3.0,"all":[2.9,3.0,3.1]},
             "floor_b":{"median":5.0,"all":[5.0]},"five":{"median":6.0,"all":[6.0]}},
             "bytes":{"verify":1048576},"peak_memory":{}}"#;
-        let report = serde_json::from_str(text).map(|measured| judge(measured, 1 << 20));
+        let report = serde_json::from_str(text).map(|measured| judge(measured, 1 << 20, Vec::new()));
         let Ok(report) = report else { panic!("not read: {text}") };
         let over: Vec<&str> = report.figures.iter().filter(|f| !f.ok).map(|f| f.name.as_str()).collect();
         assert_eq!(over, ["empty reload / bare chain"]);

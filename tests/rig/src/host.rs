@@ -52,6 +52,9 @@ const TO_PACKAGE: &[Need] = &[
     // Holds a record lock in a unit test: a process of its own has to.
     command("python3", "python3"),
     command("pkgconf", "pkg-config"),
+    // What `cargo rig bench` compares the search for holders with.
+    command("psmisc", "fuser"),
+    command("lsof", "lsof"),
     Need { package: "libkmod-dev", proof: Proof::File("/usr/include/libkmod.h") },
 ];
 

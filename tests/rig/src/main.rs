@@ -8,6 +8,7 @@ mod cache;
 mod checks;
 mod cleanup;
 mod command;
+mod crowd;
 mod demo;
 mod disk;
 mod host;
@@ -152,9 +153,11 @@ fn act(verb: Verb) -> Result<u8> {
             let spec = Spec::default();
             let mut machine = start(&spec, true)?;
             require_package(&machine)?;
-            let package = stages::package(&Cache::open()?)?.context("there is no package")?;
+            let cache = Cache::open()?;
+            let package = stages::package(&cache)?.context("there is no package")?;
             let package = package.file_like("nvidia-reload_", ".deb")?;
-            let within = bench::bench(&mut machine, &spec, &package, json.as_deref())?;
+            let crowds = crowd::measure(&cache)?;
+            let within = bench::bench(&mut machine, &spec, &package, crowds, json.as_deref())?;
             Ok(u8::from(!within))
         }
         Verb::Test { names, list } => suite::test(&names, list),

@@ -19,7 +19,7 @@ use crate::cache::{Cache, Stage};
 use crate::machine::Spec;
 
 pub use boot::into;
-pub use package::package;
+pub use package::{hold, package};
 
 /// The drivers of the machine, and the suite that has each. The first is the
 /// one that is on disk and loaded unless another is asked for.
@@ -70,7 +70,7 @@ pub fn provide(cache: &Cache, content: &Content<'_>) -> Result<Built> {
     )?;
     let accel = accel::choose(cache, &image.file("vmlinuz"))?;
     let booted = boot::booted(cache, &image, content.spec, &accel)?;
-    let hold = package::hold(cache)?;
+    let hold = hold(cache)?;
     let product = if content.with_package { package::package(cache)? } else { None };
     let parts = boot::Parts { image: &image, booted: &booted, hold: &hold, product: product.as_ref() };
     let frozen = boot::prepared(cache, &parts, content.spec, &accel)?;

@@ -167,36 +167,59 @@ fn everybody_is_walked() {
     assert!(walked.stuck.is_empty());
 }
 
-/// The time of a scan beside that of the tools people use, on this machine as it is. Run by hand:
-/// `cargo test --release -p holders -- --ignored --nocapture compared`.
+/// The time of a scan beside that of the tools people use, on this machine as it is, as JSON:
+/// `cargo rig bench` fills the machine with processes and runs this.
 #[test]
 #[ignore = "a measurement"]
 fn compared_with_fuser_and_lsof() {
     use std::time::{Duration, Instant};
     let best = |run: &dyn Fn()| {
-        (0..5)
-            .map(|_| {
-                let begin = Instant::now();
-                run();
-                begin.elapsed()
-            })
-            .min()
-            .unwrap_or(Duration::MAX)
+        let time = |_| {
+            let begin = Instant::now();
+            run();
+            begin.elapsed()
+        };
+        (0..5).map(time).min().unwrap_or(Duration::MAX).as_secs_f64()
     };
+    let holder = Sleeper::start(File::open("/dev/full").expect("open").into());
     let tool = |name: &str| {
-        let _ = Command::new(name).arg("/dev/full").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    };
-    let count = walk::processes(Path::new("/proc")).expect("/proc").len();
-    let ours = |maps| {
         best(&|| {
-            let node = Node { kind: Kind::Gpu, name: "stand-in".into(), module: "nvidia".into() };
-            Search::run(Path::new("/proc"), Table::of_node(FULL, node), true, maps).expect("a walk");
+            let output = Command::new(name).arg("/dev/full").stderr(Stdio::null()).output().expect("starts");
+            let found = String::from_utf8_lossy(&output.stdout).contains(&holder.pid().to_string());
+            assert!(found, "{name} finds the holder");
         })
     };
-    let (files, maps) = (ours(false), ours(true));
-    let (fuser, lsof) = (best(&|| tool("fuser")), best(&|| tool("lsof")));
+    let processes = walk::processes(Path::new("/proc")).expect("/proc").len();
+    std::fs::write("/proc/self/clear_refs", "5").expect("the peak starts over");
+    let scan = best(&|| {
+        let node = Node { kind: Kind::Gpu, name: "stand-in".into(), module: "nvidia".into() };
+        let walked =
+            Search::run(Path::new("/proc"), Table::of_node(FULL, node), true, false).expect("a walk");
+        assert!(walked.found.iter().any(|found| found.holder.pid == holder.pid()));
+    });
+    let status = std::fs::read_to_string("/proc/self/status").expect("reads");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+    let peak: u64 = peak.and_then(|kib| kib.parse().ok()).expect("a number");
+    // References that the dependents explain: there is nobody to look for.
+    let idle = tempfile::tempdir().expect("a temporary directory");
+    for path in ["sys/module/nvidia/holders/nvidia_uvm", "sys/module/nvidia_uvm/holders"] {
+        std::fs::create_dir_all(idle.path().join(path)).expect("created");
+    }
+    std::fs::write(idle.path().join("sys/module/nvidia/refcnt"), "1\n").expect("written");
+    std::fs::write(idle.path().join("sys/module/nvidia_uvm/refcnt"), "0\n").expect("written");
+    std::os::unix::fs::symlink("/proc", idle.path().join("proc")).expect("linked");
+    let root = step::Root::at(idle.path());
+    let fast_path = best(&|| {
+        let scan = crate::scan(&root).expect("an answer");
+        assert!(!scan.searched && !scan.modules.is_empty());
+    });
+    let (fuser, lsof) = (tool("fuser"), tool("lsof"));
     #[expect(clippy::print_stdout, reason = "the result of a measurement")]
     {
-        println!("{count} processes: files {files:?}, with maps {maps:?}; fuser {fuser:?}, lsof {lsof:?}");
+        println!(
+            "{{\"processes\":{processes},\"scan\":{scan},\"fuser\":{fuser},\"lsof\":{lsof},\
+             \"fast_path\":{fast_path},\"peak_memory\":{}}}",
+            peak * 1024
+        );
     }
 }

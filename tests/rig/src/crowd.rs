@@ -1,0 +1,93 @@
+//! How long the search for holders takes on a machine full of processes, beside `fuser` and `lsof`.
+//! On the host itself: it needs no driver, only `/proc`.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+
+use crate::cache::Cache;
+use crate::command::{cargo, tie};
+use crate::progress::note;
+use crate::stages;
+
+/// How many processes there are beside those of the host, each with twenty descriptors.
+pub const CROWDS: [u32; 2] = [5_000, 20_000];
+
+/// Times are in seconds, the best of five.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct Measured {
+    /// All processes of the host, those of the crowd among them.
+    pub processes: u32,
+    /// The search.
+    pub scan: f64,
+    /// `fuser` on one node.
+    pub fuser: f64,
+    /// `lsof` on one node.
+    pub lsof: f64,
+    /// The answer where the references show that there is nobody.
+    pub fast_path: f64,
+    /// Peak memory of the search, in bytes.
+    pub peak_memory: u64,
+}
+
+/// Measures with each of the crowds.
+pub fn measure(cache: &Cache) -> Result<Vec<Measured>> {
+    CROWDS.into_iter().map(|size| with(cache, size)).collect()
+}
+
+fn with(cache: &Cache, size: u32) -> Result<Measured> {
+    note(format!("searching among {size} processes more"));
+    let _crowd = Crowd::start(cache, size)?;
+    let output = cargo()
+        .args(["test", "--quiet", "--release", "--package", "holders", "--lib", "--"])
+        .args(["--ignored", "--nocapture", "compared_with_fuser_and_lsof"])
+        .current_dir(stages::checkout())
+        .output()
+        .context("cannot run cargo")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() {
+        bail!("the measurement: {}\n{text}{}", output.status, String::from_utf8_lossy(&output.stderr));
+    }
+    let line = text.lines().find(|line| line.starts_with('{')).context("the measurement printed nothing")?;
+    serde_json::from_str(line).with_context(|| format!("the measurement printed: {line}"))
+}
+
+/// Processes that wait, until this is dropped.
+struct Crowd(Child);
+
+impl Crowd {
+    fn start(cache: &Cache, size: u32) -> Result<Self> {
+        let hold = stages::hold(cache)?.file_like("hold", "")?;
+        // With the standard streams, twenty descriptors.
+        let mut command = Command::new(hold);
+        command.args(["--fds=16", &format!("--children={size}"), "/dev/null"]).process_group(0);
+        let child = tie(&mut command, Signal::SIGKILL)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start the crowd")?;
+        let mut crowd = Crowd(child);
+        let mut ready = String::new();
+        let stdout = crowd.0.stdout.take().context("it has a standard output")?;
+        BufReader::new(stdout).read_line(&mut ready).context("cannot read from the crowd")?;
+        if !ready.starts_with("ready") {
+            bail!("the crowd did not come up; is there memory and kernel.pid_max for {size} processes?");
+        }
+        Ok(crowd)
+    }
+}
+
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        // Not yet waited for, so the group is its own.
+        if let Ok(group) = i32::try_from(self.0.id()) {
+            let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+        }
+        let _ = self.0.wait();
+    }
+}
