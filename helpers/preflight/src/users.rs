@@ -32,6 +32,7 @@ pub(crate) fn assess(
         ancestors: &ours,
         ..Rules::default()
     };
+    let first = scan.holders.iter().find(|holder| holder.pid == 1);
     for holder in &scan.holders {
         match rules.fate(holder) {
             Fate::StopContainer if is_surveyed(survey, holder) => {}
@@ -48,13 +49,22 @@ pub(crate) fn assess(
                 pids: vec![holder.pid],
                 comes_back: false,
             }),
+            // For which service PID 1 keeps it is stop-units' to find out, below.
+            Fate::Refuse { .. } if holder.pid == 1 => {}
             Fate::Refuse { why, remedy } => {
                 findings.refuse(format!("{} holds {} and {why}", described(holder), devices(holder)), remedy);
             }
         }
     }
-    if actions.iter().any(|action| action.step == Step::StopUnits) {
-        add_along(&mut actions, units()?, findings);
+    if first.is_some() || actions.iter().any(|action| action.step == Step::StopUnits) {
+        let units = units()?;
+        if let Some(first) = first
+            && !units.units.iter().any(|unit| unit.role == "keeper")
+            && let Fate::Refuse { why, remedy } = rules.fate(first)
+        {
+            findings.refuse(format!("{} holds {} and {why}", described(first), devices(first)), remedy);
+        }
+        add_along(&mut actions, units, findings);
     }
     for unexplained in &scan.unexplained {
         findings.warn(
@@ -229,6 +239,7 @@ fn add_along(actions: &mut Vec<Action>, units: Units, findings: &mut Findings) {
     }
     for unit in units.units {
         let why = match unit.role.as_str() {
+            "keeper" => "PID 1 keeps a descriptor of the GPU for it",
             "trigger" => "it would start a unit that holds the GPU again",
             "dependent" => "it goes when a unit goes that holds the GPU",
             _ => continue,

@@ -27,6 +27,8 @@ impl Units for bus::Manager {
 pub(crate) enum Role {
     /// It owns a holder.
     Holder,
+    /// PID 1 keeps a descriptor of a device for it (`FileDescriptorStoreMax=`).
+    Keeper,
     /// It owns a holder and serves the others: stopped after them, and up again before them.
     Service,
     /// It would start another.
@@ -41,13 +43,14 @@ pub(crate) const SERVICE: &str = "service";
 impl Role {
     /// Whether it is stopped for its own sake.
     fn is_own(self) -> bool {
-        matches!(self, Role::Holder | Role::Service)
+        matches!(self, Role::Holder | Role::Keeper | Role::Service)
     }
 
     /// The word in the ledger.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Role::Holder => "holder",
+            Role::Keeper => "keeper",
             Role::Service => SERVICE,
             Role::Trigger => "trigger",
             Role::Dependent => "dependent",
@@ -79,7 +82,7 @@ pub(crate) fn closure(
 ) -> Result<Vec<Planned>> {
     let mut closure = Closure { units, protected, seen: BTreeSet::new(), planned: Vec::new() };
     // Who serves others goes after them.
-    for own in [Role::Holder, Role::Service] {
+    for own in [Role::Holder, Role::Keeper, Role::Service] {
         for (name, role) in holders.iter().filter(|(_, role)| *role == own) {
             closure.visit(name, *role, &mut Vec::new())?;
         }

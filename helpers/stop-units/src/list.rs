@@ -29,7 +29,8 @@ struct Entry {
     name: String,
     /// The user whose manager it is; null for the system's.
     user: Option<u32>,
-    /// `holder`, `service` (a holder that others need), `trigger` or `dependent`.
+    /// `holder`, `keeper` (PID 1 keeps a descriptor for it), `service` (a holder that others need),
+    /// `trigger` or `dependent`.
     role: &'static str,
 }
 

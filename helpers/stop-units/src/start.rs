@@ -40,10 +40,8 @@ pub(crate) fn undo(context: &Context) -> Result<()> {
             .collect();
         let result = match manager(user).and_then(|manager| manager.follow(&[])) {
             Ok(mut follower) => {
-                // Who serves the others is up before they are started.
-                let (first, then): (Vec<_>, Vec<_>) = acts.iter().partition(|(_, unit)| unit.role == SERVICE);
                 let mut problems = Vec::new();
-                for wave in [first, then] {
+                for wave in waves(acts) {
                     problems.extend(give_back(context, &mut follower, &wave)?);
                 }
                 Ok(problems)
@@ -56,6 +54,15 @@ pub(crate) fn undo(context: &Context) -> Result<()> {
         bail!("not every unit is back: {}", problems.join("; "));
     }
     Ok(())
+}
+
+/// What is started together, wave after wave: sockets, which cannot be started once their service
+/// runs; then who serves the others; then the rest.
+fn waves<'a>(acts: Vec<(u64, &'a Unit)>) -> [Vec<(u64, &'a Unit)>; 3] {
+    let (sockets, others): (Vec<_>, Vec<_>) =
+        acts.into_iter().partition(|(_, unit)| unit.name.ends_with(".socket"));
+    let (services, rest) = others.into_iter().partition(|(_, unit)| unit.role == SERVICE);
+    [sockets, services, rest]
 }
 
 fn unit_of(act: &Act) -> Option<&Unit> {

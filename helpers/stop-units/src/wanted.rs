@@ -46,8 +46,12 @@ pub(crate) fn of_holders(context: &Context, config: &Config) -> Result<BTreeMap<
         let protected =
             |unit: &str| holders::is_core(unit) || config.units.protect.iter().any(|name| name == unit);
         for unit in keepers(&Manager::system()?, first)? {
-            if !protected(&unit) {
-                units.entry((None, unit)).or_insert(Role::Holder);
+            if protected(&unit) {
+                continue;
+            }
+            let role = units.entry((None, unit)).or_insert(Role::Keeper);
+            if *role == Role::Holder {
+                *role = Role::Keeper;
             }
         }
     }
