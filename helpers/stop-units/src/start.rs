@@ -58,7 +58,7 @@ pub(crate) fn undo(context: &Context) -> Result<()> {
 
 /// What is started together, wave after wave: sockets, which cannot be started once their service
 /// runs; then who serves the others; then the rest.
-fn waves<'a>(acts: Vec<(u64, &'a Unit)>) -> [Vec<(u64, &'a Unit)>; 3] {
+fn waves(acts: Vec<(u64, &Unit)>) -> [Vec<(u64, &Unit)>; 3] {
     let (sockets, others): (Vec<_>, Vec<_>) =
         acts.into_iter().partition(|(_, unit)| unit.name.ends_with(".socket"));
     let (services, rest) = others.into_iter().partition(|(_, unit)| unit.role == SERVICE);
@@ -187,4 +187,22 @@ fn outcome(follower: &Follower, unit: &Unit, before: Option<u64>) -> Result<Opti
     let service = follower.manager().service(&unit.name).ok();
     let ran = service.is_some_and(|service| before.is_some_and(|before| service.started_usec > before));
     Ok((!ran).then(|| "it does not run; its conditions may not hold".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_comes_before_its_service() {
+        let unit = |name: &str, role: &str| Unit { name: name.into(), user: None, role: role.into() };
+        let units =
+            [unit("a.service", "holder"), unit("a.socket", "trigger"), unit("fabric.service", SERVICE)];
+        let acts: Vec<(u64, &Unit)> = units.iter().zip(0..).map(|(unit, id)| (id, unit)).collect();
+        let names: Vec<Vec<&str>> = waves(acts)
+            .iter()
+            .map(|wave| wave.iter().map(|(_, unit)| unit.name.as_str()).collect())
+            .collect();
+        assert_eq!(names, [["a.socket"], ["fabric.service"], ["a.service"]]);
+    }
 }
