@@ -89,19 +89,18 @@ impl Disk {
     /// A file is there and cannot be read, or the module index cannot.
     pub fn find(&self, name: &str) -> Result<Option<File>> {
         let module = self.kmod.by_name(name)?;
-        let renamed = self.renamed(name)?;
         // An `install` line that names one of the renamed files decides, as it would for modprobe.
         if let Some(command) = module.install_command() {
-            for file in &renamed {
+            for file in self.renamed(name)? {
                 if command.split_whitespace().any(|word| underscored(word) == file.alias) {
-                    return Ok(Some(file.clone()));
+                    return Ok(Some(file));
                 }
             }
         }
         if let Some(path) = module.path() {
             return self.file(&module, &path).map(Some);
         }
-        Ok(renamed.into_iter().next())
+        Ok(self.renamed(name)?.into_iter().next())
     }
 
     /// What the file `path` declares; `alias` is the file's own name.
@@ -222,13 +221,14 @@ impl Disk {
         let mut found = Vec::new();
         for line in text.lines() {
             let Some((path, _)) = line.split_once(':') else { continue };
-            let path = self.directory.join(path);
-            let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let Some((alias, _)) = file.split_once(".ko") else { continue };
-            let alias = underscored(alias);
+            let file = path.rsplit_once('/').map_or(path, |(_, file)| file);
             // In-tree drivers that only share the prefix (nvidiafb) do no harm in this list.
-            if alias.starts_with(DRIVER) && path.exists() {
-                found.push((alias, path));
+            let Some((alias, _)) = file.split_once(".ko").filter(|_| file.starts_with(DRIVER)) else {
+                continue;
+            };
+            let path = self.directory.join(path);
+            if path.exists() {
+                found.push((underscored(alias), path));
             }
         }
         Ok(found)

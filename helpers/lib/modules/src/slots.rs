@@ -93,26 +93,27 @@ pub fn keep(root: &Root, disk: &Disk, chain: &[Loaded]) -> Result<Option<String>
     let Some(version) = driver.version.clone().filter(|version| !version.contains('/')) else {
         return Ok(None);
     };
-    // Modules of this driver that are not loaded now may be by the time they are needed.
-    for file in disk.files()? {
-        if file.version.as_deref() == Some(&version) && files.iter().all(|known| known.name != file.name) {
-            files.push(file);
-        }
-    }
     let directory = root.path(DIRECTORY);
     fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
     // The unit at boot and verify may both come this way.
     let lock = fs::File::open(&directory).with_context(|| format!("open {}", directory.display()))?;
     lock.lock().with_context(|| format!("lock {}", directory.display()))?;
     let place = directory.join(&version);
-    let existing = slots(root, disk)?.into_iter().find(|slot| slot.version == version);
-    if existing
-        .is_some_and(|slot| files.iter().all(|file| slot.files.iter().any(|kept| kept.is_copy_of(file))))
+    // One that cannot be read is made anew.
+    let existing = slot(&place, disk);
+    if existing.is_ok_and(|slot| files.iter().all(|file| slot.files.iter().any(|kept| kept.is_copy_of(file))))
     {
         fs::File::open(&place)
             .and_then(|place| place.set_modified(SystemTime::now()))
             .with_context(|| format!("touch {}", place.display()))?;
         return Ok(Some(version));
+    }
+    // Modules of this driver that are not loaded now may be by the time they are needed; one that is
+    // installed later is kept when it is loaded.
+    for file in disk.files()? {
+        if file.version.as_deref() == Some(&version) && files.iter().all(|known| known.name != file.name) {
+            files.push(file);
+        }
     }
     let new = directory.join(format!("{version}.new"));
     remove(&new)?;
