@@ -192,7 +192,9 @@ impl Manager {
         });
         match rows {
             Ok(rows) => Ok(rows.into_iter().map(|row| Some((row.5, row.6))).collect()),
-            Err(Error::Refused { name, .. }) if name == "org.freedesktop.DBus.Error.UnknownMethod" => {
+            Err(Error::Call { source: zbus::Error::FDO(error), .. })
+                if matches!(*error, zbus::fdo::Error::UnknownMethod(_)) =>
+            {
                 Ok(vec![None; count as usize])
             }
             Err(error) => Err(error),
