@@ -39,7 +39,7 @@ pub(crate) fn undo(context: &Context) -> Result<()> {
         // To leave containers down for want of an answer would be the greater wrong.
         Err(error) => context.warn(format!("cannot tell whether the system is going down: {error:#}")),
     }
-    context.status(format!("starting {} containers", acts.len()));
+    context.status(format!("starting containers: {}", acts.len()));
     let engines = by_engine(acts);
     if engines.keys().any(|(engine, _)| engine == Kind::Podman.name()) {
         // Kept until the end of the process: it ends with us.

@@ -44,7 +44,7 @@ pub(crate) fn run(context: &Context) -> Result<()> {
     if !failed.is_empty() {
         bail!("{} of {} containers did not stop: {}", failed.len(), ours.len(), failed.join("; "));
     }
-    context.status(format!("stopped {} containers", ours.len()));
+    context.status(format!("stopped containers: {}", ours.len()));
     Ok(())
 }
 

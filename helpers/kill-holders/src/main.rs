@@ -134,7 +134,7 @@ fn why_spared(fate: &Fate) -> String {
 
 /// Ends `plain`: asks, waits for `grace` at most, kills. Each is in the ledger before it is touched.
 fn end(context: &Context, plain: Vec<Holder>, grace: Duration) -> Result<()> {
-    context.status(format!("ending {} processes", plain.len()));
+    context.status(format!("ending processes: {}", plain.len()));
     let mut acts = Vec::new();
     let mut victims = Vec::new();
     for holder in plain {

@@ -139,12 +139,13 @@ pub fn status(root: &Root) -> Result<Status> {
     })?;
     let busy = root.path(gate::BUSY);
     let gate = Gate { shut: gate::is_shut(root)?, busy: busy.exists() };
-    // NVML holds the driver while it is asked: not in the middle of a run, and not for nobody.
-    let nvml_unseen =
-        if gate.busy || scan.holders.is_empty() { Vec::new() } else { add_gpu_memory(root, &mut scan) };
+    let (driver, disk_unseen) = driver(root)?;
+    // NVML holds the driver while it is asked: not in the middle of a run, and not for nobody. And a
+    // library of another version does not start.
+    let ask = !gate.busy && !scan.holders.is_empty() && driver.mismatch != Some(true);
+    let nvml_unseen = if ask { add_gpu_memory(root, &mut scan) } else { Vec::new() };
     let Scan { modules, holders, consoles, unexplained, mut unseen, .. } = scan;
     unseen.extend(nvml_unseen);
-    let (driver, disk_unseen) = driver(root)?;
     unseen.extend(disk_unseen);
     let (runs, ledger_unseen) = runs(root)?;
     unseen.extend(ledger_unseen);

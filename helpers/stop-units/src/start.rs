@@ -111,7 +111,7 @@ fn give_back(context: &Context, follower: &mut Follower, acts: &[(u64, &Unit)]) 
     if acts.is_empty() {
         return Ok(problems);
     }
-    context.status(format!("starting {} units", acts.len()));
+    context.status(format!("starting units: {}", acts.len()));
     let mut fail = |id: u64, unit: &Unit, why: String| -> Result<()> {
         context.ledger.undo_failed(id, &why)?;
         problems.push(format!("{}: {why}", shown(unit.user, &unit.name)));
