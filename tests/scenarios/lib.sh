@@ -5,6 +5,7 @@
 #   # One line that says what it shows.
 #   # rig: timeout=600 gpus=2 driver=550.163.01     (only where the defaults,
 #   #                                                300, 1 and 535.261.03, do not do)
+#   # rig: kernel=ARGUMENT                          (more for the kernel's command line)
 #   . /usr/share/rig/lib.sh
 #
 # A scenario runs as root in a machine of its own, in which the package is

@@ -5,7 +5,7 @@
 # system of the machine, as the image is made: an index takes 20 s there later.
 #
 # usage: drivers.sh VERSION...
-# in:    /build/abi, /build/fakegpu.ko, /build/modules/VERSION/*.ko,
+# in:    /build/abi, /build/fakegpu/*.ko, /build/modules/VERSION/*.ko,
 #        /build/userland/VERSION/*.deb
 # out:   /usr/share/rig/
 set -eu
@@ -17,7 +17,7 @@ triplet=x86_64-linux-gnu
 
 mkdir -p "$rig" "$modules/extra"
 cp /build/abi "$rig/abi"
-cp /build/fakegpu.ko "$modules/extra/"
+cp /build/fakegpu/*.ko "$modules/extra/"
 
 arrange_userland() { # TREE USERLAND
 	mkdir -p "$2/usr/bin" "$2/usr/lib/$triplet" "$2/usr/lib/systemd/system"

@@ -1,11 +1,14 @@
 #!/bin/sh
-# Builds fakegpu. Runs inside a throw-away chroot that has the kernel's headers.
+# Builds fakegpu and the modules beside it. Runs inside a throw-away chroot that
+# has the kernel's headers.
 #
 # in:  /build/in/fakegpu/
-# out: /build/out/fakegpu.ko
+# out: /build/out/*.ko
 set -eu
 
 headers=$(echo /usr/src/linux-headers-*-amd64)
 make -C /build/in/fakegpu KDIR="/lib/modules/${headers#/usr/src/linux-headers-}/build"
 mkdir -p /build/out
-strip --strip-debug -o /build/out/fakegpu.ko /build/in/fakegpu/fakegpu.ko
+for module in /build/in/fakegpu/*.ko; do
+	strip --strip-debug -o "/build/out/${module##*/}" "$module"
+done

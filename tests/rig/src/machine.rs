@@ -34,18 +34,14 @@ pub struct Spec {
     pub gpus: u32,
     /// The driver that is on disk and loaded.
     pub driver: String,
-}
-
-impl Spec {
-    /// Where nothing is asked for: one GPU, and the first of the drivers.
-    pub fn with(gpus: Option<u32>, driver: Option<String>) -> Self {
-        Spec { gpus: gpus.unwrap_or(1), driver: driver.unwrap_or_else(|| DRIVERS[0].version.to_owned()) }
-    }
+    /// More words for the kernel's command line.
+    pub kernel: Vec<String>,
 }
 
 impl Default for Spec {
+    /// Where nothing is asked for: one GPU, and the first of the drivers.
     fn default() -> Self {
-        Spec::with(None, None)
+        Spec { gpus: 1, driver: DRIVERS[0].version.to_owned(), kernel: Vec::new() }
     }
 }
 
@@ -275,11 +271,15 @@ fn end(qemu: &mut Child) {
 /// What the guest sees of the machine. A state can only be taken in by a
 /// machine of the same description.
 fn description(spec: &Spec, accel: &Accel) -> Vec<String> {
-    let cmdline = format!(
+    let mut cmdline = format!(
         "root=/dev/vda rw console=ttyS0 quiet systemd.show_status=no \
          mem=1792M apparmor=1 security=apparmor rig.gpus={} rig.driver={}",
         spec.gpus, spec.driver
     );
+    for word in &spec.kernel {
+        cmdline.push(' ');
+        cmdline.push_str(word);
+    }
     let arguments = [
         "-machine",
         "q35",

@@ -102,9 +102,12 @@ struct MachineArgs {
 
 impl MachineArgs {
     fn spec(&self, header: Option<&scenario::Header>) -> Spec {
-        let gpus = self.gpus.or(header.and_then(|header| header.gpus));
-        let driver = self.driver.clone().or_else(|| header.and_then(|header| header.driver.clone()));
-        Spec::with(gpus, driver)
+        let asked = header.map(scenario::Header::spec).unwrap_or_default();
+        Spec {
+            gpus: self.gpus.unwrap_or(asked.gpus),
+            driver: self.driver.clone().unwrap_or(asked.driver),
+            kernel: asked.kernel,
+        }
     }
 }
 

@@ -42,6 +42,20 @@ pub struct Header {
     pub gpus: Option<u32>,
     /// The driver to start with.
     pub driver: Option<String>,
+    /// More words for the kernel's command line.
+    pub kernel: Vec<String>,
+}
+
+impl Header {
+    /// The machine that it asks for.
+    pub fn spec(&self) -> Spec {
+        let any = Spec::default();
+        Spec {
+            gpus: self.gpus.unwrap_or(any.gpus),
+            driver: self.driver.clone().unwrap_or(any.driver),
+            kernel: self.kernel.clone(),
+        }
+    }
 }
 
 /// How a scenario ended.
@@ -221,7 +235,10 @@ fn parse_header(script: &str) -> Result<Header> {
                 }
                 Some(("gpus", gpus)) => header.gpus = Some(possible_gpus(gpus)?),
                 Some(("driver", version)) => header.driver = Some(known_driver(version)?),
-                _ => bail!("`# rig:` knows timeout=SECONDS, gpus=N and driver=VERSION, not {word}"),
+                Some(("kernel", argument)) => header.kernel.push(argument.to_owned()),
+                _ => bail!(
+                    "`# rig:` knows timeout=SECONDS, gpus=N, driver=VERSION and kernel=ARGUMENT, not {word}"
+                ),
             }
         }
     }
@@ -252,7 +269,7 @@ mod tests {
     #[test]
     fn a_header_is_read() {
         let header = parse_header(
-            "#!/bin/bash\n# What it shows.\n# rig: timeout=600 gpus=2\n# rig: driver=550.163.01\nset -e\n",
+            "#!/bin/bash\n# What it shows.\n# rig: timeout=600 gpus=2\n# rig: driver=550.163.01 kernel=a.b=0\nset -e\n",
         );
         assert_eq!(
             header.ok(),
@@ -260,6 +277,7 @@ mod tests {
                 timeout: Some(Duration::from_secs(600)),
                 gpus: Some(2),
                 driver: Some("550.163.01".into()),
+                kernel: vec!["a.b=0".into()],
             })
         );
     }

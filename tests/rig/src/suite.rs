@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use crate::cache::Cache;
 use crate::checks::{CHECKS, Check};
 use crate::host;
-use crate::machine::{Machine, Spec, last_lines};
+use crate::machine::{Machine, last_lines};
 use crate::scenario::{End, Output, Scenario, diagnose};
 use crate::stages::{self, Content, checkout};
 
@@ -104,7 +104,7 @@ fn all_tests() -> Result<Vec<Test>> {
 /// Runs a scenario in a machine of its own; the error has the output.
 fn run_scenario(cache: &Cache, scenario: &Scenario) -> Result<()> {
     let header = scenario.header();
-    let spec = Spec::with(header.gpus, header.driver.clone());
+    let spec = header.spec();
     let content = Content { with_package: true, spec: &spec };
     let built = stages::provide(cache, &content).context("there is no machine to run it in")?;
     let mut machine = Machine::throw_away(cache, &built, &spec)?;

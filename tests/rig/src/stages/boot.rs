@@ -89,10 +89,12 @@ pub fn into(folder: &Path, target: &str, names: &[OsString]) -> Vec<OsString> {
 }
 
 fn kind(stage: &str, spec: &Spec) -> String {
-    format!("{stage}-{}gpu-{}", spec.gpus, spec.driver)
+    let kernel: String = spec.kernel.iter().map(|word| format!("-{}", word.replace('/', "_"))).collect();
+    format!("{stage}-{}gpu-{}{kernel}", spec.gpus, spec.driver)
 }
 
 fn named(spec: &Spec) -> String {
     let s = if spec.gpus == 1 { "" } else { "s" };
-    format!("{} GPU{s}, driver {}", spec.gpus, spec.driver)
+    let kernel: String = spec.kernel.iter().map(|word| format!(", {word}")).collect();
+    format!("{} GPU{s}, driver {}{kernel}", spec.gpus, spec.driver)
 }

@@ -85,7 +85,7 @@ pub fn image(cache: &Cache, parts: &Parts<'_>) -> Result<Stage> {
         fs::create_dir(&build)?;
         let copy = |from: &Path, to: &str| run(Command::new("cp").arg("-rT").arg(from).arg(build.join(to)));
         copy(&parts.kernel.file("abi"), "abi")?;
-        copy(&parts.fakegpu.file("fakegpu.ko"), "fakegpu.ko")?;
+        copy(parts.fakegpu.folder(), "fakegpu")?;
         copy(parts.modules.folder(), "modules")?;
         copy(parts.userland.folder(), "userland")?;
         copy(&guest, "guest")?;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use super::{DRIVERS, checkout, recipe};
 use crate::apt::{self, PrivateApt, SUITE};
-use crate::cache::{Cache, Key, Stage};
+use crate::cache::{Cache, Key, Stage, files_under};
 use crate::command::run_logged;
 use crate::host::require_root;
 use crate::progress::Work;
@@ -61,20 +61,26 @@ pub fn nvidia_modules(cache: &Cache, kernel: &Stage) -> Result<Stage> {
     })
 }
 
-/// The module that shows NVIDIA's driver its GPUs.
+/// The module that shows NVIDIA's driver its GPUs, and those beside it.
 pub fn fakegpu(cache: &Cache, kernel: &Stage) -> Result<Stage> {
     let source = checkout().join("tests/fakegpu");
-    let mut key = Key::new("fakegpu 1").on(kernel).with_files(&recipe("fakegpu.sh"))?;
-    for file in ["Makefile", "fakegpu.c"] {
-        key = key.with_files(&source.join(file))?;
+    // Not what a build by hand left there.
+    let mut files = vec![source.join("Makefile")];
+    files.extend(files_under(&source)?.into_iter().filter(|file| {
+        file.extension().is_some_and(|extension| extension == "c")
+            && !file.to_string_lossy().ends_with(".mod.c")
+    }));
+    let mut key = Key::new("fakegpu 2").on(kernel).with_files(&recipe("fakegpu.sh"))?;
+    for file in &files {
+        key = key.with(file.file_name().unwrap_or_default().as_encoded_bytes()).with_files(file)?;
     }
     cache.get("fakegpu", "the module fakegpu", key, &[], |dir, work| {
         let log = cache.log("fakegpu");
         let scratch = cache.scratch()?;
         let input = scratch.path().join("fakegpu");
         fs::create_dir(&input)?;
-        for file in ["Makefile", "fakegpu.c"] {
-            fs::copy(source.join(file), input.join(file))?;
+        for file in &files {
+            fs::copy(file, input.join(file.file_name().unwrap_or_default()))?;
         }
         let build = Build { recipe: "fakegpu.sh", arguments: &[], input: scratch.path() };
         build.run(cache, kernel, dir, work, &log)
