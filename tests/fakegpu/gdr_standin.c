@@ -7,9 +7,10 @@
  * it. It does nothing else.
  *
  * nvidia.ko is not at hand when this is built, so modpost knows neither the
- * symbol nor its checksum (KBUILD_MODPOST_WARN in the Makefile). The kernel
- * says so once when it loads this, and links it to whatever version of nvidia
- * is loaded; depmod finds the dependency by the symbol's name.
+ * symbol nor its checksum (KBUILD_MODPOST_WARN in the Makefile). Without any
+ * checksums, which the build strips, the kernel links it to whatever version of
+ * nvidia is loaded and taints itself; depmod finds the dependency by the
+ * symbol's name.
  */
 #include <linux/module.h>
 
