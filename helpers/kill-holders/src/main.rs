@@ -217,19 +217,13 @@ fn quiet(context: &Context, patience: Duration) -> Result<bool> {
 /// may be. True if what remains is not this step's to remove, false if the next look will tell more.
 fn nobody_seen(context: &Context) -> Result<bool> {
     let scan = holders::scan(&context.root)?;
-    if !scan.holders.is_empty() || scan.unexplained.is_empty() {
-        return Ok(scan.is_free());
-    }
-    // A console on the driver's framebuffer is taken from it by the next step.
-    let of_console = |module: &str| module == "nvidia_drm" && !scan.consoles.is_empty();
-    let Some(rest) = scan.unexplained.iter().find(|rest| !of_console(&rest.module)) else {
-        return Ok(true);
+    let Some(rest) = scan.unexplained.first().filter(|_| scan.holders.is_empty()) else {
+        // A console on the driver's framebuffer is taken from it by the next step.
+        return Ok(scan.is_free() || (scan.holders.is_empty() && !scan.consoles.is_empty()));
     };
     let places: Vec<String> = rest.places.iter().map(place).collect();
     bail!(
-        "{} references to {} remain and no process is seen that has them; likely places: {}",
-        rest.references,
-        rest.module,
+        "{rest} with no process that has them; likely places: {}",
         if places.is_empty() { "inside the kernel".to_owned() } else { places.join(", ") }
     );
 }

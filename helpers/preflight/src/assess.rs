@@ -39,7 +39,7 @@ pub(crate) fn assess(context: &Context, config: &Config) -> Result<Assessed> {
         step: Step::RmmodChain,
         object: format!("module {}", module.module.name),
         what: "unload, load again from disk".into(),
-        why: "part of the driver".into(),
+        why: why_unloaded(&module.module.name).into(),
         pids: Vec::new(),
         comes_back: true,
     }));
@@ -54,6 +54,14 @@ pub(crate) fn assess(context: &Context, config: &Config) -> Result<Assessed> {
         actions,
     };
     Ok(Assessed { plan, container_units: users::container_units(&survey) })
+}
+
+/// Why a module of the graph has to go.
+fn why_unloaded(module: &str) -> &'static str {
+    match holders::is_of_driver(module) {
+        true => "part of the driver",
+        false => "it uses the driver from inside the kernel",
+    }
 }
 
 /// The kill switch. The targets assert it too; this also covers `nvidia-reload plan`.

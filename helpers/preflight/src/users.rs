@@ -66,12 +66,17 @@ pub(crate) fn assess(
         }
         add_along(&mut actions, units, findings);
     }
+    actions.extend(scan.consoles.iter().map(|console| Action {
+        step: Step::UnbindVt,
+        object: format!("console {}", console.name),
+        what: "unbind, bind again afterwards".into(),
+        why: format!("it is drawn on {}", console.framebuffers.join(", ")),
+        pids: Vec::new(),
+        comes_back: true,
+    }));
     for unexplained in &scan.unexplained {
         findings.warn(
-            format!(
-                "{} references to {} could not be explained",
-                unexplained.references, unexplained.module
-            ),
+            format!("{unexplained} that nothing found accounts for"),
             "`nvidia-reload status` shows the likely places; if they stay, the run ends before anything is unloaded",
         );
     }

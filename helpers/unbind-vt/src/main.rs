@@ -9,7 +9,7 @@ mod console;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use console::{bind, bound_framebuffer_consoles, is_bound, nvidia_framebuffers, shows};
+use console::{bind, is_bound};
 use ledger::{Console, Object, Step};
 use step::Context;
 
@@ -18,16 +18,11 @@ fn main() -> ExitCode {
 }
 
 fn run(context: &Context) -> Result<()> {
-    let framebuffers = nvidia_framebuffers(&context.root)?;
-    if framebuffers.is_empty() {
-        context.info("NVIDIA has no framebuffer: no console to unbind");
-        return Ok(());
+    let consoles = holders::consoles(&context.root)?;
+    if consoles.is_empty() {
+        context.info("no console is on a framebuffer of NVIDIA's driver");
     }
-    if !shows(&context.root, &framebuffers)? {
-        context.info("no console is on NVIDIA's framebuffer");
-        return Ok(());
-    }
-    for (vtcon, driver) in bound_framebuffer_consoles(&context.root)? {
+    for holders::Console { name: vtcon, driver, .. } in consoles {
         let console = Console { vtcon: vtcon.clone(), driver };
         let id = context.ledger.intent(Step::UnbindVt, Object::Console(console))?;
         if let Err(error) = bind(&context.root, &vtcon, false) {

@@ -16,6 +16,11 @@ const TRUNK: &str = "nvidia";
 const OF_DRIVER: [&str; 6] =
     [TRUNK, "nvidia_modeset", "nvidia_drm", "nvidia_uvm", "nvidia_peermem", "nvidia_vgpu_vfio"];
 
+/// Whether a module is NVIDIA's own; any other on the graph uses it.
+pub fn is_of_driver(module: &str) -> bool {
+    OF_DRIVER.contains(&module)
+}
+
 /// The loaded modules that have to go for `nvidia` to go, with their reference counts, dependents
 /// first. Empty when the driver is not loaded.
 ///
@@ -68,7 +73,7 @@ fn read(dir: &Path, name: &str) -> Result<Option<Module>> {
         Err(source) => return Err(Error::Read { path: holders, source }),
     }
     dependents.sort();
-    let of_driver = OF_DRIVER.contains(&name);
+    let of_driver = is_of_driver(name);
     Ok(Some(Module { name: name.to_owned(), refcount, dependents, of_driver }))
 }
 

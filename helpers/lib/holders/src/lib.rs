@@ -31,8 +31,9 @@ mod unseen;
 mod walk;
 
 pub use cgroup::owner;
+pub use console::consoles;
 pub use fate::{Fate, Rules, ancestors, is_core};
-pub use graph::refcounts;
+pub use graph::{is_of_driver, refcounts};
 pub use model::{
     Console, Container, Device, Engine, Holder, Kind, Module, Owner, Place, Pod, Rdev, Scan, Unexplained, Via,
 };

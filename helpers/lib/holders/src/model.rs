@@ -285,6 +285,8 @@ pub enum Engine {
 pub struct Console {
     /// Such as `vtcon1`, in `/sys/class/vtconsole`.
     pub name: String,
+    /// The kernel's name for what draws it, such as `(M) frame buffer device`.
+    pub driver: String,
     /// The driver's framebuffers it may be drawn on, such as `fb0`.
     pub framebuffers: Vec<String>,
 }
@@ -298,6 +300,14 @@ pub struct Unexplained {
     pub references: u64,
     /// Where they may be, the likeliest first.
     pub places: Vec<Place>,
+}
+
+impl fmt::Display for Unexplained {
+    /// `1 reference to nvidia_drm`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let s = if self.references == 1 { "" } else { "s" };
+        write!(f, "{} reference{s} to {}", self.references, self.module)
+    }
 }
 
 /// A place where a reference may hide from the file tables.

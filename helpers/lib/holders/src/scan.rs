@@ -1,8 +1,8 @@
 //! The whole answer, put together.
 
 use crate::account::{Account, account, fewest};
-use crate::devices::Table;
-use crate::model::{Holder, Module, Place, Scan, Unexplained};
+use crate::devices::{Table, framebuffers};
+use crate::model::{Console, Holder, Module, Place, Scan, Unexplained};
 use crate::process::Process;
 use crate::search::{Found, Search};
 use crate::walk::open_dir;
@@ -21,10 +21,10 @@ use step::Root;
 /// When `/proc` or `/sys/module` cannot be read. One process never is an error.
 pub fn scan(root: &Root) -> Result<Scan> {
     let before = graph::refcounts(root)?;
-    let mut scan = Scan {
-        consoles: if before.is_empty() { Vec::new() } else { console::consoles(root) },
-        ..Scan::default()
-    };
+    let mut scan = Scan::default();
+    if !before.is_empty() {
+        see_consoles(root, &mut scan)?;
+    }
     if before.iter().all(|module| module.excess() == 0) {
         scan.modules = before;
         return Ok(scan);
@@ -41,11 +41,45 @@ pub fn scan(root: &Root) -> Result<Scan> {
         }
         pass = again;
     }
+    take_off(&mut scan.unexplained, &scan.consoles);
     scan.searched = true;
     scan.modules = pass.modules;
     scan.holders = describe(root, pass.found);
-    scan.unseen = pass.unseen;
+    scan.unseen.extend(pass.unseen);
     Ok(scan)
+}
+
+/// Adds the consoles. Who may not ask on which framebuffer a console is names it all the same.
+fn see_consoles(root: &Root, scan: &mut Scan) -> Result<()> {
+    match console::consoles(root) {
+        Ok(consoles) => scan.consoles = consoles,
+        Err(error) => {
+            scan.consoles = console::bound(root, &framebuffers(root))?;
+            scan.unseen.push(format!("on which framebuffer the console is: {}", chain(&error)));
+        }
+    }
+    Ok(())
+}
+
+/// Takes what consoles account for off `unexplained`: one reference for each framebuffer drawn on,
+/// to the module that made it. Which module that is the kernel does not tell; those here make none.
+fn take_off(unexplained: &mut Vec<Unexplained>, consoles: &[Console]) {
+    const DRAW_NOTHING: [&str; 4] = ["nvidia", "nvidia_modeset", "nvidia_uvm", "nvidia_peermem"];
+    let mut left = consoles.iter().map(|console| console.framebuffers.len()).max().unwrap_or(0) as u64;
+    for rest in unexplained.iter_mut().filter(|rest| !DRAW_NOTHING.contains(&rest.module.as_str())) {
+        let taken = left.min(rest.references);
+        rest.references -= taken;
+        left -= taken;
+    }
+    unexplained.retain(|rest| rest.references > 0);
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", chain(source)),
+        None => error.to_string(),
+    }
 }
 
 struct Pass {
@@ -126,4 +160,36 @@ fn describe(root: &Root, found: Vec<Found>) -> Vec<Holder> {
     }
     holders.sort_by_key(|holder| holder.pid);
     holders
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_console_accounts_for_one_reference_a_framebuffer() {
+        let console = |framebuffers: &[&str]| Console {
+            name: "vtcon1".into(),
+            driver: "(M) frame buffer device".into(),
+            framebuffers: framebuffers.iter().map(|&name| name.to_owned()).collect(),
+        };
+        let rest = |consoles: &[Console], counted: &[(&str, u64)]| -> Vec<(String, u64)> {
+            let mut unexplained = counted
+                .iter()
+                .map(|&(module, references)| Unexplained {
+                    module: module.into(),
+                    references,
+                    places: Vec::new(),
+                })
+                .collect();
+            take_off(&mut unexplained, consoles);
+            unexplained.into_iter().map(|rest| (rest.module, rest.references)).collect()
+        };
+        assert_eq!(rest(&[], &[("nvidia_drm", 1)]), [("nvidia_drm".to_owned(), 1)]);
+        assert_eq!(rest(&[console(&["fb0"])], &[("nvidia_drm", 1)]), []);
+        assert_eq!(rest(&[console(&["fb0"])], &[("nvidia_drm", 3)]), [("nvidia_drm".to_owned(), 2)]);
+        assert_eq!(rest(&[console(&["fb0"])], &[("nvidia", 1)]), [("nvidia".to_owned(), 1)]);
+        let two = console(&["fb0", "fb1"]);
+        assert_eq!(rest(&[two], &[("nvidia_drm", 1), ("other", 2)]), [("other".to_owned(), 1)]);
+    }
 }

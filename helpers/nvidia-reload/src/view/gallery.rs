@@ -110,7 +110,11 @@ pub fn busy_server() -> Status {
             ),
             stealthy,
         ],
-        consoles: vec![Console { name: "vtcon1".into(), framebuffers: vec!["fb0".into()] }],
+        consoles: vec![Console {
+            name: "vtcon1".into(),
+            driver: "(M) frame buffer device".into(),
+            framebuffers: vec!["fb0".into()],
+        }],
         unexplained: vec![Unexplained {
             module: "nvidia".into(),
             references: 3,

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use holders::{Container, Device, Engine, Holder, Kind, Owner, Place, Unexplained, Via};
 
 use super::table::{Column, table};
-use super::text::{ago, bytes, clean, count, wrap};
+use super::text::{ago, bytes, clean, wrap};
 use super::{Paint, Style};
 use crate::status::{RunInShort, State, Status};
 
@@ -71,12 +71,7 @@ fn entry(label: &str, value: &str, style: Style) -> String {
 }
 
 fn unexplained(one: &Unexplained) -> String {
-    let references = usize::try_from(one.references).unwrap_or(usize::MAX);
-    let text = format!(
-        "{} to {} that nothing found accounts for",
-        count(references, "reference", "references"),
-        one.module
-    );
+    let text = format!("{one} that nothing found accounts for");
     match one.places.iter().map(place).collect::<Vec<_>>().as_slice() {
         [] => text,
         places => format!("{text}; they may be in: {}", places.join(", ")),
