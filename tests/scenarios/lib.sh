@@ -129,6 +129,49 @@ docker_state() {
 	docker inspect -f '{{.State.Status}}' "$1"
 }
 
+# check_owners HIERARCHY: the owner of each kind of holder is told by its cgroup. A container, units,
+# and processes put into groups named as Slurm, Kubernetes and LXC name theirs: those are not in the
+# machine, and nothing but their groups is to be read. HIERARCHY: where groups can be made.
+check_owners() {
+	local id=0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef pod=0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9
+	gpu_container job
+	systemd-run --quiet --unit=holder --property=Type=notify --property=NotifyAccess=all hold /dev/nvidiactl
+	hold_in "$1/slurm/uid_1000/job_7/step_batch"
+	hold_in "$1/system.slice/slurmstepd.scope/job_8/step_0/user/task_0"
+	hold_in "$1/kubepods/burstable/pod$pod/$id"
+	hold_in "$1/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod${pod//-/_}.slice/cri-containerd-$id.scope"
+	hold_in "$1/lxc/web"
+	hold_in "$1/lxc.payload.db"
+	# What holds is one process each, but the container's two.
+	assert_eq "$(nvidia-reload status --json | python3 -c '
+import json, sys
+def said(owner):
+    pod = owner.get("pod") or {}
+    words = owner.get("engine"), owner.get("unit"), owner.get("job"), owner.get("step"), pod.get("uid")
+    id = [owner["id"][:12]] if "id" in owner else []
+    return " ".join([owner["type"], *id, *(word for word in words if word)])
+status = json.load(sys.stdin)
+assert not status["unexplained"], status
+print("\n".join({said(holder["owner"]) for holder in status["holders"]}))' | LC_ALL=C sort)" "$(LC_ALL=C sort <<END
+container $(docker inspect -f '{{.Id}}' job | head -c 12) docker
+container ${id:0:12} containerd $pod
+container ${id:0:12} unknown $pod
+container db lxc
+container web lxc
+slurm-step 7 batch
+slurm-step 8 0
+system-unit holder.service
+END
+)" owners
+	pkill -x -f 'hold --fork /dev/nvidiactl'
+}
+hold_in() {
+	local pid
+	mkdir -p "$1"
+	read -r _ pid < <(hold --fork /dev/nvidiactl)
+	echo "$pid" >"$1/cgroup.procs"
+}
+
 # fail_step STEP: the step fails without having done anything, until mend_step.
 fail_step() {
 	mkdir -p "/run/systemd/system/nvidia-reload-$1.service.d"
