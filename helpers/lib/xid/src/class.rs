@@ -1,0 +1,88 @@
+//! What a message means for whoever thinks of a reload.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Branch, Detail, Event, Severity, catalogue, nvlink};
+
+/// The classes, the worse the later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Class {
+    /// Nothing has to be done.
+    Info,
+    /// The program has to be started again.
+    App,
+    /// A reload is the cure.
+    Reload,
+    /// NVIDIA's support has to look at it; no software cures it, and none forbids a reload.
+    Support,
+    /// The GPU has to be reset. A reload is no cure.
+    Reset,
+    /// The machine has to be rebooted.
+    Reboot,
+}
+
+impl Class {
+    /// Its name in tables and JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Class::Info => "info",
+            Class::App => "app",
+            Class::Reload => "reload",
+            Class::Support => "support",
+            Class::Reset => "reset",
+            Class::Reboot => "reboot",
+        }
+    }
+
+    /// The class of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        [Class::Info, Class::App, Class::Reload, Class::Support, Class::Reset, Class::Reboot]
+            .into_iter()
+            .find(|class| class.name() == name)
+    }
+
+    /// The class of an `NVML_GPU_RECOVERY_ACTION_*`, which Xid 154 carries and NVML's field 230 is.
+    ///
+    /// 0 none, 1 GPU reset, 2 node reboot, 3 drain P2P, 4 drain and reset, 5 recover the IMEX domain,
+    /// 6 bus reset, 7 system reboot (nvml.h). What is newer than that is taken for a reboot.
+    pub fn of_recovery_action(action: u32) -> Self {
+        match action {
+            0 => Class::Info,
+            1 | 4 | 6 => Class::Reset,
+            // The processes with peer-to-peer mappings have to go, then the GPU says what is next.
+            3 => Class::App,
+            5 => Class::Support,
+            _ => Class::Reboot,
+        }
+    }
+}
+
+/// What `event` means, under a driver of `branch`, where that is known.
+pub(crate) fn class(event: &Event, branch: Option<Branch>) -> Option<Class> {
+    match event {
+        Event::Xid(xid) => Some(match &xid.detail {
+            Detail::Recovery { action_to, .. } => Class::of_recovery_action(*action_to),
+            // The Xid that it names counts.
+            Detail::CausedBy { .. } => Class::Info,
+            Detail::NvLink5(reported) => nvlink::resolution(xid.xid, reported, branch)
+                .map_or_else(|| of_code(xid.xid), nvlink::Resolution::class),
+            _ => of_code(xid.xid),
+        }),
+        Event::Sxid(sxid) => Some(match sxid.severity {
+            Severity::Fatal if sxid.always_fatal => Class::Reboot,
+            Severity::Fatal => Class::Reset,
+            Severity::Nonfatal | Severity::Correctable => Class::Info,
+        }),
+        Event::GpuLost(_) | Event::UvmFatal { .. } => Some(Class::Reboot),
+        Event::GspRatelimit { .. } | Event::Wpr2Up { .. } => Some(Class::Reset),
+        Event::NeedsOpenModule { .. } | Event::NvlinkRxdetFailed => Some(Class::Support),
+        Event::ApiMismatch(_) => Some(Class::Reload),
+        _ => None,
+    }
+}
+
+/// The class of a code by itself; what is not in the catalogue is for NVIDIA to say.
+fn of_code(code: u32) -> Class {
+    catalogue::entry(code).map_or(Class::Support, |entry| entry.class)
+}

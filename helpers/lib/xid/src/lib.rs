@@ -1,0 +1,32 @@
+//! What the driver's kernel messages mean: the parser, the catalogue of Xids, the verdict.
+//!
+//! Pure: text and numbers in, typed values out. Where a message comes from, and whether it is the
+//! kernel's at all, is for those who read it; here it is only understood.
+
+mod address;
+pub mod catalogue;
+mod class;
+mod event;
+mod line;
+mod nvlink;
+mod parse;
+mod scan;
+
+pub use address::Address;
+pub use class::Class;
+pub use event::{ApiMismatch, Detail, Event, GpuLost, Location, ModesetError, Reported, Severity, Sxid, Xid};
+pub use line::{Line, SCHEMA, message};
+pub use nvlink::{Branch, resolution};
+pub use parse::parse;
+
+/// Gives `bytes` to every reader of this crate: what the fuzzer and the tests call.
+#[doc(hidden)]
+pub fn read_anything(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    if let Some(event) = parse(&text) {
+        let _ = class::class(&event, None);
+    }
+    if let Some(line) = Line::read(&text) {
+        let _ = serde_json::to_string(&line);
+    }
+}
