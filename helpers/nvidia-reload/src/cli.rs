@@ -34,6 +34,38 @@ With --json: one object, schema \"nvidia-reload.status/1\":
   runs         visible (false without root), open, last
 New fields may come within a version of the schema; none goes or changes its meaning.";
 
+const AFTER_EXPLAIN: &str = "\
+The classes are what a message means for a reload: info and app let it go on, reload is cured by it,
+support lets it go on with a warning, reset and reboot refuse it before anything is stopped.
+
+A log may be of dmesg, the journal (short, export, JSON), syslog or /dev/kmsg, of any machine. What other
+programs say about the driver is not the driver's, and counts for nothing.
+
+With --json: one object, schema \"nvidia-reload.xids/1\":
+  xids         code, mnemonic, title, action (NVIDIA's; or null), action_in_words, class, what_we_do,
+               remark (or null)
+With --log and --json: one object a line for each message that is recognised, schema
+\"nvidia-reload.message/1\":
+  line_number  where the message begins in the log
+  kind         xid, sxid, sxid_data, gpu_lost, gpu_serial, gpu_uuid, rm_init_failed, gsp_init_failed,
+               wpr2_up, gsp_ratelimit, probe_failed, needs_open_module, api_mismatch, driver_load,
+               uvm_fatal, unbind_wait, unbind_done, modeset_load, modeset_unload, modeset_error,
+               modeset_warning or nvlink_rxdet_failed
+  cls          the class, or null for messages that only tell
+  multiline    whether the message has several lines
+  cold         only switching the power off and on again helps
+  resolution   of an Xid from 144 to 150: IGNORE, XID_154_EVAL, RESET_GPU, or null for unknown
+  pci, fn      domain:bus:device, and the function, or null
+  xid, pid, name, msg, gi, ci
+               of an Xid: code, process, its name, the rest; MIG GPU and compute instance
+  and by kind or code: action_from and action_to (154), caused_by (45), unit (48), reset_pending (63),
+               link and regs (74), rst and drst (94, 95), timeout_s, rpc and sequence (119), gpc, tpc
+               and sm (13), sub, severity, xc, injected, link, intrinfo and status (144 to 150), switch,
+               sxid, severity, link and always_fatal (sxid), code, count, version, open, client,
+               client_version, module_version, device_id, dedup_of, serial, uuid, error, gpu_instance,
+               gpu_index, stuck
+New fields and kinds may come within a version of the schema; none goes or changes its meaning.";
+
 /// Changes or unsticks the NVIDIA driver without a reboot, and gives everything back that had to
 /// stop for it.
 #[derive(Debug, Parser)]
@@ -67,6 +99,14 @@ pub enum Command {
     Start(Output),
     /// End a run that was left open, by giving everything back
     Rollback(Output),
+    /// Tell what an Xid means, or what a saved kernel log says, and what a reload would do about it
+    ///
+    /// Works for every user, and without a GPU.
+    #[command(
+        after_long_help = AFTER_EXPLAIN,
+        override_usage = "nvidia-reload explain [--json] CODE...\n       nvidia-reload explain [--json] --all\n       nvidia-reload explain [--json] --log FILE"
+    )]
+    Explain(Explain),
     /// Write the manual pages and shell completions into a directory
     #[command(hide = true)]
     Generate {
@@ -106,4 +146,31 @@ pub struct Stop {
     /// How the answer comes.
     #[command(flatten)]
     pub output: Output,
+}
+
+/// Arguments of `explain`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Explain {
+    /// The Xid, as in `Xid (PCI:0000:91:00): 79`
+    #[arg(
+        value_name = "CODE",
+        value_parser = code,
+        required_unless_present_any = ["all", "log"],
+        conflicts_with_all = ["all", "log"]
+    )]
+    pub codes: Vec<u32>,
+    /// All that are known, in a table
+    #[arg(long, conflicts_with = "log")]
+    pub all: bool,
+    /// A saved kernel log; - for standard input
+    #[arg(long, value_name = "FILE")]
+    pub log: Option<PathBuf>,
+    /// Print JSON instead of text; of a log one object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// An Xid as people type it.
+fn code(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| "an Xid is a number, as the 79 in `Xid (PCI:0000:91:00): 79`".to_owned())
 }

@@ -6,6 +6,12 @@ use crate::Class;
 
 const DATA: &str = include_str!("../data/xid.tsv");
 
+/// The title of codes that drivers do not raise any more; a few still do.
+pub const UNUSED: &str = "Unused";
+
+/// The Xid that carries the driver's own verdict: what it means is in the message.
+pub const RECOVERY_ACTION_CHANGED: u32 = 154;
+
 /// A code and what is known of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
@@ -21,6 +27,18 @@ pub struct Entry {
     pub class: Class,
     /// What else is to be known; may be empty.
     pub remark: &'static str,
+}
+
+impl Entry {
+    /// What this tool does about it.
+    pub fn what_we_do(&self) -> &'static str {
+        match self.code {
+            RECOVERY_ACTION_CHANGED => {
+                "the action in the message decides: none lets a reload go on, a reset or a reboot refuses it"
+            }
+            _ => self.class.what_we_do(),
+        }
+    }
 }
 
 /// All of them, by code.
@@ -43,6 +61,22 @@ fn entry_of(row: &[&'static str]) -> Option<Entry> {
 /// The rows of a table of this crate: `#` begins a comment, a tab ends a cell.
 pub(crate) fn rows(data: &'static str) -> impl Iterator<Item = Vec<&'static str>> {
     data.lines().filter(|line| !line.starts_with('#')).map(|line| line.split('\t').collect())
+}
+
+/// The name of an `NVML_GPU_RECOVERY_ACTION_*`. The driver's own words for them change from version to
+/// version.
+pub fn recovery_action(action: u32) -> &'static str {
+    match action {
+        0 => "none",
+        1 => "GPU reset",
+        2 => "node reboot",
+        3 => "drain P2P",
+        4 => "drain and reset",
+        5 => "recover the IMEX domain",
+        6 => "bus reset",
+        7 => "system reboot",
+        _ => "an action that is newer than this tool",
+    }
 }
 
 /// NVIDIA's action in words.

@@ -35,6 +35,20 @@ impl Class {
         }
     }
 
+    /// What this tool does about it.
+    pub fn what_we_do(self) -> &'static str {
+        match self {
+            Class::Info => "a reload goes on",
+            Class::App => "a reload goes on; the program has to be started again, by it or by you",
+            Class::Reload => "a reload is the cure",
+            Class::Support => "a reload goes on with a warning; it is no cure",
+            Class::Reset => {
+                "a reload is refused (exit 3), nothing is stopped: it would not cure that, a GPU reset does"
+            }
+            Class::Reboot => "a reload is refused (exit 4), nothing is stopped: only a reboot helps",
+        }
+    }
+
     /// The class of that name.
     pub fn named(name: &str) -> Option<Self> {
         [Class::Info, Class::App, Class::Reload, Class::Support, Class::Reset, Class::Reboot]

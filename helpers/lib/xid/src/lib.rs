@@ -8,15 +8,18 @@ pub mod catalogue;
 mod class;
 mod event;
 mod line;
+mod log;
 mod nvlink;
 mod parse;
 mod scan;
+mod words;
 
 pub use address::Address;
 pub use class::Class;
 pub use event::{ApiMismatch, Detail, Event, GpuLost, Location, ModesetError, Reported, Severity, Sxid, Xid};
 pub use line::{Line, SCHEMA, message};
-pub use nvlink::{Branch, resolution};
+pub use log::read_log;
+pub use nvlink::{Branch, Resolution, resolution};
 pub use parse::parse;
 
 /// Gives `bytes` to every reader of this crate: what the fuzzer and the tests call.
@@ -28,5 +31,7 @@ pub fn read_anything(bytes: &[u8]) {
     }
     if let Some(line) = Line::read(&text) {
         let _ = serde_json::to_string(&line);
+        let _ = line.event.to_string();
     }
+    let _ = read_log(bytes, drop);
 }

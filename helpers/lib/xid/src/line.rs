@@ -107,7 +107,7 @@ fn without_prefix(line: &str) -> Option<&str> {
     let mut words: Vec<&str> = Vec::new();
     let mut tagged = false;
     loop {
-        if BEGINNINGS.iter().any(|beginning| rest.starts_with(beginning)) {
+        if is_beginning(rest) {
             return is_prefix(&words, tagged).then_some(rest);
         }
         if let Some(behind) = rest.strip_prefix('[') {
@@ -138,6 +138,11 @@ fn without_prefix(line: &str) -> Option<&str> {
             rest = rest[end..].trim_start();
         }
     }
+}
+
+/// Whether a message of the driver begins here.
+pub(crate) fn is_beginning(text: &str) -> bool {
+    BEGINNINGS.iter().any(|beginning| text.starts_with(beginning))
 }
 
 /// Whether `words` are a time, and after it, before the kernel's tag, at most a zone and a host.

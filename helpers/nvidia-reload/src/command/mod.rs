@@ -1,5 +1,6 @@
 //! What each subcommand does, from the arguments to the exit status.
 
+mod explain;
 mod give_back;
 mod guard;
 mod reload;
@@ -35,6 +36,7 @@ pub fn dispatch(command: &Command) -> ExitCode {
         }
         Command::Start(output) => (*output, with_report(*output, give_back::start)),
         Command::Rollback(output) => (*output, with_report(*output, give_back::rollback)),
+        Command::Explain(arguments) => (Output { json: arguments.json }, explain::explain(arguments)),
         Command::Generate { directory } => (Output::default(), generate::generate(directory).map(|()| 0)),
     };
     ExitCode::from(result.unwrap_or_else(|fault| failed(&fault, output)))

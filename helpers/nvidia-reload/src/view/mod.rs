@@ -1,5 +1,6 @@
 //! Text for people, made of typed data and of nothing else.
 
+pub mod explain;
 #[cfg(test)]
 mod gallery;
 pub mod live;

@@ -1,0 +1,249 @@
+//! A saved log, of any machine and any kind.
+
+use std::io::{self, BufRead, Read};
+
+use serde_json::Value;
+
+use crate::line::is_beginning;
+use crate::{Line, message};
+
+/// No message of the kernel is nearly as long; what is, is read and left.
+const LONGEST: u64 = 1 << 20;
+
+/// The driver's longest message has five lines.
+const MOST_LINES: usize = 6;
+
+/// What begins a message of several lines, behind `NVRM: `.
+const SEVERAL_LINES: [&str; 2] = ["API mismatch: ", "The NVIDIA GPU "];
+
+/// Reads a log to its end and gives `each` what it recognises, in order. Returns how many lines there
+/// were.
+///
+/// Lines may be of dmesg, of the journal or of syslog, of /dev/kmsg, and of `journalctl -o export` or
+/// `-o json`; those two say themselves which messages are the kernel's, and no others count.
+///
+/// # Errors
+/// The log cannot be read to its end.
+pub fn read_log(reader: impl BufRead, mut each: impl FnMut(Line)) -> io::Result<usize> {
+    let mut lines = Lines { reader, number: 0, line: Vec::new() };
+    let mut open: Option<(usize, String, usize)> = None;
+    let mut give = |number: usize, text: &str| {
+        if let Some(line) = Line::read(text) {
+            each(Line { line_number: Some(number), ..line });
+        }
+    };
+    let mut entry = Entry::default();
+    let mut in_entry = false;
+    while lines.next()? {
+        if in_entry || lines.begins_entry() {
+            in_entry = lines.field(&mut entry)?;
+            if !in_entry && let Some((number, text)) = std::mem::take(&mut entry).of_kernel() {
+                give(number, &text);
+            }
+            continue;
+        }
+        let number = lines.number;
+        let text = String::from_utf8_lossy(&lines.line);
+        if let Some((first, so_far, count)) = &mut open {
+            if *count < MOST_LINES && goes_on(&text) {
+                so_far.push('\n');
+                so_far.push_str(&text);
+                *count += 1;
+                continue;
+            }
+            give(*first, so_far);
+            open = None;
+        }
+        if text.starts_with('{') {
+            if let Some(text) = of_json(&text) {
+                give(number, &text);
+            }
+        } else if message(&text).is_some_and(|message| is_of_several_lines(&message)) {
+            open = Some((number, text.into_owned(), 1));
+        } else {
+            give(number, &text);
+        }
+    }
+    if let Some((first, so_far, _)) = open {
+        give(first, &so_far);
+    }
+    if let Some((number, text)) = entry.of_kernel() {
+        give(number, &text);
+    }
+    Ok(lines.number)
+}
+
+fn is_of_several_lines(message: &str) -> bool {
+    let behind = message.strip_prefix("NVRM: ").unwrap_or_default();
+    SEVERAL_LINES.iter().any(|beginning| behind.starts_with(beginning))
+}
+
+/// Whether a line belongs to the message of several lines before it.
+fn goes_on(text: &str) -> bool {
+    message(text).is_some_and(|message| {
+        is_beginning(&message) && !is_of_several_lines(&message) && Line::read(&message).is_none()
+    })
+}
+
+/// The kernel's message in an object of `journalctl -o json`.
+fn of_json(text: &str) -> Option<String> {
+    let object: Value = serde_json::from_str(text).ok()?;
+    let is = |field: &str, value: &str| object.get(field).is_none_or(|found| found == value);
+    if !(is("_TRANSPORT", "kernel") && is("SYSLOG_FACILITY", "0")) {
+        return None;
+    }
+    match object.get("MESSAGE")? {
+        Value::String(text) => Some(text.clone()),
+        // Where it is not UTF-8 the journal gives its bytes.
+        Value::Array(bytes) => {
+            let bytes = bytes.iter().map(|byte| u8::try_from(byte.as_u64()?).ok());
+            Some(String::from_utf8_lossy(&bytes.collect::<Option<Vec<u8>>>()?).into_owned())
+        }
+        _ => None,
+    }
+}
+
+/// What counts of an entry in the Journal Export Format.
+#[derive(Default)]
+struct Entry {
+    message: Option<(usize, String)>,
+    is_foreign: bool,
+}
+
+impl Entry {
+    /// The message and where it began, if it is the kernel's.
+    fn of_kernel(self) -> Option<(usize, String)> {
+        self.message.filter(|_| !self.is_foreign)
+    }
+
+    fn set(&mut self, number: usize, name: &[u8], value: &[u8]) {
+        match name {
+            b"MESSAGE" => self.message = Some((number, String::from_utf8_lossy(value).into_owned())),
+            b"_TRANSPORT" => self.is_foreign |= value != b"kernel",
+            b"SYSLOG_FACILITY" => self.is_foreign |= value != b"0",
+            _ => {}
+        }
+    }
+}
+
+struct Lines<R> {
+    reader: R,
+    number: usize,
+    /// The line, without its end.
+    line: Vec<u8>,
+}
+
+impl<R: BufRead> Lines<R> {
+    /// Reads the next line; false at the end.
+    fn next(&mut self) -> io::Result<bool> {
+        self.line.clear();
+        if self.reader.by_ref().take(LONGEST).read_until(b'\n', &mut self.line)? == 0 {
+            return Ok(false);
+        }
+        if self.line.last() != Some(&b'\n') {
+            self.reader.skip_until(b'\n')?;
+        }
+        while matches!(self.line.last(), Some(b'\n' | b'\r')) {
+            self.line.pop();
+        }
+        self.number += 1;
+        Ok(true)
+    }
+
+    /// Whether an entry in the Journal Export Format begins here.
+    fn begins_entry(&self) -> bool {
+        self.line.starts_with(b"__CURSOR=") || self.line.starts_with(b"__REALTIME_TIMESTAMP=")
+    }
+
+    /// Takes the line as a field of an entry; false if the entry ends here. A value with line ends has its
+    /// length before it (systemd.io/JOURNAL_EXPORT_FORMATS).
+    fn field(&mut self, entry: &mut Entry) -> io::Result<bool> {
+        if self.line.is_empty() {
+            return Ok(false);
+        }
+        let number = self.number;
+        if let Some(at) = self.line.iter().position(|byte| *byte == b'=') {
+            entry.set(number, &self.line[..at], &self.line[at + 1..]);
+            return Ok(true);
+        }
+        let mut length = [0; 8];
+        self.reader.read_exact(&mut length)?;
+        let length = u64::from_le_bytes(length);
+        let mut value = Vec::new();
+        self.reader.by_ref().take(length.min(LONGEST)).read_to_end(&mut value)?;
+        let left = length.saturating_sub(LONGEST);
+        io::copy(&mut self.reader.by_ref().take(left), &mut io::sink())?;
+        self.reader.skip_until(b'\n')?;
+        self.number += 1 + value.iter().filter(|byte| **byte == b'\n').count();
+        entry.set(number, &self.line, &value);
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is recognised: the lines' numbers and kinds.
+    fn kinds(log: &[u8]) -> Vec<(usize, String)> {
+        let mut found = Vec::new();
+        read_log(log, |line| {
+            let kind = serde_json::to_value(&line).expect("encodes")["kind"].as_str().map(str::to_owned);
+            found.push((line.line_number.expect("is of a log"), kind.expect("has a kind")));
+        })
+        .expect("reads");
+        found
+    }
+
+    fn expected(found: &[(usize, &str)]) -> Vec<(usize, String)> {
+        found.iter().map(|(number, kind)| (*number, (*kind).to_owned())).collect()
+    }
+
+    #[test]
+    fn a_message_of_several_lines_is_one_wherever_its_lines_begin() {
+        let dmesg = b"[  9.4] usb 1-1: new\n[  9.5] NVRM: API mismatch: the client 'kwin' (pid 1005)\n               NVRM: has the version 595.84, but this kernel module has\n               NVRM: the version 595.80.  Please make sure that this\n               NVRM: kernel module and all NVIDIA driver components\n               NVRM: have the same version.\n[  9.6] NVRM: Xid (PCI:0000:01:00): 79, GPU has fallen off the bus.\n";
+        assert_eq!(kinds(dmesg), expected(&[(2, "api_mismatch"), (7, "xid")]));
+        // The console and syslog stamp every line.
+        let console = b"[  9.5] NVRM: The NVIDIA GPU 0000:b3:00.0\n[  9.5] NVRM: (PCI ID: 10de:26b5) installed in this system has\n[  9.5] NVRM: fallen off the bus and is not responding to commands.\n[  9.6] NVRM: The NVIDIA GPU 0000:b4:00.0\n[  9.6] NVRM: (PCI ID: 10de:26b5) installed in this system has\n[  9.6] NVRM: fallen off the bus and is not responding to commands.";
+        assert_eq!(kinds(console), expected(&[(1, "gpu_lost"), (4, "gpu_lost")]));
+    }
+
+    #[test]
+    fn of_exported_entries_only_the_kernels_count() {
+        let mut log = Vec::new();
+        let message = "NVRM: Xid (PCI:0000:01:00): 79, GPU has fallen off the bus.";
+        for (transport, facility) in [("kernel", "0"), ("syslog", "0"), ("kernel", "1")] {
+            log.extend(
+                format!(
+                    "__CURSOR=x\n_TRANSPORT={transport}\nMESSAGE={message}\nSYSLOG_FACILITY={facility}\n\n"
+                )
+                .bytes(),
+            );
+        }
+        let lost = "NVRM: The NVIDIA GPU 0000:b3:00.0\nNVRM: (PCI ID: 10de:26b5) installed in this system has\nNVRM: fallen off the bus and is not responding to commands.";
+        log.extend(b"__CURSOR=x\nMESSAGE\n");
+        log.extend((lost.len() as u64).to_le_bytes());
+        log.extend(lost.bytes());
+        log.extend(b"\n_TRANSPORT=kernel\n");
+        assert_eq!(kinds(&log), expected(&[(3, "xid"), (17, "gpu_lost")]));
+    }
+
+    #[test]
+    fn of_json_too() {
+        let log = br#"{"MESSAGE":"NVRM: Xid (PCI:0000:01:00): 79, GPU has fallen off the bus.","_TRANSPORT":"kernel","SYSLOG_FACILITY":"0"}
+{"MESSAGE":"NVRM: Xid (PCI:0000:01:00): 79, GPU has fallen off the bus.","_TRANSPORT":"journal"}
+{"MESSAGE":[78,86,82,77,58,32,88,105,100,32,40,80,67,73,58,48,48,48,48,58,48,49,58,48,48,41,58,32,55,57,255]}
+{"MESSAGE":[78,86,82,77,58,32,88,105,100,32,40,80,67,73,58,48,48,48,48,58,48,49,58,48,48,41,58,32,55,57]}
+{"MESSAGE":null}
+{broken
+"#;
+        assert_eq!(kinds(log), expected(&[(1, "xid"), (4, "xid")]));
+    }
+
+    #[test]
+    fn a_line_without_an_end_costs_no_memory() {
+        let mut log = vec![b'x'; 3 << 20];
+        log.extend(b"\nNVRM: Xid (PCI:0000:01:00): 79\r\n");
+        assert_eq!(kinds(&log), expected(&[(2, "xid")]));
+    }
+}
