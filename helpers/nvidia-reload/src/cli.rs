@@ -86,13 +86,18 @@ pub enum Command {
     Status(Output),
     /// Show what a reload would do to whom, and why; change nothing
     ///
-    /// Exits with 0 if a reload may begin, 3 if it would be refused, 4 if only a reboot helps.
-    Plan(Output),
+    /// Exits with 0 if it may begin, 3 if it would be refused, 4 if only a reboot helps.
+    Plan(Plan),
     /// Stop what holds the GPUs, load the driver anew, give everything back
     ///
     /// Shows the plan and asks before it begins. The driver that is on disk is the one that is
     /// loaded. Whatever fails, the machine goes back to where it was.
     Reload(Reload),
+    /// Stop what holds the GPUs, reset them, give everything back; the driver stays loaded
+    ///
+    /// For a GPU that NVIDIA says needs a reset, which a reload does not bring. All GPUs are reset.
+    /// Shows the plan and asks before it begins.
+    Reset(Reload),
     /// Stop what holds the GPUs and keep it stopped until `nvidia-reload start`
     Stop(Stop),
     /// Give back everything that `nvidia-reload stop` took
@@ -123,7 +128,18 @@ pub struct Output {
     pub json: bool,
 }
 
-/// Arguments of `reload`.
+/// Arguments of `plan`.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct Plan {
+    /// What a reset would do, rather than a reload
+    #[arg(long)]
+    pub reset: bool,
+    /// How the answer comes.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Arguments of `reload` and `reset`.
 #[derive(Debug, Clone, Copy, Default, Args)]
 pub struct Reload {
     /// Do not ask

@@ -254,7 +254,7 @@ fn units() -> std::result::Result<Units, bus::Error> {
 /// systemd does not answer.
 pub fn our_units(manager: &Manager) -> std::result::Result<Units, bus::Error> {
     let mut names: Vec<String> = Target::ALL.into_iter().map(|target| target.unit().to_owned()).collect();
-    names.extend(Step::ALL.into_iter().chain([Step::Rollback]).map(Step::unit));
+    names.extend(Step::ALL.into_iter().chain([Step::GpuReset, Step::Rollback]).map(Step::unit));
     let patterns: Vec<&str> = names.iter().map(String::as_str).collect();
     let listed = manager.units(&patterns)?;
     Ok(listed.into_iter().map(|unit| (unit.name, unit.active)).collect())
@@ -276,7 +276,10 @@ pub fn state_of(units: &Units, name: &str) -> ActiveState {
 /// What the machine is doing.
 pub fn state(units: &Units) -> State {
     let of = |target: Target| state_of(units, target.unit());
-    let mut steps = Step::ALL.into_iter().chain([Step::Rollback]).map(|step| state_of(units, &step.unit()));
+    let mut steps = Step::ALL
+        .into_iter()
+        .chain([Step::GpuReset, Step::Rollback])
+        .map(|step| state_of(units, &step.unit()));
     if steps.clone().any(|state| state == ActiveState::Activating) {
         return State::Busy;
     }

@@ -7,6 +7,8 @@ use ledger::Step;
 pub enum Target {
     /// Out with the driver, in again, everything back.
     Reload,
+    /// The GPUs reset, everything back; the driver stays loaded.
+    Reset,
     /// Workloads stopped, driver loaded; stays.
     Drained,
     /// Driver out; stays.
@@ -15,12 +17,13 @@ pub enum Target {
 
 impl Target {
     /// All of them.
-    pub const ALL: [Target; 3] = [Target::Reload, Target::Drained, Target::Offline];
+    pub const ALL: [Target; 4] = [Target::Reload, Target::Reset, Target::Drained, Target::Offline];
 
     /// The systemd unit.
     pub fn unit(self) -> &'static str {
         match self {
             Target::Reload => "nvidia-reload.target",
+            Target::Reset => "nvidia-reset.target",
             Target::Drained => "nvidia-drained.target",
             Target::Offline => "nvidia-offline.target",
         }
@@ -31,6 +34,7 @@ impl Target {
         // The stages of a drain are the first of a reload: see `Step::ALL`.
         match self {
             Target::Reload => &Step::ALL,
+            Target::Reset => &Step::RESET,
             Target::Drained => &Step::ALL[..4],
             Target::Offline => &Step::ALL[..6],
         }
@@ -46,5 +50,6 @@ mod tests {
         assert_eq!(Target::Drained.steps().last(), Some(&Step::KillHolders));
         assert_eq!(Target::Offline.steps().last(), Some(&Step::RmmodChain));
         assert_eq!(Target::Reload.steps().last(), Some(&Step::Restore));
+        assert_eq!(Target::Reset.steps().last(), Some(&Step::GpuReset));
     }
 }

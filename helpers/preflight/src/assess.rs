@@ -4,11 +4,11 @@ use std::fs;
 
 use anyhow::{Context as _, Result};
 use ledger::Step;
-use modules::chain;
+use modules::{DRIVER, chain, gpus};
 use step::{Action, Config, Context, PLAN_SCHEMA, Plan};
 
 use crate::findings::Findings;
-use crate::{driver, users};
+use crate::{driver, reset, users};
 
 /// What was found.
 pub(crate) struct Assessed {
@@ -18,15 +18,15 @@ pub(crate) struct Assessed {
     pub(crate) container_units: Vec<String>,
 }
 
-/// Looks at everything that can be known beforehand. Touches nothing.
+/// Looks at everything that can be known beforehand of a reload, or of a reset. Touches nothing.
 ///
 /// # Errors
 /// Something that has to be known cannot be: then there is no plan.
-pub(crate) fn assess(context: &Context, config: &Config) -> Result<Assessed> {
+pub(crate) fn assess(context: &Context, config: &Config, reset: bool) -> Result<Assessed> {
     let mut findings = Findings::default();
     switched_off(context, &mut findings)?;
     earlier_run(context, &mut findings)?;
-    let loaded = chain(&context.root)?;
+    let mut loaded = chain(&context.root)?;
     // The engines take their time, and so do files of many megabytes.
     let (versions, survey) = std::thread::scope(|scope| {
         let survey = scope.spawn(users::survey);
@@ -35,6 +35,11 @@ pub(crate) fn assess(context: &Context, config: &Config) -> Result<Assessed> {
     let versions = versions?;
     let survey = survey.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     let mut actions = users::assess(context, config, &survey, &mut findings)?;
+    if reset {
+        actions.extend(reset::assess(&versions, &gpus(&context.root)?, &mut findings));
+        // All but nvidia itself count as users of the GPUs.
+        loaded.retain(|module| module.module.name != DRIVER);
+    }
     actions.extend(loaded.iter().map(|module| Action {
         step: Step::RmmodChain,
         object: format!("module {}", module.module.name),
@@ -46,6 +51,7 @@ pub(crate) fn assess(context: &Context, config: &Config) -> Result<Assessed> {
     let (verdict, reasons, warnings) = findings.verdict();
     let plan = Plan {
         schema: PLAN_SCHEMA.into(),
+        reset,
         verdict,
         reasons,
         warnings,

@@ -4,6 +4,7 @@ mod assess;
 mod driver;
 mod findings;
 mod package;
+mod reset;
 mod users;
 
 use std::process::ExitCode;
@@ -19,18 +20,23 @@ use step::{Context, Exit, Leftovers, Stop, Verdict, finish};
 #[derive(Debug, Clone, Subcommand)]
 enum Verb {
     /// Say what a run would do, as JSON; touches nothing.
-    Plan,
+    Plan {
+        /// A reset of the GPUs rather than a reload.
+        #[arg(long)]
+        reset: bool,
+    },
 }
 
 fn main() -> ExitCode {
-    step::main_with(Step::Preflight, run, undo, |context, Verb::Plan| plan(context))
+    step::main_with(Step::Preflight, run, undo, |context, Verb::Plan { reset }| plan(context, reset))
 }
 
 fn run(context: &Context) -> Result<()> {
     let config = context.config()?;
     package::wait(context)?;
     context.status("looking at the driver and at who holds it");
-    let Assessed { plan, container_units } = assess::assess(context, &config)?;
+    let reset = reset::is_asked(context)?;
+    let Assessed { plan, container_units } = assess::assess(context, &config, reset)?;
     for warning in &plan.warnings {
         context.warn(warning.to_string());
     }
@@ -39,7 +45,7 @@ fn run(context: &Context) -> Result<()> {
         Verdict::Refused => return Err(Stop::Refused(plan.reasons).into()),
         Verdict::RebootRequired => return Err(Stop::RebootRequired(plan.reasons).into()),
     }
-    let id = context.ledger.open(snapshot(context, container_units)?)?;
+    let id = context.ledger.open(Snapshot { reset, ..snapshot(context, container_units)? })?;
     context.info(format!(
         "run {id}: driver {} is loaded, {} is on disk",
         plan.driver.loaded.as_deref().unwrap_or("unknown"),
@@ -60,7 +66,7 @@ fn snapshot(context: &Context, container_units: Vec<String>) -> Result<Snapshot>
         module.parameters = parameters(&context.root, &module.name)?;
     }
     let (nodes, gpus) = (nodes::snapshot(&context.root)?, gpus(&context.root)?);
-    Ok(Snapshot { modules, nodes, gpus, container_units })
+    Ok(Snapshot { modules, nodes, gpus, container_units, ..Snapshot::default() })
 }
 
 /// Comes last in the unwinding: closes the run, unless something is left for the rollback or, when
@@ -70,8 +76,8 @@ fn undo(context: &Context) -> Result<()> {
     Ok(())
 }
 
-fn plan(context: &Context) -> Result<ExitCode> {
-    let Assessed { plan, .. } = assess::assess(context, &context.config()?)?;
+fn plan(context: &Context, reset: bool) -> Result<ExitCode> {
+    let Assessed { plan, .. } = assess::assess(context, &context.config()?, reset)?;
     println!("{}", serde_json::to_string(&plan)?);
     let exit = match plan.verdict {
         Verdict::Ready => Exit::Done,

@@ -20,8 +20,11 @@ fn main() -> ExitCode {
 }
 
 fn run(context: &Context) -> Result<()> {
+    let run = context.ledger.read()?.context("there is no open run: start nvidia-reload.target")?;
     let disk = Disk::open(&context.root)?;
-    let loaded = chain(&context.root)?;
+    let goes = |module: &Loaded| !(run.snapshot.reset && module.module.name == modules::DRIVER);
+    let mut loaded = chain(&context.root)?;
+    loaded.retain(goes);
     if loaded.is_empty() {
         context.info("the driver is not loaded: nothing to unload");
     }
@@ -49,7 +52,7 @@ fn run(context: &Context) -> Result<()> {
         }
     }
     let left = chain(&context.root)?;
-    if let Some(module) = left.first() {
+    if let Some(module) = left.iter().find(|module| goes(module)) {
         bail!("{} is loaded again although the gate is shut", module.module.name);
     }
     let names: Vec<&str> = loaded.iter().map(|module| module.module.name.as_str()).collect();

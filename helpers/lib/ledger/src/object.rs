@@ -19,6 +19,8 @@ pub enum Step {
     KillHolders,
     /// Takes the console from NVIDIA's framebuffer.
     UnbindVt,
+    /// Resets the GPUs; only in a reset.
+    GpuReset,
     /// Unloads the modules.
     RmmodChain,
     /// Loads the modules.
@@ -45,6 +47,16 @@ impl Step {
         Step::Restore,
     ];
 
+    /// All steps of a reset, in order.
+    pub const RESET: [Step; 6] = [
+        Step::Preflight,
+        Step::DrainContainers,
+        Step::StopUnits,
+        Step::KillHolders,
+        Step::UnbindVt,
+        Step::GpuReset,
+    ];
+
     /// The name in file names, unit names and the ledger.
     pub fn name(self) -> &'static str {
         match self {
@@ -53,6 +65,7 @@ impl Step {
             Step::StopUnits => "stop-units",
             Step::KillHolders => "kill-holders",
             Step::UnbindVt => "unbind-vt",
+            Step::GpuReset => "gpu-reset",
             Step::RmmodChain => "rmmod-chain",
             Step::ModprobeChain => "modprobe-chain",
             Step::Verify => "verify",
@@ -203,6 +216,9 @@ pub struct Node {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Snapshot {
+    /// The run resets the GPUs, and leaves `nvidia` itself loaded.
+    #[serde(default)]
+    pub reset: bool,
     /// The driver's modules, in the order in which they were loaded.
     pub modules: Vec<Module>,
     /// The driver's device nodes.

@@ -8,7 +8,7 @@ use crate::Reason;
 /// The name and version of the JSON that `nvidia-reload plan --json` prints.
 pub const PLAN_SCHEMA: &str = "nvidia-reload.plan/1";
 
-/// Whether a reload may begin.
+/// Whether a run may begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
@@ -51,7 +51,10 @@ pub struct Versions {
 pub struct Plan {
     /// [`PLAN_SCHEMA`].
     pub schema: String,
-    /// Whether a reload may begin.
+    /// A reset of the GPUs rather than a reload.
+    #[serde(default)]
+    pub reset: bool,
+    /// Whether it may begin.
     pub verdict: Verdict,
     /// Why not; empty when it may.
     pub reasons: Vec<Reason>,

@@ -21,10 +21,10 @@ pub fn start(place: &mut Place) -> Result<Report> {
     if let Some(target) = stopped(&manager, &units)? {
         return leave(target, "start", &manager, place);
     }
-    if status::is_started(&manager, Target::Reload)? {
+    if let Some(target) = under_way(&manager)? {
         return Err(Fault::refused(
-            "a reload is under way, and nothing else is stopped",
-            format!("`systemctl stop {}` cancels it and gives everything back", Target::Reload.unit()),
+            format!("a run is under way ({}), and nothing else is stopped", target.unit()),
+            format!("`systemctl stop {}` cancels it and gives everything back", target.unit()),
         ));
     }
     if let Some(run) = step::open_ledger(&place.root)?.read()? {
@@ -51,9 +51,9 @@ pub fn rollback(place: &mut Place) -> Result<Report> {
     if let Some(target) = stopped(&manager, &units)? {
         return leave(target, "rollback", &manager, place);
     }
-    if status::is_started(&manager, Target::Reload)? {
+    if let Some(target) = under_way(&manager)? {
         place.terminal.write("A run is under way: it is cancelled.\n");
-        return leave(Target::Reload, "rollback", &manager, place);
+        return leave(target, "rollback", &manager, place);
     }
     let order = Order {
         command: "rollback",
@@ -72,6 +72,16 @@ pub fn rollback(place: &mut Place) -> Result<Report> {
 fn stopped(manager: &Manager, units: &Units) -> Result<Option<Target>> {
     for target in [Target::Offline, Target::Drained] {
         if state_of(units, target.unit()) == ActiveState::Active || status::is_started(manager, target)? {
+            return Ok(Some(target));
+        }
+    }
+    Ok(None)
+}
+
+/// The target that is about to be reached and ends by itself.
+pub fn under_way(manager: &Manager) -> Result<Option<Target>> {
+    for target in [Target::Reload, Target::Reset] {
+        if status::is_started(manager, target)? {
             return Ok(Some(target));
         }
     }

@@ -13,10 +13,11 @@ use std::time::SystemTime;
 use serde::Serialize;
 use step::Root;
 
-use crate::cli::{Command, Output};
+use crate::cli::{Command, Output, Plan};
 use crate::fault::{Fault, Result};
 use crate::interrupt::Interrupt;
 use crate::report::{Outcome, Report};
+use crate::target::Target;
 use crate::terminal::{Stream, Terminal};
 use crate::{generate, plan, status, view};
 
@@ -27,10 +28,15 @@ pub const INTERRUPTED: u8 = 130;
 pub fn dispatch(command: &Command) -> ExitCode {
     let (output, result) = match command {
         Command::Status(output) => (*output, status(*output)),
-        Command::Plan(output) => (*output, plan(*output)),
-        Command::Reload(arguments) => {
-            (arguments.output, with_report(arguments.output, |place| reload::reload(arguments, place)))
-        }
+        Command::Plan(arguments) => (arguments.output, plan(*arguments)),
+        Command::Reload(arguments) => (
+            arguments.output,
+            with_report(arguments.output, |place| reload::reload(Target::Reload, arguments, place)),
+        ),
+        Command::Reset(arguments) => (
+            arguments.output,
+            with_report(arguments.output, |place| reload::reload(Target::Reset, arguments, place)),
+        ),
         Command::Stop(arguments) => {
             (arguments.output, with_report(arguments.output, |place| stop::stop(arguments.offline, place)))
         }
@@ -82,11 +88,11 @@ fn status(output: Output) -> Result<u8> {
     Ok(0)
 }
 
-fn plan(output: Output) -> Result<u8> {
+fn plan(arguments: Plan) -> Result<u8> {
     guard::root("plan")?;
     let root = Root::system();
-    let plan = plan::plan(&root)?;
-    if output.json {
+    let plan = plan::plan(&root, arguments.reset)?;
+    if arguments.output.json {
         print(&plan);
     } else {
         let mut terminal = Terminal::new(Stream::Out);

@@ -1,4 +1,4 @@
-//! `nvidia-reload reload`.
+//! `nvidia-reload reload` and `nvidia-reload reset`.
 
 use step::{Exit, Verdict};
 
@@ -12,30 +12,34 @@ use crate::status::{State, state};
 use crate::target::Target;
 use crate::{plan, status, terminal, view};
 
-/// Shows the plan, asks, reloads.
+/// Shows the plan, asks, and does it: `target` is a reload or a reset.
 ///
 /// # Errors
 /// It may not begin; nothing was touched.
-pub fn reload(arguments: &Reload, place: &mut Place) -> Result<Report> {
-    guard::root("reload")?;
+pub fn reload(target: Target, arguments: &Reload, place: &mut Place) -> Result<Report> {
+    let command = match target {
+        Target::Reset => "reset",
+        _ => "reload",
+    };
+    guard::root(command)?;
     guard::switched_on(&place.root)?;
     let (manager, units) = guard::systemd()?;
     let joined = match state(&units) {
         stopped @ (State::Drained | State::Offline) => {
-            let (word, target) = match stopped {
+            let (word, holds) = match stopped {
                 State::Drained => ("drained", Target::Drained),
                 _ => ("offline", Target::Offline),
             };
             return Err(Fault::refused(
-                format!("the machine is {word} ({} is active); nothing was touched", target.unit()),
+                format!("the machine is {word} ({} is active); nothing was touched", holds.unit()),
                 "`nvidia-reload start` gives everything back, with the driver that is on disk then",
             ));
         }
-        State::Busy => status::is_started(&manager, Target::Reload)?,
+        State::Busy => status::is_started(&manager, target)?,
         _ => false,
     };
     if !joined {
-        let plan = plan::plan(&place.root)?;
+        let plan = plan::plan(&place.root, target == Target::Reset)?;
         let style = place.terminal.style();
         place.terminal.write(&format!("{}\n", view::plan::plan(&plan, style)));
         if plan.verdict != Verdict::Ready {
@@ -43,22 +47,22 @@ pub fn reload(arguments: &Reload, place: &mut Place) -> Result<Report> {
                 Verdict::RebootRequired => Outcome::RebootRequired,
                 _ => Outcome::Refused,
             };
-            let mut report = Report::new("reload", outcome, Target::Reload.unit());
+            let mut report = Report::new(command, outcome, target.unit());
             report.before = plan.driver.clone();
             report.after = plan.driver;
             report.reasons = plan.reasons;
             return Ok(report);
         }
         if !arguments.yes {
-            confirm()?;
+            confirm(target)?;
         }
     }
     let order = Order {
-        command: "reload",
+        command,
         asked: Asked::Reload,
-        unit: Target::Reload.unit(),
+        unit: target.unit(),
         start: true,
-        steps: Target::Reload.steps(),
+        steps: target.steps(),
         staying: &[],
         joined,
         wait: !arguments.no_wait,
@@ -66,14 +70,18 @@ pub fn reload(arguments: &Reload, place: &mut Place) -> Result<Report> {
     carry_out(&order, &manager, place)
 }
 
-fn confirm() -> Result<()> {
-    match terminal::ask("Reload the driver now?") {
+fn confirm(target: Target) -> Result<()> {
+    let question = match target {
+        Target::Reset => "Reset the GPUs now?",
+        _ => "Reload the driver now?",
+    };
+    match terminal::ask(question) {
         Some(true) => Ok(()),
         Some(false) => Err(Fault::refused("not confirmed; nothing was touched", "")),
         None => Err(Fault::new(
             Exit::Usage,
             "there is no terminal to ask on; nothing was touched",
-            "`nvidia-reload reload --yes` does not ask",
+            "with --yes nothing is asked",
         )),
     }
 }

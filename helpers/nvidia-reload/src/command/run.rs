@@ -172,7 +172,8 @@ fn tell(
     }
     if matches!(report.outcome, Outcome::Refused | Outcome::RebootRequired) {
         // Preflight's reasons are in the journal; the plan has them as data, if they still hold.
-        report.reasons = crate::plan::plan(&place.root).map(|plan| plan.reasons).unwrap_or_default();
+        let reset = order.steps == Step::RESET;
+        report.reasons = crate::plan::plan(&place.root, reset).map(|plan| plan.reasons).unwrap_or_default();
     }
     report
 }

@@ -2,6 +2,7 @@
 
 use ledger::Step;
 
+use super::give_back::under_way;
 use super::run::{Order, carry_out};
 use super::{Place, guard};
 use crate::engine::Asked;
@@ -32,11 +33,13 @@ pub fn stop(offline: bool, place: &mut Place) -> Result<Report> {
             place.terminal.write("The machine is drained; now the driver goes out as well.\n");
             staying = Target::Drained.steps();
         }
-        (State::Busy, _) if status::is_started(&manager, Target::Reload)? => {
-            return Err(Fault::refused(
-                format!("a reload is under way ({}); nothing was touched", Target::Reload.unit()),
-                "`nvidia-reload reload` looks on; try again when it has ended",
-            ));
+        (State::Busy, _) => {
+            if let Some(target) = under_way(&manager)? {
+                return Err(Fault::refused(
+                    format!("a run is under way ({}); nothing was touched", target.unit()),
+                    "`nvidia-reload status` shows how far it is; try again when it has ended",
+                ));
+            }
         }
         _ => {}
     }

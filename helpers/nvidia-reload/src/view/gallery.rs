@@ -164,6 +164,7 @@ pub fn ready_plan() -> Plan {
     };
     Plan {
         schema: PLAN_SCHEMA.into(),
+        reset: false,
         verdict: Verdict::Ready,
         reasons: Vec::new(),
         warnings: vec![Reason::new(

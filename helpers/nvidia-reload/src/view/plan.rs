@@ -35,6 +35,13 @@ fn headline(plan: &Plan, style: Style) -> String {
         Verdict::Refused => style.paint(Paint::Bad, "refused"),
         Verdict::RebootRequired => style.paint(Paint::Bad, "reboot required"),
     };
+    if plan.reset {
+        let driver = clean(plan.driver.loaded.as_deref().unwrap_or("not loaded"));
+        return format!(
+            "{} (driver {driver}): {verdict}\n",
+            style.paint(Paint::Strong, "Reset of the NVIDIA GPUs")
+        );
+    }
     format!("{} {}: {verdict}\n", style.paint(Paint::Strong, "NVIDIA driver"), clean(&way))
 }
 
@@ -56,7 +63,7 @@ pub fn reason(reason: &Reason, paint: Paint, style: Style) -> String {
 fn actions(plan: &Plan, style: Style) -> String {
     let mut page = String::new();
     // The driver's own modules have a line of their own.
-    let actions: Vec<&Action> = plan.actions.iter().filter(|action| action.step < Step::RmmodChain).collect();
+    let actions: Vec<&Action> = plan.actions.iter().filter(|action| action.step < Step::GpuReset).collect();
     if actions.is_empty() {
         page.push_str("Nobody has to stop.\n");
     } else {
@@ -88,6 +95,11 @@ fn actions(plan: &Plan, style: Style) -> String {
     if !plan.modules.is_empty() {
         let modules = clean(&plan.modules.join(", "));
         page.push_str(&wrap("Unloaded and loaded again: ", &modules, style.width));
+    }
+    let reset = plan.actions.iter().filter(|action| action.step == Step::GpuReset);
+    let reset: Vec<&str> = reset.map(|action| action.object.as_str()).collect();
+    if !reset.is_empty() {
+        page.push_str(&wrap("Reset: ", &clean(&reset.join(", ")), style.width));
     }
     let lost = actions.iter().filter(|action| !action.comes_back).count();
     if lost > 0 {

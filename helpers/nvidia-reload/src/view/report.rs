@@ -56,6 +56,7 @@ fn headline(report: &Report, style: Style) -> (Paint, String) {
     let time = seconds(report.seconds);
     let what = match report.command {
         "reload" => "The reload",
+        "reset" => "The reset",
         "stop" => "The stop",
         "rollback" => "The rollback",
         _ => "Giving back",
@@ -66,6 +67,10 @@ fn headline(report: &Report, style: Style) -> (Paint, String) {
         Outcome::Done if report.command == "reload" => {
             (Paint::Good, format!("The driver is reloaded: {}, in {time}.", change(report, style)))
         }
+        Outcome::Done if report.command == "reset" => (
+            Paint::Good,
+            format!("The GPUs are reset and everything is back, in {time}; {}.", now(&report.after)),
+        ),
         Outcome::Done => {
             (Paint::Good, format!("Everything is given back, in {time}; {}.", now(&report.after)))
         }

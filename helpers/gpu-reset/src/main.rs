@@ -1,0 +1,93 @@
+//! Resets the GPUs, once nobody but the driver itself uses them.
+//!
+//! NVML has a code for "reset required" and no call that resets: NVIDIA's one way to do it from user
+//! space is `nvidia-smi --gpu-reset`. It needs the driver loaded and no client of the GPUs, and both
+//! nvidia_uvm and nvidia_drm count as clients even when idle, which is why rmmod-chain has taken them
+//! out before. A GPU is never reset by unbinding its PCI device: with users that does not return.
+
+use std::process::{Command, ExitCode, ExitStatus, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+use ledger::Step;
+use step::Context;
+
+/// NVIDIA's program.
+const PROGRAM: &str = "nvidia-smi";
+
+fn main() -> ExitCode {
+    // What was unloaded for the reset is rmmod-chain's to load again.
+    step::main(Step::GpuReset, run, |_| Ok(()))
+}
+
+fn run(context: &Context) -> Result<()> {
+    let run = context.ledger.read()?.context("there is no open run: start nvidia-reset.target")?;
+    if !run.snapshot.reset {
+        bail!("run {} is not for a reset: start nvidia-reset.target when it has ended", run.id);
+    }
+    if modules::loaded(&context.root, modules::DRIVER)?.is_none() {
+        bail!("the driver is not loaded: nothing can be reset without it");
+    }
+    context.status("turning persistence mode off");
+    // A GPU in persistence mode has a client: the driver itself. The mode comes back with the
+    // other settings.
+    let status = nvidia_smi(&["--persistence-mode=0"])?;
+    if !status.success() {
+        context.warn(format!("persistence mode stays as it is: {}", described(status)));
+    }
+    context.status(format!("resetting {}", run.snapshot.gpus.join(", ")));
+    let status = nvidia_smi(&["--gpu-reset"])?;
+    if !status.success() {
+        bail!("{PROGRAM} --gpu-reset: {}; its own words are in the journal of this step", described(status));
+    }
+    context.info(format!("reset: {}", run.snapshot.gpus.join(", ")));
+    Ok(())
+}
+
+/// What it prints goes to the journal, in its own words.
+fn nvidia_smi(arguments: &[&str]) -> Result<ExitStatus> {
+    Command::new(PROGRAM)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .status()
+        .with_context(|| format!("start {PROGRAM}, which belongs to NVIDIA's driver"))
+}
+
+fn described(status: ExitStatus) -> String {
+    match status.code().and_then(meaning) {
+        Some(meaning) => format!("{status} ({meaning})"),
+        None => status.to_string(),
+    }
+}
+
+/// The exit codes of nvidia-smi, which are NVML's (its manual page, RETURN VALUE; nvml.h).
+fn meaning(code: i32) -> Option<&'static str> {
+    Some(match code {
+        2 => "an argument it does not know",
+        3 => "not supported by these GPUs",
+        4 => "not permitted",
+        6 => "it sees no GPU",
+        8 => "a power cable is not attached",
+        9 => "it sees no driver",
+        10 => "the kernel sees an interrupt problem of a GPU",
+        12 => "it does not find NVML's library",
+        13 => "its NVML lacks a function: of another version",
+        14 => "the infoROM is corrupted",
+        15 => "a GPU has fallen off the bus or cannot be reached: reboot the machine",
+        18 => "driver and library are of different versions: reload the driver",
+        19 => "a GPU is still in use",
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::ExitStatusExt;
+
+    #[test]
+    fn a_code_has_its_meaning_beside_it() {
+        assert_eq!(described(ExitStatus::from_raw(3 << 8)), "exit status: 3 (not supported by these GPUs)");
+        assert_eq!(described(ExitStatus::from_raw(77 << 8)), "exit status: 77");
+        assert_eq!(described(ExitStatus::from_raw(9)), "signal: 9 (SIGKILL)");
+    }
+}
