@@ -12,6 +12,7 @@ mod log;
 mod nvlink;
 mod parse;
 mod scan;
+mod verdict;
 mod words;
 
 pub use address::Address;
@@ -21,6 +22,7 @@ pub use line::{Line, SCHEMA, message};
 pub use log::read_log;
 pub use nvlink::{Branch, Resolution, resolution};
 pub use parse::parse;
+pub use verdict::{Evidence, Gpu, Message, NvmlState, Verdict, condensed, verdicts};
 
 /// Gives `bytes` to every reader of this crate: what the fuzzer and the tests call.
 #[doc(hidden)]
