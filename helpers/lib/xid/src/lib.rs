@@ -7,6 +7,7 @@ mod address;
 pub mod catalogue;
 mod class;
 mod event;
+mod export;
 mod line;
 mod log;
 mod nvlink;
@@ -18,6 +19,7 @@ mod words;
 pub use address::Address;
 pub use class::Class;
 pub use event::{ApiMismatch, Detail, Event, GpuLost, Location, ModesetError, Reported, Severity, Sxid, Xid};
+pub use export::{Entry, read_export};
 pub use line::{Line, SCHEMA, message};
 pub use log::read_log;
 pub use nvlink::{Branch, Resolution, resolution};
@@ -36,4 +38,5 @@ pub fn read_anything(bytes: &[u8]) {
         let _ = line.event.to_string();
     }
     let _ = read_log(bytes, drop);
+    let _ = read_export(bytes, |entry| drop(entry.message()));
 }

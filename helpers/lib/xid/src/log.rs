@@ -1,14 +1,12 @@
 //! A saved log, of any machine and any kind.
 
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead};
 
 use serde_json::Value;
 
+use crate::export::{Entry, Lines};
 use crate::line::is_beginning;
 use crate::{Line, message};
-
-/// No message of the kernel is nearly as long; what is, is read and left.
-const LONGEST: u64 = 1 << 20;
 
 /// The driver's longest message has five lines.
 const MOST_LINES: usize = 6;
@@ -25,7 +23,7 @@ const SEVERAL_LINES: [&str; 2] = ["API mismatch: ", "The NVIDIA GPU "];
 /// # Errors
 /// The log cannot be read to its end.
 pub fn read_log(reader: impl BufRead, mut each: impl FnMut(Line)) -> io::Result<usize> {
-    let mut lines = Lines { reader, number: 0, line: Vec::new() };
+    let mut lines = Lines::new(reader);
     let mut open: Option<(usize, String, usize)> = None;
     let mut give = |number: usize, text: &str| {
         if let Some(line) = Line::read(text) {
@@ -37,8 +35,11 @@ pub fn read_log(reader: impl BufRead, mut each: impl FnMut(Line)) -> io::Result<
     while lines.next()? {
         if in_entry || lines.begins_entry() {
             in_entry = lines.field(&mut entry)?;
-            if !in_entry && let Some((number, text)) = std::mem::take(&mut entry).of_kernel() {
-                give(number, &text);
+            if !in_entry {
+                if entry.is_kernels() {
+                    give(entry.number, &entry.message());
+                }
+                entry.clear();
             }
             continue;
         }
@@ -67,8 +68,8 @@ pub fn read_log(reader: impl BufRead, mut each: impl FnMut(Line)) -> io::Result<
     if let Some((first, so_far, _)) = open {
         give(first, &so_far);
     }
-    if let Some((number, text)) = entry.of_kernel() {
-        give(number, &text);
+    if entry.is_kernels() {
+        give(entry.number, &entry.message());
     }
     Ok(lines.number)
 }
@@ -100,83 +101,6 @@ fn of_json(text: &str) -> Option<String> {
             Some(String::from_utf8_lossy(&bytes.collect::<Option<Vec<u8>>>()?).into_owned())
         }
         _ => None,
-    }
-}
-
-/// What counts of an entry in the Journal Export Format.
-#[derive(Default)]
-struct Entry {
-    message: Option<(usize, String)>,
-    is_foreign: bool,
-}
-
-impl Entry {
-    /// The message and where it began, if it is the kernel's.
-    fn of_kernel(self) -> Option<(usize, String)> {
-        self.message.filter(|_| !self.is_foreign)
-    }
-
-    fn set(&mut self, number: usize, name: &[u8], value: &[u8]) {
-        match name {
-            b"MESSAGE" => self.message = Some((number, String::from_utf8_lossy(value).into_owned())),
-            b"_TRANSPORT" => self.is_foreign |= value != b"kernel",
-            b"SYSLOG_FACILITY" => self.is_foreign |= value != b"0",
-            _ => {}
-        }
-    }
-}
-
-struct Lines<R> {
-    reader: R,
-    number: usize,
-    /// The line, without its end.
-    line: Vec<u8>,
-}
-
-impl<R: BufRead> Lines<R> {
-    /// Reads the next line; false at the end.
-    fn next(&mut self) -> io::Result<bool> {
-        self.line.clear();
-        if self.reader.by_ref().take(LONGEST).read_until(b'\n', &mut self.line)? == 0 {
-            return Ok(false);
-        }
-        if self.line.last() != Some(&b'\n') {
-            self.reader.skip_until(b'\n')?;
-        }
-        while matches!(self.line.last(), Some(b'\n' | b'\r')) {
-            self.line.pop();
-        }
-        self.number += 1;
-        Ok(true)
-    }
-
-    /// Whether an entry in the Journal Export Format begins here.
-    fn begins_entry(&self) -> bool {
-        self.line.starts_with(b"__CURSOR=") || self.line.starts_with(b"__REALTIME_TIMESTAMP=")
-    }
-
-    /// Takes the line as a field of an entry; false if the entry ends here. A value with line ends has its
-    /// length before it (systemd.io/JOURNAL_EXPORT_FORMATS).
-    fn field(&mut self, entry: &mut Entry) -> io::Result<bool> {
-        if self.line.is_empty() {
-            return Ok(false);
-        }
-        let number = self.number;
-        if let Some(at) = self.line.iter().position(|byte| *byte == b'=') {
-            entry.set(number, &self.line[..at], &self.line[at + 1..]);
-            return Ok(true);
-        }
-        let mut length = [0; 8];
-        self.reader.read_exact(&mut length)?;
-        let length = u64::from_le_bytes(length);
-        let mut value = Vec::new();
-        self.reader.by_ref().take(length.min(LONGEST)).read_to_end(&mut value)?;
-        let left = length.saturating_sub(LONGEST);
-        io::copy(&mut self.reader.by_ref().take(left), &mut io::sink())?;
-        self.reader.skip_until(b'\n')?;
-        self.number += 1 + value.iter().filter(|byte| **byte == b'\n').count();
-        entry.set(number, &self.line, &value);
-        Ok(true)
     }
 }
 

@@ -1,0 +1,86 @@
+//! What is kept from one reading to the next, for as long as this boot lasts.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use step::Root;
+use xid::{Address, Message, condensed};
+
+use crate::{Heard, kmsg};
+
+/// Where it is kept.
+const FILE: &str = "/run/nvidia-reload/messages.json";
+
+/// The schema of the file.
+const SCHEMA: &str = "nvidia-reload.memory/1";
+
+/// What is kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Memory {
+    pub(crate) schema: String,
+    pub(crate) boot: String,
+    /// What is later than this was not read.
+    pub(crate) usec: u64,
+    /// The last entry of the journal that was read, if any was.
+    pub(crate) cursor: Option<String>,
+    pub(crate) resets: BTreeMap<String, u64>,
+    pub(crate) kept: Vec<Kept>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Kept {
+    usec: u64,
+    text: String,
+}
+
+impl Memory {
+    pub(crate) fn of(boot: String, usec: u64, cursor: Option<String>, heard: &Heard) -> Self {
+        let keep = |message: Message| Kept { usec: message.usec, text: message.text };
+        Self {
+            schema: SCHEMA.to_owned(),
+            boot,
+            usec,
+            cursor,
+            resets: heard.resets.iter().map(|(gpu, usec)| (gpu.to_string(), *usec)).collect(),
+            kept: condensed(&heard.messages).into_iter().map(keep).collect(),
+        }
+    }
+
+    /// What was kept in this boot; nothing where nothing was, or by another version.
+    ///
+    /// # Errors
+    /// The file is there and cannot be read.
+    pub(crate) fn load(root: &Root, boot: &str) -> Result<Self> {
+        let path = root.path(FILE);
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+        };
+        // What cannot be understood can be read again from the kernel and the journal.
+        let memory: Option<Memory> = serde_json::from_slice(&text).ok();
+        Ok(memory.filter(|memory| memory.schema == SCHEMA && memory.boot == boot).unwrap_or_default())
+    }
+
+    /// # Errors
+    /// The file cannot be written.
+    pub(crate) fn save(&self, root: &Root) -> Result<()> {
+        let path = root.path(FILE);
+        let new = path.with_extension("json.new");
+        let text = serde_json::to_vec(self).context("encode what is kept")?;
+        // Whole or not at all; /run needs no syncing.
+        fs::write(&new, text).with_context(|| format!("write {}", new.display()))?;
+        fs::rename(&new, &path).with_context(|| format!("rename {} to {}", new.display(), path.display()))
+    }
+
+    pub(crate) fn messages(&self) -> Vec<Message> {
+        self.kept.iter().filter_map(|kept| kmsg::message(kept.usec, &kept.text)).collect()
+    }
+
+    pub(crate) fn resets(&self) -> BTreeMap<Address, u64> {
+        self.resets.iter().filter_map(|(gpu, usec)| Some((gpu.parse().ok()?, *usec))).collect()
+    }
+}
