@@ -39,6 +39,8 @@ fn run(context: &Context) -> Result<()> {
     if !status.success() {
         bail!("{PROGRAM} --gpu-reset: {}; its own words are in the journal of this step", described(status));
     }
+    let gpus: Vec<_> = run.snapshot.gpus.iter().filter_map(|gpu| gpu.parse().ok()).collect();
+    messages::note_reset(&context.root, &gpus).context("note that the GPUs were reset")?;
     context.info(format!("reset: {}", run.snapshot.gpus.join(", ")));
     Ok(())
 }

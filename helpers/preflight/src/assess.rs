@@ -1,14 +1,16 @@
 //! The whole plan: verdict, driver, and what would be done to whom.
 
+use std::collections::BTreeMap;
 use std::fs;
 
 use anyhow::{Context as _, Result};
 use ledger::Step;
+use messages::Heard;
 use modules::{DRIVER, chain, gpus};
 use step::{Action, Config, Context, PLAN_SCHEMA, Plan};
 
 use crate::findings::Findings;
-use crate::{driver, reset, users};
+use crate::{driver, health, reset, users};
 
 /// What was found.
 pub(crate) struct Assessed {
@@ -16,6 +18,8 @@ pub(crate) struct Assessed {
     pub(crate) plan: Plan,
     /// The units that look after a container with a GPU.
     pub(crate) container_units: Vec<String>,
+    /// What the kernel said so far.
+    pub(crate) heard: Heard,
 }
 
 /// Looks at everything that can be known beforehand of a reload, or of a reset. Touches nothing.
@@ -27,6 +31,7 @@ pub(crate) fn assess(context: &Context, config: &Config, reset: bool) -> Result<
     switched_off(context, &mut findings)?;
     earlier_run(context, &mut findings)?;
     let mut loaded = chain(&context.root)?;
+    let heard = health::assess(context, &BTreeMap::new(), reset, &mut findings)?;
     // The engines take their time, and so do files of many megabytes.
     let (versions, survey) = std::thread::scope(|scope| {
         let survey = scope.spawn(users::survey);
@@ -59,7 +64,7 @@ pub(crate) fn assess(context: &Context, config: &Config, reset: bool) -> Result<
         modules: loaded.into_iter().map(|module| module.module.name).collect(),
         actions,
     };
-    Ok(Assessed { plan, container_units: users::container_units(&survey) })
+    Ok(Assessed { plan, container_units: users::container_units(&survey), heard })
 }
 
 /// Why a module of the graph has to go.

@@ -3,6 +3,7 @@
 mod assess;
 mod driver;
 mod findings;
+mod health;
 mod package;
 mod reset;
 mod users;
@@ -36,7 +37,7 @@ fn run(context: &Context) -> Result<()> {
     package::wait(context)?;
     context.status("looking at the driver and at who holds it");
     let reset = reset::is_asked(context)?;
-    let Assessed { plan, container_units } = assess::assess(context, &config, reset)?;
+    let Assessed { plan, container_units, heard } = assess::assess(context, &config, reset)?;
     for warning in &plan.warnings {
         context.warn(warning.to_string());
     }
@@ -45,6 +46,8 @@ fn run(context: &Context) -> Result<()> {
         Verdict::Refused => return Err(Stop::Refused(plan.reasons).into()),
         Verdict::RebootRequired => return Err(Stop::RebootRequired(plan.reasons).into()),
     }
+    // Verify asks for what is said from here on.
+    heard.remember(&context.root)?;
     let id = context.ledger.open(Snapshot { reset, ..snapshot(context, container_units)? })?;
     context.info(format!(
         "run {id}: driver {} is loaded, {} is on disk",

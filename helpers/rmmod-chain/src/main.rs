@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use ledger::{Object, Step};
-use modules::{Disk, Loaded, State, Unloaded, chain, gate, unload};
+use modules::{Disk, Loaded, State, Unloaded, chain, gate, gpus, on_bus, unload};
 use step::Context;
 
 /// How long a module may be in use before that counts as a failure. Whoever had the GPU is gone by
@@ -30,6 +30,12 @@ fn run(context: &Context) -> Result<()> {
     }
     shut_gate(context, &disk, &loaded)?;
     quiet(context)?;
+    for gpu in gpus(&context.root)? {
+        // nvidia_drm would wait for such a GPU for ever.
+        if on_bus(&context.root, &gpu)? == Some(false) {
+            bail!("GPU {gpu} is off the bus: the driver cannot be unloaded; reboot the machine");
+        }
+    }
     for module in &loaded {
         let name = &module.module.name;
         context.status(format!("unloading {name}"));

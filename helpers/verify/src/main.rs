@@ -1,5 +1,6 @@
 //! Compares what serves now with what should. Its success is the point of no return.
 
+mod messages;
 mod nvml;
 
 use std::process::ExitCode;
@@ -39,6 +40,7 @@ fn run(context: &Context) -> Result<()> {
     let answer = answer.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     rest?;
     nvml::judge(context, answer)?;
+    messages::check(context)?;
     context.ledger.commit()?;
     // From here on the new driver stays, whatever happens to the rest.
     keep_modules(context, &disk)

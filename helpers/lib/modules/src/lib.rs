@@ -13,7 +13,7 @@ mod unload;
 
 pub use disk::{Disk, File};
 pub use load::{Source, load};
-pub use loaded::{Loaded, State, chain, driver_version, gpus, loaded, parameters};
+pub use loaded::{Loaded, State, chain, driver_version, gpus, loaded, on_bus, parameters};
 pub use readback::differences;
 pub use slots::{Slot, keep, slots};
 pub use unload::{Unloaded, unload};

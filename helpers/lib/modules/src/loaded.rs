@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -163,6 +163,24 @@ pub fn gpus(root: &Root) -> Result<Vec<String>> {
     Ok(found)
 }
 
+/// Whether the configuration space of the PCI device at `address` answers; none where there is no such
+/// device. One that is off the bus reads as ones.
+///
+/// # Errors
+/// It is there and cannot be read.
+pub fn on_bus(root: &Root, address: &str) -> Result<Option<bool>> {
+    let path = root.path(format!("/sys/bus/pci/devices/{address}/config"));
+    match fs::File::open(&path) {
+        Ok(mut file) => {
+            let mut vendor = [0; 2];
+            file.read_exact(&mut vendor).with_context(|| format!("read {}", path.display()))?;
+            Ok(Some(vendor != [0xff; 2]))
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("open {}", path.display())),
+    }
+}
+
 fn attribute(path: &Path) -> Result<Option<String>> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text.trim_end_matches('\n').to_owned())),
@@ -193,4 +211,27 @@ fn names(directory: &Path) -> Result<Vec<String>> {
         found.push(entry.file_name().to_string_lossy().into_owned());
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gpu_off_the_bus_reads_as_ones() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let root = Root::at(directory.path());
+        let there = |name: &str, config: &[u8]| {
+            let path = root.path(format!("/sys/bus/pci/devices/{name}"));
+            fs::create_dir_all(&path).expect("creates");
+            fs::write(path.join("config"), config).expect("writes");
+        };
+        there("0000:01:00.0", &[0xde, 0x10, 0xb8, 0x1e]);
+        there("0000:02:00.0", &[0xff; 4]);
+        there("0000:03:00.0", &[]);
+        assert_eq!(on_bus(&root, "0000:01:00.0").expect("reads"), Some(true));
+        assert_eq!(on_bus(&root, "0000:02:00.0").expect("reads"), Some(false));
+        assert_eq!(on_bus(&root, "0000:04:00.0").expect("looks"), None);
+        assert!(on_bus(&root, "0000:03:00.0").is_err());
+    }
 }

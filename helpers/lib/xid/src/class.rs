@@ -43,9 +43,9 @@ impl Class {
             Class::Reload => "a reload is the cure",
             Class::Support => "a reload goes on with a warning; it is no cure",
             Class::Reset => {
-                "a reload is refused (exit 3), nothing is stopped: it would not cure that, a GPU reset does"
+                "a reload is refused (exit 3), it would be no cure; `nvidia-reload reset` resets the GPUs"
             }
-            Class::Reboot => "a reload is refused (exit 4), nothing is stopped: only a reboot helps",
+            Class::Reboot => "a reload is refused (exit 4), only a reboot helps",
         }
     }
 

@@ -4,7 +4,7 @@ use xid::catalogue::{Entry, RECOVERY_ACTION_CHANGED, UNUSED, action_in_words};
 use xid::{Class, Line};
 
 use super::table::{Column, table};
-use super::text::{clean, count, wrap};
+use super::text::{count, wrap};
 use super::{Paint, Style};
 
 /// Where the values begin.
@@ -119,15 +119,11 @@ pub fn log(found: &[Line], lines: usize, style: Style) -> String {
         ]
     };
     let mut page = table(style, &LINES, &found.iter().map(row).collect::<Vec<_>>());
-    let seen: Vec<Class> =
-        CLASSES.into_iter().filter(|class| found.iter().any(|line| line.cls == Some(*class))).collect();
-    if !seen.is_empty() {
-        page.push('\n');
-        page.push_str(&classes(&seen, style));
-    }
     let recognised = count(found.len(), "message", "messages");
-    page.push_str(&clean(&format!("{recognised} of the driver in {}.", count(lines, "line", "lines"))));
-    page.push('\n');
+    page.push_str(&format!("\n{recognised} of the driver in {}.\n", count(lines, "line", "lines")));
+    let is_seen = |class: &Class| found.iter().any(|line| line.cls == Some(*class));
+    let seen: Vec<Class> = CLASSES.into_iter().filter(is_seen).collect();
+    page.push_str(&classes(&seen, style));
     page
 }
 
