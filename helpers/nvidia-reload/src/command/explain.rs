@@ -129,3 +129,56 @@ fn unreadable(name: &str, error: &io::Error) -> Fault {
     )
     .because(error)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::{Arguments, Command};
+
+    fn typed(words: &[&str]) -> std::result::Result<Explain, clap::Error> {
+        let words = ["nvidia-reload", "explain"].iter().chain(words);
+        match Arguments::try_parse_from(words)?.command {
+            Command::Explain(arguments) => Ok(arguments),
+            other => panic!("not explain: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn codes_or_all_or_a_log_and_only_one_of_them() {
+        assert_eq!(typed(&["79", "154"]).expect("parses").codes, [79, 154]);
+        assert!(typed(&["--all", "--json"]).expect("parses").all);
+        assert_eq!(typed(&["--log", "-"]).expect("parses").log.as_deref(), Some(Path::new("-")));
+        for bad in [
+            &[][..],
+            &["--json"],
+            &["79", "--all"],
+            &["79", "--log", "x"],
+            &["--all", "--log", "x"],
+            &["xid"],
+        ] {
+            assert!(typed(bad).is_err(), "{bad:?}");
+        }
+        let error = typed(&["seventy-nine"]).expect_err("no number").to_string();
+        assert!(error.contains("seventy-nine") && error.contains("an Xid is a number"), "{error}");
+    }
+
+    #[test]
+    fn what_cannot_be_explained_is_named() {
+        let fault = explain(&typed(&["79", "999"]).expect("parses")).expect_err("is unknown");
+        assert_eq!(fault.exit, Exit::Usage as u8);
+        assert!(fault.error.contains("Xid 999") && fault.error.contains("1 to 176"), "{}", fault.error);
+        let fault = explain(&typed(&["--log", "/no/such/log"]).expect("parses")).expect_err("is not there");
+        assert!(fault.error.contains("/no/such/log"), "{}", fault.error);
+        assert_eq!(fault.causes, ["No such file or directory (os error 2)"]);
+    }
+
+    #[test]
+    fn the_json_is_as_promised() {
+        let entries =
+            [79, 162].iter().map(|code| known(*code)).collect::<Result<Vec<_>>>().expect("are known");
+        let xids = Xids { schema: SCHEMA, xids: entries.into_iter().map(Known::from).collect() };
+        insta::assert_snapshot!(serde_json::to_string_pretty(&xids).expect("encodes"));
+    }
+}
