@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use crate::{Class, Detail, Event, nvlink, parse};
+use crate::class::class;
+use crate::{Branch, Class, Detail, Event, nvlink, parse};
 
 /// The name and version of what [`Line`] is in JSON.
 pub const SCHEMA: &str = "nvidia-reload.message/1";
@@ -39,11 +40,16 @@ pub struct Line {
 impl Line {
     /// Reads one line of a log, or several that are one message.
     pub fn read(text: &str) -> Option<Self> {
+        Self::read_under(text, None)
+    }
+
+    /// The same, of a driver of `branch`, where that is known.
+    pub(crate) fn read_under(text: &str, branch: Option<Branch>) -> Option<Self> {
         let message = message(text)?;
         let event = parse(&message)?;
         let resolution = match &event {
             Event::Xid(xid) => match &xid.detail {
-                Detail::NvLink5(reported) => nvlink::resolution(xid.xid, reported, None),
+                Detail::NvLink5(reported) => nvlink::resolution(xid.xid, reported, branch),
                 _ => None,
             },
             _ => None,
@@ -51,7 +57,7 @@ impl Line {
         Some(Self {
             schema: SCHEMA,
             line_number: None,
-            cls: event.class(),
+            cls: class(&event, branch),
             resolution,
             cold: matches!(&event, Event::Xid(xid) if xid.xid == 110),
             multiline: message.trim_end().contains('\n'),

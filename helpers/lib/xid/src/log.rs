@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::export::{Entry, Lines};
 use crate::line::is_beginning;
-use crate::{Line, message};
+use crate::{Branch, Event, Line, message};
 
 /// The driver's longest message has five lines.
 const MOST_LINES: usize = 6;
@@ -25,8 +25,13 @@ const SEVERAL_LINES: [&str; 2] = ["API mismatch: ", "The NVIDIA GPU "];
 pub fn read_log(reader: impl BufRead, mut each: impl FnMut(Line)) -> io::Result<usize> {
     let mut lines = Lines::new(reader);
     let mut open: Option<(usize, String, usize)> = None;
+    // What the log says of the driver, so far.
+    let mut branch = None;
     let mut give = |number: usize, text: &str| {
-        if let Some(line) = Line::read(text) {
+        if let Some(line) = Line::read_under(text, branch) {
+            if let Event::DriverLoad { version, .. } = &line.event {
+                branch = Branch::of_version(version);
+            }
             each(Line { line_number: Some(number), ..line });
         }
     };
@@ -162,6 +167,21 @@ mod tests {
 {broken
 "#;
         assert_eq!(kinds(log), expected(&[(1, "xid"), (4, "xid")]));
+    }
+
+    #[test]
+    fn the_branch_is_that_of_the_driver_in_the_log() {
+        // Unit and subcode as drivers before 575 write them: 580 would mean something else by that.
+        let error =
+            "NVRM: Xid (PCI:0008:01:00): 145, RLW_RSPCOL Fatal XC0 i0 Link 03 (0x000000a2 0x00000002)\n";
+        let of = |version: &str| {
+            let log = format!("NVRM: loading NVIDIA UNIX x86_64 Kernel Module  {version}  Wed\n{error}");
+            let mut found = None;
+            read_log(log.as_bytes(), |line| found = line.resolution).expect("reads");
+            found
+        };
+        assert_eq!(of("570.86.15"), Some(crate::Resolution::ResetGpu));
+        assert_eq!(of("580.105.08"), None);
     }
 
     #[test]
