@@ -41,10 +41,18 @@ pub(crate) fn assess(
             nvml: nvml.get(&pci).copied(),
         });
     }
-    for verdict in verdicts(&heard.messages, &known) {
-        judge(&verdict, reset, findings);
-    }
+    judge_all(&verdicts(&heard.messages, &known), reset, findings);
     Ok(heard)
+}
+
+/// What the whole machine has is the first verdict's, and said once.
+fn judge_all(verdicts: &[Verdict], reset: bool, findings: &mut Findings) {
+    for (at, verdict) in verdicts.iter().enumerate() {
+        let decisive = |verdict: &Verdict| verdict.evidence.first().cloned();
+        if !verdicts[..at].iter().any(|before| decisive(before) == decisive(verdict)) {
+            judge(verdict, reset, findings);
+        }
+    }
 }
 
 /// What a verdict means for a run.
@@ -102,9 +110,8 @@ mod tests {
         };
         let messages: Vec<Message> = texts.iter().map(message).collect();
         let mut findings = Findings::default();
-        for verdict in verdicts(&messages, &[Gpu::at("0000:01:00".parse().expect("an address"))]) {
-            judge(&verdict, reset, &mut findings);
-        }
+        let gpus = ["0000:01:00", "0000:02:00"].map(|gpu| Gpu::at(gpu.parse().expect("an address")));
+        judge_all(&verdicts(&messages, &gpus), reset, &mut findings);
         let (verdict, reasons, warnings) = findings.verdict();
         let told = |reasons: Vec<step::Reason>| reasons.iter().map(ToString::to_string).collect();
         (verdict, told(reasons), told(warnings))
@@ -132,6 +139,9 @@ mod tests {
         let (verdict, reasons, _) = of(110);
         assert_eq!(verdict, Run::RebootRequired);
         assert!(reasons[0].contains("off and on"), "{reasons:?}");
+        let uvm = "NVRM: uvm encountered global fatal error 0x60, requiring os reboot to recover.";
+        let (verdict, reasons, _) = found(false, &[uvm]);
+        assert_eq!((verdict, reasons.len()), (Run::RebootRequired, 1), "once for all GPUs");
         let (verdict, _, warnings) = of(999);
         assert_eq!(verdict, Run::Ready);
         assert!(warnings[0].contains("contact support"), "{warnings:?}");
