@@ -41,13 +41,14 @@ fn run(context: &Context) -> Result<()> {
     for warning in &plan.warnings {
         context.warn(warning.to_string());
     }
+    // Also where the run is refused: what outlives the driver may be forgotten by the kernel's log and the
+    // journal before anybody asks again. Verify asks for what is said from here on.
+    heard.remember(&context.root)?;
     match plan.verdict {
         Verdict::Ready => {}
         Verdict::Refused => return Err(Stop::Refused(plan.reasons).into()),
         Verdict::RebootRequired => return Err(Stop::RebootRequired(plan.reasons).into()),
     }
-    // Verify asks for what is said from here on.
-    heard.remember(&context.root)?;
     let id = context.ledger.open(Snapshot { reset, ..snapshot(context, container_units)? })?;
     context.info(format!(
         "run {id}: driver {} is loaded, {} is on disk",
