@@ -16,6 +16,11 @@
 #   hold [OPTION…] DEVICE…
 #       a process that holds a device in one of many ways (hold --help);
 #       prints `ready PID` once it does; with --fork it goes to the background
+#   nvml-sim install FILE, nvml-sim show
+#       a simulation in the place of NVML, for every driver on disk, with the GPUs
+#       and the faults that FILE describes (then /etc/nvml-sim.toml, to be changed
+#       at will; tests/nvml-sim/src/config.rs says what can be in it); and what is
+#       set on its GPUs, as JSON by UUID
 #   docker run -d gpu-job, podman run -d gpu-job
 #       a container that opens /dev/nvidiactl, where it is given that, and waits
 #   alice, bob

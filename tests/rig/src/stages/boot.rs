@@ -11,6 +11,8 @@ use crate::disk::overlay;
 use crate::machine::{self, Machine, Spec, disk_in};
 use crate::progress::Work;
 
+use super::package::NVML_SIM;
+
 /// The bare machine, up and at rest.
 pub fn booted(cache: &Cache, image: &Stage, spec: &Spec, accel: &Accel) -> Result<Stage> {
     let key = machine::key(Key::new("booted 1").on(image), spec, accel);
@@ -32,14 +34,17 @@ pub struct Parts<'a> {
     pub booted: &'a Stage,
     /// See [`super::package::hold`].
     pub hold: &'a Stage,
+    /// See [`super::package::nvml_sim`].
+    pub nvml_sim: &'a Stage,
     /// See [`super::package::package`].
     pub product: Option<&'a Stage>,
 }
 
-/// The machine with `hold` and, where there is one, the product's package.
+/// The machine with `hold`, the simulation of NVML (not in NVML's place yet) and, where there is one, the product's package.
 pub fn prepared(cache: &Cache, parts: &Parts<'_>, spec: &Spec, accel: &Accel) -> Result<Stage> {
-    let Parts { image, booted, hold, product } = parts;
-    let mut key = machine::key(Key::new("prepared 1").on(image).on(booted).on(hold), spec, accel);
+    let Parts { image, booted, hold, nvml_sim, product } = parts;
+    let key = Key::new("prepared 1").on(image).on(booted).on(hold).on(nvml_sim);
+    let mut key = machine::key(key, spec, accel);
     let mut what = format!("the machine with its tools ({})", named(spec));
     if let Some(product) = product {
         key = key.on(product);
@@ -49,6 +54,10 @@ pub fn prepared(cache: &Cache, parts: &Parts<'_>, spec: &Spec, accel: &Accel) ->
         let machine = Machine::resume(cache, image, booted, &disk_in(dir), spec, accel)?;
         let ssh = machine.ssh()?;
         ssh.send(&into(hold.folder(), "usr/local/bin", &["hold".into()]))?;
+        // The program looks for the library there.
+        let [library, program] = NVML_SIM.map(OsString::from);
+        ssh.send(&into(nvml_sim.folder(), "usr/local/lib/nvml-sim", &[library]))?;
+        ssh.send(&into(nvml_sim.folder(), "usr/local/bin", &[program]))?;
         if let Some(product) = product {
             let packages = super::package::installed_packages(product)?;
             ssh.send(&into(product.folder(), "root/package", &packages))?;

@@ -2,7 +2,7 @@
 //!
 //! kernel → modules, fakegpu ─┐
 //!   └────→ base ─────────────┼→ image → booted → prepared
-//!          userland ─────────┘                   (package, hold)
+//!          userland ─────────┘                   (package, hold, nvml-sim)
 
 mod base;
 mod boot;
@@ -71,8 +71,15 @@ pub fn provide(cache: &Cache, content: &Content<'_>) -> Result<Built> {
     let accel = accel::choose(cache, &image.file("vmlinuz"))?;
     let booted = boot::booted(cache, &image, content.spec, &accel)?;
     let hold = hold(cache)?;
+    let nvml_sim = package::nvml_sim(cache)?;
     let product = if content.with_package { package::package(cache)? } else { None };
-    let parts = boot::Parts { image: &image, booted: &booted, hold: &hold, product: product.as_ref() };
+    let parts = boot::Parts {
+        image: &image,
+        booted: &booted,
+        hold: &hold,
+        nvml_sim: &nvml_sim,
+        product: product.as_ref(),
+    };
     let frozen = boot::prepared(cache, &parts, content.spec, &accel)?;
     Ok(Built { image, frozen, accel })
 }

@@ -1,5 +1,5 @@
 //! What is built from this checkout for the machine: the product's Debian
-//! package, and `hold`.
+//! package, `hold`, and the simulation of NVML.
 
 use std::ffi::OsString;
 use std::fs;
@@ -17,6 +17,9 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// What the package is made from.
 const SOURCES: &[&str] =
     &["Cargo.toml", "Cargo.lock", "LICENSE", "debian", "dracut", "helpers", "targets", "units"];
+
+/// What the simulation of NVML is made of: the library and the program.
+pub const NVML_SIM: [&str; 2] = ["libnvml_sim.so", "nvml-sim"];
 
 /// The product's package, or none where the checkout has no debian/control.
 pub fn package(cache: &Cache) -> Result<Option<Stage>> {
@@ -102,6 +105,29 @@ pub fn hold(cache: &Cache) -> Result<Stage> {
         )?;
         fs::copy(target.join(TARGET).join("release/hold"), dir.join("hold"))
             .context("cargo built no hold")?;
+        Ok(())
+    })
+}
+
+/// The simulation of NVML: the library, and the program that installs it.
+pub fn nvml_sim(cache: &Cache) -> Result<Stage> {
+    let source = checkout().join("tests/nvml-sim");
+    let key = Key::new("nvml-sim 1").with_files(&source)?;
+    cache.get("nvml-sim", "the simulation of NVML", key, &[], |dir, work| {
+        // Not static as `hold` is: NVML's callers bring the machine's own libc.
+        let target = cache.root().join("cargo-nvml-sim");
+        run_logged(
+            cargo()
+                .args(["build", "--release", "--package", "nvml-sim", "--target-dir"])
+                .arg(&target)
+                .current_dir(checkout()),
+            work,
+            &cache.log("nvml-sim"),
+        )?;
+        for file in NVML_SIM {
+            fs::copy(target.join("release").join(file), dir.join(file))
+                .with_context(|| format!("cargo built no {file}"))?;
+        }
         Ok(())
     })
 }
