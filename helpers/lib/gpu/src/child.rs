@@ -1,6 +1,6 @@
 //! Asking NVML in a process of its own, for at most so long.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::de::DeserializeOwned;
+
+use crate::State;
 
 /// The helper that answers.
 pub const HELPER: &str = "/usr/libexec/nvidia-reload/ask-nvml";
@@ -19,8 +21,21 @@ pub enum Question {
     Library,
     /// How NVML is, once it is started: [`crate::ask`].
     Nvml,
+    /// How NVML and every GPU is: [`crate::state`].
+    State,
     /// Who uses the GPUs: [`crate::usage`].
     Usage,
+}
+
+impl Question {
+    fn word(self) -> &'static str {
+        match self {
+            Question::Library => "library",
+            Question::Nvml => "nvml",
+            Question::State => "state",
+            Question::Usage => "usage",
+        }
+    }
 }
 
 /// Asks `helper` and waits for its answer until the deadline; none if it did not answer by then.
@@ -32,18 +47,40 @@ pub fn ask_helper<T: DeserializeOwned>(
     question: Question,
     time: Duration,
 ) -> Result<Option<T>> {
-    let verb = match question {
-        Question::Library => "library",
-        Question::Nvml => "nvml",
-        Question::Usage => "usage",
-    };
+    talk(Command::new(helper).arg(question.word()), &[], time)
+}
+
+/// Asks `helper` how NVML and every GPU is; of the library `kept` where the linker's does not fit the
+/// loaded driver. None if it did not answer in time.
+///
+/// # Errors
+/// As for [`ask_helper`].
+pub fn ask_state(helper: &Path, kept: Option<&Path>, time: Duration) -> Result<Option<State>> {
+    let mut command = Command::new(helper);
+    command.arg(Question::State.word());
+    if let Some(kept) = kept {
+        command.arg("--kept").arg(kept);
+    }
+    talk(&mut command, &[], time)
+}
+
+/// Starts `command`, gives it `input`, which has to fit into a pipe, and waits for what it says until
+/// the deadline; none if it did not end by then.
+///
+/// # Errors
+/// It cannot be started, fails, or says something else than was expected.
+pub fn talk<T: DeserializeOwned>(command: &mut Command, input: &[u8], time: Duration) -> Result<Option<T>> {
     let until = Instant::now() + time;
-    let mut child = Command::new(helper)
-        .arg(verb)
-        .stdin(Stdio::null())
+    let shown = format!("{command:?}").replace('"', "");
+    let stdin = if input.is_empty() { Stdio::null() } else { Stdio::piped() };
+    let mut child = command
+        .stdin(stdin)
         .stdout(Stdio::piped())
         .spawn()
-        .with_context(|| format!("start {}", helper.display()))?;
+        .with_context(|| format!("start {}", command.get_program().display()))?;
+    if let Some(mut to) = child.stdin.take() {
+        to.write_all(input).with_context(|| format!("tell {shown} what to do"))?;
+    }
     let mut output = child.stdout.take().context("the helper has a standard output")?;
     let mut text = Vec::new();
     loop {
@@ -62,11 +99,26 @@ pub fn ask_helper<T: DeserializeOwned>(
             length => text.extend_from_slice(&chunk[..length]),
         }
     }
-    let status = child.wait().context("wait for the helper")?;
+    let status = child.wait().with_context(|| format!("wait for {shown}"))?;
     if !status.success() {
-        bail!("{} {verb} ended with {status}", helper.display());
+        bail!("{shown} ended with {status}");
     }
-    serde_json::from_slice(&text)
-        .with_context(|| format!("understand what {} {verb} says", helper.display()))
-        .map(Some)
+    serde_json::from_slice(&text).with_context(|| format!("understand what {shown} says")).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_counts_only_in_time_and_when_it_is_one() {
+        let say = |script: &str, input: &[u8], time| {
+            talk::<u32>(Command::new("sh").args(["-c", script]), input, Duration::from_millis(time))
+        };
+        assert_eq!(say("cat", b"7", 10_000).expect("answers"), Some(7));
+        assert_eq!(say("exec sleep 60", &[], 50).expect("is given up"), None);
+        assert!(say("echo x", &[], 10_000).is_err());
+        let error = say("exit 3", &[], 10_000).expect_err("failed");
+        assert!(error.to_string().contains("exit 3 ended with exit status: 3"), "{error}");
+    }
 }

@@ -5,7 +5,13 @@
 //! process of its own, which answers in JSON and ends; a hang costs that process only.
 
 mod child;
+mod mig;
 mod nvml;
+mod read;
+mod set;
+mod state;
 
-pub use child::{HELPER, Question, ask_helper};
-pub use nvml::{Answer, Library, Usage, Used, ask, library, usage};
+pub use child::{HELPER, Question, ask_helper, ask_state, talk};
+pub use nvml::{Answer, Library, Usage, Used, ask, library, state, usage};
+pub use set::{Given, give_back};
+pub use state::{Recovery, Seen, State, Trouble};

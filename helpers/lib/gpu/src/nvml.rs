@@ -1,15 +1,19 @@
 //! The questions to NVML, asked in this very process: only for one that ends right after.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Context;
 use nvml_wrapper::enums::device::UsedGpuMemory;
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::struct_wrappers::device::ProcessInfo;
 use nvml_wrapper::{Device, Nvml};
 use serde::{Deserialize, Serialize};
+
+use crate::read;
+use crate::state::State;
 
 /// The name that programs link against; the file behind it carries the version.
 const SONAME: &str = "libnvidia-ml.so.1";
@@ -98,7 +102,7 @@ pub struct Used {
 ///
 /// # Errors
 /// `/proc/self/maps` cannot be read.
-pub fn library() -> Result<Library> {
+pub fn library() -> anyhow::Result<Library> {
     // SAFETY: NVIDIA's library has constructors that touch nothing outside of it.
     let opened = match unsafe { libloading::Library::new(SONAME) } {
         Ok(opened) => opened,
@@ -123,9 +127,50 @@ pub fn library() -> Result<Library> {
 
 /// Starts NVML, asks, and ends it.
 pub fn ask() -> Answer {
-    match Nvml::builder().lib_path(SONAME.as_ref()).init().and_then(|nvml| {
-        Ok(Answer::Ok { driver_version: nvml.sys_driver_version()?, devices: nvml.device_count()? })
-    }) {
+    answer(start(None).0.and_then(|nvml| of(&nvml)))
+}
+
+/// How NVML and every GPU is. Where the linker's library is of another version than the loaded driver,
+/// as an upgrade leaves it, `kept` is asked instead, if it is there.
+///
+/// # Errors
+/// `/proc/self/maps` cannot be read.
+pub fn state(kept: Option<&Path>) -> anyhow::Result<State> {
+    let library = library()?;
+    let (started, instead) = start(kept);
+    let mut state =
+        State { library, instead, nvml: Answer::NotLoaded, confidential_computing: None, gpus: Vec::new() };
+    match started {
+        Ok(nvml) => {
+            state.nvml = answer(of(&nvml));
+            if let Answer::Ok { devices, .. } = state.nvml {
+                state.confidential_computing = read::confidential_computing(&nvml);
+                state.gpus = (0..devices).map(|index| read::gpu(&nvml, index)).collect();
+            }
+        }
+        Err(error) => state.nvml = answer(Err(error)),
+    }
+    Ok(state)
+}
+
+/// Starts NVML with the linker's library; with `kept` where that does not fit the loaded driver. Says
+/// whether it was that.
+pub(crate) fn start(kept: Option<&Path>) -> (Result<Nvml, NvmlError>, Option<PathBuf>) {
+    let init = |library: &OsStr| Nvml::builder().lib_path(library).init();
+    match (init(SONAME.as_ref()), kept) {
+        (Err(NvmlError::LibRmVersionMismatch), Some(kept)) if kept.exists() => {
+            (init(kept.as_os_str()), Some(kept.to_owned()))
+        }
+        (started, _) => (started, None),
+    }
+}
+
+fn of(nvml: &Nvml) -> Result<Answer, NvmlError> {
+    Ok(Answer::Ok { driver_version: nvml.sys_driver_version()?, devices: nvml.device_count()? })
+}
+
+fn answer(said: Result<Answer, NvmlError>) -> Answer {
+    match said {
         Ok(answer) => answer,
         Err(NvmlError::LibRmVersionMismatch) => Answer::Mismatch,
         Err(NvmlError::DriverNotLoaded) => Answer::NotLoaded,
@@ -136,7 +181,7 @@ pub fn ask() -> Answer {
 
 /// Starts NVML, asks for its lists of compute, graphics and MPS processes, and ends it.
 pub fn usage() -> Usage {
-    let listed = Nvml::builder().lib_path(SONAME.as_ref()).init().and_then(|nvml| {
+    let listed = start(None).0.and_then(|nvml| {
         let (mut processes, mut problems) = (Vec::new(), Vec::new());
         for index in 0..nvml.device_count()? {
             match nvml.device_by_index(index) {

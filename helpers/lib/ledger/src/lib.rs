@@ -4,10 +4,12 @@
 //! when it is done, and marked again when it is given back; so whoever comes later, in this boot
 //! or the next, knows what to put back without asking anyone. A closed run moves to `history/`.
 
+mod gpu;
 mod object;
 mod record;
 mod store;
 
-pub use object::{Console, Container, Module, Node, Object, Process, Snapshot, Step, Unit};
+pub use gpu::{Fabric, Gpu, GpuInstance, Health, Instance, Mode, RemappedRows, Setting};
+pub use object::{Console, Container, Module, Node, Object, Process, Settings, Snapshot, Step, Unit};
 pub use record::{Act, Event, Outcome, Record, Run, State, VERSION};
 pub use store::{DIRECTORY, Ledger};

@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::gpu::{Gpu, Setting};
+
 /// A step of a run, in the order in which the steps run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -21,6 +23,8 @@ pub enum Step {
     UnbindVt,
     /// Resets the GPUs; only in a reset.
     GpuReset,
+    /// Gives back what was set on the GPUs, which goes with the driver: no unit of its own.
+    Settings,
     /// Unloads the modules.
     RmmodChain,
     /// Loads the modules.
@@ -57,6 +61,21 @@ impl Step {
         Step::GpuReset,
     ];
 
+    /// The steps that take something and give it back, in the order of the taking: those of a reload,
+    /// and the settings, which go with the driver.
+    pub const TAKING: [Step; 10] = [
+        Step::Preflight,
+        Step::DrainContainers,
+        Step::StopUnits,
+        Step::KillHolders,
+        Step::UnbindVt,
+        Step::Settings,
+        Step::RmmodChain,
+        Step::ModprobeChain,
+        Step::Verify,
+        Step::Restore,
+    ];
+
     /// The name in file names, unit names and the ledger.
     pub fn name(self) -> &'static str {
         match self {
@@ -66,6 +85,7 @@ impl Step {
             Step::KillHolders => "kill-holders",
             Step::UnbindVt => "unbind-vt",
             Step::GpuReset => "gpu-reset",
+            Step::Settings => "settings",
             Step::RmmodChain => "rmmod-chain",
             Step::ModprobeChain => "modprobe-chain",
             Step::Verify => "verify",
@@ -100,6 +120,8 @@ pub enum Object {
     Console(Console),
     /// A kernel module: unloaded by rmmod-chain, loaded by modprobe-chain.
     Module(Module),
+    /// What was set on a GPU.
+    Settings(Settings),
     /// The gate that keeps the driver from being loaded behind our back.
     Gate {
         /// The modprobe.d file that holds the gate.
@@ -121,6 +143,7 @@ impl fmt::Display for Object {
                 Some(version) => write!(f, "module {} {version}", m.name),
                 None => write!(f, "module {}", m.name),
             },
+            Object::Settings(s) => write!(f, "settings of GPU {} ({})", s.pci, s.uuid),
             Object::Gate { .. } => f.write_str("the gate"),
         }
     }
@@ -192,6 +215,18 @@ pub struct Module {
     pub parameters: BTreeMap<String, String>,
 }
 
+/// What was set on a GPU.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// The GPU's PCI address, as the kernel writes it.
+    pub pci: String,
+    /// The GPU's UUID.
+    pub uuid: String,
+    /// In the order in which they are to be set again.
+    pub settings: Vec<Setting>,
+}
+
 /// A device node of the driver.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -228,4 +263,7 @@ pub struct Snapshot {
     /// The units that look after a container with a GPU, and would start it again.
     #[serde(default)]
     pub container_units: Vec<String>,
+    /// The GPUs as NVML showed them; empty where it showed none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub seen: Vec<Gpu>,
 }

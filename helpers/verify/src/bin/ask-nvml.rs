@@ -3,6 +3,7 @@
 //! A program of its own, since whoever has talked to NVML holds the driver until it ends; and a
 //! small one, since it starts in every run twice.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -13,12 +14,17 @@ use gpu::Question;
 #[command(name = "ask-nvml", disable_version_flag = true)]
 struct Arguments {
     question: Question,
+    /// For `state`: the library to ask where the linker's does not fit the loaded driver.
+    #[arg(long)]
+    kept: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
-    let answer = match Arguments::parse().question {
+    let Arguments { question, kept } = Arguments::parse();
+    let answer = match question {
         Question::Library => gpu::library().and_then(|library| Ok(serde_json::to_string(&library)?)),
         Question::Nvml => serde_json::to_string(&gpu::ask()).map_err(Into::into),
+        Question::State => gpu::state(kept.as_deref()).and_then(|state| Ok(serde_json::to_string(&state)?)),
         Question::Usage => serde_json::to_string(&gpu::usage()).map_err(Into::into),
     };
     match answer {
