@@ -19,6 +19,18 @@ Each run is a systemd target, and each step a unit: `systemctl start nvidia-relo
 `nvidia-reload reload` does, and `journalctl -u 'nvidia-reload-*'` tells the story. With
 nvidia_reload=0 on the kernel command line nothing is ever stopped or unloaded.";
 
+const AFTER_VERIFY: &str = "\
+With --json: one object, schema \"nvidia-reload.verify/1\":
+  grade          ok, note, failed or reboot-required: the worst of the checks
+  driver         loaded, on_disk (versions or null)
+  compared_with  the run whose picture of the machine was compared with, or null
+  checks         about (modules, device nodes, PCI devices, library, NVML, GPU or smoke test), grade,
+                 what (a sentence)
+  gpus           index, pci, uuid, name, health (recovery_action, remapped_rows,
+                 retired_pages_pending, ecc, mig, fabric; null is what the GPU or the driver does not
+                 have), settings (what is set and not at its default), unread
+New fields may come within a version of the schema; none goes or changes its meaning.";
+
 const AFTER_STATUS: &str = "\
 With --json: one object, schema \"nvidia-reload.status/1\":
   driver       loaded, on_disk (versions or null), mismatch (true, false, or null for unknown)
@@ -84,6 +96,13 @@ pub enum Command {
     /// Works for every user, and says what only root can see.
     #[command(after_long_help = AFTER_STATUS)]
     Status(Output),
+    /// Look whether the driver that is loaded serves, and every GPU with it; change nothing
+    ///
+    /// Compares the modules, the library and the GPUs with what is on disk and, where there was a run in
+    /// this boot, with how the machine was before it. Exits with 0 if all is well, 1 if something is not,
+    /// 4 if only a reboot helps.
+    #[command(after_long_help = AFTER_VERIFY)]
+    Verify(Verify),
     /// Show what a reload would do to whom, and why; change nothing
     ///
     /// Exits with 0 if it may begin, 3 if it would be refused, 4 if only a reboot helps.
@@ -148,6 +167,17 @@ pub struct Reload {
     /// Start the run and do not wait for its end
     #[arg(long)]
     pub no_wait: bool,
+    /// How the answer comes.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Arguments of `verify`.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct Verify {
+    /// Run the test that the configuration names under verify.smoke, too
+    #[arg(long)]
+    pub smoke: bool,
     /// How the answer comes.
     #[command(flatten)]
     pub output: Output,

@@ -19,6 +19,7 @@ pub mod report;
 pub mod status;
 pub mod target;
 pub mod terminal;
+pub mod verify;
 pub mod view;
 
 use std::process::ExitCode;

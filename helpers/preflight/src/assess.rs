@@ -6,11 +6,11 @@ use std::fs;
 use anyhow::{Context as _, Result};
 use ledger::Step;
 use messages::Heard;
-use modules::{DRIVER, chain, gpus};
+use modules::{DRIVER, chain};
 use step::{Action, Config, Context, PLAN_SCHEMA, Plan};
 
 use crate::findings::Findings;
-use crate::{driver, health, reset, users};
+use crate::{driver, gpus, health, reset, users};
 
 /// What was found.
 pub(crate) struct Assessed {
@@ -20,6 +20,8 @@ pub(crate) struct Assessed {
     pub(crate) container_units: Vec<String>,
     /// What the kernel said so far.
     pub(crate) heard: Heard,
+    /// The GPUs as NVML shows them, with what is to be set again.
+    pub(crate) seen: Vec<ledger::Gpu>,
 }
 
 /// Looks at everything that can be known beforehand of a reload, or of a reset. Touches nothing.
@@ -32,16 +34,20 @@ pub(crate) fn assess(context: &Context, config: &Config, reset: bool) -> Result<
     earlier_run(context, &mut findings)?;
     let mut loaded = chain(&context.root)?;
     let heard = health::assess(context, &BTreeMap::new(), reset, &mut findings)?;
-    // The engines take their time, and so do files of many megabytes.
-    let (versions, survey) = std::thread::scope(|scope| {
+    // The engines take their time, and so do NVML and files of many megabytes. Whoever asks NVML holds
+    // the driver, and is gone before holders are looked for.
+    let (versions, survey, state) = std::thread::scope(|scope| {
         let survey = scope.spawn(users::survey);
-        (driver::assess(context, &loaded, &mut findings), survey.join())
+        let state = scope.spawn(|| gpus::ask(context, &loaded));
+        (driver::assess(context, &loaded, &mut findings), survey.join(), state.join())
     });
     let versions = versions?;
     let survey = survey.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    let state = state.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    let seen = gpus::assess(context, &config.gpus, &versions, state, reset, &mut findings)?;
     let mut actions = users::assess(context, config, &survey, &mut findings)?;
     if reset {
-        actions.extend(reset::assess(&versions, &gpus(&context.root)?, &mut findings));
+        actions.extend(reset::assess(&versions, &modules::gpus(&context.root)?, &mut findings));
         // All but nvidia itself count as users of the GPUs.
         loaded.retain(|module| module.module.name != DRIVER);
     }
@@ -63,8 +69,9 @@ pub(crate) fn assess(context: &Context, config: &Config, reset: bool) -> Result<
         driver: versions,
         modules: loaded.into_iter().map(|module| module.module.name).collect(),
         actions,
+        settings: seen.iter().filter(|gpu| !gpu.settings.is_empty()).map(gpus::settings).collect(),
     };
-    Ok(Assessed { plan, container_units: users::container_units(&survey), heard })
+    Ok(Assessed { plan, container_units: users::container_units(&survey), heard, seen })
 }
 
 /// Why a module of the graph has to go.

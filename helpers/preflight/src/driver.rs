@@ -1,18 +1,12 @@
 //! The driver: what is loaded, what is on disk, and whether the one can take the other's place.
 
 use std::collections::BTreeSet;
-use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use gpu::{HELPER, Library, Question, ask_helper};
 use modules::{DRIVER, Disk, File, Loaded, State, slots};
 use step::{Context, Versions};
 
 use crate::findings::Findings;
-
-/// The linker needs milliseconds.
-const TIME: Duration = Duration::from_secs(30);
 
 pub(crate) fn assess(context: &Context, loaded: &[Loaded], findings: &mut Findings) -> Result<Versions> {
     for module in loaded {
@@ -35,6 +29,12 @@ pub(crate) fn assess(context: &Context, loaded: &[Loaded], findings: &mut Findin
             "`modprobe nvidia` loads it",
         );
     }
+    if loaded.iter().any(|module| module.module.name == "nvidia_vgpu_vfio") {
+        findings.refuse(
+            "nvidia_vgpu_vfio is loaded: the virtual GPUs of this vGPU host would vanish under their machines",
+            "move or shut down the virtual machines, and change the driver with a reboot",
+        );
+    }
     let disk = Disk::open(&context.root)?;
     let files = on_disk(&disk, loaded, findings)?;
     container_managed(context, findings)?;
@@ -45,7 +45,6 @@ pub(crate) fn assess(context: &Context, loaded: &[Loaded], findings: &mut Findin
             None => disk.find(DRIVER)?.and_then(|file| file.version),
         },
     };
-    library(&versions, findings)?;
     way_back(context, &disk, loaded, &files, findings)?;
     Ok(versions)
 }
@@ -111,24 +110,6 @@ fn container_managed(context: &Context, findings: &mut Findings) -> Result<()> {
             "/run/nvidia/driver is there: the driver is managed from a container",
             "let the GPU operator change it",
         );
-    }
-    Ok(())
-}
-
-/// A driver without the library of its version is of no use to any program.
-fn library(versions: &Versions, findings: &mut Findings) -> Result<()> {
-    let Some(on_disk) = &versions.on_disk else { return Ok(()) };
-    match ask_helper(Path::new(HELPER), Question::Library, TIME)? {
-        Some(Library::Found { path, version: Some(version) }) if version != *on_disk => findings.refuse(
-            format!("{} is of version {version}, the modules on disk are of {on_disk}", path.display()),
-            "finish the upgrade: modules and libraries have to be of one version",
-        ),
-        Some(Library::Found { .. }) => {}
-        Some(Library::Absent { reason }) => findings.warn(
-            format!("NVIDIA's libraries are not installed: {reason}"),
-            "install them if programs are to use the GPU",
-        ),
-        None => findings.refuse("the linker did not answer", "see whether the file systems do"),
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 mod assess;
 mod driver;
 mod findings;
+mod gpus;
 mod health;
 mod package;
 mod reset;
@@ -13,7 +14,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use assess::Assessed;
 use clap::Subcommand;
-use ledger::{Snapshot, Step};
+use ledger::{Gpu, Snapshot, Step};
 use modules::{chain, differences, gpus, nodes, parameters};
 use step::{Context, Exit, Leftovers, Stop, Verdict, finish};
 
@@ -37,7 +38,7 @@ fn run(context: &Context) -> Result<()> {
     package::wait(context)?;
     context.status("looking at the driver and at who holds it");
     let reset = reset::is_asked(context)?;
-    let Assessed { plan, container_units, heard } = assess::assess(context, &config, reset)?;
+    let Assessed { plan, container_units, heard, seen } = assess::assess(context, &config, reset)?;
     for warning in &plan.warnings {
         context.warn(warning.to_string());
     }
@@ -49,7 +50,7 @@ fn run(context: &Context) -> Result<()> {
         Verdict::Refused => return Err(Stop::Refused(plan.reasons).into()),
         Verdict::RebootRequired => return Err(Stop::RebootRequired(plan.reasons).into()),
     }
-    let id = context.ledger.open(Snapshot { reset, ..snapshot(context, container_units)? })?;
+    let id = context.ledger.open(Snapshot { reset, ..snapshot(context, container_units, seen)? })?;
     context.info(format!(
         "run {id}: driver {} is loaded, {} is on disk",
         plan.driver.loaded.as_deref().unwrap_or("unknown"),
@@ -62,7 +63,7 @@ fn run(context: &Context) -> Result<()> {
 }
 
 /// The machine as it is, with all that is needed to put it back.
-fn snapshot(context: &Context, container_units: Vec<String>) -> Result<Snapshot> {
+fn snapshot(context: &Context, container_units: Vec<String>, seen: Vec<Gpu>) -> Result<Snapshot> {
     let mut modules: Vec<_> = chain(&context.root)?.into_iter().map(|loaded| loaded.module).collect();
     // What can be unloaded last was loaded first.
     modules.reverse();
@@ -70,7 +71,7 @@ fn snapshot(context: &Context, container_units: Vec<String>) -> Result<Snapshot>
         module.parameters = parameters(&context.root, &module.name)?;
     }
     let (nodes, gpus) = (nodes::snapshot(&context.root)?, gpus(&context.root)?);
-    Ok(Snapshot { modules, nodes, gpus, container_units, ..Snapshot::default() })
+    Ok(Snapshot { reset: false, modules, nodes, gpus, container_units, seen })
 }
 
 /// Comes last in the unwinding: closes the run, unless something is left for the rollback or, when

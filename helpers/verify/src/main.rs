@@ -1,12 +1,17 @@
 //! Compares what serves now with what should. Its success is the point of no return.
 
+mod check;
+mod gpus;
 mod messages;
 mod nvml;
 
+use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
+use gpu::{HELPER, Library, Question, ask_helper};
 use ledger::{Run, Step};
 use modules::{Disk, State, chain, gpus, keep, loaded, nodes};
 use step::Context;
@@ -16,7 +21,16 @@ use step::Context;
 enum Verb {
     /// Keep the modules of the loaded driver for the way back, if the disk has them.
     Keep,
+    /// Compare without a run, and say as JSON what was found; changes nothing.
+    Check {
+        /// Run the configured smoke test, too.
+        #[arg(long)]
+        smoke: bool,
+    },
 }
+
+/// The linker needs milliseconds.
+const LINKER: Duration = Duration::from_secs(30);
 
 fn main() -> ExitCode {
     step::main_with(Step::Verify, run, |_| Ok(()), extra)
@@ -24,38 +38,43 @@ fn main() -> ExitCode {
 
 fn extra(context: &Context, verb: Verb) -> Result<ExitCode> {
     match verb {
-        Verb::Keep => keep_modules(context, &Disk::open(&context.root)?)?,
+        Verb::Keep => {
+            let library = ask_helper(Path::new(HELPER), Question::Library, LINKER)?;
+            keep_modules(context, &Disk::open(&context.root)?, library.as_ref())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::Check { smoke } => check::check(context, smoke),
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 fn run(context: &Context) -> Result<()> {
     let run = context.ledger.read()?.context("there is no open run: start nvidia-reload.target")?;
     let disk = Disk::open(&context.root)?;
     // NVML takes its time. It is waited for in any case: as long as it runs it holds the driver.
-    let (rest, answer) = std::thread::scope(|scope| {
-        let answer = scope.spawn(nvml::ask);
-        (all_but_nvml(context, &run, &disk), answer.join())
+    let (rest, state) = std::thread::scope(|scope| {
+        let state = scope.spawn(nvml::ask);
+        (all_but_nvml(context, &run, &disk), state.join())
     });
-    let answer = answer.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    let state = state.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    // A driver that is the wrong one has the wrong NVML as well: what NVML says comes second.
     rest?;
-    nvml::judge(context, answer)?;
+    let state = state?;
+    nvml::judge(context, &run.snapshot.seen, state.as_ref())?;
     messages::check(context)?;
     context.ledger.commit()?;
     // From here on the new driver stays, whatever happens to the rest.
-    keep_modules(context, &disk)
+    keep_modules(context, &disk, state.as_ref().map(|state| &state.library))
 }
 
 fn all_but_nvml(context: &Context, run: &Run, disk: &Disk) -> Result<()> {
-    modules_serve(context, run, disk)?;
+    modules_serve(context, run.snapshot.modules.iter().map(|module| module.name.as_str()), disk)?;
     nodes::check(&context.root, &run.snapshot.nodes).context("a device node leads elsewhere")?;
-    gpus_are_there(context, run)
+    gpus_are_there(context, &run.snapshot.gpus)
 }
 
-/// Every module that was loaded is, and is the one on disk.
-fn modules_serve(context: &Context, run: &Run, disk: &Disk) -> Result<()> {
-    for module in &run.snapshot.modules {
-        let name = &module.name;
+/// Every one of these modules is loaded, and is the one on disk.
+fn modules_serve<'a>(context: &Context, names: impl Iterator<Item = &'a str>, disk: &Disk) -> Result<()> {
+    for name in names {
         let Some(now) = loaded(&context.root, name)? else { bail!("{name} is not loaded") };
         if now.state != State::Live {
             bail!("{name} is not live but {:?}", now.state);
@@ -74,19 +93,22 @@ fn modules_serve(context: &Context, run: &Run, disk: &Disk) -> Result<()> {
 }
 
 /// Every GPU that the driver had is bound to it again.
-fn gpus_are_there(context: &Context, run: &Run) -> Result<()> {
+fn gpus_are_there(context: &Context, before: &[String]) -> Result<()> {
     let now = gpus(&context.root)?;
-    let missing: Vec<&str> =
-        run.snapshot.gpus.iter().filter(|gpu| !now.contains(gpu)).map(String::as_str).collect();
+    let missing: Vec<&str> = before.iter().filter(|gpu| !now.contains(gpu)).map(String::as_str).collect();
     if !missing.is_empty() {
         bail!("the driver does not serve {} any more", missing.join(", "));
     }
     Ok(())
 }
 
-fn keep_modules(context: &Context, disk: &Disk) -> Result<()> {
+fn keep_modules(context: &Context, disk: &Disk, library: Option<&Library>) -> Result<()> {
     let loaded = chain(&context.root)?;
-    match keep(&context.root, disk, &loaded).context("keep the driver's modules for the way back")? {
+    let library = match library {
+        Some(Library::Found { path, version: Some(version) }) => Some((path.as_path(), version.as_str())),
+        _ => None,
+    };
+    match keep(&context.root, disk, &loaded, library).context("keep the driver's modules for the way back")? {
         Some(version) => context.info(format!("version {version} is kept for the way back")),
         None if loaded.is_empty() => {}
         None => context.warn("the loaded driver is not the one on disk: it cannot be kept for the way back"),

@@ -4,32 +4,56 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use gpu::{Answer, HELPER, Question, ask_helper};
+use gpu::{Answer, HELPER, State, ask_state};
+use ledger::Gpu;
 use step::Context;
+
+use crate::check::Grade;
+use crate::gpus::{self, Fabric};
 
 /// NVML starts in tens of milliseconds; on a machine with many GPUs that wake up, in seconds.
 const TIME: Duration = Duration::from_secs(60);
 
-/// Asks, in a process of its own.
-pub(crate) fn ask() -> Result<Answer> {
-    let answer = ask_helper(Path::new(HELPER), Question::Nvml, TIME)?;
-    Ok(answer.unwrap_or(Answer::Hung { seconds: TIME.as_secs() }))
+/// Asks, in a process of its own; none if it did not answer. Only of the library that programs get:
+/// whether that fits the driver is the question.
+pub(crate) fn ask() -> Result<Option<State>> {
+    ask_state(Path::new(HELPER), None, TIME)
 }
 
-/// Whether the answer is that of a driver that serves.
-pub(crate) fn judge(context: &Context, answer: Answer) -> Result<()> {
+/// What there is to say where NVML did not answer.
+pub(crate) fn hung() -> String {
+    format!("NVML did not answer in {} seconds", TIME.as_secs())
+}
+
+/// Whether the answer is that of a driver that serves, and every GPU of `before` is there and well.
+pub(crate) fn judge(context: &Context, before: &[Gpu], state: Option<&State>) -> Result<()> {
+    let Some(state) = state else { bail!(hung()) };
+    if let Answer::NoLibrary { reason } = &state.nvml {
+        context.warn(format!("NVML cannot be asked, its library is not installed: {reason}"));
+        return Ok(());
+    }
+    context.info(format!("NVML works: {}", serves(&state.nvml)?));
+    let mut failed = Vec::new();
+    for check in gpus::check(before, &state.gpus, Fabric::NotBroken) {
+        match check.grade {
+            Grade::Ok => {}
+            Grade::Note => context.warn(check.what),
+            Grade::Failed | Grade::RebootRequired => failed.push(check.what),
+        }
+    }
+    if !failed.is_empty() {
+        bail!(failed.join("; "));
+    }
+    Ok(())
+}
+
+/// What NVML says of itself, where it works.
+pub(crate) fn serves(answer: &Answer) -> Result<String> {
     match answer {
-        Answer::Ok { driver_version, devices } => {
-            context.info(format!("NVML works: driver {driver_version}, {devices} devices"));
-            Ok(())
-        }
-        Answer::NoLibrary { reason } => {
-            context.warn(format!("NVML cannot be asked, its library is not installed: {reason}"));
-            Ok(())
-        }
+        Answer::Ok { driver_version, devices } => Ok(format!("driver {driver_version}, {devices} devices")),
         Answer::Mismatch => bail!("NVML's library is of another version than the driver that serves now"),
         Answer::NotLoaded => bail!("NVML does not see a driver"),
+        Answer::NoLibrary { reason } => bail!("NVML's library is not installed: {reason}"),
         Answer::Failed { reason } => bail!("NVML does not start: {reason}"),
-        Answer::Hung { seconds } => bail!("NVML did not answer in {seconds} seconds"),
     }
 }

@@ -61,11 +61,6 @@ pub enum Answer {
         /// NVML's name for it.
         reason: String,
     },
-    /// It did not answer in time.
-    Hung {
-        /// How long it was given, in seconds.
-        seconds: u64,
-    },
 }
 
 /// Who uses the GPUs, as NVML lists it.
@@ -103,13 +98,17 @@ pub struct Used {
 /// # Errors
 /// `/proc/self/maps` cannot be read.
 pub fn library() -> anyhow::Result<Library> {
+    open().map(|(_, library)| library)
+}
+
+/// Opens the library that the linker chooses, and finds which it is.
+fn open() -> anyhow::Result<(Option<libloading::Library>, Library)> {
     // SAFETY: NVIDIA's library has constructors that touch nothing outside of it.
     let opened = match unsafe { libloading::Library::new(SONAME) } {
         Ok(opened) => opened,
-        Err(error) => return Ok(Library::Absent { reason: error.to_string() }),
+        Err(error) => return Ok((None, Library::Absent { reason: error.to_string() })),
     };
     let maps = fs::read_to_string("/proc/self/maps").context("read /proc/self/maps")?;
-    drop(opened);
     let path = maps
         .lines()
         .filter_map(|line| line.splitn(6, ' ').nth(5))
@@ -122,7 +121,7 @@ pub fn library() -> anyhow::Result<Library> {
         .file_name()
         .and_then(|name| name.to_str()?.strip_prefix("libnvidia-ml.so.").map(str::to_owned))
         .filter(|version| version.contains('.'));
-    Ok(Library::Found { path, version })
+    Ok((Some(opened), Library::Found { path, version }))
 }
 
 /// Starts NVML, asks, and ends it.
@@ -136,7 +135,8 @@ pub fn ask() -> Answer {
 /// # Errors
 /// `/proc/self/maps` cannot be read.
 pub fn state(kept: Option<&Path>) -> anyhow::Result<State> {
-    let library = library()?;
+    // It stays open: to load it once is enough.
+    let (_opened, library) = open()?;
     let (started, instead) = start(kept);
     let mut state =
         State { library, instead, nvml: Answer::NotLoaded, confidential_computing: None, gpus: Vec::new() };

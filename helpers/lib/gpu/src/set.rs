@@ -65,10 +65,12 @@ fn by_uuid(nvml: &Nvml) -> Result<Vec<(String, Device<'_>)>, NvmlError> {
 
 fn on(device: &Device<'_>, wanted: &[Setting]) -> Given {
     let mut refused: Vec<(&Setting, NvmlError)> = Vec::new();
+    // What is set already is left alone: some of it cannot be set twice.
+    let there = now(device).unwrap_or_default();
     for setting in wanted {
-        // What is set already is left alone: some of it cannot be set twice.
-        let there = now(device).is_ok_and(|now| is_there(setting, &now));
-        if !there && let Err(error) = set(device, setting) {
+        if !is_there(setting, &there)
+            && let Err(error) = set(device, setting)
+        {
             refused.push((setting, error));
         }
     }

@@ -15,7 +15,7 @@ pub use disk::{Disk, File};
 pub use load::{Source, load};
 pub use loaded::{Loaded, State, chain, driver_version, gpus, loaded, on_bus, parameters};
 pub use readback::differences;
-pub use slots::{Slot, keep, slots};
+pub use slots::{Slot, keep, kept_library, slots};
 pub use unload::{Unloaded, unload};
 
 /// The module that all others of the driver hang on.

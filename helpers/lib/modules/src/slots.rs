@@ -18,6 +18,9 @@ use crate::loaded::Loaded;
 /// Below the ledger's directory.
 const DIRECTORY: &str = "/var/lib/nvidia-reload/slots";
 
+/// NVML's library, which lies beside the modules of its version.
+const LIBRARY: &str = "libnvidia-ml.so.";
+
 /// How many are kept.
 const KEPT: usize = 2;
 
@@ -70,18 +73,33 @@ fn slot(directory: &Path, disk: &Disk) -> Result<Slot> {
     let used = fs::metadata(directory)?.modified()?;
     let mut files = Vec::new();
     for entry in fs::read_dir(directory)? {
-        files.push(disk.inspect(&entry?.path())?);
+        let entry = entry?;
+        if !entry.file_name().to_string_lossy().starts_with(LIBRARY) {
+            files.push(disk.inspect(&entry.path())?);
+        }
     }
     let version = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
     Ok(Slot { version, files, used, directory: directory.to_owned() })
 }
 
-/// Keeps the files of the modules in `chain`, which are loaded, if the disk still has them all.
-/// Returns the version that is kept, or none when the disk has others.
+/// Where NVML's library of `version` is kept, if it is: only a library of the loaded driver's version
+/// can tell what is set on the GPUs, and an upgrade takes that away as well.
+pub fn kept_library(root: &Root, version: &str) -> PathBuf {
+    root.path(DIRECTORY).join(version).join(format!("{LIBRARY}{version}"))
+}
+
+/// Keeps the files of the modules in `chain`, which are loaded, if the disk still has them all; and
+/// NVML's library, if it is of their version. Returns the version that is kept, or none when the disk
+/// has others.
 ///
 /// # Errors
 /// A file cannot be copied.
-pub fn keep(root: &Root, disk: &Disk, chain: &[Loaded]) -> Result<Option<String>> {
+pub fn keep(
+    root: &Root,
+    disk: &Disk,
+    chain: &[Loaded],
+    library: Option<(&Path, &str)>,
+) -> Result<Option<String>> {
     let mut files = Vec::new();
     for loaded in chain {
         match disk.find(&loaded.module.name)? {
@@ -100,9 +118,10 @@ pub fn keep(root: &Root, disk: &Disk, chain: &[Loaded]) -> Result<Option<String>
     lock.lock().with_context(|| format!("lock {}", directory.display()))?;
     let place = directory.join(&version);
     // One that cannot be read is made anew.
+    let library = library.filter(|(_, of)| *of == version).map(|(path, _)| path);
     let existing = slot(&place, disk);
-    if existing.is_ok_and(|slot| files.iter().all(|file| slot.files.iter().any(|kept| kept.is_copy_of(file))))
-    {
+    let whole = |slot: Slot| files.iter().all(|file| slot.files.iter().any(|kept| kept.is_copy_of(file)));
+    if existing.is_ok_and(whole) && (library.is_none() || kept_library(root, &version).exists()) {
         fs::File::open(&place)
             .and_then(|place| place.set_modified(SystemTime::now()))
             .with_context(|| format!("touch {}", place.display()))?;
@@ -123,9 +142,10 @@ pub fn keep(root: &Root, disk: &Disk, chain: &[Loaded]) -> Result<Option<String>
         let suffix = suffix.find(".ko").map_or(".ko", |at| &suffix[at..]);
         // Named for the module: the options of that name are those that count.
         let to = new.join(format!("{}{suffix}", file.name));
-        fs::copy(&file.path, &to)
-            .and_then(|_| fs::File::open(&to)?.sync_all())
-            .with_context(|| format!("copy {} to {}", file.path.display(), to.display()))?;
+        copy(&file.path, &to)?;
+    }
+    if let Some(library) = library {
+        copy(library, &new.join(format!("{LIBRARY}{version}")))?;
     }
     remove(&place)?;
     fs::rename(&new, &place).with_context(|| format!("create {}", place.display()))?;
@@ -133,6 +153,12 @@ pub fn keep(root: &Root, disk: &Disk, chain: &[Loaded]) -> Result<Option<String>
         remove(&old.directory)?;
     }
     Ok(Some(version))
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::copy(from, to)
+        .and_then(|_| fs::File::open(to)?.sync_all())
+        .with_context(|| format!("copy {} to {}", from.display(), to.display()))
 }
 
 fn remove(directory: &Path) -> Result<()> {

@@ -19,6 +19,10 @@ pub struct Config {
     pub units: Units,
     /// How processes that nobody owns are ended.
     pub processes: Processes,
+    /// What is to be known of the GPUs.
+    pub gpus: Gpus,
+    /// How the driver is verified.
+    pub verify: Verify,
 }
 
 /// What to do with a container that its engine deletes when it stops.
@@ -84,6 +88,77 @@ impl Default for Processes {
     }
 }
 
+/// What is to be known of the GPUs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Gpus {
+    /// Whether a reload may apply changes of ECC or MIG mode that wait for one.
+    pub allow_pending_changes: bool,
+    /// The locked clocks of all GPUs, lowest and highest in MHz: NVML has no call that reads them.
+    pub locked_gpu_clocks: Option<(u32, u32)>,
+    /// Those of their memory.
+    pub locked_memory_clocks: Option<(u32, u32)>,
+    /// Those of single GPUs, by UUID.
+    pub by_uuid: BTreeMap<String, LockedClocks>,
+}
+
+/// Locked clocks, each the lowest and the highest in MHz.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct LockedClocks {
+    /// Of the GPU.
+    pub locked_gpu_clocks: Option<(u32, u32)>,
+    /// Of its memory.
+    pub locked_memory_clocks: Option<(u32, u32)>,
+}
+
+impl Gpus {
+    /// The locked clocks of the GPU `uuid`; what is said of it alone wins.
+    pub fn locked_clocks(&self, uuid: &str) -> LockedClocks {
+        let own = self.by_uuid.get(uuid).copied().unwrap_or_default();
+        LockedClocks {
+            locked_gpu_clocks: own.locked_gpu_clocks.or(self.locked_gpu_clocks),
+            locked_memory_clocks: own.locked_memory_clocks.or(self.locked_memory_clocks),
+        }
+    }
+
+    fn validate(&self) -> Result<()> {
+        for uuid in self.by_uuid.keys() {
+            if !uuid.starts_with("GPU-") {
+                anyhow::bail!("gpus.by-uuid: {uuid:?} is no GPU's UUID: `nvidia-smi -L` shows them");
+            }
+        }
+        let all = self.locked_clocks("");
+        for locked in self.by_uuid.values().chain([&all]) {
+            for (key, clocks) in [
+                ("locked-gpu-clocks", locked.locked_gpu_clocks),
+                ("locked-memory-clocks", locked.locked_memory_clocks),
+            ] {
+                if let Some((lowest, highest)) = clocks.filter(|(lowest, highest)| lowest > highest) {
+                    anyhow::bail!("gpus: {key} = [{lowest}, {highest}]: the lowest comes first");
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How the driver is verified.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Verify {
+    /// A program and its arguments that succeeds when the GPUs compute; empty for none.
+    pub smoke: Vec<String>,
+    /// How long it may take, in seconds.
+    pub smoke_timeout: u64,
+}
+
+impl Default for Verify {
+    fn default() -> Self {
+        Self { smoke: Vec::new(), smoke_timeout: 60 }
+    }
+}
+
 impl Config {
     /// Reads `/usr/lib/nvidia-reload/config.toml`, `/etc/nvidia-reload/config.toml` and the
     /// fragments `conf.d/*.toml` in both; what comes later wins. A fragment in `/etc` replaces the
@@ -112,6 +187,7 @@ impl Config {
             ("containers.stop-timeout-max", self.containers.stop_timeout_max),
             ("units.stop-timeout", self.units.stop_timeout),
             ("processes.grace", self.processes.grace),
+            ("verify.smoke-timeout", self.verify.smoke_timeout),
         ] {
             // The unit that runs the step gives up after 15 minutes, whatever is set here.
             if !(1..=600).contains(&seconds) {
@@ -127,6 +203,10 @@ impl Config {
                     "processes.protect: {name:?} can match no process: the kernel keeps 1 to 15 bytes of a name"
                 );
             }
+        }
+        self.gpus.validate()?;
+        if self.verify.smoke.first().is_some_and(|program| !program.starts_with('/')) {
+            anyhow::bail!("verify.smoke = {:?}: the program needs its whole path", self.verify.smoke);
         }
         for name in &self.units.protect {
             if !name.contains('.') {
@@ -212,6 +292,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_said_of_one_gpu_wins() {
+        let text = "[gpus]\nlocked-gpu-clocks = [1, 2]\nlocked-memory-clocks = [3, 4]\n[gpus.by-uuid.GPU-a]\nlocked-gpu-clocks = [5, 6]";
+        let (_directory, root) = tree(&[("/etc/nvidia-reload/config.toml", text)]);
+        let gpus = Config::load(&root).expect("loads").gpus;
+        let clocks = |uuid| {
+            let locked = gpus.locked_clocks(uuid);
+            (locked.locked_gpu_clocks, locked.locked_memory_clocks)
+        };
+        assert_eq!(clocks("GPU-a"), (Some((5, 6)), Some((3, 4))));
+        assert_eq!(clocks("GPU-b"), (Some((1, 2)), Some((3, 4))));
+    }
+
+    #[test]
     fn a_bad_file_is_named_with_its_key() {
         for (text, key) in [
             ("[processes]\ngrace = \"x\"", "grace"),
@@ -220,6 +313,11 @@ mod tests {
             ("[containers]\nauto-remove = \"keep\"", "auto-remove"),
             ("[units]\nprotect = [\"sshd\"]", "units.protect"),
             ("[processes", "processes"),
+            ("[gpus]\nlocked-clocks = [1, 2]", "locked-clocks"),
+            ("[gpus]\nlocked-gpu-clocks = [2, 1]", "locked-gpu-clocks"),
+            ("[gpus.by-uuid.0]\nlocked-gpu-clocks = [1, 2]", "gpus.by-uuid"),
+            ("[gpus.by-uuid.GPU-0]\nlocked = [1, 2]", "locked"),
+            ("[verify]\nsmoke = [\"smoke\"]", "verify.smoke"),
         ] {
             let (_directory, root) = tree(&[("/etc/nvidia-reload/config.toml", text)]);
             let error = format!("{:#}", Config::load(&root).expect_err("must refuse"));

@@ -9,8 +9,9 @@ mod root;
 mod shutdown;
 mod sibling;
 mod stop;
+mod verified;
 
-pub use config::{AutoRemove, Config, Containers, Processes, Units};
+pub use config::{AutoRemove, Config, Containers, Gpus, LockedClocks, Processes, Units, Verify};
 pub use finish::{Leftovers, finish};
 pub use harness::{Context, NoVerb, Verb, boot_id, main, main_with, open_ledger};
 pub use journal::{Priority, log};
@@ -19,3 +20,4 @@ pub use root::Root;
 pub use shutdown::system_is_stopping;
 pub use sibling::undo_steps;
 pub use stop::{Exit, Reason, Stop};
+pub use verified::{Check, Grade, VERIFIED_SCHEMA, Verified};

@@ -66,4 +66,7 @@ pub struct Plan {
     pub modules: Vec<String>,
     /// What would be done to whom, in order.
     pub actions: Vec<Action>,
+    /// What is set on the GPUs, and would be set again.
+    #[serde(default)]
+    pub settings: Vec<ledger::Settings>,
 }

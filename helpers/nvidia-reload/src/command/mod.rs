@@ -13,13 +13,13 @@ use std::time::SystemTime;
 use serde::Serialize;
 use step::Root;
 
-use crate::cli::{Command, Output, Plan};
+use crate::cli::{Command, Output, Plan, Verify};
 use crate::fault::{Fault, Result};
 use crate::interrupt::Interrupt;
 use crate::report::{Outcome, Report};
 use crate::target::Target;
 use crate::terminal::{Stream, Terminal};
-use crate::{generate, plan, status, view};
+use crate::{generate, plan, status, verify, view};
 
 /// What an interrupted command exits with, as shells do: 128 and SIGINT.
 pub const INTERRUPTED: u8 = 130;
@@ -28,6 +28,7 @@ pub const INTERRUPTED: u8 = 130;
 pub fn dispatch(command: &Command) -> ExitCode {
     let (output, result) = match command {
         Command::Status(output) => (*output, status(*output)),
+        Command::Verify(arguments) => (arguments.output, verify(arguments)),
         Command::Plan(arguments) => (arguments.output, plan(*arguments)),
         Command::Reload(arguments) => (
             arguments.output,
@@ -100,6 +101,19 @@ fn plan(arguments: Plan) -> Result<u8> {
         terminal.write(&text);
     }
     Ok(plan::exit(&plan) as u8)
+}
+
+fn verify(arguments: &Verify) -> Result<u8> {
+    guard::root("verify")?;
+    let verified = verify::verify(&Root::system(), arguments.smoke)?;
+    if arguments.output.json {
+        print(&verified);
+    } else {
+        let mut terminal = Terminal::new(Stream::Out);
+        let text = view::verify::verified(&verified, terminal.style());
+        terminal.write(&text);
+    }
+    Ok(verify::exit(&verified) as u8)
 }
 
 fn with_report(output: Output, act: impl FnOnce(&mut Place) -> Result<Report>) -> Result<u8> {

@@ -162,9 +162,19 @@ pub fn ready_plan() -> Plan {
         pids: pids.to_vec(),
         comes_back,
     };
+    let set = |pci: &str| ledger::Settings {
+        pci: pci.into(),
+        uuid: format!("GPU-{pci}"),
+        settings: vec![
+            ledger::Setting::Persistence,
+            ledger::Setting::Mig,
+            ledger::Setting::PowerLimit { milliwatts: 250_000 },
+        ],
+    };
     Plan {
         schema: PLAN_SCHEMA.into(),
         reset: false,
+        settings: vec![set("0000:3b:00.0"), set("0000:af:00.0")],
         verdict: Verdict::Ready,
         reasons: Vec::new(),
         warnings: vec![Reason::new(

@@ -9,6 +9,7 @@ pub mod report;
 pub mod status;
 pub mod table;
 pub mod text;
+pub mod verify;
 
 /// What the place where the text goes can show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

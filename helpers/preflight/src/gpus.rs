@@ -1,0 +1,283 @@
+//! The GPUs: whether a reload helps them, and what is set on them and would be lost.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+use gpu::{Answer, HELPER, Library, Recovery, Seen, State, Trouble, ask_state};
+use ledger::{Gpu, Setting, Settings};
+use modules::{DRIVER, Loaded, kept_library};
+use step::{Context, Gpus, Versions};
+
+use crate::findings::Findings;
+
+/// NVML answers at once where the GPUs are awake, and wakes them up one after the other where they
+/// are not, each in a second or two.
+const TIME: Duration = Duration::from_secs(60);
+
+/// What helps where a reload does not.
+const RESET: &str = "`nvidia-reload reset` stops what uses the GPUs, resets them, and gives everything back";
+
+/// Asks NVML, in a process of its own; none if it does not answer.
+pub(crate) fn ask(context: &Context, loaded: &[Loaded]) -> Result<Option<State>> {
+    let driver = loaded.iter().find(|module| module.module.name == DRIVER);
+    let version = driver.and_then(|driver| driver.module.version.as_deref());
+    let kept = version.map(|version| kept_library(&context.root, version));
+    ask_state(Path::new(HELPER), kept.as_deref(), TIME)
+}
+
+/// Judges what NVML said, for a reload or for a reset. Returns the GPUs, with all that is to be set again.
+pub(crate) fn assess(
+    context: &Context,
+    config: &Gpus,
+    versions: &Versions,
+    state: Option<State>,
+    reset: bool,
+    findings: &mut Findings,
+) -> Result<Vec<Gpu>> {
+    let Some(state) = state else {
+        findings.refuse(
+            format!("NVML did not answer in {} seconds: the driver or a GPU hangs", TIME.as_secs()),
+            "`journalctl -k` may say why; where it stays so, only a reboot helps",
+        );
+        return Ok(Vec::new());
+    };
+    library(&state, versions, findings);
+    answer(&state, findings);
+    if state.confidential_computing == Some(true) {
+        findings.refuse(
+            "confidential computing is on: a reload would end the GPUs' protected sessions",
+            "shut down what uses it and turn it off, or change the driver with a reboot",
+        );
+    }
+    let bound = modules::gpus(&context.root)?;
+    let mut gpus = Vec::new();
+    for seen in &state.gpus {
+        match seen {
+            Seen::Ok(gpu) => {
+                recovery(gpu, reset, findings);
+                if !config.allow_pending_changes {
+                    pending(gpu, findings);
+                }
+                unread(gpu, findings);
+                gpus.push(with_locked_clocks((**gpu).clone(), config));
+            }
+            Seen::Trouble { trouble, .. } => {
+                let name = named(seen, &state.gpus, &bound);
+                self::trouble(&name, trouble, reset, findings);
+            }
+        }
+    }
+    Ok(gpus)
+}
+
+/// What is to be set on `gpu` again, as the ledger has it.
+pub(crate) fn settings(gpu: &Gpu) -> Settings {
+    Settings { pci: gpu.pci.clone(), uuid: gpu.uuid.clone(), settings: gpu.settings.clone() }
+}
+
+/// A driver without the library of its version is of no use to any program.
+fn library(state: &State, versions: &Versions, findings: &mut Findings) {
+    match (&state.library, &versions.on_disk) {
+        (Library::Found { path, version: Some(version) }, Some(on_disk)) if version != on_disk => findings
+            .refuse(
+                format!("{} is of version {version}, the modules on disk are of {on_disk}", path.display()),
+                "finish the upgrade: modules and libraries have to be of one version",
+            ),
+        (Library::Found { .. }, _) => {}
+        (Library::Absent { reason }, _) => findings.warn(
+            format!("NVIDIA's libraries are not installed: {reason}"),
+            "install them if programs are to use the GPU",
+        ),
+    }
+}
+
+fn answer(state: &State, findings: &mut Findings) {
+    let lost = "what is set on the GPUs (persistence, power limits, clocks, MIG instances) cannot be read, and does not come back";
+    match &state.nvml {
+        Answer::Mismatch => findings.warn(
+            format!("{lost}: no NVML library of the loaded driver's version is kept"),
+            "set it again after the reload",
+        ),
+        Answer::Failed { reason } => {
+            findings.warn(format!("{lost}: NVML does not start: {reason}"), "set it again after the reload");
+        }
+        // That the driver or the library is missing is said elsewhere.
+        Answer::Ok { .. } | Answer::NotLoaded | Answer::NoLibrary { .. } => {}
+    }
+}
+
+/// NVML names a GPU without a handle by its index only: its address is one that no other has.
+fn named(seen: &Seen, all: &[Seen], bound: &[String]) -> String {
+    let Seen::Trouble { index, pci: None, .. } = seen else { return seen.to_string() };
+    let is_told = |address: &String| {
+        all.iter().any(|other| match other {
+            Seen::Ok(gpu) => gpu.pci == *address,
+            Seen::Trouble { pci, .. } => pci.as_ref() == Some(address),
+        })
+    };
+    match bound.iter().filter(|address| !is_told(address)).collect::<Vec<_>>().as_slice() {
+        [] => format!("GPU {index}"),
+        [only] => format!("GPU {index} ({only})"),
+        several => {
+            let several: Vec<&str> = several.iter().map(|address| address.as_str()).collect();
+            format!("GPU {index} (one of {})", several.join(", "))
+        }
+    }
+}
+
+fn trouble(name: &str, trouble: &Trouble, reset: bool, findings: &mut Findings) {
+    match trouble {
+        Trouble::Lost => findings.reboot(
+            format!("{name} is lost: it fell off the bus, and unloading the driver under it may hang"),
+            "reboot the machine; where that does not help, switch the power off and on again",
+        ),
+        Trouble::ResetRequired if reset => findings.warn(
+            format!("{name} requires a reset, and what is set on it cannot be read"),
+            "set it again after the reset",
+        ),
+        Trouble::ResetRequired => {
+            findings.refuse(format!("{name} requires a reset, and a reload is none"), RESET);
+        }
+        Trouble::Other(error) => findings.warn(
+            format!("NVML cannot use {name}: {error}"),
+            "the reload may help; what is set on this GPU does not come back",
+        ),
+    }
+}
+
+fn recovery(gpu: &Gpu, reset: bool, findings: &mut Findings) {
+    let Some(action) = gpu.health.recovery_action.map(Recovery::from) else { return };
+    let what = format!("the driver asks for a recovery of {gpu}: {action}");
+    match action {
+        Recovery::None => {}
+        Recovery::NodeReboot | Recovery::SystemReboot => findings.reboot(what, "reboot the machine"),
+        Recovery::Unknown(_) => {
+            findings.reboot(what, "reboot the machine; NVIDIA's documentation of this driver has the number");
+        }
+        Recovery::Reset | Recovery::DrainAndReset | Recovery::BusReset if reset => {}
+        Recovery::Reset | Recovery::DrainAndReset | Recovery::BusReset => findings.refuse(what, RESET),
+        Recovery::RecoverImexDomain => {
+            findings.refuse(what, "recover the IMEX domain: `systemctl restart nvidia-imex` on its nodes");
+        }
+        // The run ends what uses the GPU, and verify asks again.
+        Recovery::DrainP2p => findings.warn(what, "the reload ends what uses it, and looks again"),
+    }
+}
+
+/// Changes that wait for the next load, and would come unasked.
+fn pending(gpu: &Gpu, findings: &mut Findings) {
+    for (what, mode) in [("ECC", gpu.health.ecc), ("MIG", gpu.health.mig)] {
+        let Some(mode) = mode.filter(|mode| mode.current != mode.pending) else { continue };
+        let word = |on| if on { "on" } else { "off" };
+        findings.refuse(
+            format!(
+                "{what} mode of {gpu} is {}, and would be {} after the reload: a change is pending",
+                word(mode.current),
+                word(mode.pending)
+            ),
+            "take the change back, or set gpus.allow-pending-changes = true",
+        );
+    }
+}
+
+/// What cannot be set again since NVML did not tell.
+fn unread(gpu: &Gpu, findings: &mut Findings) {
+    for what in &gpu.unread {
+        findings.warn(
+            format!("NVML does not tell everything of {gpu}: {what}"),
+            "see whether it is as it should be after the reload",
+        );
+    }
+    if gpu.health.remapped_rows.is_some_and(|rows| rows.failure) {
+        findings.warn(
+            format!("the remapping of a row of memory of {gpu} has failed"),
+            "have the board replaced; no reload mends that",
+        );
+    }
+}
+
+/// NVML cannot read locked clocks: they come from the configuration.
+fn with_locked_clocks(mut gpu: Gpu, config: &Gpus) -> Gpu {
+    let locked = config.locked_clocks(&gpu.uuid);
+    for (memory, clocks) in [(false, locked.locked_gpu_clocks), (true, locked.locked_memory_clocks)] {
+        if let Some((lowest, highest)) = clocks {
+            gpu.settings.push(Setting::LockedClocks { memory, lowest, highest });
+        }
+    }
+    gpu
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ledger::{Health, Mode};
+    use step::Verdict;
+
+    fn gpu(health: Health) -> Gpu {
+        Gpu {
+            index: 0,
+            pci: "0000:01:00.0".into(),
+            uuid: "GPU-a".into(),
+            name: String::new(),
+            health,
+            settings: Vec::new(),
+            unread: Vec::new(),
+        }
+    }
+
+    fn verdict(judge: impl FnOnce(&mut Findings)) -> (Verdict, usize) {
+        let mut findings = Findings::default();
+        judge(&mut findings);
+        let (verdict, _, warnings) = findings.verdict();
+        (verdict, warnings.len())
+    }
+
+    #[test]
+    fn the_drivers_word_on_recovery_decides() {
+        use Verdict::{Ready, RebootRequired, Refused};
+        for (action, expected) in [
+            (None, (Ready, 0)),
+            (Some(0), (Ready, 0)),
+            (Some(1), (Refused, 0)),
+            (Some(2), (RebootRequired, 0)),
+            (Some(3), (Ready, 1)),
+            (Some(4), (Refused, 0)),
+            (Some(5), (Refused, 0)),
+            (Some(6), (Refused, 0)),
+            (Some(7), (RebootRequired, 0)),
+            (Some(8), (RebootRequired, 0)),
+        ] {
+            let gpu = gpu(Health { recovery_action: action, ..Health::default() });
+            assert_eq!(verdict(|findings| recovery(&gpu, false, findings)), expected, "{action:?}");
+        }
+    }
+
+    #[test]
+    fn what_speaks_against_a_reload_speaks_for_a_reset() {
+        let gpu = gpu(Health { recovery_action: Some(1), ..Health::default() });
+        assert_eq!(verdict(|findings| recovery(&gpu, true, findings)), (Verdict::Ready, 0));
+        let trouble = |reset| verdict(|findings| trouble("a", &Trouble::ResetRequired, reset, findings)).0;
+        assert_eq!((trouble(false), trouble(true)), (Verdict::Refused, Verdict::Ready));
+    }
+
+    #[test]
+    fn a_pending_change_is_a_refusal() {
+        for (pending, expected) in [(true, Verdict::Ready), (false, Verdict::Refused)] {
+            let mig = Some(Mode { current: true, pending });
+            let gpu = gpu(Health { mig, ..Health::default() });
+            assert_eq!(verdict(|findings| super::pending(&gpu, findings)).0, expected);
+        }
+    }
+
+    #[test]
+    fn a_gpu_without_a_handle_has_the_address_that_is_left() {
+        let lost = |index| Seen::Trouble { index, pci: None, uuid: None, trouble: Trouble::Lost };
+        let all = [Seen::Ok(Box::new(gpu(Health::default()))), lost(1)];
+        let bound = |addresses: &[&str]| addresses.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(named(&all[1], &all, &bound(&["0000:01:00.0", "0000:02:00.0"])), "GPU 1 (0000:02:00.0)");
+        assert_eq!(named(&all[1], &all, &bound(&["0000:01:00.0"])), "GPU 1");
+        let several = named(&lost(0), &[lost(0), lost(1)], &bound(&["a", "b"]));
+        assert_eq!(several, "GPU 0 (one of a, b)");
+    }
+}

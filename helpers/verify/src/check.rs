@@ -1,0 +1,163 @@
+//! `verify check`: the same comparison without a run, for people and monitors. Changes nothing.
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use gpu::{Answer, Library, Seen, State};
+use ledger::Run;
+use modules::{DRIVER, Disk, chain, driver_version, nodes};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+pub(crate) use step::{Check, Grade};
+use step::{Context, VERIFIED_SCHEMA, Verified, Verify, Versions};
+
+use crate::gpus::{self, Fabric};
+use crate::{gpus_are_there, modules_serve, nvml};
+
+/// Looks, and prints what was found; with `smoke`, runs the configured test, too.
+pub(crate) fn check(context: &Context, smoke: bool) -> Result<ExitCode> {
+    let config = context.config()?.verify;
+    let disk = Disk::open(&context.root)?;
+    let loaded = driver_version(&context.root)?;
+    // Whoever asks NVML without a driver makes the kernel load one.
+    let state = if loaded.is_some() { nvml::ask()? } else { None };
+    let run = last_run(context)?;
+    let mut checks = vec![modules(context, &disk)?];
+    if let Some(run) = &run {
+        checks.push(as_before("device nodes", nodes::check(&context.root, &run.snapshot.nodes)));
+        checks.push(as_before("PCI devices", gpus_are_there(context, &run.snapshot.gpus)));
+    }
+    let mut seen = Vec::new();
+    if loaded.is_some() {
+        let before = run.as_ref().map_or(&[][..], |run| &run.snapshot.seen);
+        checks.extend(of_nvml(state.as_ref(), loaded.as_deref()));
+        if let Some(state) = state.filter(|state| matches!(state.nvml, Answer::Ok { .. })) {
+            checks.extend(gpus::check(before, &state.gpus, Fabric::Complete));
+            seen = state.gpus;
+        }
+    }
+    if smoke {
+        checks.push(smoke_test(&config)?);
+    }
+    let on_disk = disk.find(DRIVER)?.and_then(|file| file.version);
+    let verified = Verified {
+        schema: VERIFIED_SCHEMA.into(),
+        grade: checks.iter().map(|check| check.grade).max().unwrap_or(Grade::Ok),
+        driver: Versions { loaded, on_disk },
+        compared_with: run.map(|run| run.id),
+        checks,
+        gpus: seen
+            .into_iter()
+            .filter_map(|seen| match seen {
+                Seen::Ok(gpu) => Some(*gpu),
+                Seen::Trouble { .. } => None,
+            })
+            .collect(),
+    };
+    println!("{}", serde_json::to_string(&verified)?);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The run that is open, or the last one of this boot: it knows how the machine was.
+fn last_run(context: &Context) -> Result<Option<Run>> {
+    let open = context.ledger.read()?;
+    let run = if open.is_some() { open } else { context.ledger.last_closed()? };
+    Ok(run.filter(|run| run.boot == context.ledger.boot()))
+}
+
+fn modules(context: &Context, disk: &Disk) -> Result<Check> {
+    let loaded = chain(&context.root)?;
+    if loaded.is_empty() {
+        return Ok(Check::new("modules", Grade::Failed, "the driver is not loaded"));
+    }
+    let names: Vec<&str> = loaded.iter().map(|module| module.module.name.as_str()).collect();
+    Ok(match modules_serve(context, names.iter().copied(), disk) {
+        Ok(()) => Check::new("modules", Grade::Ok, format!("{} serve as on disk", names.join(", "))),
+        Err(error) => Check::new("modules", Grade::Failed, format!("{error:#}")),
+    })
+}
+
+fn as_before(about: &str, result: Result<()>) -> Check {
+    match result {
+        Ok(()) => Check::new(about, Grade::Ok, "as they were before the last run"),
+        Err(error) => Check::new(about, Grade::Failed, format!("{error:#}")),
+    }
+}
+
+fn of_nvml(state: Option<&State>, loaded: Option<&str>) -> Vec<Check> {
+    let Some(state) = state else {
+        return vec![Check::new("NVML", Grade::Failed, nvml::hung())];
+    };
+    let library = match &state.library {
+        Library::Found { path, version } if version.is_none() || version.as_deref() == loaded => {
+            Check::new("library", Grade::Ok, path.display().to_string())
+        }
+        Library::Found { path, .. } => Check::new(
+            "library",
+            Grade::Failed,
+            format!("{} is of another version than the driver", path.display()),
+        ),
+        Library::Absent { reason } => {
+            return vec![Check::new("library", Grade::Note, format!("it is not installed: {reason}"))];
+        }
+    };
+    let nvml = match nvml::serves(&state.nvml) {
+        Ok(what) => Check::new("NVML", Grade::Ok, what),
+        Err(error) => Check::new("NVML", Grade::Failed, format!("{error:#}")),
+    };
+    vec![library, nvml]
+}
+
+/// Runs the configured test; what it prints goes to standard error.
+fn smoke_test(config: &Verify) -> Result<Check> {
+    const ABOUT: &str = "smoke test";
+    let Some((program, arguments)) = config.smoke.split_first() else {
+        return Ok(Check::new(ABOUT, Grade::Note, "none is configured: see verify.smoke"));
+    };
+    let mut child =
+        match Command::new(program).args(arguments).stdin(Stdio::null()).stdout(std::io::stderr()).spawn() {
+            Ok(child) => child,
+            Err(error) => return Ok(Check::new(ABOUT, Grade::Failed, format!("{program}: {error}"))),
+        };
+    let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).context("watch the smoke test")?;
+    let time = Duration::from_secs(config.smoke_timeout);
+    let timeout = Timespec::try_from(time).context("the deadline is too far away")?;
+    if poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout)).context("wait for the smoke test")?
+        == 0
+    {
+        let _ = child.kill();
+        let what = format!("{program} did not end in {} seconds", time.as_secs());
+        return Ok(Check::new(ABOUT, Grade::Failed, what));
+    }
+    let status = child.wait().context("wait for the smoke test")?;
+    Ok(match (status.code(), status.signal()) {
+        (Some(0), _) => Check::new(ABOUT, Grade::Ok, format!("{program} succeeded")),
+        (Some(code), _) => Check::new(ABOUT, Grade::Failed, format!("{program} exited with {code}")),
+        (None, signal) => {
+            let signal = signal.unwrap_or_default();
+            Check::new(ABOUT, Grade::Failed, format!("{program} was ended by signal {signal}"))
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grade(smoke: &[&str], smoke_timeout: u64) -> Grade {
+        let smoke = smoke.iter().map(ToString::to_string).collect();
+        smoke_test(&Verify { smoke, smoke_timeout }).expect("runs").grade
+    }
+
+    #[test]
+    fn a_smoke_test_counts_by_its_exit_status_and_in_time() {
+        assert_eq!(grade(&["/bin/true"], 10), Grade::Ok);
+        assert_eq!(grade(&["/bin/false"], 10), Grade::Failed);
+        assert_eq!(grade(&["/bin/sh", "-c", "kill -9 $$"], 10), Grade::Failed);
+        assert_eq!(grade(&["/no/such/program"], 10), Grade::Failed);
+        assert_eq!(grade(&["/bin/sleep", "60"], 0), Grade::Failed);
+        assert_eq!(grade(&[], 10), Grade::Note);
+    }
+}
