@@ -185,8 +185,12 @@ impl Report {
         self.ended =
             run.killed().into_iter().map(|process| Object::Process(process.clone()).to_string()).collect();
         // What people own; the driver's own parts are told of by its version.
-        let is_theirs =
-            |object: &Object| matches!(object, Object::Container(_) | Object::Unit(_) | Object::Console(_));
+        let is_theirs = |object: &Object| {
+            matches!(
+                object,
+                Object::Container(_) | Object::Unit(_) | Object::Console(_) | Object::Settings(_)
+            )
+        };
         for act in run.acts.iter().filter(|act| act.state == ledger::State::Undone && is_theirs(&act.object))
         {
             self.given_back.push(act.object.to_string());

@@ -6,8 +6,9 @@ use anyhow::{Context as _, Result, bail};
 use ledger::Step;
 use step::{Context, undo_steps};
 
-/// What is given back after a good run, in this order: the reverse of the taking.
-const STEPS: [Step; 3] = [Step::UnbindVt, Step::StopUnits, Step::DrainContainers];
+/// What is given back after a good run, in this order: the reverse of the taking. The settings come
+/// first: workloads find the GPUs as they left them, and MIG cannot be set up under them.
+const STEPS: [Step; 4] = [Step::Settings, Step::UnbindVt, Step::StopUnits, Step::DrainContainers];
 
 fn main() -> ExitCode {
     // What could not be given back is tried again by the steps' own undos, which come next.

@@ -1,9 +1,10 @@
-//! The way back: what was unloaded is loaded again, in the version that the run's state asks for.
+//! The way back: what was unloaded is loaded again, in the version that the run's state asks for, and
+//! what was set on the GPUs is set again.
 
 use anyhow::{Result, bail};
 use ledger::{Act, Module, Object, Run, Step};
 use modules::{Disk, Slot, Source, gate, load, loaded, nodes, slots};
-use step::Context;
+use step::{Context, undo_steps};
 
 /// Loads again what the ledger says was unloaded, then opens the gate, whatever happened before.
 pub(crate) fn undo(context: &Context) -> Result<()> {
@@ -17,7 +18,14 @@ pub(crate) fn undo(context: &Context) -> Result<()> {
     for act in acts.iter().filter(|act| matches!(act.object, Object::Gate { .. })) {
         context.ledger.undone(act.id)?;
     }
-    result
+    result?;
+    // The driver is back without what was set: the helper that speaks NVML sets it again, before the
+    // workloads return. After a good run restore has done so.
+    let set = context.ledger.read()?.is_some_and(|run| !run.outstanding(Step::Settings).is_empty());
+    if set && let [failed] = undo_steps(&[Step::Settings]).as_slice() {
+        bail!("{failed}");
+    }
+    Ok(())
 }
 
 fn modules_back(context: &Context, run: &Run, acts: &[Act]) -> Result<()> {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use ledger::{Object, Step};
+use ledger::{Object, Run, Settings, Step};
 use modules::{Disk, Loaded, State, Unloaded, chain, gate, gpus, on_bus, unload};
 use step::Context;
 
@@ -36,6 +36,7 @@ fn run(context: &Context) -> Result<()> {
             bail!("GPU {gpu} is off the bus: the driver cannot be unloaded; reboot the machine");
         }
     }
+    let settings = note_settings(context, &run)?;
     for module in &loaded {
         let name = &module.module.name;
         context.status(format!("unloading {name}"));
@@ -61,6 +62,7 @@ fn run(context: &Context) -> Result<()> {
     if let Some(module) = left.iter().find(|module| goes(module)) {
         bail!("{} is loaded again although the gate is shut", module.module.name);
     }
+    settings.into_iter().try_for_each(|id| context.ledger.done(id))?;
     let names: Vec<&str> = loaded.iter().map(|module| module.module.name.as_str()).collect();
     context.info(format!("unloaded {}", names.join(", ")));
     Ok(())
@@ -76,6 +78,20 @@ fn shut_gate(context: &Context, disk: &Disk, loaded: &[Loaded]) -> Result<()> {
     let id = context.ledger.intent(Step::RmmodChain, Object::Gate { path: gate::FILE.to_owned() })?;
     gate::shut(&context.root, &names).context("shut the gate")?;
     context.ledger.done(id)
+}
+
+/// Writes what is set on the GPUs and goes with the driver; NVML told preflight. Returns the acts.
+fn note_settings(context: &Context, run: &Run) -> Result<Vec<u64>> {
+    let mut acts = Vec::new();
+    for gpu in run.snapshot.seen.iter().filter(|gpu| !gpu.settings.is_empty()) {
+        let (pci, uuid) = (gpu.pci.clone(), gpu.uuid.clone());
+        let object = Object::Settings(Settings { pci, uuid, settings: gpu.settings.clone() });
+        // A start in the middle of the unwinding runs this again.
+        if run.outstanding(Step::Settings).iter().all(|act| act.object != object) {
+            acts.push(context.ledger.intent(Step::Settings, object)?);
+        }
+    }
+    Ok(acts)
 }
 
 /// Waits until nobody has the driver open, so that nothing is unloaded when something cannot be.

@@ -38,7 +38,7 @@ fn run(context: &Context) -> Result<()> {
         return Ok(());
     };
     let steps: Vec<Step> =
-        Step::ALL.into_iter().rev().filter(|step| !run.outstanding(*step).is_empty()).collect();
+        Step::TAKING.into_iter().rev().filter(|step| !run.outstanding(*step).is_empty()).collect();
     for problem in undo_steps(&steps) {
         context.warn(problem);
     }
