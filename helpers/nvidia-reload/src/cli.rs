@@ -24,8 +24,8 @@ With --json: one object, schema \"nvidia-reload.verify/1\":
   grade          ok, note, failed or reboot-required: the worst of the checks
   driver         loaded, on_disk (versions or null)
   compared_with  the run whose picture of the machine was compared with, or null
-  checks         about (modules, device nodes, PCI devices, library, NVML, GPU or smoke test), grade,
-                 what (a sentence)
+  checks         about (modules, device nodes, PCI devices, library, NVML, GPU and its index, or smoke
+                 test), grade, what (a sentence)
   gpus           index, pci, uuid, name, health (recovery_action, remapped_rows,
                  retired_pages_pending, ecc, mig, fabric; null is what the GPU or the driver does not
                  have), settings (what is set and not at its default), unread

@@ -35,7 +35,7 @@ pub(crate) fn check(before: &[Gpu], now: &[Seen], fabric: Fabric) -> Vec<Check> 
                     Trouble::ResetRequired => (Grade::Failed, "requires a reset".to_owned()),
                     Trouble::Other(why) => (Grade::Failed, format!("cannot be used: {why}")),
                 };
-                checks.push(Check::new("GPU", grade, format!("{seen} {why}")));
+                checks.push(Check::new(about(seen), grade, format!("{seen} {why}")));
             }
         }
     }
@@ -47,10 +47,18 @@ pub(crate) fn check(before: &[Gpu], now: &[Seen], fabric: Fabric) -> Vec<Check> 
             }
         };
         if !now.iter().any(is_told) {
-            checks.push(Check::new("GPU", Grade::Failed, format!("{was} is not there any more")));
+            let what = format!("{was} is not there any more");
+            checks.push(Check::new(format!("GPU {}", was.index), Grade::Failed, what));
         }
     }
     checks
+}
+
+fn about(seen: &Seen) -> String {
+    match seen {
+        Seen::Ok(gpu) => format!("GPU {}", gpu.index),
+        Seen::Trouble { index, .. } => format!("GPU {index}"),
+    }
 }
 
 /// One GPU: the worst that there is to say about it, and all of that grade.
@@ -64,13 +72,16 @@ fn one(was: Option<&Gpu>, gpu: &Gpu, fabric: Fabric) -> Check {
         found.push((Grade::Note, format!("NVML does not tell: {what}")));
     }
     let worst = found.iter().map(|(grade, _)| *grade).max().unwrap_or(Grade::Ok);
-    let mut text = format!("{gpu} {}", gpu.name).trim_end().to_owned();
+    let mut text = match worst {
+        Grade::Ok => format!("{} at {}, {}", gpu.name, gpu.pci, gpu.uuid),
+        _ => gpu.to_string(),
+    };
     let all: Vec<String> =
         found.into_iter().filter(|(grade, _)| *grade == worst).map(|(_, what)| what).collect();
     if !all.is_empty() {
         text = format!("{text}: {}", all.join("; "));
     }
-    Check::new("GPU", worst, text)
+    Check::new(format!("GPU {}", gpu.index), worst, text)
 }
 
 fn health(was: Option<&Health>, now: &Health, fabric: Fabric, found: &mut Vec<(Grade, String)>) {

@@ -21,7 +21,7 @@ pub enum Question {
     Library,
     /// How NVML is, once it is started: [`crate::ask`].
     Nvml,
-    /// How NVML and every GPU is: [`crate::state`].
+    /// How NVML and every GPU is: [`crate::state()`].
     State,
     /// Who uses the GPUs: [`crate::usage`].
     Usage,

@@ -24,7 +24,8 @@ pub enum Grade {
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {
-    /// What it is about: `modules`, `device nodes`, `library`, `NVML`, `GPU` or `smoke test`.
+    /// What it is about: `modules`, `device nodes`, `PCI devices`, `library`, `NVML`, `GPU` with NVML's
+    /// index, or `smoke test`.
     pub about: String,
     /// How it is.
     pub grade: Grade,

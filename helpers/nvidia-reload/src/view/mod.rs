@@ -6,6 +6,7 @@ mod gallery;
 pub mod live;
 pub mod plan;
 pub mod report;
+pub mod settings;
 pub mod status;
 pub mod table;
 pub mod text;

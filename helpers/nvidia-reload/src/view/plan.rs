@@ -3,6 +3,7 @@
 use ledger::Step;
 use step::{Action, Plan, Reason, Verdict};
 
+use super::settings::alike;
 use super::text::{clean, count, pad, width, wrap};
 use super::{Paint, Style};
 
@@ -101,32 +102,15 @@ fn actions(plan: &Plan, style: Style) -> String {
     if !reset.is_empty() {
         page.push_str(&wrap("Reset: ", &clean(&reset.join(", ")), style.width));
     }
-    page.push_str(&settings(plan, style));
+    let set: Vec<(String, &[ledger::Setting])> =
+        plan.settings.iter().map(|gpu| (format!("GPU {}", gpu.pci), gpu.settings.as_slice())).collect();
+    for (gpus, settings) in alike(&set) {
+        page.push_str(&wrap(&format!("Set again on {gpus}: "), &settings, style.width));
+    }
     let lost = actions.iter().filter(|action| !action.comes_back).count();
     if lost > 0 {
         let text = format!("{} not come back by itself.", count(lost, "thing does", "things do"));
         page.push_str(&format!("{}\n", style.paint(Paint::Attention, &text)));
-    }
-    page
-}
-
-/// What is set on the GPUs: those that are set alike in one line.
-fn settings(plan: &Plan, style: Style) -> String {
-    let mut alike: Vec<(Vec<&str>, &[ledger::Setting])> = Vec::new();
-    for gpu in &plan.settings {
-        match alike.iter_mut().find(|(_, settings)| *settings == gpu.settings) {
-            Some((gpus, _)) => gpus.push(&gpu.pci),
-            None => alike.push((vec![&gpu.pci], &gpu.settings)),
-        }
-    }
-    let mut page = String::new();
-    for (gpus, settings) in alike {
-        let gpus = match gpus.as_slice() {
-            [only] => format!("GPU {only}"),
-            several => format!("{} GPUs", several.len()),
-        };
-        let settings: Vec<String> = settings.iter().map(ToString::to_string).collect();
-        page.push_str(&wrap(&format!("Set again on {gpus}: "), &settings.join(", "), style.width));
     }
     page
 }

@@ -2,6 +2,7 @@
 
 use step::{Grade, Verified};
 
+use super::settings::alike;
 use super::text::{clean, count, pad, width, wrap};
 use super::{Paint, Style};
 
@@ -57,12 +58,13 @@ fn mark(grade: Grade, style: Style) -> (Paint, &'static str) {
     }
 }
 
-/// What is set on the GPUs, a line each.
+/// What is set on the GPUs.
 fn settings(verified: &Verified, style: Style) -> String {
+    let set: Vec<(String, &[ledger::Setting])> =
+        verified.gpus.iter().map(|gpu| (format!("GPU {}", gpu.index), gpu.settings.as_slice())).collect();
     let mut page = String::new();
-    for gpu in verified.gpus.iter().filter(|gpu| !gpu.settings.is_empty()) {
-        let settings: Vec<String> = gpu.settings.iter().map(ToString::to_string).collect();
-        page.push_str(&wrap(&format!("  GPU {}: ", gpu.index), &settings.join(", "), style.width));
+    for (gpus, settings) in alike(&set) {
+        page.push_str(&wrap(&format!("  {gpus}: "), &settings, style.width));
     }
     match page.as_str() {
         "" => page,
@@ -95,16 +97,16 @@ mod tests {
             Check::new("device nodes", Grade::Ok, "as they were before the last run"),
             Check::new("library", Grade::Ok, "/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.550.163.01"),
             Check::new("NVML", Grade::Ok, "driver 550.163.01, 2 devices"),
-            Check::new("GPU", Grade::Ok, format!("{gpu} {}", gpu.name)),
+            Check::new("GPU 0", Grade::Ok, format!("{} at {}, {}", gpu.name, gpu.pci, gpu.uuid)),
         ];
         if grade > Grade::Ok {
             checks.push(Check::new(
-                "GPU",
+                "GPU 1",
                 Grade::Failed,
                 "GPU 1 (0000:af:00.0, GPU-b) is not there any more",
             ));
             checks.push(Check::new(
-                "GPU",
+                "GPU 2",
                 Grade::Note,
                 "GPU 2 (0000:b0:00.0, GPU-c): a change of ECC mode waits for the next load",
             ));
