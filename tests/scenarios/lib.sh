@@ -20,7 +20,7 @@
 #       a simulation in the place of NVML, for every driver on disk, with the GPUs
 #       and the faults that FILE describes (then /etc/nvml-sim.toml, to be changed
 #       at will; tests/nvml-sim/src/config.rs says what can be in it); and what is
-#       set on its GPUs, as JSON by UUID
+#       set on its GPUs, as JSON by UUID; hides /proc/driver, which would contradict
 #   docker run -d gpu-job, podman run -d gpu-job
 #       a container that opens /dev/nvidiactl, where it is given that, and waits
 #   alice, bob

@@ -18,12 +18,13 @@ const TIME: Duration = Duration::from_secs(60);
 /// What helps where a reload does not.
 const RESET: &str = "`nvidia-reload reset` stops what uses the GPUs, resets them, and gives everything back";
 
-/// Asks NVML, in a process of its own; none if it does not answer.
+/// Asks NVML, in a process of its own; none if it does not answer. GPUs that nobody has used since the
+/// driver was loaded are not woken up for it: nothing can be set on them.
 pub(crate) fn ask(context: &Context, loaded: &[Loaded]) -> Result<Option<State>> {
     let driver = loaded.iter().find(|module| module.module.name == DRIVER);
     let version = driver.and_then(|driver| driver.module.version.as_deref());
     let kept = version.map(|version| kept_library(&context.root, version));
-    ask_state(Path::new(HELPER), kept.as_deref(), TIME)
+    ask_state(Path::new(HELPER), kept.as_deref(), true, TIME)
 }
 
 /// Judges what NVML said, for a reload or for a reset. Returns the GPUs, with all that is to be set again.
@@ -103,7 +104,7 @@ fn answer(state: &State, findings: &mut Findings) {
             findings.warn(format!("{lost}: NVML does not start: {reason}"), "set it again after the reload");
         }
         // That the driver or the library is missing is said elsewhere.
-        Answer::Ok { .. } | Answer::NotLoaded | Answer::NoLibrary { .. } => {}
+        Answer::Ok { .. } | Answer::Asleep | Answer::NotLoaded | Answer::NoLibrary { .. } => {}
     }
 }
 

@@ -17,7 +17,7 @@ const TIME: Duration = Duration::from_secs(60);
 /// Asks, in a process of its own; none if it did not answer. Only of the library that programs get:
 /// whether that fits the driver is the question.
 pub(crate) fn ask() -> Result<Option<State>> {
-    ask_state(Path::new(HELPER), None, TIME)
+    ask_state(Path::new(HELPER), None, false, TIME)
 }
 
 /// What there is to say where NVML did not answer.
@@ -53,6 +53,7 @@ pub(crate) fn serves(answer: &Answer) -> Result<String> {
         Answer::Ok { driver_version, devices } => Ok(format!("driver {driver_version}, {devices} devices")),
         Answer::Mismatch => bail!("NVML's library is of another version than the driver that serves now"),
         Answer::NotLoaded => bail!("NVML does not see a driver"),
+        Answer::Asleep => bail!("NVML was not asked"),
         Answer::NoLibrary { reason } => bail!("NVML's library is not installed: {reason}"),
         Answer::Failed { reason } => bail!("NVML does not start: {reason}"),
     }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use nix::mount::{MsFlags, mount};
 use nvml_sim::config::{Config, FILE};
 use nvml_sim::driver::generation;
 use nvml_sim::settings::{self, Kept};
@@ -21,6 +22,8 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Verb {
     /// Put the simulation in the place of NVML, for every driver that the machine has
+    ///
+    /// What the real module says of its GPUs in /proc/driver is hidden from then on.
     ///
     /// What the description says under `set` is set then, in the module that is loaded.
     Install {
@@ -61,6 +64,9 @@ fn install(description: &Path, library: &Path) -> Result<()> {
             .and_then(|_| fs::rename(&new, &place))
             .with_context(|| format!("put {} in the place of {}", library.display(), place.display()))?;
     }
+    // What the real module says of its own GPUs, which never start, would contradict.
+    mount(Some("nvml-sim"), "/proc/driver", Some("tmpfs"), MsFlags::MS_RDONLY, None::<&str>)
+        .context("hide /proc/driver")?;
     let generation = generation().context("the driver is not loaded")?;
     settings::with(Path::new(settings::FILE), generation, &config, |kept| {
         let set = config.gpu.iter().map(|gpu| (gpu.uuid.clone().unwrap_or_default(), gpu.set.clone()));

@@ -51,13 +51,22 @@ pub fn ask_helper<T: DeserializeOwned>(
 }
 
 /// Asks `helper` how NVML and every GPU is; of the library `kept` where the linker's does not fit the
-/// loaded driver. None if it did not answer in time.
+/// loaded driver; with `if_started`, only if a GPU was started since the driver was loaded. None if it
+/// did not answer in time.
 ///
 /// # Errors
 /// As for [`ask_helper`].
-pub fn ask_state(helper: &Path, kept: Option<&Path>, time: Duration) -> Result<Option<State>> {
+pub fn ask_state(
+    helper: &Path,
+    kept: Option<&Path>,
+    if_started: bool,
+    time: Duration,
+) -> Result<Option<State>> {
     let mut command = Command::new(helper);
     command.arg(Question::State.word());
+    if if_started {
+        command.arg("--if-started");
+    }
     if let Some(kept) = kept {
         command.arg("--kept").arg(kept);
     }

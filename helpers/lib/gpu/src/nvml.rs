@@ -51,6 +51,8 @@ pub enum Answer {
     Mismatch,
     /// `NVML_ERROR_DRIVER_NOT_LOADED`.
     NotLoaded,
+    /// It was not asked: no GPU was started since the driver was loaded, so nothing is set on any.
+    Asleep,
     /// There is no library.
     NoLibrary {
         /// What the linker says.
@@ -130,13 +132,23 @@ pub fn ask() -> Answer {
 }
 
 /// How NVML and every GPU is. Where the linker's library is of another version than the loaded driver,
-/// as an upgrade leaves it, `kept` is asked instead, if it is there.
+/// as an upgrade leaves it, `kept` is asked instead, if it is there. With `if_started`, NVML is asked
+/// only if a GPU was started since the driver was loaded: to ask wakes up every GPU.
 ///
 /// # Errors
 /// `/proc/self/maps` cannot be read.
-pub fn state(kept: Option<&Path>) -> anyhow::Result<State> {
+pub fn state(kept: Option<&Path>, if_started: bool) -> anyhow::Result<State> {
     // It stays open: to load it once is enough.
     let (_opened, library) = open()?;
+    if if_started && is_asleep(Path::new(GPUS)) {
+        return Ok(State {
+            library,
+            instead: None,
+            nvml: Answer::Asleep,
+            confidential_computing: None,
+            gpus: Vec::new(),
+        });
+    }
     let (started, instead) = start(kept);
     let mut state =
         State { library, instead, nvml: Answer::NotLoaded, confidential_computing: None, gpus: Vec::new() };
@@ -151,6 +163,26 @@ pub fn state(kept: Option<&Path>) -> anyhow::Result<State> {
         Err(error) => state.nvml = answer(Err(error)),
     }
     Ok(state)
+}
+
+/// Where the driver lists its GPUs.
+const GPUS: &str = "/proc/driver/nvidia/gpus";
+
+/// Whether there are GPUs below `list`, and none was started since the driver was loaded: the driver
+/// writes question marks for the UUID of a GPU until it knows it.
+fn is_asleep(list: &Path) -> bool {
+    let Ok(entries) = fs::read_dir(list) else { return false };
+    let mut any = false;
+    for entry in entries {
+        let text = entry.and_then(|entry| fs::read_to_string(entry.path().join("information")));
+        let Ok(text) = text else { return false };
+        let uuid = text.lines().find_map(|line| line.strip_prefix("GPU UUID:"));
+        if !uuid.is_some_and(|uuid| uuid.contains('?')) {
+            return false;
+        }
+        any = true;
+    }
+    any
 }
 
 /// Starts NVML with the linker's library; with `kept` where that does not fit the loaded driver. Says
@@ -232,6 +264,25 @@ fn once_each(device: u32, listed: &[ProcessInfo]) -> Vec<Used> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn gpus_are_asleep_while_the_driver_knows_no_uuid() {
+        let list = tempfile::tempdir().expect("a temporary directory");
+        assert!(!is_asleep(&list.path().join("missing")));
+        assert!(!is_asleep(list.path()));
+        let unknown = "GPU-????????-????-????-????-????????????";
+        for (gpu, uuid, asleep) in [
+            ("0000:01:00.0", unknown, true),
+            ("0000:02:00.0", unknown, true),
+            ("0000:03:00.0", "GPU-51a1e000-0000-4000-8000-000000000000", false),
+        ] {
+            let gpu = list.path().join(gpu);
+            fs::create_dir(&gpu).expect("creates");
+            let text = format!("Model: \t\t NVIDIA H100\nIRQ:   \t\t 16\nGPU UUID: \t {uuid}\n");
+            fs::write(gpu.join("information"), text).expect("writes");
+            assert_eq!(is_asleep(list.path()), asleep);
+        }
+    }
 
     #[test]
     fn a_process_in_two_lists_counts_once() {

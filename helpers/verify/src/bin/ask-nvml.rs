@@ -17,14 +17,19 @@ struct Arguments {
     /// For `state`: the library to ask where the linker's does not fit the loaded driver.
     #[arg(long)]
     kept: Option<PathBuf>,
+    /// For `state`: do not wake up GPUs that were not started since the driver was loaded.
+    #[arg(long)]
+    if_started: bool,
 }
 
 fn main() -> ExitCode {
-    let Arguments { question, kept } = Arguments::parse();
+    let Arguments { question, kept, if_started } = Arguments::parse();
     let answer = match question {
         Question::Library => gpu::library().and_then(|library| Ok(serde_json::to_string(&library)?)),
         Question::Nvml => serde_json::to_string(&gpu::ask()).map_err(Into::into),
-        Question::State => gpu::state(kept.as_deref()).and_then(|state| Ok(serde_json::to_string(&state)?)),
+        Question::State => {
+            gpu::state(kept.as_deref(), if_started).and_then(|state| Ok(serde_json::to_string(&state)?))
+        }
         Question::Usage => serde_json::to_string(&gpu::usage()).map_err(Into::into),
     };
     match answer {
