@@ -18,7 +18,7 @@ use crate::command::tie;
 use crate::progress::note;
 use crate::qmp::Qmp;
 use crate::ssh::Connection;
-use crate::stages::{Built, DRIVERS};
+use crate::stages::{Built, DRIVERS, Distro};
 
 /// The frozen machine's disk and state, in a stage that has them.
 const DISK: &str = "disk.qcow2";
@@ -30,6 +30,8 @@ const BOOT: Duration = Duration::from_secs(900);
 /// What a scenario may ask of the machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spec {
+    /// The userland.
+    pub distro: Distro,
     /// GPUs, 1 to 8.
     pub gpus: u32,
     /// The driver that is on disk and loaded.
@@ -41,7 +43,7 @@ pub struct Spec {
 impl Default for Spec {
     /// Where nothing is asked for: one GPU, and the first of the drivers.
     fn default() -> Self {
-        Spec { gpus: 1, driver: DRIVERS[0].version.to_owned(), kernel: Vec::new() }
+        Spec { distro: Distro::default(), gpus: 1, driver: DRIVERS[0].version.to_owned(), kernel: Vec::new() }
     }
 }
 

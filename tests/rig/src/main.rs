@@ -29,7 +29,7 @@ use clap::{Args, Parser, Subcommand};
 use cache::Cache;
 use machine::{Machine, Spec};
 use scenario::{End, Output, Scenario, known_driver, possible_gpus};
-use stages::Content;
+use stages::{Content, Distro};
 
 /// The rig's own failure: out of the way of what scenarios exit with.
 const OWN_FAILURE: u8 = 125;
@@ -89,6 +89,9 @@ enum Verb {
 
 #[derive(Args)]
 struct MachineArgs {
+    /// The distribution: debian12 or debian13
+    #[arg(long, value_name = "NAME")]
+    distro: Option<Distro>,
     /// GPUs of the machine, 1 to 8
     #[arg(long, value_parser = possible_gpus)]
     gpus: Option<u32>,
@@ -102,8 +105,9 @@ struct MachineArgs {
 
 impl MachineArgs {
     fn spec(&self, header: Option<&scenario::Header>) -> Spec {
-        let asked = header.map(scenario::Header::spec).unwrap_or_default();
+        let asked = header.map(|header| header.spec(header.distros()[0])).unwrap_or_default();
         Spec {
+            distro: self.distro.unwrap_or(asked.distro),
             gpus: self.gpus.unwrap_or(asked.gpus),
             driver: self.driver.clone().unwrap_or(asked.driver),
             kernel: asked.kernel,

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use crate::machine::{Machine, Spec};
 use crate::progress::note;
 use crate::ssh::{self, Connection};
-use crate::stages::{DRIVERS, checkout, into};
+use crate::stages::{DRIVERS, Distro, checkout, into};
 
 /// Where the scenario lies in the machine.
 const FOLDER: &str = "root/scenario";
@@ -44,17 +44,25 @@ pub struct Header {
     pub driver: Option<String>,
     /// More words for the kernel's command line.
     pub kernel: Vec<String>,
+    /// The distributions that `cargo rig test` runs it on; none for the usual one.
+    distros: Vec<Distro>,
 }
 
 impl Header {
     /// The machine that it asks for.
-    pub fn spec(&self) -> Spec {
+    pub fn spec(&self, distro: Distro) -> Spec {
         let any = Spec::default();
         Spec {
+            distro,
             gpus: self.gpus.unwrap_or(any.gpus),
             driver: self.driver.clone().unwrap_or(any.driver),
             kernel: self.kernel.clone(),
         }
+    }
+
+    /// The distributions that `cargo rig test` runs it on, at least one.
+    pub fn distros(&self) -> Vec<Distro> {
+        if self.distros.is_empty() { vec![Distro::default()] } else { self.distros.clone() }
     }
 }
 
@@ -115,8 +123,8 @@ impl Scenario {
         let mut archive = Some(ssh::pack(&self.archive())?);
         for boot in 1.. {
             let line = format!(
-                "{before}RIG_BOOT={boot} RIG_GPUS={} RIG_DRIVER={} exec /usr/lib/rig/run-scenario {words}",
-                spec.gpus, spec.driver
+                "{before}RIG_BOOT={boot} RIG_GPUS={} RIG_DRIVER={} RIG_DISTRO={} exec /usr/lib/rig/run-scenario {words}",
+                spec.gpus, spec.driver, spec.distro
             );
             before.clear();
             let (stdin, tar) =
@@ -236,8 +244,12 @@ fn parse_header(script: &str) -> Result<Header> {
                 Some(("gpus", gpus)) => header.gpus = Some(possible_gpus(gpus)?),
                 Some(("driver", version)) => header.driver = Some(known_driver(version)?),
                 Some(("kernel", argument)) => header.kernel.push(argument.to_owned()),
+                Some(("distro", names)) => {
+                    header.distros = names.split(',').map(str::parse).collect::<Result<_>>()?;
+                }
                 _ => bail!(
-                    "`# rig:` knows timeout=SECONDS, gpus=N, driver=VERSION and kernel=ARGUMENT, not {word}"
+                    "`# rig:` knows timeout=SECONDS, gpus=N, driver=VERSION, kernel=ARGUMENT and \
+                     distro=NAME,…, not {word}"
                 ),
             }
         }
@@ -269,7 +281,8 @@ mod tests {
     #[test]
     fn a_header_is_read() {
         let header = parse_header(
-            "#!/bin/bash\n# What it shows.\n# rig: timeout=600 gpus=2\n# rig: driver=550.163.01 kernel=a.b=0\nset -e\n",
+            "#!/bin/bash\n# What it shows.\n# rig: timeout=600 gpus=2\n\
+             # rig: driver=550.163.01 kernel=a.b=0 distro=debian12,debian13\nset -e\n",
         );
         assert_eq!(
             header.ok(),
@@ -278,13 +291,15 @@ mod tests {
                 gpus: Some(2),
                 driver: Some("550.163.01".into()),
                 kernel: vec!["a.b=0".into()],
+                distros: vec![Distro::Debian12, Distro::Debian13],
             })
         );
     }
 
     #[test]
     fn a_wrong_header_is_an_error() {
-        for line in ["timeout=soon", "gpus=9", "gpus=0", "driver=1.2.3", "colour=red", "gpus"] {
+        for line in ["timeout=soon", "gpus=9", "gpus=0", "driver=1.2.3", "colour=red", "gpus", "distro=plan9"]
+        {
             assert!(parse_header(&format!("# rig: {line}\n")).is_err(), "{line}");
         }
     }

@@ -13,7 +13,7 @@ use crate::checks::{CHECKS, Check};
 use crate::host;
 use crate::machine::{Machine, last_lines};
 use crate::scenario::{End, Output, Scenario, diagnose};
-use crate::stages::{self, Content, checkout};
+use crate::stages::{self, Content, Distro, checkout};
 
 /// How long a scenario may take that does not say.
 const DEADLINE: Duration = Duration::from_secs(300);
@@ -22,21 +22,21 @@ const USAGE: u8 = 2;
 
 enum Test {
     Check(&'static Check),
-    Scenario(String, PathBuf),
+    Scenario(String, PathBuf, Distro),
 }
 
 impl Test {
     fn name(&self) -> &str {
         match self {
             Test::Check(check) => check.name,
-            Test::Scenario(name, _) => name,
+            Test::Scenario(name, ..) => name,
         }
     }
 
     fn run(&self, cache: &Cache) -> Result<()> {
         match self {
             Test::Check(check) => check.run(cache),
-            Test::Scenario(_, path) => run_scenario(cache, &Scenario::open(path)?),
+            Test::Scenario(_, path, distro) => run_scenario(cache, &Scenario::open(path)?, *distro),
         }
     }
 }
@@ -97,14 +97,18 @@ fn all_tests() -> Result<Vec<Test>> {
         }
     }
     scenarios.sort();
-    tests.extend(scenarios.into_iter().map(|(name, path)| Test::Scenario(name, path)));
+    for (name, path) in scenarios {
+        for distro in Scenario::open(&path)?.header().distros() {
+            tests.push(Test::Scenario(distro.stage(&name), path.clone(), distro));
+        }
+    }
     Ok(tests)
 }
 
 /// Runs a scenario in a machine of its own; the error has the output.
-fn run_scenario(cache: &Cache, scenario: &Scenario) -> Result<()> {
+fn run_scenario(cache: &Cache, scenario: &Scenario, distro: Distro) -> Result<()> {
     let header = scenario.header();
-    let spec = header.spec();
+    let spec = header.spec(distro);
     let content = Content { with_package: true, spec: &spec };
     let built = stages::provide(cache, &content).context("there is no machine to run it in")?;
     let mut machine = Machine::throw_away(cache, &built, &spec)?;

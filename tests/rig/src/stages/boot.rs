@@ -99,11 +99,11 @@ pub fn into(folder: &Path, target: &str, names: &[OsString]) -> Vec<OsString> {
 
 fn kind(stage: &str, spec: &Spec) -> String {
     let kernel: String = spec.kernel.iter().map(|word| format!("-{}", word.replace('/', "_"))).collect();
-    format!("{stage}-{}gpu-{}{kernel}", spec.gpus, spec.driver)
+    format!("{}-{}gpu-{}{kernel}", spec.distro.stage(stage), spec.gpus, spec.driver)
 }
 
 fn named(spec: &Spec) -> String {
     let s = if spec.gpus == 1 { "" } else { "s" };
     let kernel: String = spec.kernel.iter().map(|word| format!(", {word}")).collect();
-    format!("{} GPU{s}, driver {}{kernel}", spec.gpus, spec.driver)
+    format!("{}, {} GPU{s}, driver {}{kernel}", spec.distro, spec.gpus, spec.driver)
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::{DRIVERS, base, checkout, recipe};
+use super::{DRIVERS, Distro, base, checkout, recipe};
 use crate::apt::PrivateApt;
 use crate::cache::{Cache, Key, Stage};
 use crate::command::run_logged;
@@ -54,6 +54,8 @@ pub struct Parts<'a> {
     pub userland: &'a Stage,
     /// See [`base::root`].
     pub base: &'a Stage,
+    /// What the base is of.
+    pub distro: Distro,
 }
 
 /// The image: `disk.qcow2`, `vmlinuz`, `initrd`, the `key` that opens the
@@ -68,9 +70,10 @@ pub fn image(cache: &Cache, parts: &Parts<'_>) -> Result<Stage> {
         key = key.with_files(&recipe(name))?;
     }
     let key = key.with_files(&guest)?;
-    cache.get("image", "the machine's disk (about a minute)", key, &[], |dir, work| {
+    let what = format!("the disk of the machine with {} (about a minute)", parts.distro);
+    cache.get(&parts.distro.stage("image"), &what, key, &[], |dir, work| {
         require_root()?;
-        let log = cache.log("image");
+        let log = cache.log(&parts.distro.stage("image"));
         let scratch = cache.scratch()?;
         let root = scratch.path().join("root");
         fs::create_dir(&root)?;

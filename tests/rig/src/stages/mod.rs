@@ -6,6 +6,7 @@
 
 mod base;
 mod boot;
+mod distro;
 mod image;
 mod kernel;
 mod package;
@@ -19,6 +20,7 @@ use crate::cache::{Cache, Stage};
 use crate::machine::Spec;
 
 pub use boot::into;
+pub use distro::Distro;
 pub use package::{hold, package};
 
 /// The drivers of the machine, and the suite that has each. The first is the
@@ -47,7 +49,7 @@ pub struct Built {
 pub struct Content<'a> {
     /// Install the product's package in it.
     pub with_package: bool,
-    /// GPUs and driver to start with.
+    /// Distribution, GPUs and driver to start with.
     pub spec: &'a Spec,
 }
 
@@ -57,7 +59,7 @@ pub fn provide(cache: &Cache, content: &Content<'_>) -> Result<Built> {
     let modules = kernel::nvidia_modules(cache, &kernel)?;
     let fakegpu = kernel::fakegpu(cache, &kernel)?;
     let userland = image::userland(cache)?;
-    let base = base::root(cache, &kernel)?;
+    let base = base::root(cache, &kernel, content.spec.distro)?;
     let image = image::image(
         cache,
         &image::Parts {
@@ -66,6 +68,7 @@ pub fn provide(cache: &Cache, content: &Content<'_>) -> Result<Built> {
             fakegpu: &fakegpu,
             userland: &userland,
             base: &base,
+            distro: content.spec.distro,
         },
     )?;
     let accel = accel::choose(cache, &image.file("vmlinuz"))?;
