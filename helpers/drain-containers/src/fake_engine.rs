@@ -61,7 +61,9 @@ fn answer(mut stream: UnixStream, engine: &Engine) {
     let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let path = target.split('?').next().unwrap_or_default();
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
-    let Some((status, body)) = reply(method, &parts, &mut engine.lock().expect("not poisoned")) else {
+    // Of a query there is only the name of what is created.
+    let name = target.split("?name=").nth(1).unwrap_or_default();
+    let Some((status, body)) = reply(method, &parts, name, &mut engine.lock().expect("not poisoned")) else {
         return;
     };
     let body = if body.is_null() { String::new() } else { body.to_string() };
@@ -69,17 +71,26 @@ fn answer(mut stream: UnixStream, engine: &Engine) {
     let _ = stream.write_all(format!("{head}{body}").as_bytes());
 }
 
-fn reply(method: &str, parts: &[&str], state: &mut State) -> Option<(u16, Value)> {
+fn reply(method: &str, parts: &[&str], name: &str, state: &mut State) -> Option<(u16, Value)> {
     match (method, parts) {
         ("GET", ["containers", "json"]) => {
             let up = |fake: &Fake| fake.status != "exited";
             let list = state.containers.iter().filter(|(_, fake)| up(fake)).map(|(id, _)| json!({"Id": id}));
             Some((200, list.collect()))
         }
+        ("GET", ["images", ..]) => Some((200, json!({"Id": "sha256:feed"}))),
+        // By its id, or by the name that it is made anew with: here that is its id.
         ("GET", ["containers", id, "json"]) => Some(match state.containers.get(*id) {
             Some(fake) => (200, describe(id, fake)),
             None => (404, json!({"message": "No such container"})),
         }),
+        ("POST", ["containers", "create"]) => {
+            state.orders.push(format!("create {name}"));
+            let fake =
+                Fake { name: name.into(), status: "created".into(), auto_remove: true, ..Fake::default() };
+            state.containers.insert(format!("new{name}"), fake);
+            Some((201, json!({"Id": format!("new{name}"), "Warnings": []})))
+        }
         ("POST", ["containers", id, order]) => {
             state.orders.push(format!("{order} {}", id.trim_start_matches("id")));
             let Some(fake) = state.containers.get_mut(*id) else {
@@ -107,7 +118,8 @@ fn reply(method: &str, parts: &[&str], state: &mut State) -> Option<(u16, Value)
 
 fn describe(id: &str, fake: &Fake) -> Value {
     json!({
-        "Id": id, "Name": format!("/{}", fake.name),
+        "Id": id, "Name": format!("/{}", fake.name), "Image": "sha256:feed",
+        "NetworkSettings": {"Networks": {}},
         "Created": format!("2026-01-01T00:00:00.{}Z", fake.name.len()),
         "State": {"Status": fake.status, "Pid": 0, "ExitCode": fake.fails_with.unwrap_or(0)},
         "HostConfig": {"AutoRemove": fake.auto_remove, "NetworkMode": fake.network},

@@ -159,6 +159,20 @@ fn what_would_be_deleted_is_refused_or_let_go() {
 }
 
 #[test]
+fn what_was_deleted_is_made_anew_once() {
+    let brief = || [("idbrief".to_owned(), Fake { auto_remove: true, ..container("brief", "paused").1 })];
+    let machine = machine(brief(), "[containers]\nauto-remove = \"recreate\"");
+    machine.take().expect("stops it");
+    assert_eq!((machine.states(), machine.status("brief")), (vec![State::Done], "gone".into()));
+    machine.orders();
+    machine.give_back().expect("makes it anew");
+    assert_eq!(machine.orders(), ["create brief", "start newbrief", "pause newbrief"]);
+    assert_eq!(machine.states(), [State::Undone]);
+    machine.give_back().expect("has nothing to do");
+    assert!(machine.orders().is_empty());
+}
+
+#[test]
 fn without_an_open_run_nothing_is_stopped() {
     let machine = machine([container("a", "running")], "");
     machine.context.ledger.close(ledger::Outcome::Done).expect("closes");

@@ -10,6 +10,8 @@ use engines::{Client, Ended, Kind, Member, Way};
 use ledger::{Act, Container, Object, Step};
 use step::Context;
 
+use crate::again;
+
 /// How long an engine may be away, as it is while its daemon starts again.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -114,7 +116,7 @@ async fn member(client: &Client, taken: &Taken) -> Member {
 async fn start(context: &Context, client: &Client, taken: &Taken) -> Result<(), String> {
     let Taken { act, container } = taken;
     let name = Object::Container(container.clone());
-    let ended = match engines::bring_up(client, &container.id, container.paused).await {
+    let ended = match again::bring_up(client, container).await {
         Ok(ended) => ended,
         Err(error) => return fail(context, taken, &error.to_string()),
     };

@@ -4,6 +4,7 @@
 //! restarted. What was stopped is in the ledger before it is stopped, so that whoever comes later,
 //! in this boot or the next, starts exactly that.
 
+mod again;
 mod give_back;
 mod policy;
 mod take;

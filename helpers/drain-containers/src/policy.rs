@@ -1,6 +1,6 @@
 //! Which of the containers are stopped here, and which must not be.
 
-use engines::{Container, Owner};
+use engines::{Container, Kind, Owner};
 use step::{AutoRemove, Reason};
 
 /// What becomes of the containers that have a GPU.
@@ -35,13 +35,13 @@ pub(crate) fn sort(containers: Vec<Container>, auto_remove: AutoRemove) -> Sorte
             }
             Owner::Engine | Owner::Compose { .. } => {}
         }
-        if container.auto_remove && auto_remove == AutoRemove::Refuse {
+        if container.auto_remove && !may_be_deleted(&container, auto_remove) {
             sorted.refusals.push(Reason::new(
                 format!(
                     "{container} {} and was started with --rm: stopped, it would be deleted",
                     container.reasons()
                 ),
-                "stop it yourself, or let such containers go with containers.auto-remove = \"let-go\"",
+                "stop it yourself, or say what to do with containers.auto-remove",
             ));
             continue;
         }
@@ -50,10 +50,19 @@ pub(crate) fn sort(containers: Vec<Container>, auto_remove: AutoRemove) -> Sorte
     sorted
 }
 
+/// Whether a container may be stopped that its engine deletes then.
+fn may_be_deleted(container: &Container, auto_remove: AutoRemove) -> bool {
+    match auto_remove {
+        AutoRemove::Refuse => false,
+        AutoRemove::Recreate => container.engine == Kind::Docker,
+        AutoRemove::LetGo => true,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use engines::{Kind, Why};
+    use engines::Why;
 
     fn container(name: &str, owner: Owner, auto_remove: bool) -> Container {
         Container {
@@ -107,5 +116,13 @@ mod tests {
         let sorted = sort(mixed(), AutoRemove::LetGo);
         assert_eq!(names(&sorted.ours), ["plain", "web", "brief"]);
         assert_eq!(sorted.refusals.len(), 2);
+    }
+
+    #[test]
+    fn only_docker_makes_containers_anew() {
+        let docker = container("brief", Owner::Engine, true);
+        let podman = Container { engine: Kind::Podman, ..docker.clone() };
+        let sorted = sort(vec![docker, podman], AutoRemove::Recreate);
+        assert_eq!((sorted.ours.len(), sorted.refusals.len()), (1, 1));
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use engines::{Client, Container, Ended, Member, Way};
 use ledger::{Object, Step};
-use step::{Context, Stop};
+use step::{AutoRemove, Containers, Context, Stop};
 
 use crate::policy::{self, Sorted};
 use crate::{containers_that_hold, survey, unreachable};
@@ -39,7 +39,7 @@ pub(crate) fn run(context: &Context) -> Result<()> {
         context.info("no container has a GPU");
         return Ok(());
     }
-    let failed = engines::wait_for(stop_all(context, &ours, config.parallel, config.stop_timeout_max))??;
+    let failed = engines::wait_for(stop_all(context, &ours, &config))??;
     drop(podman);
     if !failed.is_empty() {
         bail!("{} of {} containers did not stop: {}", failed.len(), ours.len(), failed.join("; "));
@@ -49,12 +49,7 @@ pub(crate) fn run(context: &Context) -> Result<()> {
 }
 
 /// Stops them, those first that others need last; returns what went wrong, container by container.
-async fn stop_all(
-    context: &Context,
-    ours: &[Container],
-    parallel: usize,
-    longest: u64,
-) -> Result<Vec<String>> {
+async fn stop_all(context: &Context, ours: &[Container], config: &Containers) -> Result<Vec<String>> {
     let mut clients = BTreeMap::new();
     for container in ours {
         if !clients.contains_key(container.socket.as_str()) {
@@ -66,15 +61,20 @@ async fn stop_all(
     // containers whose turn had not come: they are to be started again as well.
     let mut acts = Vec::new();
     for container in ours {
-        acts.push(context.ledger.intent(Step::DrainContainers, object(container))?);
+        let mut object = object(container);
+        if container.auto_remove && config.auto_remove == AutoRemove::Recreate {
+            let definition = clients[container.socket.as_str()].definition(&container.id).await?;
+            object.definition = Some(serde_json::to_value(definition)?);
+        }
+        acts.push(context.ledger.intent(Step::DrainContainers, Object::Container(object))?);
     }
     let stopped = Cell::new(0);
     let mut failed = Vec::new();
     context.status(format!("stopped 0 of {}", ours.len()));
     for wave in engines::waves(&members(ours), Way::Down) {
-        let results = engines::side_by_side(wave, parallel, async |index: usize| {
+        let results = engines::side_by_side(wave, config.parallel, async |index: usize| {
             let (container, act) = (&ours[index], acts[index]);
-            let result = stop(context, &clients[container.socket.as_str()], container, act, longest).await;
+            let result = stop(context, &clients[container.socket.as_str()], container, act, config).await;
             stopped.set(stopped.get() + u32::from(result.is_ok()));
             context.status(format!("stopped {} of {}", stopped.get(), ours.len()));
             result.map_err(|error| format!("{container}: {error:#}"))
@@ -89,12 +89,20 @@ async fn stop(
     client: &Client,
     container: &Container,
     act: u64,
-    longest: u64,
+    config: &Containers,
 ) -> Result<()> {
-    let grace = grace(container.stop_timeout, longest);
+    let grace = grace(container.stop_timeout, config.stop_timeout_max);
     // An error leaves the act as it is, an intent: the order may have been heard and be carried out
     // later, so whoever gives back has to look, and finds it running or starts it.
     let ended = engines::bring_down(client, &container.id, grace).await?;
+    if container.auto_remove && config.auto_remove == AutoRemove::Recreate {
+        context.ledger.done(act)?;
+        context.info(format!(
+            "stopped {container}: it {}; its engine deletes it now (--rm), and it is made anew later",
+            container.reasons()
+        ));
+        return Ok(());
+    }
     if container.auto_remove {
         let reason =
             "was started with --rm: its engine deleted it when it stopped, as the configuration allows";
@@ -129,14 +137,15 @@ fn members(containers: &[Container]) -> Vec<Member> {
         .collect()
 }
 
-fn object(container: &Container) -> Object {
-    Object::Container(ledger::Container {
+fn object(container: &Container) -> ledger::Container {
+    ledger::Container {
         engine: container.engine.name().to_owned(),
         socket: container.socket.clone(),
         id: container.id.clone(),
         name: container.name.clone(),
         paused: container.paused,
-    })
+        ..ledger::Container::default()
+    }
 }
 
 #[cfg(test)]

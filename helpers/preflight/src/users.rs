@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
-use engines::{Container, Owner, Presence, SURVEY_SCHEMA, Survey};
+use engines::{Container, Kind, Owner, Presence, SURVEY_SCHEMA, Survey};
 use holders::{Fate, Holder, Rules, ancestors, scan};
 use ledger::Step;
 use serde::Deserialize;
@@ -148,9 +148,12 @@ fn containers(config: &Config, survey: &Survey, holders: &[Holder], findings: &m
         let mut action = action(Step::DrainContainers, container.to_string(), container, holders);
         if container.auto_remove {
             match config.containers.auto_remove {
-                AutoRemove::Refuse => findings.refuse(
+                AutoRemove::Recreate if container.engine == Kind::Docker => {
+                    action.what = "stop; its engine deletes it then (--rm); make it anew afterwards".into();
+                }
+                AutoRemove::Refuse | AutoRemove::Recreate => findings.refuse(
                     format!("{container} was started with --rm: it would be deleted when it stops"),
-                    "stop it yourself, or set containers.auto-remove = \"let-go\"",
+                    "stop it yourself, or say what to do with containers.auto-remove",
                 ),
                 AutoRemove::LetGo => {
                     action.what = "stop; its engine deletes it then (--rm)".into();

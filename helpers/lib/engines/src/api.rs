@@ -8,19 +8,21 @@ use std::io;
 use std::time::Duration;
 
 use bollard::Docker;
-use bollard::query_parameters::{StartContainerOptions, StopContainerOptionsBuilder};
+use bollard::query_parameters::{RemoveContainerOptions, StartContainerOptions, StopContainerOptionsBuilder};
 use http_body_util::BodyExt;
 use hyper::Request;
 use hyper::body::Bytes;
+use hyper::http::request::Builder;
 use hyper_util::client::legacy;
 use hyper_util::rt::TokioExecutor;
 use hyperlocal::{UnixConnector, Uri};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 use step::Root;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::{Inspect, Kind, find};
+use crate::{Definition, Inspect, Kind, find};
 
 /// How long an engine gets for an answer. A daemon that comes up with hundreds of containers is
 /// slow; one that has hung stays silent for ever.
@@ -148,6 +150,72 @@ impl Client {
         self.get(&format!("/containers/{}/json", percent_encoded(id))).await
     }
 
+    /// All that it takes to make a container like this one.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn definition(&self, id: &str) -> Result<Definition, Error> {
+        Definition::of(&self.get(&format!("/containers/{}/json", percent_encoded(id))).await?)
+    }
+
+    /// Makes a container, and does not start it; returns its id.
+    ///
+    /// # Errors
+    /// See [`Error`]. Then there is none.
+    pub async fn create(&self, name: &str, definition: &Definition) -> Result<String, Error> {
+        let mut body = definition.body.clone();
+        let image = body.get("Image").and_then(Value::as_str).unwrap_or_default();
+        // The name where it still means the same, so that the container reads as it did.
+        if self.image(image).await?.as_ref() != Some(&definition.image) {
+            body.insert("Image".into(), json!(definition.image));
+        }
+        let target = format!("/containers/create?name={}", percent_encoded(name));
+        let Summary { id } = understood(&self.post(&target, &Value::Object(body)).await?)?;
+        for (network, endpoint) in &definition.networks {
+            let target = format!("/networks/{}/connect", percent_encoded(network));
+            let joined = self.post(&target, &json!({"Container": id, "EndpointConfig": endpoint})).await;
+            if let Err(error) = joined {
+                self.remove(&id).await?;
+                return Err(error);
+            }
+        }
+        Ok(id)
+    }
+
+    /// Waits until the engine has deleted a container.
+    ///
+    /// # Errors
+    /// See [`Error`]; it is still there after `patience`.
+    pub async fn await_gone(&self, id: &str, patience: Duration) -> Result<(), Error> {
+        let deadline = Instant::now() + patience;
+        loop {
+            match self.inspect(id).await {
+                Err(Error::Gone) => return Ok(()),
+                Ok(_) if Instant::now() < deadline => sleep(Duration::from_millis(100)).await,
+                Ok(_) => return Err(Error::TimedOut(patience)),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The id of the image of this name.
+    async fn image(&self, name: &str) -> Result<Option<String>, Error> {
+        match self.get::<Summary>(&format!("/images/{}/json", percent_encoded(name))).await {
+            Ok(image) => Ok(Some(image.id)),
+            Err(Error::Gone) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes a container that does not run. Its volumes stay.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn remove(&self, id: &str) -> Result<(), Error> {
+        let removed = self.order(ORDER).remove_container(id, None::<RemoveContainerOptions>).await;
+        removed.map_err(|error| typed(error, ORDER))
+    }
+
     /// The runtime that the engine takes when none is asked for.
     ///
     /// # Errors
@@ -162,18 +230,25 @@ impl Client {
 
     /// What lies at `target`.
     async fn get<T: DeserializeOwned>(&self, target: &str) -> Result<T, Error> {
-        let body = self.fetch(target).await?;
-        serde_json::from_slice(&body).map_err(|error| Error::Odd(error.to_string()))
+        let body = self.send(Request::get(Uri::new(&self.socket, target)), Bytes::new(), PATIENCE).await?;
+        understood(&body)
     }
 
-    /// The answer to `GET target`. Without a version in the path, as bollard asks: each engine
-    /// answers in its own latest.
-    async fn fetch(&self, target: &str) -> Result<Bytes, Error> {
+    /// What comes of giving `value` to `target`.
+    async fn post(&self, target: &str, value: &Value) -> Result<Bytes, Error> {
+        let request =
+            Request::post(Uri::new(&self.socket, target)).header("Content-Type", "application/json");
+        self.send(request, Bytes::from(value.to_string()), ORDER).await
+    }
+
+    /// The answer to a request. Without a version in the path, as bollard asks: each engine answers
+    /// in its own latest.
+    async fn send(&self, request: Builder, body: Bytes, patience: Duration) -> Result<Bytes, Error> {
         let client =
             legacy::Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(UnixConnector);
-        let request = Request::get(Uri::new(&self.socket, target))
+        let request = request
             // The very type that bollard sends, so that its code serves here as well.
-            .body(bollard::body_full(Bytes::new()))
+            .body(bollard::body_full(body))
             .map_err(|error| Error::Odd(error.to_string()))?;
         let answer = async {
             let response = client.request(request).await.map_err(|error| unreachable(&error))?;
@@ -181,8 +256,8 @@ impl Client {
             let body = response.into_body().collect().await.map_err(|error| unreachable(&error))?.to_bytes();
             Ok((status.as_u16(), body))
         };
-        match timeout(PATIENCE, answer).await.map_err(|_| Error::TimedOut(PATIENCE))?? {
-            (200, body) => Ok(body),
+        match timeout(patience, answer).await.map_err(|_| Error::TimedOut(patience))?? {
+            (200..=299, body) => Ok(body),
             (404, _) => Err(Error::Gone),
             (status, body) => {
                 let message = serde_json::from_slice(&body).map_or_else(
@@ -247,6 +322,10 @@ struct Info {
 #[derive(Deserialize)]
 struct Refusal {
     message: String,
+}
+
+fn understood<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
+    serde_json::from_slice(body).map_err(|error| Error::Odd(error.to_string()))
 }
 
 /// `text` as a part of a URL.

@@ -13,6 +13,10 @@ mod api;
 #[cfg(feature = "client")]
 mod bundle;
 #[cfg(feature = "client")]
+mod clients;
+#[cfg(feature = "client")]
+mod definition;
+#[cfg(feature = "client")]
 mod drive;
 #[cfg(feature = "client")]
 mod find;
@@ -35,6 +39,8 @@ pub use model::{Container, Engine, Kind, Owner, Presence, SURVEY_SCHEMA, Survey,
 
 #[cfg(feature = "client")]
 pub use api::{Client, Error};
+#[cfg(feature = "client")]
+pub use definition::Definition;
 #[cfg(feature = "client")]
 pub use drive::{Ended, bring_down, bring_up};
 #[cfg(feature = "client")]

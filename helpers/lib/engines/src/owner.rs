@@ -4,16 +4,19 @@ use std::fs;
 
 use step::Root;
 
-use crate::{Inspect, Owner};
+use crate::clients::Clients;
+use crate::{Inspect, Kind, Owner};
 
-/// The owner, by the labels that each leaves on its containers, then by the control group.
-pub fn of(root: &Root, container: &Inspect) -> Owner {
+/// The owner, by the labels that each leaves on its containers, then by the control group, then by
+/// the client that stays with the container.
+pub fn of(root: &Root, engine: Kind, container: &Inspect, clients: &Clients) -> Owner {
     by_label(container)
         .or_else(|| {
             let path = root.path(format!("/proc/{}/cgroup", container.pid()?));
             let unit = unit_of(&fs::read_to_string(path).ok()?)?;
             Some(Owner::Unit { unit })
         })
+        .or_else(|| clients.unit(engine, container).map(|unit| Owner::Unit { unit: unit.to_owned() }))
         .or_else(|| compose(container))
         .unwrap_or(Owner::Engine)
 }
@@ -47,7 +50,7 @@ fn compose(container: &Inspect) -> Option<Owner> {
 
 /// The service whose own control group the container runs in: then the unit was started with the
 /// container in it, and not beside it in a scope of the engine's.
-fn unit_of(cgroup: &str) -> Option<String> {
+pub(crate) fn unit_of(cgroup: &str) -> Option<String> {
     // The unified hierarchy, or systemd's own where there are several.
     let path = cgroup.lines().find_map(|line| {
         let (_, line) = line.split_once(':')?;
@@ -75,7 +78,7 @@ mod tests {
     }
 
     fn owner(name: &str, labels: &[(&str, &str)]) -> String {
-        of(&Root::at("/nonexistent"), &labelled(name, labels)).to_string()
+        of(&Root::at("/nonexistent"), Kind::Docker, &labelled(name, labels), &Clients::default()).to_string()
     }
 
     #[test]

@@ -8,6 +8,7 @@ use futures_util::StreamExt;
 use futures_util::stream;
 use step::Root;
 
+use crate::clients::Clients;
 use crate::find::{Running, find};
 use crate::inspect::Inspect;
 use crate::numbers::Machine;
@@ -111,6 +112,7 @@ async fn ask(
     };
     // Asked only where it makes a difference.
     let default_runtime = if up.iter().any(uses_runtime) { client.default_runtime().await? } else { None };
+    let clients = if up.is_empty() { Clients::default() } else { Clients::look(root).map_err(odd)? };
     up.sort_by(|one, other| one.created.cmp(&other.created));
     let mut found = Vec::new();
     for container in up {
@@ -125,14 +127,24 @@ async fn ask(
         };
         let why = select::why(&container, machine, beside);
         if !why.is_empty() {
-            found.push(describe(root, engine, &container, why));
+            found.push(describe(root, engine, &container, &clients, why));
         }
     }
     Ok(found)
 }
 
-fn describe(root: &Root, engine: &Engine, container: &Inspect, why: Vec<crate::Why>) -> Container {
-    let owner: Owner = owner::of(root, container);
+fn odd(error: io::Error) -> Error {
+    Error::Odd(format!("look through /proc: {error}"))
+}
+
+fn describe(
+    root: &Root,
+    engine: &Engine,
+    container: &Inspect,
+    clients: &Clients,
+    why: Vec<crate::Why>,
+) -> Container {
+    let owner: Owner = owner::of(root, engine.kind, container, clients);
     Container {
         engine: engine.kind,
         socket: engine.socket.clone(),

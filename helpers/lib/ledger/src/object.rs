@@ -150,7 +150,7 @@ impl fmt::Display for Object {
 }
 
 /// A container, as its engine knows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Container {
     /// `docker` or `podman`.
@@ -163,6 +163,28 @@ pub struct Container {
     pub name: String,
     /// Whether it was paused; else it was running.
     pub paused: bool,
+    /// The user whose engine it is; none for the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<u32>,
+    /// What its engine makes it anew from, where it is deleted when it stops. In the engine's own
+    /// words, with its environment: the file is root's alone to read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub definition: Option<serde_json::Value>,
+    /// The driver's devices that its engine noted by number when it made the container.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub numbers: Vec<Number>,
+}
+
+/// A device number of the driver's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Number {
+    /// The name of its major number in `/proc/devices`: numbers move, names stay.
+    pub class: String,
+    /// The major number.
+    pub major: u32,
+    /// The minor number.
+    pub minor: u32,
 }
 
 /// A systemd unit.

@@ -233,7 +233,7 @@ pub fn run(failed: bool) -> Run {
             socket: "/run/docker.sock".into(),
             id: "4f2a91c0b1de77aa00".into(),
             name: name.into(),
-            paused: false,
+            ..ledger::Container::default()
         })
     };
     let process = Object::Process(ledger::Process {

@@ -1,0 +1,49 @@
+//! Containers for which a start is not enough.
+
+use std::time::Duration;
+
+use engines::{Client, Definition, Ended, Error, Phase};
+use ledger::Container;
+
+/// How long an engine may take to delete a container that it stopped.
+const DELETED: Duration = Duration::from_secs(60);
+
+/// Brings up a container that was taken, by whatever it takes.
+pub(crate) async fn bring_up(client: &Client, taken: &Container) -> Result<Ended, Error> {
+    match &taken.definition {
+        Some(definition) => {
+            let definition = serde_json::from_value(definition.clone())
+                .map_err(|error| Error::Odd(format!("its definition in the ledger: {error}")))?;
+            from_definition(client, taken, &definition).await
+        }
+        None => engines::bring_up(client, &taken.id, taken.paused).await,
+    }
+}
+
+/// One that its engine deletes when it stops: made anew, unless it never stopped.
+async fn from_definition(
+    client: &Client,
+    taken: &Container,
+    definition: &Definition,
+) -> Result<Ended, Error> {
+    match client.inspect(&taken.id).await {
+        Ok(container) if matches!(container.phase(), Phase::Down | Phase::Removing) => {
+            client.await_gone(&taken.id, DELETED).await?;
+        }
+        Ok(_) => return engines::bring_up(client, &taken.id, taken.paused).await,
+        Err(Error::Gone) => {}
+        Err(error) => return Err(error),
+    }
+    let id = match client.inspect(&taken.name).await {
+        // Of a try before this one, or its user was quicker.
+        Ok(container) => container.id().to_owned(),
+        Err(Error::Gone) => client.create(&taken.name, definition).await?,
+        Err(error) => return Err(error),
+    };
+    match engines::bring_up(client, &id, taken.paused).await? {
+        Ended::Gone => {
+            Err(Error::Odd("it was made anew, ended at once, and was deleted again (--rm)".to_owned()))
+        }
+        ended => Ok(ended),
+    }
+}

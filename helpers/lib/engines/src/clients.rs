@@ -1,0 +1,121 @@
+//! Units that run an engine's command line client, which stays as long as its container.
+//!
+//! The container itself is a child of its engine, so neither a label nor its control group tells of
+//! the unit. The client does: it runs in the unit's control group, and names the container in its
+//! arguments. A unit that gives its container no name (`--name`) cannot be told from it.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use step::Root;
+
+use crate::owner::unit_of;
+use crate::{Inspect, Kind};
+
+/// What starts a container and stays with it.
+const STAYS: [&[u8]; 3] = [b"run", b"start", b"attach"];
+
+/// How much of an id is a name of its own; the clients print as much.
+const SHORT_ID: usize = 12;
+
+/// A client in a unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Attached {
+    engine: Kind,
+    unit: String,
+    arguments: Vec<Vec<u8>>,
+}
+
+/// The clients that run in units.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Clients(Vec<Attached>);
+
+impl Clients {
+    /// Looks through `/proc`.
+    pub(crate) fn look(root: &Root) -> io::Result<Self> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(root.path("/proc"))? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(|first: char| first.is_ascii_digit()) {
+                found.extend(attached(&entry.path()));
+            }
+        }
+        Ok(Self(found))
+    }
+
+    /// The unit whose client stays with `container`.
+    pub(crate) fn unit(&self, engine: Kind, container: &Inspect) -> Option<&str> {
+        let client = self.0.iter().find(|client| client.engine == engine && client.means(container))?;
+        Some(&client.unit)
+    }
+}
+
+impl Attached {
+    fn means(&self, container: &Inspect) -> bool {
+        let Some(verb) = self.arguments.iter().position(|word| STAYS.contains(&word.as_slice())) else {
+            return false;
+        };
+        let words = &self.arguments[verb + 1..];
+        let name = container.name().as_bytes();
+        if self.arguments[verb] != b"run" {
+            let id = container.id().as_bytes();
+            return words.iter().any(|word| word == name || (word.len() >= SHORT_ID && id.starts_with(word)));
+        }
+        words.iter().any(|word| word.strip_prefix(b"--name=") == Some(name))
+            || words.windows(2).any(|pair| pair[0] == b"--name" && pair[1] == name)
+    }
+}
+
+/// The client that this process is, if it is one. A process that ended meanwhile has nothing to say.
+fn attached(process: &Path) -> Option<Attached> {
+    let engine = match fs::read(process.join("comm")).ok()?.trim_ascii_end() {
+        b"docker" => Kind::Docker,
+        b"podman" => Kind::Podman,
+        _ => return None,
+    };
+    let unit = unit_of(&fs::read_to_string(process.join("cgroup")).ok()?)?;
+    let text = fs::read(process.join("cmdline")).ok()?;
+    let arguments = text.split(|byte| *byte == 0).skip(1).map(<[u8]>::to_vec).collect();
+    Some(Attached { engine, unit, arguments })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unit(comm: &str, cgroup: &str, cmdline: &str) -> Option<String> {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let root = Root::at(directory.path());
+        let process = root.path("/proc/7");
+        fs::create_dir_all(&process).expect("creates");
+        let cmdline = cmdline.replace(' ', "\0");
+        for (file, text) in [("comm", comm), ("cgroup", cgroup), ("cmdline", &cmdline)] {
+            fs::write(process.join(file), format!("{text}\n")).expect("writes");
+        }
+        let id = "0123456789abcdef";
+        let job = Inspect { id: Some(id.into()), name: Some("/job".into()), ..Inspect::default() };
+        Clients::look(&root).expect("looks").unit(Kind::Docker, &job).map(str::to_owned)
+    }
+
+    #[test]
+    fn a_client_in_a_unit_names_its_container() {
+        let service = "0::/system.slice/job.service";
+        for (comm, cgroup, cmdline, found) in [
+            ("docker", service, "/usr/bin/docker run --rm --name job image ", true),
+            ("docker", service, "/usr/bin/docker container run --name=job image sleep 1 ", true),
+            ("docker", service, "/usr/bin/docker -l debug start -a job ", true),
+            ("docker", service, "/usr/bin/docker start -a 0123456789ab ", true),
+            ("docker", service, "/usr/bin/docker start -a 01234 ", false),
+            ("docker", service, "/usr/bin/docker run --name jobs image ", false),
+            ("docker", service, "/usr/bin/docker run image job ", false),
+            ("docker", service, "/usr/bin/docker logs -f job ", false),
+            ("podman", service, "/usr/bin/podman run --name job image ", false),
+            ("sh", service, "/usr/bin/docker run --name job image ", false),
+            ("docker", "0::/user.slice/user-0.slice/session-1.scope", "docker run --name job image ", false),
+        ] {
+            let expected = found.then(|| "job.service".to_owned());
+            assert_eq!(unit(comm, cgroup, cmdline), expected, "{comm} {cmdline}");
+        }
+    }
+}
