@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use engines::{Client, Ended, Kind, Member, Way};
-use ledger::{Act, Container, Object, Step};
+use ledger::{Act, Container, Object, Run, Step};
 use step::Context;
 
-use crate::again;
+use crate::{again, cdi};
 
 /// How long an engine may be away, as it is while its daemon starts again.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -41,18 +41,30 @@ pub(crate) fn undo(context: &Context) -> Result<()> {
         // To leave containers down for want of an answer would be the greater wrong.
         Err(error) => context.warn(format!("cannot tell whether the system is going down: {error:#}")),
     }
+    // First, since containers are given their devices by them.
+    for act in acts.extract_if(.., |act| matches!(act.object, Object::Cdi { .. })) {
+        if let Err(error) = cdi::refresh(context, &run) {
+            context.warn(format!("the CDI specifications are as they were: {error:#}"));
+        }
+        context.ledger.undone(act.id)?;
+    }
+    if acts.is_empty() {
+        return Ok(());
+    }
     context.status(format!("starting containers: {}", acts.len()));
+    let majors = majors(&run);
     let engines = by_engine(acts);
     if engines.keys().any(|(engine, _)| engine == Kind::Podman.name()) {
         // Kept until the end of the process: it ends with us.
         match engines::offer_podman(&context.root, false) {
-            Ok(service) => return finish(context, &engines, service),
+            Ok(service) => return finish(context, &engines, &majors, service),
             Err(error) => context.warn(format!("Podman cannot be asked: {error}")),
         }
     }
-    finish(context, &engines, None)
+    finish(context, &engines, &majors, None)
 }
 
+type Majors = Vec<(String, u32)>;
 type ByEngine = BTreeMap<(String, String), Vec<Taken>>;
 
 fn by_engine(acts: Vec<Act>) -> ByEngine {
@@ -66,12 +78,25 @@ fn by_engine(acts: Vec<Act>) -> ByEngine {
     engines
 }
 
-fn finish(context: &Context, engines: &ByEngine, podman: Option<engines::Service>) -> Result<()> {
+/// The driver's major numbers when the run began.
+fn majors(run: &Run) -> Majors {
+    let mut majors: Majors = run.snapshot.nodes.iter().map(|node| (node.class.clone(), node.major)).collect();
+    majors.sort();
+    majors.dedup();
+    majors
+}
+
+fn finish(
+    context: &Context,
+    engines: &ByEngine,
+    majors: &Majors,
+    podman: Option<engines::Service>,
+) -> Result<()> {
     let work = engines::side_by_side(
         engines,
         0,
         async |((engine, socket), taken): (&(String, String), &Vec<Taken>)| {
-            give_back(context, engine, socket, taken).await
+            give_back(context, (engine, socket), taken, majors).await
         },
     );
     let failed = engines::wait_for(work)?.concat();
@@ -83,7 +108,12 @@ fn finish(context: &Context, engines: &ByEngine, podman: Option<engines::Service
 }
 
 /// Gives back the containers of one engine; returns what went wrong, container by container.
-async fn give_back(context: &Context, engine: &str, socket: &str, taken: &[Taken]) -> Vec<String> {
+async fn give_back(
+    context: &Context,
+    (engine, socket): (&str, &str),
+    taken: &[Taken],
+    majors: &Majors,
+) -> Vec<String> {
     let client = match Kind::from_name(engine) {
         Some(kind) => Client::await_reach(&context.root, kind, socket, PATIENCE)
             .await
@@ -97,8 +127,9 @@ async fn give_back(context: &Context, engine: &str, socket: &str, taken: &[Taken
     let members = engines::side_by_side(taken, 0, async |one: &Taken| member(&client, one).await).await;
     let mut failed = Vec::new();
     for wave in engines::waves(&members, Way::Up) {
-        let results =
-            engines::side_by_side(wave, 0, async |index: usize| start(context, &client, &taken[index]).await);
+        let results = engines::side_by_side(wave, 0, async |index: usize| {
+            start(context, &client, &taken[index], majors).await
+        });
         failed.extend(results.await.into_iter().filter_map(Result::err));
     }
     failed
@@ -113,7 +144,7 @@ async fn member(client: &Client, taken: &Taken) -> Member {
     }
 }
 
-async fn start(context: &Context, client: &Client, taken: &Taken) -> Result<(), String> {
+async fn start(context: &Context, client: &Client, taken: &Taken, majors: &Majors) -> Result<(), String> {
     let Taken { act, container } = taken;
     let name = Object::Container(container.clone());
     let ended = match again::bring_up(client, container).await {
@@ -122,10 +153,17 @@ async fn start(context: &Context, client: &Client, taken: &Taken) -> Result<(), 
     };
     let paused = if container.paused { ", paused as before" } else { "" };
     let noted = match ended {
-        Ended::Brought => {
-            context.info(format!("{name} runs again{paused}"));
-            context.ledger.undone(*act)
-        }
+        Ended::Brought => match leads_nowhere(context, client, container, majors) {
+            None => {
+                context.info(format!("{name} runs again{paused}"));
+                context.ledger.undone(*act)
+            }
+            Some(why) => {
+                let reason = format!("runs again, with nodes of the driver of before: {why}; make it anew");
+                context.warn(format!("{name} {reason}"));
+                context.ledger.lost(*act, reason)
+            }
+        },
         // Its restart policy, its user, or a try before this one.
         Ended::Already => {
             context.info(format!("{name} runs already{paused}"));
@@ -142,6 +180,22 @@ async fn start(context: &Context, client: &Client, taken: &Taken) -> Result<(), 
         }
     };
     noted.map_err(|error| format!("{name}: {error:#}"))
+}
+
+/// What of a container that was started leads to the driver of before.
+fn leads_nowhere(
+    context: &Context,
+    client: &Client,
+    container: &Container,
+    majors: &Majors,
+) -> Option<String> {
+    match engines::stale(&context.root, client.kind(), &container.id, majors) {
+        Ok(stale) => (!stale.is_empty()).then(|| stale.join("; ")),
+        Err(error) => {
+            context.warn(format!("cannot tell whether its devices are right: {error}"));
+            None
+        }
+    }
 }
 
 /// Notes that a container is not back, and says so.

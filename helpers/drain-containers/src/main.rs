@@ -5,6 +5,7 @@
 //! in this boot or the next, starts exactly that.
 
 mod again;
+mod cdi;
 mod give_back;
 mod policy;
 mod take;

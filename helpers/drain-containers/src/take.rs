@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use engines::{Client, Container, Ended, Member, Way};
+use engines::{Client, Container, Ended, Member, Presence, Way};
 use ledger::{Object, Step};
 use step::{AutoRemove, Containers, Context, Stop};
 
 use crate::policy::{self, Sorted};
-use crate::{containers_that_hold, survey, unreachable};
+use crate::{cdi, containers_that_hold, survey, unreachable};
 
 /// What an engine takes for a container that names no stop timeout of its own: Docker's and
 /// Podman's default.
@@ -24,6 +24,11 @@ pub(crate) fn run(context: &Context) -> Result<()> {
         context.warn(format!("Podman cannot be asked: {error}"));
     }
     let survey = survey(context, &containers_that_hold(context)?, config.parallel)?;
+    for engine in &survey.engines {
+        if let Presence::Absent { reason } = &engine.presence {
+            context.info(format!("{} has nothing to stop: {reason}", engine.kind));
+        }
+    }
     for (engine, reason) in unreachable(&survey) {
         // What of its containers holds a GPU is stopped with the other holders, or refused there.
         context.warn(format!("{engine} cannot be asked: {reason}"));
@@ -35,6 +40,7 @@ pub(crate) fn run(context: &Context) -> Result<()> {
     for (container, unit) in of_units {
         context.info(format!("{container} is left to its unit {unit}"));
     }
+    cdi::note(context)?;
     if ours.is_empty() {
         context.info("no container has a GPU");
         return Ok(());

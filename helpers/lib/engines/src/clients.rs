@@ -1,8 +1,10 @@
-//! Units that run an engine's command line client, which stays as long as its container.
+//! Units in whose control group something stays as long as their container: an engine's command line
+//! client, or Podman's monitor.
 //!
-//! The container itself is a child of its engine, so neither a label nor its control group tells of
-//! the unit. The client does: it runs in the unit's control group, and names the container in its
-//! arguments. A unit that gives its container no name (`--name`) cannot be told from it.
+//! The container itself has a control group of its own, so that does not tell of the unit. The client
+//! does: it runs in the unit's, and names the container in its arguments. A unit whose client gives
+//! its container no name (`--name`) cannot be told by it. Podman leaves its monitor, conmon, where a
+//! unit started it (seen in the units that `podman generate systemd` writes).
 
 use std::fs;
 use std::io;
@@ -69,14 +71,21 @@ impl Attached {
 
 /// The client that this process is, if it is one. A process that ended meanwhile has nothing to say.
 fn attached(process: &Path) -> Option<Attached> {
-    let engine = match fs::read(process.join("comm")).ok()?.trim_ascii_end() {
-        b"docker" => Kind::Docker,
-        b"podman" => Kind::Podman,
+    let comm = fs::read(process.join("comm")).ok()?;
+    let (engine, is_monitor) = match comm.trim_ascii_end() {
+        b"docker" => (Kind::Docker, false),
+        b"podman" => (Kind::Podman, false),
+        b"conmon" => (Kind::Podman, true),
         _ => return None,
     };
     let unit = unit_of(&fs::read_to_string(process.join("cgroup")).ok()?)?;
     let text = fs::read(process.join("cmdline")).ok()?;
-    let arguments = text.split(|byte| *byte == 0).skip(1).map(<[u8]>::to_vec).collect();
+    let mut arguments: Vec<Vec<u8>> = text.split(|byte| *byte == 0).skip(1).map(<[u8]>::to_vec).collect();
+    if is_monitor {
+        // conmon -c ID: as if it were `podman start ID`.
+        let id = arguments.iter().position(|word| word == b"-c" || word == b"--cid")? + 1;
+        arguments = vec![b"start".to_vec(), arguments.get(id)?.clone()];
+    }
     Some(Attached { engine, unit, arguments })
 }
 
@@ -84,7 +93,7 @@ fn attached(process: &Path) -> Option<Attached> {
 mod tests {
     use super::*;
 
-    fn unit(comm: &str, cgroup: &str, cmdline: &str) -> Option<String> {
+    fn unit(engine: Kind, comm: &str, cgroup: &str, cmdline: &str) -> Option<String> {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let root = Root::at(directory.path());
         let process = root.path("/proc/7");
@@ -95,7 +104,7 @@ mod tests {
         }
         let id = "0123456789abcdef";
         let job = Inspect { id: Some(id.into()), name: Some("/job".into()), ..Inspect::default() };
-        Clients::look(&root).expect("looks").unit(Kind::Docker, &job).map(str::to_owned)
+        Clients::look(&root).expect("looks").unit(engine, &job).map(str::to_owned)
     }
 
     #[test]
@@ -115,7 +124,19 @@ mod tests {
             ("docker", "0::/user.slice/user-0.slice/session-1.scope", "docker run --name job image ", false),
         ] {
             let expected = found.then(|| "job.service".to_owned());
-            assert_eq!(unit(comm, cgroup, cmdline), expected, "{comm} {cmdline}");
+            assert_eq!(unit(Kind::Docker, comm, cgroup, cmdline), expected, "{comm} {cmdline}");
         }
+    }
+
+    #[test]
+    fn a_monitor_in_a_unit_names_its_container() {
+        let monitor = |cgroup, cid| {
+            let cmdline = format!("/usr/bin/conmon --api-version 1 -c {cid} -u {cid} -r /usr/bin/crun ");
+            unit(Kind::Podman, "conmon", cgroup, &cmdline)
+        };
+        let id = "0123456789abcdef";
+        assert_eq!(monitor("0::/system.slice/job.service", id).as_deref(), Some("job.service"));
+        assert_eq!(monitor("0::/system.slice/job.service", "fedcba9876543210"), None);
+        assert_eq!(monitor("0::/machine.slice/libpod-conmon-0123456789abcdef.scope", id), None);
     }
 }

@@ -33,6 +33,8 @@ mod select;
 #[cfg(feature = "client")]
 mod service;
 #[cfg(feature = "client")]
+mod stale;
+#[cfg(feature = "client")]
 mod survey;
 
 pub use model::{Container, Engine, Kind, Owner, Presence, SURVEY_SCHEMA, Survey, Why};
@@ -51,5 +53,7 @@ pub use inspect::{Inspect, Phase};
 pub use order::{Member, Way, waves};
 #[cfg(feature = "client")]
 pub use service::{Service, offer_podman};
+#[cfg(feature = "client")]
+pub use stale::stale;
 #[cfg(feature = "client")]
 pub use survey::{gpu_containers, side_by_side, wait_for};

@@ -54,6 +54,13 @@ impl Machine {
     }
 }
 
+impl Machine {
+    /// The major number that devices of this name have now.
+    pub fn major(&self, class: &str) -> Option<u32> {
+        self.majors.iter().find_map(|(major, name)| (name == class).then_some(*major))
+    }
+}
+
 /// The majors of NVIDIA's character devices. Apart from 195 they move with every load.
 fn majors(text: &str) -> Vec<(u32, String)> {
     text.lines()

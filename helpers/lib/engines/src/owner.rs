@@ -58,9 +58,11 @@ pub(crate) fn unit_of(cgroup: &str) -> Option<String> {
     })?;
     let unit = path.split('/').rfind(|part| part.ends_with(".service") || part.ends_with(".scope"))?;
     // Engines that keep their containers below themselves.
-    let engine = ["docker.service", "containerd.service", "podman.service", "nvidia-reload-podman.service"];
+    let engine = ["docker.service", "containerd.service", "podman.service"];
     // Where an engine runs inside another's container, its paths start with the outer one's.
-    (unit.ends_with(".service") && !engine.contains(&unit)).then(|| unit.to_owned())
+    // A user's units are not the system's.
+    let ours = !engine.contains(&unit) && !unit.starts_with("nvidia-reload-") && !path.contains("/user@");
+    (unit.ends_with(".service") && ours).then(|| unit.to_owned())
 }
 
 #[cfg(test)]

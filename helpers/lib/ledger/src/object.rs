@@ -122,6 +122,11 @@ pub enum Object {
     Module(Module),
     /// What was set on a GPU.
     Settings(Settings),
+    /// The CDI specifications, which describe the driver that was loaded when they were written.
+    Cdi {
+        /// Their files.
+        paths: Vec<String>,
+    },
     /// The gate that keeps the driver from being loaded behind our back.
     Gate {
         /// The modprobe.d file that holds the gate.
@@ -144,6 +149,8 @@ impl fmt::Display for Object {
                 None => write!(f, "module {}", m.name),
             },
             Object::Settings(s) => write!(f, "settings of GPU {} ({})", s.pci, s.uuid),
+            Object::Cdi { paths } if paths.is_empty() => f.write_str("the CDI specifications"),
+            Object::Cdi { paths } => write!(f, "the CDI specifications {}", paths.join(", ")),
             Object::Gate { .. } => f.write_str("the gate"),
         }
     }
@@ -170,21 +177,6 @@ pub struct Container {
     /// words, with its environment: the file is root's alone to read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub definition: Option<serde_json::Value>,
-    /// The driver's devices that its engine noted by number when it made the container.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub numbers: Vec<Number>,
-}
-
-/// A device number of the driver's.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Number {
-    /// The name of its major number in `/proc/devices`: numbers move, names stay.
-    pub class: String,
-    /// The major number.
-    pub major: u32,
-    /// The minor number.
-    pub minor: u32,
 }
 
 /// A systemd unit.
