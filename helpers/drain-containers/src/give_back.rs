@@ -2,7 +2,7 @@
 //!
 //! Over the ledger only: no configuration, and no search for containers that might be meant.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -10,7 +10,7 @@ use engines::{Client, Ended, Kind, Member, Way};
 use ledger::{Act, Container, Object, Run, Step};
 use step::Context;
 
-use crate::{again, cdi};
+use crate::{again, cdi, podman};
 
 /// How long an engine may be away, as it is while its daemon starts again.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -54,14 +54,17 @@ pub(crate) fn undo(context: &Context) -> Result<()> {
     context.status(format!("starting containers: {}", acts.len()));
     let majors = majors(&run);
     let engines = by_engine(acts);
-    if engines.keys().any(|(engine, _)| engine == Kind::Podman.name()) {
-        // Kept until the end of the process: it ends with us.
-        match engines::offer_podman(&context.root, false) {
-            Ok(service) => return finish(context, &engines, &majors, service),
-            Err(error) => context.warn(format!("Podman cannot be asked: {error}")),
-        }
-    }
-    finish(context, &engines, &majors, None)
+    // Listens until everything is back.
+    let podman = podman::offer(context, podmans(&engines));
+    let done = finish(context, &engines, &majors);
+    drop(podman);
+    done
+}
+
+/// Whose Podmans the containers are of.
+fn podmans(engines: &ByEngine) -> BTreeSet<Option<u32>> {
+    let podman = engines.iter().filter(|((engine, _), _)| engine == Kind::Podman.name());
+    podman.flat_map(|(_, taken)| taken.iter().map(|one| one.container.user)).collect()
 }
 
 type Majors = Vec<(String, u32)>;
@@ -86,12 +89,7 @@ fn majors(run: &Run) -> Majors {
     majors
 }
 
-fn finish(
-    context: &Context,
-    engines: &ByEngine,
-    majors: &Majors,
-    podman: Option<engines::Service>,
-) -> Result<()> {
+fn finish(context: &Context, engines: &ByEngine, majors: &Majors) -> Result<()> {
     let work = engines::side_by_side(
         engines,
         0,
@@ -100,7 +98,6 @@ fn finish(
         },
     );
     let failed = engines::wait_for(work)?.concat();
-    drop(podman);
     if !failed.is_empty() {
         bail!("not every container is back: {}", failed.join("; "));
     }

@@ -7,6 +7,7 @@
 mod again;
 mod cdi;
 mod give_back;
+mod podman;
 mod policy;
 mod take;
 
@@ -20,7 +21,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::Subcommand;
-use engines::{Presence, Survey};
+use engines::{Engine, Presence, Running, Survey};
 use holders::Owner;
 use ledger::Step;
 use step::{Context, Exit};
@@ -45,8 +46,7 @@ fn main() -> ExitCode {
 }
 
 fn list(context: &Context, json: bool, holding: Vec<String>) -> Result<ExitCode> {
-    // Its errors show as an engine that cannot be reached.
-    let podman = engines::offer_podman(&context.root, true);
+    let podman = podman::offer(context, Running::look(&context.root)?.podmans());
     let holding = if holding.is_empty() { containers_that_hold(context)? } else { holding };
     let survey = survey(context, &holding, 0)?;
     let mut out = std::io::stdout().lock();
@@ -73,9 +73,9 @@ fn survey(context: &Context, holding: &[String], parallel: usize) -> Result<Surv
 }
 
 /// The engines that are there and do not answer.
-fn unreachable(survey: &Survey) -> impl Iterator<Item = (engines::Kind, &str)> {
+fn unreachable(survey: &Survey) -> impl Iterator<Item = (&Engine, &str)> {
     survey.engines.iter().filter_map(|engine| match &engine.presence {
-        Presence::Unreachable { reason, .. } => Some((engine.kind, reason.as_str())),
+        Presence::Unreachable { reason, .. } => Some((engine, reason.as_str())),
         Presence::Ready | Presence::Absent { .. } => None,
     })
 }
@@ -87,8 +87,7 @@ fn containers_that_hold(context: &Context) -> Result<Vec<String>> {
         .holders
         .into_iter()
         .filter_map(|holder| match holder.owner {
-            // A user's own engine is not asked here.
-            Owner::Container(container) if container.uid.is_none() => Some(container.id),
+            Owner::Container(container) => Some(container.id),
             _ => None,
         })
         .collect();

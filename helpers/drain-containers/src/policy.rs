@@ -67,6 +67,7 @@ mod tests {
     fn container(name: &str, owner: Owner, auto_remove: bool) -> Container {
         Container {
             engine: Kind::Docker,
+            user: None,
             socket: "/run/docker.sock".into(),
             id: format!("id-of-{name}"),
             name: name.into(),

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use engines::{Client, Container, Ended, Member, Presence, Way};
+use engines::{Client, Container, Ended, Member, Presence, Running, Way};
 use ledger::{Object, Step};
 use step::{AutoRemove, Containers, Context, Stop};
 
 use crate::policy::{self, Sorted};
-use crate::{cdi, containers_that_hold, survey, unreachable};
+use crate::{cdi, containers_that_hold, podman, survey, unreachable};
 
 /// What an engine takes for a container that names no stop timeout of its own: Docker's and
 /// Podman's default.
@@ -19,14 +19,11 @@ const STOP_TIMEOUT: i64 = 10;
 pub(crate) fn run(context: &Context) -> Result<()> {
     let config = context.config()?.containers;
     context.status("looking for containers that have a GPU");
-    let podman = engines::offer_podman(&context.root, true);
-    if let Err(error) = &podman {
-        context.warn(format!("Podman cannot be asked: {error}"));
-    }
+    let podman = podman::offer(context, Running::look(&context.root)?.podmans());
     let survey = survey(context, &containers_that_hold(context)?, config.parallel)?;
     for engine in &survey.engines {
         if let Presence::Absent { reason } = &engine.presence {
-            context.info(format!("{} has nothing to stop: {reason}", engine.kind));
+            context.info(format!("{engine} has nothing to stop: {reason}"));
         }
     }
     for (engine, reason) in unreachable(&survey) {
@@ -150,6 +147,7 @@ fn object(container: &Container) -> ledger::Container {
         id: container.id.clone(),
         name: container.name.clone(),
         paused: container.paused,
+        user: container.user,
         ..ledger::Container::default()
     }
 }

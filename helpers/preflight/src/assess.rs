@@ -17,7 +17,7 @@ pub(crate) struct Assessed {
     /// The verdict, and what would be done.
     pub(crate) plan: Plan,
     /// The units that look after a container with a GPU.
-    pub(crate) container_units: Vec<String>,
+    pub(crate) container_units: Vec<(Option<u32>, String)>,
     /// What the kernel said so far.
     pub(crate) heard: Heard,
     /// The GPUs as NVML shows them, with what is to be set again.

@@ -63,7 +63,11 @@ fn run(context: &Context) -> Result<()> {
 }
 
 /// The machine as it is, with all that is needed to put it back.
-fn snapshot(context: &Context, container_units: Vec<String>, seen: Vec<Gpu>) -> Result<Snapshot> {
+fn snapshot(
+    context: &Context,
+    container_units: Vec<(Option<u32>, String)>,
+    seen: Vec<Gpu>,
+) -> Result<Snapshot> {
     let mut modules: Vec<_> = chain(&context.root)?.into_iter().map(|loaded| loaded.module).collect();
     // What can be unloaded last was loaded first.
     modules.reverse();
@@ -71,7 +75,14 @@ fn snapshot(context: &Context, container_units: Vec<String>, seen: Vec<Gpu>) -> 
         module.parameters = parameters(&context.root, &module.name)?;
     }
     let (nodes, gpus) = (nodes::snapshot(&context.root)?, gpus(&context.root)?);
-    Ok(Snapshot { reset: false, modules, nodes, gpus, container_units, seen })
+    let mut snapshot = Snapshot { modules, nodes, gpus, seen, ..Snapshot::default() };
+    for (user, unit) in container_units {
+        match user {
+            None => snapshot.container_units.push(unit),
+            Some(uid) => snapshot.user_container_units.push((uid, unit)),
+        }
+    }
+    Ok(snapshot)
 }
 
 /// Comes last in the unwinding: closes the run, unless something is left for the rollback or, when

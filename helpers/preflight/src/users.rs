@@ -87,10 +87,10 @@ pub(crate) fn assess(
     Ok(actions)
 }
 
-/// The units that look after a container of the survey; they are root's, as the engines asked are.
-pub(crate) fn container_units(survey: &Survey) -> Vec<String> {
+/// The units that look after a container of the survey: of the same user as the engine.
+pub(crate) fn container_units(survey: &Survey) -> Vec<(Option<u32>, String)> {
     let unit = |container: &Container| match &container.owner {
-        Owner::Unit { unit } => Some(unit.clone()),
+        Owner::Unit { unit } => Some((container.user, unit.clone())),
         _ => None,
     };
     survey.containers.iter().filter_map(unit).collect()
@@ -126,7 +126,7 @@ fn containers(config: &Config, survey: &Survey, holders: &[Holder], findings: &m
     for engine in &survey.engines {
         if let Presence::Unreachable { reason, .. } = &engine.presence {
             findings.warn(
-                format!("{} cannot be asked for its containers: {reason}", engine.kind),
+                format!("{engine} cannot be asked for its containers: {reason}"),
                 "see whether its service runs; a container of it that holds the GPU is a refusal",
             );
         }
@@ -140,7 +140,8 @@ fn containers(config: &Config, survey: &Survey, holders: &[Holder], findings: &m
             ),
             // Stopped and started with its unit.
             Owner::Unit { unit } => {
-                actions.push(action(Step::StopUnits, unit.clone(), container, holders));
+                let object = named(container.user, unit.clone());
+                actions.push(action(Step::StopUnits, object, container, holders));
                 continue;
             }
             Owner::Engine | Owner::Compose { .. } => {}

@@ -24,9 +24,10 @@ pub(crate) fn run(context: &Context) -> Result<()> {
     for round in 0..ROUNDS {
         let mut wanted = wanted::of_holders(context, &config)?;
         if round == 0 {
-            for unit in &run.snapshot.container_units {
-                // The engines asked are root's, and so are the units.
-                wanted.entry((None, unit.clone())).or_insert(Role::Holder);
+            let ours = run.snapshot.container_units.iter().map(|unit| (None, unit));
+            let users = run.snapshot.user_container_units.iter().map(|(uid, unit)| (Some(*uid), unit));
+            for (user, unit) in ours.chain(users) {
+                wanted.entry((user, unit.clone())).or_insert(Role::Holder);
             }
         }
         wanted.retain(|unit, _| !tried.contains(unit));

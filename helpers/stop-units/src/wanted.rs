@@ -118,8 +118,8 @@ fn units_of(survey: &[u8]) -> Result<BTreeSet<Whose>> {
         .containers
         .into_iter()
         .filter_map(|container| match container.owner {
-            // The engines asked are root's, and so are the units.
-            Owner::Unit { unit } => Some((None, unit)),
+            // Of the same user as the engine.
+            Owner::Unit { unit } => Some((container.user, unit)),
             _ => None,
         })
         .collect())

@@ -83,23 +83,18 @@ impl Client {
         Ok(Self { kind, socket: path.to_owned(), docker })
     }
 
-    /// The engine behind whichever of its sockets takes a connection, `known` first.
+    /// The engine behind a socket that takes a connection.
     ///
     /// # Errors
-    /// None does.
-    pub fn reach(root: &Root, kind: Kind, known: &str) -> Result<Self, Error> {
-        let others = find::sockets(kind).iter().copied().filter(|socket| *socket != known);
-        let mut refused = None;
-        for socket in std::iter::once(known).chain(others) {
-            match find::reach(root, socket) {
-                Ok(()) => return Self::new(root, kind, socket),
-                Err(error) => {
-                    let reason = format!("connect to {socket}: {error}");
-                    refused.get_or_insert(Error::Unreachable { errno: error.raw_os_error(), reason });
-                }
+    /// It does not.
+    pub fn reach(root: &Root, kind: Kind, socket: &str) -> Result<Self, Error> {
+        match find::reach(root, socket) {
+            Ok(()) => Self::new(root, kind, socket),
+            Err(error) => {
+                let reason = format!("connect to {socket}: {error}");
+                Err(Error::Unreachable { errno: error.raw_os_error(), reason })
             }
         }
-        Err(refused.unwrap_or(Error::Unreachable { errno: None, reason: "no socket".to_owned() }))
     }
 
     /// Like [`Client::reach`], for an engine that may be away for a moment.

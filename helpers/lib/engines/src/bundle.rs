@@ -5,7 +5,9 @@
 //! the runtime was started with, has them all.
 
 use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
+use rustix::fs::{major, minor};
 use serde::Deserialize;
 use step::Root;
 
@@ -16,6 +18,13 @@ use crate::numbers::Number;
 #[serde(default)]
 struct Spec {
     linux: Linux,
+    mounts: Vec<Mount>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Mount {
+    source: String,
 }
 
 #[derive(Default, Deserialize)]
@@ -37,9 +46,26 @@ struct Node {
 /// The character devices of the container's bundle. Empty where the bundle is not where the engine
 /// puts it by default: then the engine's answer has to do.
 pub fn devices(root: &Root, engine: Kind, id: &str) -> Vec<(String, Number)> {
+    spec(root, engine, id).map_or_else(Vec::new, |spec| nodes(&spec))
+}
+
+/// The same of a user's own Podman, whose bundles lie anywhere. Without the right to make nodes it
+/// mounts the host's.
+pub fn mounted(root: &Root, directory: &str) -> Vec<(String, Number)> {
+    let Ok(text) = fs::read(root.path(directory).join("config.json")) else { return Vec::new() };
+    let spec = parse(&text);
+    let sources = spec.mounts.iter().filter_map(|mount| {
+        let node = fs::metadata(root.path(&mount.source)).ok()?;
+        let number = (major(node.rdev()), minor(node.rdev()));
+        node.file_type().is_char_device().then(|| (mount.source.clone(), number))
+    });
+    sources.chain(nodes(&spec)).collect()
+}
+
+fn spec(root: &Root, engine: Kind, id: &str) -> Option<Spec> {
     // The id becomes a part of a path.
     if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-        return Vec::new();
+        return None;
     }
     let places = match engine {
         // The second where dockerd runs a containerd of its own.
@@ -51,17 +77,16 @@ pub fn devices(root: &Root, engine: Kind, id: &str) -> Vec<(String, Number)> {
             vec![format!("/var/lib/containers/storage/overlay-containers/{id}/userdata/config.json")]
         }
     };
-    places.iter().find_map(|place| fs::read(root.path(place)).ok()).map_or_else(Vec::new, |text| parse(&text))
+    places.iter().find_map(|place| fs::read(root.path(place)).ok()).map(|text| parse(&text))
 }
 
-fn parse(text: &[u8]) -> Vec<(String, Number)> {
-    let spec: Spec = serde_json::from_slice(text).unwrap_or_default();
-    spec.linux
-        .devices
-        .into_iter()
-        .filter(|node| node.kind == "c" || node.kind == "u")
-        .map(|node| (node.path, (node.major, node.minor)))
-        .collect()
+fn parse(text: &[u8]) -> Spec {
+    serde_json::from_slice(text).unwrap_or_default()
+}
+
+fn nodes(spec: &Spec) -> Vec<(String, Number)> {
+    let devices = spec.linux.devices.iter().filter(|node| node.kind == "c" || node.kind == "u");
+    devices.map(|node| (node.path.clone(), (node.major, node.minor))).collect()
 }
 
 #[cfg(test)]
@@ -73,9 +98,22 @@ mod tests {
         let text = br#"{"ociVersion":"1.0.2","linux":{"devices":[
             {"path":"/dev/nvidiactl","type":"c","major":195,"minor":255,"fileMode":438},
             {"path":"/dev/sda","type":"b","major":8,"minor":0}],"namespaces":[]}}"#;
-        assert_eq!(parse(text), [("/dev/nvidiactl".to_owned(), (195, 255))]);
-        assert_eq!(parse(b"{}"), []);
-        assert_eq!(parse(b"{\"linux\":{\"devices\":null}}"), [], "odd answers are no answer");
+        assert_eq!(nodes(&parse(text)), [("/dev/nvidiactl".to_owned(), (195, 255))]);
+        assert_eq!(nodes(&parse(b"{}")), []);
+        assert_eq!(nodes(&parse(b"{\"linux\":{\"devices\":null}}")), [], "odd answers are no answer");
         assert_eq!(devices(&Root::system(), Kind::Docker, "../../etc"), []);
+    }
+
+    #[test]
+    fn a_users_podman_mounts_the_hosts_nodes() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let text = r#"{"mounts":[{"type":"bind","source":"/dev/null"},{"type":"proc","source":"proc"},
+            {"type":"bind","source":"/etc"}],"linux":{"devices":null}}"#;
+        fs::write(directory.path().join("config.json"), text).expect("writes");
+        let place = directory.path().to_str().expect("is text");
+        assert_eq!(mounted(&Root::system(), place), []);
+        fs::write(directory.path().join("config.json"), text.replace(r#","linux":{"devices":null}"#, ""))
+            .expect("writes");
+        assert_eq!(mounted(&Root::system(), place), [("/dev/null".to_owned(), (1, 3))]);
     }
 }

@@ -6,9 +6,10 @@
 //! - Docker is asked when `dockerd` runs, or when a `containerd-shim` of Docker's namespace
 //!   (`moby`) has a child: such a container outlived its daemon (live-restore, a killed dockerd).
 //!   A shim without a child is what is left of a container that ended while the daemon went away.
-//! - Podman has no daemon. It is asked when a `conmon` of root's runs: each container has one as
-//!   long as it lives.
+//! - Podman has no daemon, and each user may have one of his own. It is asked when a `conmon` of that
+//!   user's runs: each container has one as long as it lives.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -19,22 +20,27 @@ use step::Root;
 
 use crate::{Engine, Kind, Presence};
 
-/// The sockets on which an engine may answer, the usual one first.
-///
-/// The last one of Podman is where [`crate::offer_podman`] lets it listen.
-pub fn sockets(kind: Kind) -> &'static [&'static str] {
-    match kind {
-        Kind::Docker => &["/run/docker.sock"],
-        Kind::Podman => &["/run/podman/podman.sock", "/run/nvidia-reload/podman.sock"],
+/// The socket on which an engine answers.
+fn socket(kind: Kind, user: Option<u32>) -> String {
+    match (kind, user) {
+        (Kind::Docker, _) => "/run/docker.sock".to_owned(),
+        (Kind::Podman, None) => "/run/podman/podman.sock".to_owned(),
+        (Kind::Podman, Some(uid)) => format!("/run/user/{uid}/podman/podman.sock"),
     }
 }
 
+/// Whether root's Podman, or a user's, takes a connection.
+pub fn podman_listens(root: &Root, user: Option<u32>) -> bool {
+    reach(root, &socket(Kind::Podman, user)).is_ok()
+}
+
 /// The processes of engines, as far as they decide whether to ask.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Running {
     dockerd: bool,
     shim: bool,
-    conmon: bool,
+    /// Of each container of Podman's: the user, the id, the directory of its bundle.
+    monitors: Vec<(u32, String, String)>,
 }
 
 impl Running {
@@ -59,26 +65,30 @@ impl Running {
                 b"containerd-shim" => {
                     running.shim |= is_dockers_shim(&entry.path()) && has_child(&entry.path());
                 }
-                // A user's own Podman is another engine.
-                b"conmon" => running.conmon |= entry.metadata().is_ok_and(|meta| meta.uid() == 0),
+                b"conmon" => running.monitors.extend(monitor(&entry.path())),
                 _ => {}
             }
         }
         Ok(running)
     }
 
-    /// Whether a container of root's Podman does.
-    pub fn podman(self) -> bool {
-        self.conmon
+    /// The Podmans that run a container: root's is none, a user's own goes by the user id.
+    pub fn podmans(&self) -> BTreeSet<Option<u32>> {
+        self.monitors.iter().map(|(uid, ..)| (*uid != 0).then_some(*uid)).collect()
+    }
+
+    /// The directory of the bundle of a Podman container.
+    pub(crate) fn bundle(&self, id: &str) -> Option<&str> {
+        self.monitors.iter().find_map(|(_, its, directory)| (its == id).then_some(directory.as_str()))
     }
 
     /// Why there is nothing to ask an engine for; none if there may be.
-    fn nothing(self, kind: Kind) -> Option<&'static str> {
+    fn nothing(&self, kind: Kind, user: Option<u32>) -> Option<&'static str> {
         match kind {
             Kind::Docker if !self.dockerd && !self.shim => {
                 Some("dockerd does not run, and no container of it does")
             }
-            Kind::Podman if !self.conmon => Some("no container of root's Podman runs"),
+            Kind::Podman if !self.podmans().contains(&user) => Some("no container of it runs"),
             _ => None,
         }
     }
@@ -98,34 +108,37 @@ fn has_child(process: &Path) -> bool {
         .any(|thread| fs::read(thread.path().join("children")).map_or(true, |pids| !pids.is_empty()))
 }
 
+/// The user, id and bundle of the container that this conmon looks after.
+fn monitor(process: &Path) -> Option<(u32, String, String)> {
+    let uid = fs::metadata(process).ok()?.uid();
+    let text = fs::read(process.join("cmdline")).ok()?;
+    let arguments: Vec<String> =
+        text.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
+    let after = |names: [&str; 2]| {
+        let at = arguments.iter().position(|word| names.contains(&word.as_str()))?;
+        arguments.get(at + 1).cloned()
+    };
+    Some((uid, after(["-c", "--cid"])?, after(["-b", "--bundle"])?))
+}
+
 /// Finds the engine's socket and says whether it takes a connection.
-pub fn find(root: &Root, kind: Kind, running: Running) -> Engine {
-    let usual = sockets(kind)[0];
-    let engine = |socket: &str, presence| Engine { kind, socket: socket.to_owned(), presence };
-    if let Some(reason) = running.nothing(kind) {
-        return engine(usual, Presence::Absent { reason: reason.to_owned() });
+pub fn find(root: &Root, kind: Kind, user: Option<u32>, running: &Running) -> Engine {
+    let socket = socket(kind, user);
+    let engine = |presence| Engine { kind, user, socket: socket.clone(), presence };
+    if let Some(reason) = running.nothing(kind, user) {
+        return engine(Presence::Absent { reason: reason.to_owned() });
     }
-    let mut refused = None;
-    for socket in sockets(kind) {
-        match reach(root, socket) {
-            Ok(()) => return engine(socket, Presence::Ready),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => {
-                refused.get_or_insert(engine(
-                    socket,
-                    Presence::Unreachable {
-                        errno: error.raw_os_error(),
-                        reason: format!("connect to {socket}: {error}"),
-                    },
-                ));
-            }
-        }
-    }
-    // Something of it runs, and nothing listens: that is no absence.
-    refused.unwrap_or_else(|| {
-        let reason =
-            format!("containers of {kind} may run, but there is no {}", sockets(kind).join(" and no "));
-        engine(usual, Presence::Unreachable { errno: None, reason })
+    // Something of it runs: where nothing listens, that is no absence.
+    engine(match reach(root, &socket) {
+        Ok(()) => Presence::Ready,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Presence::Unreachable {
+            errno: None,
+            reason: format!("containers of it may run, but there is no {socket}"),
+        },
+        Err(error) => Presence::Unreachable {
+            errno: error.raw_os_error(),
+            reason: format!("connect to {socket}: {error}"),
+        },
     })
 }
 
@@ -165,7 +178,7 @@ mod tests {
     }
 
     fn docker(root: &Root) -> Presence {
-        find(root, Kind::Docker, Running::look(root).expect("looks")).presence
+        find(root, Kind::Docker, None, &Running::look(root).expect("looks")).presence
     }
 
     #[test]
@@ -193,18 +206,21 @@ mod tests {
     }
 
     #[test]
-    fn podman_is_asked_on_the_socket_that_listens() {
+    fn each_users_podman_is_another_engine() {
         let (_directory, root) = tree();
-        let find = || find(&root, Kind::Podman, Running { conmon: true, ..Running::default() });
-        fs::create_dir_all(root.path("/run/nvidia-reload")).expect("creates");
-        let _ours = UnixListener::bind(root.path("/run/nvidia-reload/podman.sock")).expect("binds");
-        assert_eq!(
-            (find().socket.as_str(), find().presence),
-            ("/run/nvidia-reload/podman.sock", Presence::Ready)
-        );
-        let _usual = UnixListener::bind(root.path("/run/podman/podman.sock")).expect("binds");
-        assert_eq!(find().socket, "/run/podman/podman.sock");
-        let idle = Running::default().nothing(Kind::Podman);
-        assert_eq!(idle, Some("no container of root's Podman runs"));
+        let me = fs::metadata(root.path("/proc")).expect("is there").uid();
+        process(&root, 9, "conmon", b"/usr/bin/conmon\0--api-version\x001\0-c\0beef\0-b\0/srv/beef\0");
+        let mut running = Running::look(&root).expect("looks");
+        assert_eq!(running.bundle("beef"), Some("/srv/beef"));
+        assert_eq!(running.podmans(), BTreeSet::from([(me != 0).then_some(me)]));
+        running.monitors = vec![(1000, "beef".into(), "/srv/beef".into())];
+        let find = |user| find(&root, Kind::Podman, user, &running);
+        assert!(matches!(find(None).presence, Presence::Absent { .. }));
+        assert!(matches!(find(Some(1000)).presence, Presence::Unreachable { errno: None, .. }));
+        fs::create_dir_all(root.path("/run/user/1000/podman")).expect("creates");
+        let _listener = UnixListener::bind(root.path("/run/user/1000/podman/podman.sock")).expect("binds");
+        assert_eq!(find(Some(1000)).presence, Presence::Ready);
+        assert_eq!(find(Some(1000)).to_string(), "Podman of user 1000");
+        assert!(podman_listens(&root, Some(1000)) && !podman_listens(&root, None));
     }
 }

@@ -31,8 +31,6 @@ mod owner;
 #[cfg(feature = "client")]
 mod select;
 #[cfg(feature = "client")]
-mod service;
-#[cfg(feature = "client")]
 mod stale;
 #[cfg(feature = "client")]
 mod survey;
@@ -46,13 +44,11 @@ pub use definition::Definition;
 #[cfg(feature = "client")]
 pub use drive::{Ended, bring_down, bring_up};
 #[cfg(feature = "client")]
-pub use find::sockets;
+pub use find::{Running, podman_listens};
 #[cfg(feature = "client")]
 pub use inspect::{Inspect, Phase};
 #[cfg(feature = "client")]
 pub use order::{Member, Way, waves};
-#[cfg(feature = "client")]
-pub use service::{Service, offer_podman};
 #[cfg(feature = "client")]
 pub use stale::stale;
 #[cfg(feature = "client")]

@@ -16,8 +16,8 @@ pub struct Survey {
     pub engines: Vec<Engine>,
     /// The running and paused containers that have a GPU, engine by engine, oldest first.
     pub containers: Vec<Container>,
-    /// Ids that were said to hold a GPU and that no engine here knows: of another engine, of a
-    /// user's own Podman, or just gone.
+    /// Ids that were said to hold a GPU and that no engine here knows: of another engine, or just
+    /// gone.
     pub unknown: Vec<String>,
 }
 
@@ -27,7 +27,7 @@ pub struct Survey {
 pub enum Kind {
     /// Docker, or Moby.
     Docker,
-    /// Podman of root.
+    /// Podman, of root or of a user.
     Podman,
 }
 
@@ -60,11 +60,23 @@ impl fmt::Display for Kind {
 pub struct Engine {
     /// Which.
     pub kind: Kind,
+    /// Whose, where it is a user's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<u32>,
     /// Its API socket.
     pub socket: String,
     /// Whether it answers.
     #[serde(flatten)]
     pub presence: Presence,
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.user {
+            None => write!(f, "{}", self.kind),
+            Some(uid) => write!(f, "{} of user {uid}", self.kind),
+        }
+    }
 }
 
 /// Whether an engine could be asked.
@@ -92,6 +104,9 @@ pub enum Presence {
 pub struct Container {
     /// Whose it is.
     pub engine: Kind,
+    /// The user, where it is of a user's own engine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<u32>,
     /// The engine's API socket.
     pub socket: String,
     /// The engine's full id.
@@ -129,7 +144,8 @@ impl Container {
 impl fmt::Display for Container {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The same words as the ledger's, so that a reader finds one by the other.
-        write!(f, "{} container {} ({:.12})", self.engine.name(), self.name, self.id)
+        write!(f, "{} container {} ({:.12})", self.engine.name(), self.name, self.id)?;
+        self.user.map_or(Ok(()), |uid| write!(f, " of user {uid}"))
     }
 }
 
@@ -255,15 +271,22 @@ mod tests {
         let survey = Survey {
             schema: SURVEY_SCHEMA.to_owned(),
             engines: vec![
-                Engine { kind: Kind::Docker, socket: "/run/docker.sock".into(), presence: Presence::Ready },
+                Engine {
+                    kind: Kind::Docker,
+                    user: None,
+                    socket: "/run/docker.sock".into(),
+                    presence: Presence::Ready,
+                },
                 Engine {
                     kind: Kind::Podman,
+                    user: Some(1000),
                     socket: "/run/podman/podman.sock".into(),
                     presence: Presence::Unreachable { errno: Some(13), reason: "denied".into() },
                 },
             ],
             containers: vec![Container {
                 engine: Kind::Docker,
+                user: None,
                 socket: "/run/docker.sock".into(),
                 id: "0a1b".into(),
                 name: "job".into(),

@@ -63,10 +63,12 @@ pub async fn gpu_containers(root: &Root, holding: &[String], parallel: usize) ->
         unknown: Vec::new(),
     };
     let mut known = BTreeSet::new();
-    for kind in [Kind::Docker, Kind::Podman] {
-        let mut engine = find(root, kind, running);
+    let engines = [(Kind::Docker, None), (Kind::Podman, None)].into_iter();
+    let users = running.podmans().into_iter().flatten().map(|uid| (Kind::Podman, Some(uid)));
+    for (kind, user) in engines.chain(users) {
+        let mut engine = find(root, kind, user, &running);
         if engine.presence == Presence::Ready {
-            match ask(root, &engine, &machine, holding, parallel, &mut known).await {
+            match ask(root, &engine, &running, &machine, holding, parallel, &mut known).await {
                 Ok(containers) => survey.containers.extend(containers),
                 Err(error) => {
                     let errno = match &error {
@@ -88,6 +90,7 @@ pub async fn gpu_containers(root: &Root, holding: &[String], parallel: usize) ->
 async fn ask(
     root: &Root,
     engine: &Engine,
+    running: &Running,
     machine: &Machine,
     holding: &[String],
     parallel: usize,
@@ -119,7 +122,12 @@ async fn ask(
         if matches!(container.phase(), Phase::Down | Phase::Removing) {
             continue;
         }
-        let bundle = bundle::devices(root, engine.kind, container.id());
+        let bundle = match engine.user {
+            None => bundle::devices(root, engine.kind, container.id()),
+            Some(_) => {
+                running.bundle(container.id()).map_or_else(Vec::new, |place| bundle::mounted(root, place))
+            }
+        };
         let beside = Beside {
             bundle: &bundle,
             default_runtime: default_runtime.as_deref(),
@@ -147,6 +155,7 @@ fn describe(
     let owner: Owner = owner::of(root, engine.kind, container, clients);
     Container {
         engine: engine.kind,
+        user: engine.user,
         socket: engine.socket.clone(),
         id: container.id().to_owned(),
         name: container.name().to_owned(),

@@ -137,7 +137,10 @@ pub enum Object {
 impl fmt::Display for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Object::Container(c) => write!(f, "{} container {} ({:.12})", c.engine, c.name, c.id),
+            Object::Container(c) => {
+                write!(f, "{} container {} ({:.12})", c.engine, c.name, c.id)?;
+                c.user.map_or(Ok(()), |uid| write!(f, " of user {uid}"))
+            }
             Object::Unit(u) => match u.user {
                 None => f.write_str(&u.name),
                 Some(uid) => write!(f, "{} of user {uid}", u.name),
@@ -277,6 +280,9 @@ pub struct Snapshot {
     /// The units that look after a container with a GPU, and would start it again.
     #[serde(default)]
     pub container_units: Vec<String>,
+    /// The same of users' own managers, with the user.
+    #[serde(default)]
+    pub user_container_units: Vec<(u32, String)>,
     /// The GPUs as NVML showed them; empty where it showed none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub seen: Vec<Gpu>,
