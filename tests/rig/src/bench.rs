@@ -20,6 +20,9 @@ const PACKAGE_MIB: f64 = 5.0;
 const PEAK_MIB: f64 = 12.0;
 const EMPTY_RATIO: f64 = 2.5;
 const FIVE_RATIO: f64 = 1.3;
+/// What drain and restore of a crowd may take, of what the engine needs for the same.
+const CROWD_RATIO: f64 = 1.15;
+const CROWD_MIB: f64 = 15.0;
 /// No faster than linearly, within the noise of a measurement.
 const LINEAR: f64 = 1.1;
 
@@ -32,6 +35,22 @@ struct Measured {
     peak_memory: BTreeMap<String, u64>,
     /// What NVIDIA's library takes in the process that verify starts to ask it.
     nvml_memory: u64,
+    /// Drain and restore, by how many containers there are.
+    #[serde(default)]
+    containers: Vec<Containers>,
+}
+
+/// One number of containers.
+#[derive(Deserialize, Serialize)]
+struct Containers {
+    count: u32,
+    /// The engine's own stop and start, side by side, from the shell.
+    stop: Series,
+    start: Series,
+    drain: Series,
+    restore: Series,
+    /// Of drain-containers, as it gives them back.
+    peak_memory: u64,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -133,6 +152,21 @@ fn judge(measured: Measured, package_bytes: u64, crowds: Vec<crowd::Measured>) -
         let limit = PEAK_MIB + nvml as f64 / MIB;
         figures.push(Figure::new(name, bytes as f64 / MIB, limit, "MiB"));
     }
+    for containers in &measured.containers {
+        let Containers { count, stop, start, drain, restore, peak_memory } = containers;
+        let ratio = |name, ours: &Series, engine: &Series| {
+            Figure::new(
+                format!("{name} of {count} / the engine's own"),
+                ours.median / engine.median,
+                CROWD_RATIO,
+                "x",
+            )
+        };
+        figures.push(ratio("drain", drain, stop));
+        figures.push(ratio("restore", restore, start));
+        let name = format!("peak memory, {count} containers");
+        figures.push(Figure::new(name, *peak_memory as f64 / MIB, CROWD_MIB, "MiB"));
+    }
     if let [few, many] = crowds.as_slice() {
         let growth = (many.scan / few.scan) / (f64::from(many.processes) / f64::from(few.processes));
         figures.push(Figure::new("search of 5,000 processes / fuser", few.scan / few.fuser, 1.0 / 3.0, "x"));
@@ -181,11 +215,16 @@ mod tests {
     fn what_is_over_its_limit_is_marked() {
         let text = r#"{"seconds":{"floor_a":{"median":1.0,"all":[1.0]},"empty":{"median":3.0,"all":[2.9,3.0,3.1]},
             "floor_b":{"median":5.0,"all":[5.0]},"five":{"median":6.0,"all":[6.0]}},
-            "bytes":{"verify":1048576},"peak_memory":{"verify":13631488,"restore":13631488},"nvml_memory":12582912}"#;
+            "bytes":{"verify":1048576},"peak_memory":{"verify":13631488,"restore":13631488},"nvml_memory":12582912,
+            "containers":[{"count":5,"stop":{"median":2.0,"all":[]},"start":{"median":2.0,"all":[]},
+                "drain":{"median":2.2,"all":[]},"restore":{"median":2.4,"all":[]},"peak_memory":1048576}]}"#;
         let report = serde_json::from_str(text).map(|measured| judge(measured, 1 << 20, Vec::new()));
         let Ok(report) = report else { panic!("not read: {text}") };
         let over: Vec<&str> = report.figures.iter().filter(|f| !f.ok).map(|f| f.name.as_str()).collect();
-        assert_eq!(over, ["empty reload / bare chain", "peak memory of restore"]);
+        assert_eq!(
+            over,
+            ["empty reload / bare chain", "peak memory of restore", "restore of 5 / the engine's own"]
+        );
         assert!(table(&report).contains("   over"));
     }
 }
