@@ -15,7 +15,7 @@ use step::Root;
 pub type Number = (u32, u32);
 
 /// NVIDIA's own major number, the same since ever: known even while the driver is not loaded.
-const NVIDIA: u32 = 195;
+pub const NVIDIA: u32 = 195;
 
 /// What of a directory of nodes is looked at; `/dev` has some hundreds.
 const MOST: usize = 10_000;

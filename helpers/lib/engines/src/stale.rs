@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use rustix::fs::{major, minor};
 use step::Root;
 
-use crate::numbers::Machine;
+use crate::numbers::{Machine, NVIDIA};
 use crate::{Kind, bundle};
 
 /// What of a container that runs leads to the driver of before: a sentence for each node.
@@ -24,6 +24,10 @@ pub fn stale(root: &Root, engine: Kind, id: &str, before: &[(String, u32)]) -> i
     let machine = Machine::load(root)?;
     let mut stale = Vec::new();
     for (path, number) in bundle::devices(root, engine, id) {
+        // Registered: it never moves, whatever the driver calls it (nvidia-frontend up to 535).
+        if number.0 == NVIDIA {
+            continue;
+        }
         let Some((class, _)) = before.iter().find(|(_, major)| *major == number.0) else { continue };
         let now = machine.major(class);
         // Another class may have the number now, and the node may be one of that class.
@@ -53,11 +57,11 @@ mod tests {
             fs::create_dir_all(path.parent().expect("has a parent")).expect("creates");
             fs::write(path, text).expect("writes");
         };
-        let bundle = r#"{"linux":{"devices":[{"path":"/dev/nvidiactl","type":"c","major":195,"minor":255},
+        let bundle = r#"{"linux":{"devices":[{"path":"/dev/thing","type":"c","major":195,"minor":255},
             {"path":"/dev/nvidia-uvm","type":"c","major":242,"minor":0},
             {"path":"/dev/fuse","type":"c","major":10,"minor":229}]}}"#;
         write("/var/lib/containers/storage/overlay-containers/ab/userdata/config.json", bundle);
-        let before = [("nvidia".to_owned(), 195), ("nvidia-uvm".to_owned(), 242)];
+        let before = [("nvidia-frontend".to_owned(), 195), ("nvidia-uvm".to_owned(), 242)];
         let look = || stale(&root, Kind::Podman, "ab", &before).expect("looks");
         write("/proc/devices", "Character devices:\n195 nvidia\n242 nvidia-uvm\n");
         assert_eq!(look(), Vec::<String>::new());
