@@ -6,6 +6,7 @@
 #   # rig: timeout=600 gpus=2 driver=550.163.01     (only where the defaults,
 #   #                                                300, 1 and 535.261.03, do not do)
 #   # rig: kernel=ARGUMENT                          (more for the kernel's command line)
+#   # rig: distro=debian12,debian13                 (the suite runs it on each; else on debian12)
 #   . /usr/share/rig/lib.sh
 #
 # A scenario runs as root in a machine of its own, in which the package is
@@ -34,7 +35,7 @@
 #           1) …; rig-power-cut ;;
 #           2) … ;;
 #           esac
-#   RIG_GPUS, RIG_DRIVER
+#   RIG_GPUS, RIG_DRIVER, RIG_DISTRO
 #       what the machine was started with
 set -Eeuo pipefail
 
