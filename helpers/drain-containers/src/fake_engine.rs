@@ -21,6 +21,10 @@ pub(crate) struct Fake {
     pub(crate) stubborn: bool,
     /// The next order is carried out and the connection closed without an answer.
     pub(crate) hangs_up: bool,
+    /// The restart policy.
+    pub(crate) restart: String,
+    /// Once it was seen stopped, its engine starts it, as one does that died and is back.
+    pub(crate) revives: bool,
     /// Ends with this status as soon as it is started.
     pub(crate) fails_with: Option<i64>,
 }
@@ -80,8 +84,14 @@ fn reply(method: &str, parts: &[&str], name: &str, state: &mut State) -> Option<
         }
         ("GET", ["images", ..]) => Some((200, json!({"Id": "sha256:feed"}))),
         // By its id, or by the name that it is made anew with: here that is its id.
-        ("GET", ["containers", id, "json"]) => Some(match state.containers.get(*id) {
-            Some(fake) => (200, describe(id, fake)),
+        ("GET", ["containers", id, "json"]) => Some(match state.containers.get_mut(*id) {
+            Some(fake) => {
+                let shown = describe(id, fake);
+                if fake.status == "exited" && std::mem::take(&mut fake.revives) {
+                    fake.status = "running".into();
+                }
+                (200, shown)
+            }
             None => (404, json!({"message": "No such container"})),
         }),
         ("POST", ["containers", "create"]) => {
@@ -122,7 +132,8 @@ fn describe(id: &str, fake: &Fake) -> Value {
         "NetworkSettings": {"Networks": {}},
         "Created": format!("2026-01-01T00:00:00.{}Z", fake.name.len()),
         "State": {"Status": fake.status, "Pid": 0, "ExitCode": fake.fails_with.unwrap_or(0)},
-        "HostConfig": {"AutoRemove": fake.auto_remove, "NetworkMode": fake.network},
+        "HostConfig": {"AutoRemove": fake.auto_remove, "NetworkMode": fake.network,
+            "RestartPolicy": {"Name": fake.restart}},
         "Config": {"Env": ["NVIDIA_VISIBLE_DEVICES=all"]},
     })
 }

@@ -112,6 +112,15 @@ fn an_engine_that_hangs_up_is_asked_again() {
 }
 
 #[test]
+fn what_its_engine_started_again_is_stopped_again() {
+    let always = |(id, fake)| (id, Fake { restart: "always".into(), ..fake });
+    let machine = machine([always(container("a", "running"))], "");
+    machine.with("a", |fake| fake.revives = true);
+    machine.take().expect("stops it twice");
+    assert_eq!((machine.orders(), machine.status("a")), (vec!["stop a".into(); 2], "exited".into()));
+}
+
+#[test]
 fn what_happened_meanwhile_is_seen() {
     let names = ["a", "bb", "ccc", "dddd"];
     let machine = machine(names.map(|name| container(name, "running")), "");

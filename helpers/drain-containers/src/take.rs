@@ -84,7 +84,31 @@ async fn stop_all(context: &Context, ours: &[Container], config: &Containers) ->
         });
         failed.extend(results.await.into_iter().filter_map(Result::err));
     }
+    let always: Vec<&Container> = ours.iter().filter(|container| container.restart == "always").collect();
+    let results = engines::side_by_side(always, config.parallel, async |container: &Container| {
+        stop_again(context, &clients[container.socket.as_str()], container, config).await
+    });
+    failed.extend(results.await.into_iter().filter_map(Result::err));
     Ok(failed)
+}
+
+/// Stops a container again that is up once more: an engine that died in the middle starts, when it is
+/// back, also those that were stopped before, if their restart policy is `always` (seen with Docker).
+async fn stop_again(
+    context: &Context,
+    client: &Client,
+    container: &Container,
+    config: &Containers,
+) -> Result<(), String> {
+    let grace = grace(container.stop_timeout, config.stop_timeout_max);
+    match engines::bring_down(client, &container.id, grace).await {
+        Ok(Ended::Brought) => {
+            context.info(format!("stopped {container} again: its engine had started it"));
+            Ok(())
+        }
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("{container}: {error}")),
+    }
 }
 
 async fn stop(

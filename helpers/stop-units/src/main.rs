@@ -5,6 +5,7 @@
 
 mod closure;
 mod list;
+mod single;
 mod start;
 mod stop;
 mod transient;
@@ -28,12 +29,32 @@ enum Verb {
     /// Tell by the exit status whether the machine is going down: 0 for yes, 1 for no.
     #[command(hide = true)]
     IsStopping,
+    /// Start one unit and wait until that has ended; 4 says that there is no such unit.
+    #[command(hide = true)]
+    StartUnit {
+        /// The unit.
+        unit: String,
+        /// The user whose manager is asked; else the system's.
+        #[arg(long)]
+        user: Option<u32>,
+    },
+    /// Stop one unit, without waiting.
+    #[command(hide = true)]
+    StopUnit {
+        /// The unit.
+        unit: String,
+        /// The user whose manager is asked; else the system's.
+        #[arg(long)]
+        user: Option<u32>,
+    },
 }
 
 fn main() -> ExitCode {
     step::main_with(Step::StopUnits, stop::run, start::undo, |context, verb| match verb {
         Verb::List { json } => list::list(context, json).map(|()| ExitCode::SUCCESS),
         Verb::IsStopping => is_stopping(context),
+        Verb::StartUnit { unit, user } => single::start(&unit, user),
+        Verb::StopUnit { unit, user } => single::stop(&unit, user),
     })
 }
 

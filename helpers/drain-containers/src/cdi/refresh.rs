@@ -6,9 +6,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use bus::{LoadState, Manager};
 use ledger::{Object, Run, Step};
-use step::Context;
+use step::{Context, Order, order_unit};
 
 use super::{Spec, specs};
 
@@ -18,7 +17,7 @@ const SERVICE: &str = "nvidia-cdi-refresh.service";
 /// The container toolkit's program.
 const CTK: &str = "nvidia-ctk";
 
-/// How long either may take: they start NVML.
+/// How long it may take: it starts NVML.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Notes which specifications there are: they describe a driver that is about to change.
@@ -46,10 +45,11 @@ pub(crate) fn refresh(context: &Context, run: &Run) -> Result<()> {
         return Ok(());
     }
     // In another boot the machine came up with what is on disk, and the service with it.
-    if run.boot == context.ledger.boot()
-        && let Err(error) = by_service(context)
-    {
-        context.warn(format!("{SERVICE} did not do its work: {error:#}"));
+    if run.boot == context.ledger.boot() {
+        context.status(format!("waiting for {SERVICE}"));
+        if let Err(error) = order_unit(Order::Start, SERVICE, None) {
+            context.warn(format!("{SERVICE} did not do its work: {error}"));
+        }
     }
     let mut tried = false;
     for spec in specs(&context.root).context("look for CDI specifications")? {
@@ -86,21 +86,6 @@ fn say(context: &Context, spec: &Spec, problems: &[String]) {
         problems.join("; "),
         spec.path
     ));
-}
-
-fn by_service(context: &Context) -> Result<()> {
-    let manager = Manager::system()?;
-    if manager.unit(SERVICE)?.load != LoadState::Loaded {
-        return Ok(());
-    }
-    context.status(format!("waiting for {SERVICE}"));
-    let mut follower = manager.follow(&[])?;
-    let job = follower.start(SERVICE)?;
-    let result = follower.wait(&job, Instant::now() + PATIENCE)?;
-    if !result.is_success() {
-        anyhow::bail!("its start ended with {result}");
-    }
-    Ok(())
 }
 
 /// Has the specification written anew by the toolkit's program; false where there is none.

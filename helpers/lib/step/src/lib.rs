@@ -4,6 +4,7 @@ mod config;
 mod finish;
 mod harness;
 mod journal;
+mod manager;
 mod plan;
 mod root;
 mod shutdown;
@@ -15,6 +16,7 @@ pub use config::{AutoRemove, Config, Containers, Gpus, LockedClocks, Processes, 
 pub use finish::{Leftovers, finish};
 pub use harness::{Context, NoVerb, Verb, boot_id, main, main_with, open_ledger};
 pub use journal::{Priority, log};
+pub use manager::{NO_SUCH_UNIT, Order, order_unit};
 pub use plan::{Action, PLAN_SCHEMA, Plan, Verdict, Versions};
 pub use root::Root;
 pub use shutdown::system_is_stopping;

@@ -1,0 +1,62 @@
+//! Single units started and stopped by the sibling that speaks D-Bus, so that others need not.
+
+use std::io;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// The sibling.
+const ASKED: &str = "/usr/libexec/nvidia-reload/stop-units";
+
+/// How the sibling says that there is no such unit.
+pub const NO_SUCH_UNIT: u8 = 4;
+
+/// What to do with a unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Start it, and wait until that has ended.
+    Start,
+    /// Stop it, without waiting.
+    Stop,
+}
+
+/// Has a unit started or stopped by the system's manager, or by that of `user`. Whether there is such
+/// a unit.
+///
+/// # Errors
+/// It was not done; the sibling has said why.
+pub fn order_unit(order: Order, unit: &str, user: Option<u32>) -> io::Result<bool> {
+    order_by(Path::new(ASKED), order, unit, user)
+}
+
+fn order_by(helper: &Path, order: Order, unit: &str, user: Option<u32>) -> io::Result<bool> {
+    let verb = match order {
+        Order::Start => "start-unit",
+        Order::Stop => "stop-unit",
+    };
+    let status = Command::new(helper)
+        .args([verb, unit])
+        .args(user.map(|uid| format!("--user={uid}")))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .status()
+        .map_err(|error| io::Error::new(error.kind(), format!("start {}: {error}", helper.display())))?;
+    match status.code() {
+        Some(0) => Ok(true),
+        Some(code) if code == i32::from(NO_SUCH_UNIT) => Ok(false),
+        _ => Err(io::Error::other(format!("{} {verb} {unit} ended with {status}", helper.display()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_done_is_an_error() {
+        let order = |helper: &str| order_by(Path::new(helper), Order::Start, "a.socket", Some(1000));
+        assert!(order("/bin/true").expect("is done"));
+        let failed = order("/bin/false").expect_err("is not done").to_string();
+        assert!(failed.contains("/bin/false start-unit a.socket ended with"), "{failed}");
+        assert_eq!(order("/no/such/helper").expect_err("is not there").kind(), io::ErrorKind::NotFound);
+    }
+}

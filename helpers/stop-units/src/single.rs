@@ -1,0 +1,34 @@
+//! Single units, for siblings that speak no D-Bus themselves.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use bus::LoadState;
+use step::NO_SUCH_UNIT;
+
+use crate::manager;
+
+/// How long a start may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Starts a unit and waits until that has ended.
+pub(crate) fn start(unit: &str, user: Option<u32>) -> Result<ExitCode> {
+    let manager = manager(user)?;
+    if manager.unit(unit)?.load != LoadState::Loaded {
+        return Ok(ExitCode::from(NO_SUCH_UNIT));
+    }
+    let mut follower = manager.follow(&[])?;
+    let job = follower.start(unit)?;
+    let result = follower.wait(&job, Instant::now() + PATIENCE)?;
+    if !result.is_success() {
+        bail!("the start of {unit} ended with {result}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Has a unit stopped, without waiting for it.
+pub(crate) fn stop(unit: &str, user: Option<u32>) -> Result<ExitCode> {
+    manager(user)?.stop(unit, bus::Mode::Replace)?;
+    Ok(ExitCode::SUCCESS)
+}
