@@ -34,6 +34,9 @@ pub(crate) fn assess(
     };
     let first = scan.holders.iter().find(|holder| holder.pid == 1);
     for holder in &scan.holders {
+        if is_below(context, survey, holder) {
+            continue;
+        }
         match rules.fate(holder) {
             Fate::StopContainer if is_surveyed(survey, holder) => {}
             Fate::StopContainer => findings.refuse(
@@ -185,6 +188,15 @@ fn action(step: Step, object: String, container: &Container, holders: &[Holder])
 
 fn is_in(container: &Container, holder: &Holder) -> bool {
     matches!(&holder.owner, holders::Owner::Container(owner) if owner.id == container.id)
+}
+
+/// Whether a holder is of a container of a user's own Podman. Without a session of systemd's that
+/// Podman makes no control group of its own (seen with 4.3), so its processes tell, not their group.
+fn is_below(context: &Context, survey: &Survey, holder: &Holder) -> bool {
+    let of_users = survey.containers.iter().filter(|container| container.user.is_some());
+    let first: Vec<i32> = of_users.map(|container| container.pid).collect();
+    // The line begins with the holder itself.
+    !first.is_empty() && ancestors(&context.root, holder.pid).iter().any(|pid| first.contains(pid))
 }
 
 fn is_surveyed(survey: &Survey, holder: &Holder) -> bool {
