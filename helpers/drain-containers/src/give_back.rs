@@ -15,6 +15,9 @@ use crate::{again, cdi, podman};
 /// How long an engine may be away, as it is while its daemon starts again.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How often an engine may die over the starts.
+const DEATHS: u32 = 3;
+
 /// A container and the act that took it.
 struct Taken {
     act: u64,
@@ -129,7 +132,30 @@ async fn give_back(
         });
         failed.extend(results.await.into_iter().filter_map(Result::err));
     }
+    for _ in 0..DEATHS {
+        if !client.was_away() {
+            break;
+        }
+        let results =
+            engines::side_by_side(taken, 0, async |one: &Taken| start_again(context, &client, one).await);
+        failed.extend(results.await.into_iter().filter_map(Result::err));
+    }
     failed
+}
+
+/// An engine that dies takes down what it had started (Docker without live-restore): what was given
+/// back before its death is looked at once more.
+async fn start_again(context: &Context, client: &Client, taken: &Taken) -> Result<(), String> {
+    match again::bring_up(client, &taken.container).await {
+        Ok(Ended::Brought) => {
+            let name = Object::Container(taken.container.clone());
+            context.info(format!("{name} went down with its engine, and runs again"));
+            Ok(())
+        }
+        Ok(_) => Ok(()),
+        // Noted as not given back, and so tried again in the unwinding.
+        Err(error) => fail(context, taken, &error.to_string()),
+    }
 }
 
 /// What it needs to be started, as far as its engine tells: the order is a help, and whether it

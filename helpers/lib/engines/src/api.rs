@@ -5,6 +5,8 @@
 //! states of its own), and they made this helper larger by a quarter.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bollard::Docker;
@@ -68,6 +70,7 @@ pub struct Client {
     kind: Kind,
     socket: String,
     docker: Docker,
+    away: Arc<AtomicBool>,
 }
 
 impl Client {
@@ -80,7 +83,7 @@ impl Client {
         let path = path.to_str().ok_or_else(|| Error::Odd(format!("{socket} is no text")))?;
         let docker = Docker::connect_with_unix(path, PATIENCE.as_secs(), bollard::API_DEFAULT_VERSION)
             .map_err(|error| typed(error, PATIENCE))?;
-        Ok(Self { kind, socket: path.to_owned(), docker })
+        Ok(Self { kind, socket: path.to_owned(), docker, away: Arc::default() })
     }
 
     /// The engine behind a socket that takes a connection.
@@ -115,6 +118,17 @@ impl Client {
             }
             sleep(Duration::from_millis(100)).await;
         }
+    }
+
+    /// Notes that the engine went away over something.
+    pub(crate) fn note_away(&self) {
+        self.away.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the engine was away since this was asked last: it may have taken containers with it
+    /// that ran before.
+    pub fn was_away(&self) -> bool {
+        self.away.swap(false, Ordering::Relaxed)
     }
 
     /// Whose API it is.

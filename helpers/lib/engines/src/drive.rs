@@ -91,6 +91,9 @@ async fn reach(client: &Client, id: &str, goal: Goal, grace: Duration) -> Result
             Ok(container) => container,
             Err(Error::Gone) => return Ok(Ended::Gone),
             Err(error @ (Error::Unreachable { .. } | Error::TimedOut(_))) => {
+                // What it did meanwhile is the engine's doing: it may have taken the container along.
+                client.note_away();
+                started = false;
                 wait(&mut pause, deadline, || error).await?;
                 continue;
             }
@@ -134,7 +137,12 @@ async fn reach(client: &Client, id: &str, goal: Goal, grace: Duration) -> Result
         deadline = Instant::now() + DEADLINE;
         match result {
             Ok(()) => started |= step == Move::Start,
-            Err(error) => refused = Some((step, error)),
+            Err(error) => {
+                if matches!(error, Error::Unreachable { .. }) {
+                    client.note_away();
+                }
+                refused = Some((step, error));
+            }
         }
     }
 }
