@@ -88,6 +88,7 @@ fn snapshot(
 /// Comes last in the unwinding: closes the run, unless something is left for the rollback or, when
 /// the machine is going down, for the next boot.
 fn undo(context: &Context) -> Result<()> {
+    reset::forget(context)?;
     finish(context, Leftovers::Keep, |run| differences(&context.root, run, context.ledger.boot()))?;
     Ok(())
 }

@@ -1,6 +1,8 @@
 //! What a reset needs beyond what a reload does.
 
 use std::env;
+use std::fs;
+use std::io::ErrorKind;
 
 use anyhow::{Context as _, Result};
 use ledger::Step;
@@ -8,7 +10,7 @@ use step::{Action, Context, Versions};
 
 use crate::findings::Findings;
 
-/// There while nvidia-reset.target asks for its run; its unit makes it and takes it away.
+/// There while nvidia-reset.target has its run: nvidia-reload-reset-request.service makes it.
 const REQUEST: &str = "/run/nvidia-reload/reset";
 /// What resets.
 const PROGRAM: &str = "nvidia-smi";
@@ -20,6 +22,20 @@ const PROGRAM: &str = "nvidia-smi";
 pub(crate) fn is_asked(context: &Context) -> Result<bool> {
     let path = context.root.path(REQUEST);
     path.try_exists().with_context(|| format!("look for {}", path.display()))
+}
+
+/// Takes the request away: the run that it was for is over, or has not begun.
+///
+/// # Errors
+/// It is still there.
+pub(crate) fn forget(context: &Context) -> Result<()> {
+    let path = context.root.path(REQUEST);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Whether the GPUs can be reset, and what that is in the plan.
