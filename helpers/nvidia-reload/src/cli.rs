@@ -46,6 +46,16 @@ With --json: one object, schema \"nvidia-reload.status/1\":
   runs         visible (false without root), open, last
 New fields may come within a version of the schema; none goes or changes its meaning.";
 
+const AFTER_CHECK: &str = "\
+With --json: one object, schema \"nvidia-reload.check/1\":
+  condition    in-step, reload-needed, reset-needed, reboot-needed or unknown
+  why          the reasons, in sentences
+  driver       loaded, on_disk (versions or null)
+  library      the version of NVML's library, or null
+  gpus         pci and class (as `nvidia-reload explain` has it) of each GPU
+  unseen       what could not be looked at, in sentences
+New fields may come within a version of the schema; none goes or changes its meaning.";
+
 const AFTER_EXPLAIN: &str = "\
 The classes are what a message means for a reload: info and app let it go on, reload is cured by it,
 support lets it go on with a warning, reset and reboot refuse it before anything is stopped.
@@ -131,6 +141,20 @@ pub enum Command {
         override_usage = "nvidia-reload explain [--json] CODE...\n       nvidia-reload explain [--json] --all\n       nvidia-reload explain [--json] --log FILE"
     )]
     Explain(Explain),
+    /// Say in one line what the driver needs, for monitors and cron
+    ///
+    /// Works for every user; what only root sees is said to be unseen. Exits as a monitoring plugin
+    /// does: 0 in step, 1 reload needed, 2 reset or reboot needed, 3 unknown.
+    #[command(after_long_help = AFTER_CHECK)]
+    Check(Output),
+    /// Write the same for Prometheus, in its text format
+    ///
+    /// For the node exporter's textfile collector; best as root, who sees everything.
+    Metrics {
+        /// The file to replace, which ends in .prom; without one, standard output
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
     /// Write the manual pages and shell completions into a directory
     #[command(hide = true)]
     Generate {

@@ -8,12 +8,14 @@
 //! typed events, [`view`] makes text of typed data and nothing else, [`terminal`] puts it where the
 //! reader is.
 
+pub mod check;
 pub mod cli;
 pub mod command;
 pub mod engine;
 pub mod fault;
 pub mod generate;
 pub mod interrupt;
+pub mod metrics;
 pub mod plan;
 pub mod report;
 pub mod status;

@@ -7,6 +7,7 @@ mod reload;
 mod run;
 mod stop;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
@@ -19,7 +20,7 @@ use crate::interrupt::Interrupt;
 use crate::report::{Outcome, Report};
 use crate::target::Target;
 use crate::terminal::{Stream, Terminal};
-use crate::{generate, plan, status, verify, view};
+use crate::{check, generate, metrics, plan, status, verify, view};
 
 /// What an interrupted command exits with, as shells do: 128 and SIGINT.
 pub const INTERRUPTED: u8 = 130;
@@ -44,6 +45,8 @@ pub fn dispatch(command: &Command) -> ExitCode {
         Command::Start(output) => (*output, with_report(*output, give_back::start)),
         Command::Rollback(output) => (*output, with_report(*output, give_back::rollback)),
         Command::Explain(arguments) => (Output { json: arguments.json }, explain::explain(arguments)),
+        Command::Check(output) => (*output, check(*output)),
+        Command::Metrics { output } => (Output::default(), metrics(output.as_deref())),
         Command::Generate { directory } => (Output::default(), generate::generate(directory).map(|()| 0)),
     };
     ExitCode::from(result.unwrap_or_else(|fault| failed(&fault, output)))
@@ -114,6 +117,27 @@ fn verify(arguments: &Verify) -> Result<u8> {
         terminal.write(&text);
     }
     Ok(verify::exit(&verified) as u8)
+}
+
+fn check(output: Output) -> Result<u8> {
+    // A monitor takes 1 for a warning and 2 for an alarm: what cannot be told is 3.
+    let checked = check::check(&Root::system())
+        .map_err(|fault| Fault { exit: check::Condition::Unknown.exit(), ..fault })?;
+    if output.json {
+        print(&checked);
+    } else {
+        Terminal::new(Stream::Out).write(&view::check::line(&checked));
+    }
+    Ok(checked.condition.exit())
+}
+
+fn metrics(output: Option<&Path>) -> Result<u8> {
+    let text = metrics::text(&check::check(&Root::system())?);
+    match output {
+        Some(path) => metrics::write(path, &text)?,
+        None => Terminal::new(Stream::Out).write(&text),
+    }
+    Ok(0)
 }
 
 fn with_report(output: Output, act: impl FnOnce(&mut Place) -> Result<Report>) -> Result<u8> {

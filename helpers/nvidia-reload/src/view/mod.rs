@@ -1,5 +1,6 @@
 //! Text for people, made of typed data and of nothing else.
 
+pub mod check;
 pub mod explain;
 #[cfg(test)]
 mod gallery;

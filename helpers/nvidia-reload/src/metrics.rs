@@ -1,0 +1,127 @@
+//! The same as `check`, for Prometheus: a file for the node exporter's textfile directory.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use step::Exit;
+
+use crate::check::{Checked, Condition};
+use crate::fault::{Fault, Result};
+
+type Labels = Vec<(&'static str, String)>;
+
+/// `checked` in Prometheus' text format.
+pub fn text(checked: &Checked) -> String {
+    let mut registry = Registry::with_prefix("nvidia_reload");
+    let mut family = |name: &str, help: &str, rows: Vec<(Labels, i64)>| {
+        let family = Family::<Labels, Gauge>::default();
+        for (labels, value) in rows {
+            family.get_or_create(&labels).set(value);
+        }
+        registry.register(name, help, family);
+    };
+    let condition = |condition: Condition| {
+        let word = condition.words().replace(' ', "-");
+        (vec![("condition", word)], i64::from(condition == checked.condition))
+    };
+    family(
+        "condition",
+        "What the driver needs: 1 for the one that holds",
+        Condition::ALL.into_iter().map(condition).collect(),
+    );
+    let version = |version: &Option<String>| version.clone().unwrap_or_default();
+    let versions = vec![
+        ("loaded", version(&checked.driver.loaded)),
+        ("on_disk", version(&checked.driver.on_disk)),
+        ("library", version(&checked.library)),
+    ];
+    family("driver_info", "The driver's versions; empty for none", vec![(versions, 1)]);
+    let gpus = checked
+        .gpus
+        .iter()
+        .map(|gpu| (vec![("pci", gpu.pci.clone()), ("class", gpu.class.name().to_owned())], 1));
+    family("gpu_class", "What each GPU needs, as `nvidia-reload explain` has it", gpus.collect());
+    let unseen = Gauge::<i64>::default();
+    unseen.set(i64::try_from(checked.unseen.len()).unwrap_or(i64::MAX));
+    registry.register("unseen", "Sources that could not be looked at", unseen);
+    let mut text = String::new();
+    // Writing into a string does not fail.
+    let _ = encode(&mut text, &registry);
+    text
+}
+
+/// Puts `text` into `path` in one go: whoever reads it finds the old one or the new one.
+///
+/// # Errors
+/// It cannot be written there.
+pub fn write(path: &Path, text: &str) -> Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let fault = |error: &dyn std::error::Error| {
+        Fault::new(
+            Exit::Failed,
+            format!("cannot write {}", path.display()),
+            "is it a file in a folder that is there and writable?",
+        )
+        .because(error)
+    };
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    // The node exporter reads what ends in .prom.
+    let new = folder.join(format!(".{name}.{}", std::process::id()));
+    let written = fs::File::create(&new).and_then(|mut file| {
+        file.set_permissions(fs::Permissions::from_mode(0o644))?;
+        file.write_all(text.as_bytes())?;
+        fs::rename(&new, path)
+    });
+    written.map_err(|error| {
+        let _ = fs::remove_file(&new);
+        fault(&error)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::{Need, SCHEMA};
+    use step::Versions;
+
+    #[test]
+    fn a_machine_that_needs_a_reload() {
+        let checked = Checked {
+            schema: SCHEMA,
+            condition: Condition::ReloadNeeded,
+            why: vec!["1 is loaded, 2 is on disk".into()],
+            driver: Versions { loaded: Some("1".into()), on_disk: Some("2".into()) },
+            library: Some("2".into()),
+            gpus: vec![Need { pci: "0000:3b:00".into(), class: xid::Class::Info }],
+            unseen: Vec::new(),
+        };
+        let text = text(&checked);
+        for line in [
+            "nvidia_reload_condition{condition=\"reload-needed\"} 1",
+            "nvidia_reload_condition{condition=\"reboot-needed\"} 0",
+            "nvidia_reload_driver_info{loaded=\"1\",on_disk=\"2\",library=\"2\"} 1",
+            "nvidia_reload_gpu_class{pci=\"0000:3b:00\",class=\"info\"} 1",
+            "nvidia_reload_unseen 0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_replaced_and_a_folder_that_is_missing_is_named() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("nvidia.prom");
+        write(&path, "a\n").expect("writes");
+        write(&path, "b\n").expect("writes again");
+        assert_eq!(fs::read_to_string(&path).expect("reads"), "b\n");
+        assert_eq!(fs::read_dir(directory.path()).expect("lists").count(), 1);
+        let fault = write(Path::new("/no/such/folder/x.prom"), "").expect_err("must fail");
+        assert!(fault.error.contains("/no/such/folder/x.prom"));
+    }
+}

@@ -1,0 +1,68 @@
+//! The one line of `check`, as the Monitoring Plugins' guidelines have it: status, text, figures.
+
+use xid::Class;
+
+use super::text::clean;
+use crate::check::{Checked, Condition};
+
+/// The line.
+pub fn line(checked: &Checked) -> String {
+    let status = match checked.condition {
+        Condition::InStep => "OK",
+        Condition::ReloadNeeded => "WARNING",
+        Condition::ResetNeeded | Condition::RebootNeeded => "CRITICAL",
+        Condition::Unknown => "UNKNOWN",
+    };
+    let mut text = match (&checked.driver.loaded, checked.condition) {
+        (Some(loaded), Condition::InStep) => format!("in step, driver {loaded}"),
+        (_, condition) => format!("{}: {}", condition.words(), checked.why.join("; ")),
+    };
+    if !checked.unseen.is_empty() {
+        text.push_str(&format!(" (not seen: {})", checked.unseen.join("; ")));
+    }
+    let of = |class: Class| checked.gpus.iter().filter(|gpu| gpu.class == class).count();
+    // What follows the bar is figures to a monitor.
+    format!(
+        "NVIDIA {status} - {} | gpus={} reset={} reboot={}\n",
+        clean(&text).replace('|', "/"),
+        checked.gpus.len(),
+        of(Class::Reset),
+        of(Class::Reboot)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::{Need, SCHEMA};
+    use step::Versions;
+
+    #[test]
+    fn each_condition_has_its_line() {
+        let checked = |condition, why: &[&str], class, unseen: &[&str]| Checked {
+            schema: SCHEMA,
+            condition,
+            why: why.iter().map(|&why| why.to_owned()).collect(),
+            driver: Versions { loaded: Some("1.2".into()), on_disk: Some("1.2".into()) },
+            library: None,
+            gpus: vec![Need { pci: "0000:3b:00".into(), class }],
+            unseen: unseen.iter().map(|&what| what.to_owned()).collect(),
+        };
+        assert_eq!(
+            line(&checked(Condition::InStep, &[], Class::Info, &["a"])),
+            "NVIDIA OK - in step, driver 1.2 (not seen: a) | gpus=1 reset=0 reboot=0\n"
+        );
+        assert_eq!(
+            line(&checked(Condition::RebootNeeded, &["a|b", "c"], Class::Reboot, &[])),
+            "NVIDIA CRITICAL - reboot needed: a/b; c | gpus=1 reset=0 reboot=1\n"
+        );
+        assert!(
+            line(&checked(Condition::ReloadNeeded, &["a"], Class::App, &[]))
+                .starts_with("NVIDIA WARNING - reload")
+        );
+        assert!(
+            line(&checked(Condition::Unknown, &["a"], Class::App, &[]))
+                .starts_with("NVIDIA UNKNOWN - unknown: a")
+        );
+    }
+}
