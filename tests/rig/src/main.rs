@@ -72,7 +72,7 @@ enum Verb {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
-    /// Run all checks and scenarios, or those named
+    /// Run all checks and scenarios but those that take long, or those named
     Test {
         /// Names, as --list shows them
         names: Vec<String>,

@@ -44,6 +44,8 @@ pub struct Header {
     pub driver: Option<String>,
     /// More words for the kernel's command line.
     pub kernel: Vec<String>,
+    /// It takes long, and runs only when it is named.
+    pub by_name: bool,
     /// The distributions that `cargo rig test` runs it on; none for the usual one.
     distros: Vec<Distro>,
 }
@@ -244,11 +246,12 @@ fn parse_header(script: &str) -> Result<Header> {
                 Some(("gpus", gpus)) => header.gpus = Some(possible_gpus(gpus)?),
                 Some(("driver", version)) => header.driver = Some(known_driver(version)?),
                 Some(("kernel", argument)) => header.kernel.push(argument.to_owned()),
+                None if word == "by-name" => header.by_name = true,
                 Some(("distro", names)) => {
                     header.distros = names.split(',').map(str::parse).collect::<Result<_>>()?;
                 }
                 _ => bail!(
-                    "`# rig:` knows timeout=SECONDS, gpus=N, driver=VERSION, kernel=ARGUMENT and \
+                    "`# rig:` knows timeout=SECONDS, gpus=N, driver=VERSION, kernel=ARGUMENT, by-name and \
                      distro=NAME,…, not {word}"
                 ),
             }
@@ -282,7 +285,7 @@ mod tests {
     fn a_header_is_read() {
         let header = parse_header(
             "#!/bin/bash\n# What it shows.\n# rig: timeout=600 gpus=2\n\
-             # rig: driver=550.163.01 kernel=a.b=0 distro=debian12,debian13\nset -e\n",
+             # rig: driver=550.163.01 kernel=a.b=0 distro=debian12,debian13 by-name\nset -e\n",
         );
         assert_eq!(
             header.ok(),
@@ -291,6 +294,7 @@ mod tests {
                 gpus: Some(2),
                 driver: Some("550.163.01".into()),
                 kernel: vec!["a.b=0".into()],
+                by_name: true,
                 distros: vec![Distro::Debian12, Distro::Debian13],
             })
         );

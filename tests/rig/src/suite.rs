@@ -22,7 +22,7 @@ const USAGE: u8 = 2;
 
 enum Test {
     Check(&'static Check),
-    Scenario(String, PathBuf, Distro),
+    Scenario(String, PathBuf, Distro, bool),
 }
 
 impl Test {
@@ -33,20 +33,27 @@ impl Test {
         }
     }
 
+    /// Whether it runs where `names` were asked for: where there are none, all but those that take long.
+    fn is_asked(&self, names: &[String]) -> bool {
+        let by_name = matches!(self, Test::Scenario(.., true));
+        names.iter().any(|name| name == self.name()) || (names.is_empty() && !by_name)
+    }
+
     fn run(&self, cache: &Cache) -> Result<()> {
         match self {
             Test::Check(check) => check.run(cache),
-            Test::Scenario(_, path, distro) => run_scenario(cache, &Scenario::open(path)?, *distro),
+            Test::Scenario(_, path, distro, _) => run_scenario(cache, &Scenario::open(path)?, *distro),
         }
     }
 }
 
-/// Runs the tests of these names, or all.
+/// Runs the tests of these names, or all but those that take long.
 pub fn test(names: &[String], list: bool) -> Result<u8> {
     let all = all_tests()?;
     if list {
         for test in &all {
-            println!("{}", test.name());
+            let note = if test.is_asked(&[]) { "" } else { "  (only when it is named: it takes long)" };
+            println!("{}{note}", test.name());
         }
         return Ok(0);
     }
@@ -58,7 +65,7 @@ pub fn test(names: &[String], list: bool) -> Result<u8> {
     let cache = Cache::open()?;
     let mut passed = 0;
     let mut failed = 0;
-    for test in all.iter().filter(|test| names.is_empty() || names.iter().any(|name| name == test.name())) {
+    for test in all.iter().filter(|test| test.is_asked(names)) {
         let since = Instant::now();
         let result = test.run(&cache);
         let word = if result.is_ok() { "ok  " } else { "FAIL" };
@@ -98,8 +105,10 @@ fn all_tests() -> Result<Vec<Test>> {
     }
     scenarios.sort();
     for (name, path) in scenarios {
-        for distro in Scenario::open(&path)?.header().distros() {
-            tests.push(Test::Scenario(distro.stage(&name), path.clone(), distro));
+        let scenario = Scenario::open(&path)?;
+        for distro in scenario.header().distros() {
+            let by_name = scenario.header().by_name;
+            tests.push(Test::Scenario(distro.stage(&name), path.clone(), distro, by_name));
         }
     }
     Ok(tests)
