@@ -142,7 +142,7 @@ pub fn check(root: &Root) -> Result<Checked> {
         Library::Absent { .. } => None,
     });
     in_step(&driver, library.as_deref(), &mut findings);
-    let nvml = state.as_ref().map(of_nvml).unwrap_or_default();
+    let nvml = state.as_ref().map(|state| of_nvml(state, &mut findings)).unwrap_or_default();
     if let Some(Answer::Failed { reason }) = state.as_ref().map(|state| &state.nvml) {
         findings.add(Condition::Unknown, format!("NVML does not start: {reason}"));
     }
@@ -200,22 +200,29 @@ fn in_step(driver: &Versions, library: Option<&str>, findings: &mut Findings) {
     }
 }
 
-/// What NVML says of each GPU that it tells the address of.
-fn of_nvml(state: &Nvml) -> BTreeMap<Address, NvmlState> {
-    let said = |seen: &Seen| -> Option<(Address, NvmlState)> {
-        Some(match seen {
+/// What NVML says of each GPU that it tells the address of. Of one that is out of use it often tells
+/// none: that is a finding by itself.
+fn of_nvml(state: &Nvml, findings: &mut Findings) -> BTreeMap<Address, NvmlState> {
+    let mut said = BTreeMap::new();
+    for seen in &state.gpus {
+        match seen {
             Seen::Ok(gpu) => {
+                let Ok(pci) = gpu.pci.parse() else { continue };
                 let recovery_action = gpu.health.recovery_action;
-                (gpu.pci.parse().ok()?, NvmlState { recovery_action, ..NvmlState::default() })
+                said.insert(pci, NvmlState { recovery_action, ..NvmlState::default() });
             }
-            Seen::Trouble { pci, trouble, .. } => {
-                let lost = *trouble == Trouble::Lost;
-                let reset_required = *trouble == Trouble::ResetRequired;
-                (pci.as_ref()?.parse().ok()?, NvmlState { lost, reset_required, ..NvmlState::default() })
+            Seen::Trouble { trouble: Trouble::Lost, .. } => {
+                findings.add(Condition::RebootNeeded, format!("{seen} is lost: it fell off the bus"));
             }
-        })
-    };
-    state.gpus.iter().filter_map(said).collect()
+            Seen::Trouble { trouble: Trouble::ResetRequired, .. } => {
+                findings.add(Condition::ResetNeeded, format!("{seen} requires a reset"));
+            }
+            Seen::Trouble { trouble: Trouble::Other(error), .. } => {
+                findings.add(Condition::Unknown, format!("NVML cannot use {seen}: {error}"));
+            }
+        }
+    }
+    said
 }
 
 fn judge(verdict: &Verdict, findings: &mut Findings) {
@@ -262,6 +269,25 @@ mod tests {
         findings.add(Condition::ResetNeeded, "c");
         findings.add(Condition::RebootNeeded, "d");
         assert_eq!(findings.condition(), (Condition::RebootNeeded, vec!["b".into(), "d".into()]));
+    }
+
+    #[test]
+    fn a_gpu_out_of_use_counts_without_an_address() {
+        let condition = |trouble| {
+            let mut findings = Findings::default();
+            let state = Nvml {
+                library: Library::Absent { reason: String::new() },
+                instead: None,
+                nvml: Answer::Asleep,
+                confidential_computing: None,
+                gpus: vec![Seen::Trouble { index: 1, pci: None, uuid: None, trouble }],
+            };
+            assert!(of_nvml(&state, &mut findings).is_empty());
+            findings.condition().0
+        };
+        assert_eq!(condition(Trouble::Lost), Condition::RebootNeeded);
+        assert_eq!(condition(Trouble::ResetRequired), Condition::ResetNeeded);
+        assert_eq!(condition(Trouble::Other("x".into())), Condition::Unknown);
     }
 
     #[test]

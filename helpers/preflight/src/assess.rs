@@ -1,6 +1,5 @@
 //! The whole plan: verdict, driver, and what would be done to whom.
 
-use std::collections::BTreeMap;
 use std::fs;
 
 use anyhow::{Context as _, Result};
@@ -33,7 +32,7 @@ pub(crate) fn assess(context: &Context, config: &Config, reset: bool) -> Result<
     switched_off(context, &mut findings)?;
     earlier_run(context, &mut findings)?;
     let mut loaded = chain(&context.root)?;
-    let heard = health::assess(context, &BTreeMap::new(), reset, &mut findings)?;
+    let heard = health::assess(context, reset, &mut findings)?;
     // The engines take their time, and so do NVML and files of many megabytes. Whoever asks NVML holds
     // the driver, and is gone before holders are looked for.
     let (versions, survey, state) = std::thread::scope(|scope| {

@@ -1,26 +1,18 @@
-//! What the GPUs need: by the kernel's messages, by the bus, and by what NVML says.
-
-use std::collections::BTreeMap;
+//! What the GPUs need, by the kernel's messages and by the bus; what NVML says of them is in `gpus`.
 
 use anyhow::Result;
 use messages::{Heard, hear};
 use modules::{gpus, on_bus};
 use step::Context;
-use xid::{Address, Class, Evidence, Gpu, NvmlState, Verdict, verdicts};
+use xid::{Class, Evidence, Gpu, Verdict, verdicts};
 
 use crate::findings::Findings;
 
-/// Judges each GPU, before a reload or a `reset`. `nvml` is what NVML says of those that it was asked
-/// about.
+/// Judges each GPU, before a reload or a `reset`.
 ///
 /// # Errors
 /// The kernel's messages cannot be read, or the driver's GPUs not be listed.
-pub(crate) fn assess(
-    context: &Context,
-    nvml: &BTreeMap<Address, NvmlState>,
-    reset: bool,
-    findings: &mut Findings,
-) -> Result<Heard> {
+pub(crate) fn assess(context: &Context, reset: bool, findings: &mut Findings) -> Result<Heard> {
     let heard = hear(&context.root)?;
     if let Some(usec) = heard.lost_before {
         findings.warn(
@@ -38,7 +30,7 @@ pub(crate) fn assess(
             pci,
             on_bus: on_bus(&context.root, &name)?,
             reset_usec: heard.resets.get(&pci).copied(),
-            nvml: nvml.get(&pci).copied(),
+            nvml: None,
         });
     }
     judge_all(&verdicts(&heard.messages, &known), reset, findings);

@@ -88,9 +88,10 @@ fn snapshot(
 /// Comes last in the unwinding: closes the run, unless something is left for the rollback or, when
 /// the machine is going down, for the next boot.
 fn undo(context: &Context) -> Result<()> {
-    reset::forget(context)?;
+    // A request that stays is no reason to leave the run open.
+    let forgotten = reset::forget(context);
     finish(context, Leftovers::Keep, |run| differences(&context.root, run, context.ledger.boot()))?;
-    Ok(())
+    forgotten
 }
 
 fn plan(context: &Context, reset: bool) -> Result<ExitCode> {

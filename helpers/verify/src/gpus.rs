@@ -21,12 +21,7 @@ pub(crate) enum Fabric {
 pub(crate) fn check(before: &[Gpu], now: &[Seen], fabric: Fabric) -> Vec<Check> {
     let mut checks = Vec::new();
     for seen in now {
-        let was = before.iter().find(|was| match seen {
-            Seen::Ok(gpu) => was.uuid == gpu.uuid,
-            Seen::Trouble { uuid, pci, .. } => {
-                uuid.as_ref() == Some(&was.uuid) || pci.as_ref() == Some(&was.pci)
-            }
-        });
+        let was = before.iter().find(|was| is(seen, was));
         match seen {
             Seen::Ok(gpu) => checks.push(one(was, gpu, fabric)),
             Seen::Trouble { trouble, .. } => {
@@ -40,18 +35,20 @@ pub(crate) fn check(before: &[Gpu], now: &[Seen], fabric: Fabric) -> Vec<Check> 
         }
     }
     for was in before {
-        let is_told = |seen: &Seen| match seen {
-            Seen::Ok(gpu) => gpu.uuid == was.uuid,
-            Seen::Trouble { uuid, pci, .. } => {
-                uuid.as_ref() == Some(&was.uuid) || pci.as_ref() == Some(&was.pci)
-            }
-        };
-        if !now.iter().any(is_told) {
+        if !now.iter().any(|seen| is(seen, was)) {
             let what = format!("{was} is not there any more");
             checks.push(Check::new(format!("GPU {}", was.index), Grade::Failed, what));
         }
     }
     checks
+}
+
+/// Whether `seen` is the GPU that was `was`. One that is out of use tells what it still can.
+fn is(seen: &Seen, was: &Gpu) -> bool {
+    match seen {
+        Seen::Ok(gpu) => gpu.uuid == was.uuid,
+        Seen::Trouble { uuid, pci, .. } => uuid.as_ref() == Some(&was.uuid) || pci.as_ref() == Some(&was.pci),
+    }
 }
 
 fn about(seen: &Seen) -> String {

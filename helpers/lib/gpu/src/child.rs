@@ -19,8 +19,6 @@ pub const HELPER: &str = "/usr/libexec/nvidia-reload/ask-nvml";
 pub enum Question {
     /// Which libnvidia-ml the linker chooses: [`crate::library`].
     Library,
-    /// How NVML is, once it is started: [`crate::ask`].
-    Nvml,
     /// How NVML and every GPU is: [`crate::state()`].
     State,
     /// Who uses the GPUs: [`crate::usage`].
@@ -31,7 +29,6 @@ impl Question {
     fn word(self) -> &'static str {
         match self {
             Question::Library => "library",
-            Question::Nvml => "nvml",
             Question::State => "state",
             Question::Usage => "usage",
         }

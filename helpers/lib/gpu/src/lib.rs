@@ -12,6 +12,6 @@ mod set;
 mod state;
 
 pub use child::{HELPER, Question, ask_helper, ask_state, talk};
-pub use nvml::{Answer, Library, Usage, Used, ask, library, state, usage};
+pub use nvml::{Answer, Library, Usage, Used, library, state, usage};
 pub use set::{Given, give_back};
 pub use state::{Recovery, Seen, State, Trouble};

@@ -76,7 +76,7 @@ pub enum Usage {
         /// What it could not tell, a sentence each.
         problems: Vec<String>,
     },
-    /// It does not work; [`ask`] says more.
+    /// It does not work; [`state()`] says more.
     No {
         /// NVML's name for why.
         reason: String,
@@ -124,11 +124,6 @@ fn open() -> anyhow::Result<(Option<libloading::Library>, Library)> {
         .and_then(|name| name.to_str()?.strip_prefix("libnvidia-ml.so.").map(str::to_owned))
         .filter(|version| version.contains('.'));
     Ok((Some(opened), Library::Found { path, version }))
-}
-
-/// Starts NVML, asks, and ends it.
-pub fn ask() -> Answer {
-    answer(start(None).0.and_then(|nvml| of(&nvml)))
 }
 
 /// How NVML and every GPU is. Where the linker's library is of another version than the loaded driver,

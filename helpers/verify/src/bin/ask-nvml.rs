@@ -26,7 +26,6 @@ fn main() -> ExitCode {
     let Arguments { question, kept, if_started } = Arguments::parse();
     let answer = match question {
         Question::Library => gpu::library().and_then(|library| Ok(serde_json::to_string(&library)?)),
-        Question::Nvml => serde_json::to_string(&gpu::ask()).map_err(Into::into),
         Question::State => {
             gpu::state(kept.as_deref(), if_started).and_then(|state| Ok(serde_json::to_string(&state)?))
         }
