@@ -10,7 +10,7 @@ use ledger::{Object, Step};
 use step::{AutoRemove, Containers, Context, Stop};
 
 use crate::policy::{self, Sorted};
-use crate::{cdi, containers_that_hold, podman, survey, unreachable};
+use crate::{cdi, podman, survey, unreachable};
 
 /// What an engine takes for a container that names no stop timeout of its own: Docker's and
 /// Podman's default.
@@ -20,7 +20,9 @@ pub(crate) fn run(context: &Context) -> Result<()> {
     let config = context.config()?.containers;
     context.status("looking for containers that have a GPU");
     let podman = podman::offer(context, Running::look(&context.root)?.podmans());
-    let survey = survey(context, &containers_that_hold(context)?, config.parallel)?;
+    let run = context.ledger.read()?;
+    let scope = run.iter().flat_map(|run| run.snapshot.chosen_nodes()).collect();
+    let survey = survey(context, &scope, config.parallel)?;
     for engine in &survey.engines {
         if let Presence::Absent { reason } = &engine.presence {
             context.info(format!("{engine} has nothing to stop: {reason}"));

@@ -1,4 +1,4 @@
-//! Resets the GPUs, once nobody but the driver itself uses them.
+//! Resets GPUs, once nobody but the driver itself uses them.
 //!
 //! NVML has a code for "reset required" and no call that resets: NVIDIA's one way to do it from user
 //! space is `nvidia-smi --gpu-reset`. It needs the driver loaded and no client of the GPUs, and both
@@ -27,28 +27,36 @@ fn run(context: &Context) -> Result<()> {
     if modules::loaded(&context.root, modules::DRIVER)?.is_none() {
         bail!("the driver is not loaded: nothing can be reset without it");
     }
+    // All together: some that are linked can be reset in one command only.
+    let chosen: Vec<&str> = run.snapshot.chosen.iter().map(|gpu| gpu.pci.as_str()).collect();
+    let id = (!chosen.is_empty()).then(|| format!("--id={}", chosen.join(",")));
+    let gpus: Vec<&str> = match &id {
+        Some(_) => chosen,
+        None => run.snapshot.gpus.iter().map(String::as_str).collect(),
+    };
     context.status("turning persistence mode off");
     // A GPU in persistence mode has a client: the driver itself. The mode comes back with the
     // other settings.
-    let status = nvidia_smi(&["--persistence-mode=0"])?;
+    let status = nvidia_smi("--persistence-mode=0", id.as_deref())?;
     if !status.success() {
         context.warn(format!("persistence mode stays as it is: {}", described(status)));
     }
-    context.status(format!("resetting {}", run.snapshot.gpus.join(", ")));
-    let status = nvidia_smi(&["--gpu-reset"])?;
+    context.status(format!("resetting {}", gpus.join(", ")));
+    let status = nvidia_smi("--gpu-reset", id.as_deref())?;
     if !status.success() {
         bail!("{PROGRAM} --gpu-reset: {}; its own words are in the journal of this step", described(status));
     }
-    let gpus: Vec<_> = run.snapshot.gpus.iter().filter_map(|gpu| gpu.parse().ok()).collect();
-    messages::note_reset(&context.root, &gpus).context("note that the GPUs were reset")?;
-    context.info(format!("reset: {}", run.snapshot.gpus.join(", ")));
+    let addresses: Vec<_> = gpus.iter().filter_map(|gpu| gpu.parse().ok()).collect();
+    messages::note_reset(&context.root, &addresses).context("note that the GPUs were reset")?;
+    context.info(format!("reset: {}", gpus.join(", ")));
     Ok(())
 }
 
-/// What it prints goes to the journal, in its own words.
-fn nvidia_smi(arguments: &[&str]) -> Result<ExitStatus> {
+/// `id` limits it to some GPUs. What it prints goes to the journal, in its own words.
+fn nvidia_smi(order: &str, id: Option<&str>) -> Result<ExitStatus> {
     Command::new(PROGRAM)
-        .args(arguments)
+        .arg(order)
+        .args(id)
         .stdin(Stdio::null())
         .status()
         .with_context(|| format!("start {PROGRAM}, which belongs to NVIDIA's driver"))

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use holders::{Fate, Holder, Place, Rules, Scan, ancestors};
+use holders::{Fate, Holder, Place, Rules, Scan, Scope, ancestors};
 use ledger::{Object, Process, Run, State, Step};
 use rustix::process::Signal;
 use step::{Config, Context, Priority, log};
@@ -37,10 +37,12 @@ fn run(context: &Context) -> Result<()> {
     let grace = Duration::from_secs(config.processes.grace);
     let deadline = Instant::now() + grace * LAST_ASKED + CLEANUP + GLANCE;
     let line = ancestors(&context.root, i32::try_from(std::process::id())?);
-    let dealt_with = dealt_with(context.ledger.read()?.as_ref());
+    let run = context.ledger.read()?;
+    let dealt_with = dealt_with(run.as_ref());
+    let scope: Scope = run.iter().flat_map(|run| run.snapshot.chosen_nodes()).collect();
     for round in 1.. {
-        let scan = holders::scan(&context.root)?;
-        if scan.is_free() {
+        let scan = holders::scan(&context.root)?.within(&scope);
+        if scan.is_free_within(&scope) {
             break;
         }
         let rules = rules(&config, &line, &dealt_with);
@@ -65,7 +67,8 @@ fn run(context: &Context) -> Result<()> {
             end(context, plain, asked)?;
             // Whoever looks at the GPU again and again is gone for a moment each time, and there is
             // no more to be had: it is innocent of what starts it.
-            if quiet(context, GLANCE / 5)? {
+            // Where others go on to use theirs, the references tell nothing.
+            if scope.is_all() && quiet(context, GLANCE / 5)? {
                 break;
             }
         }
@@ -73,7 +76,7 @@ fn run(context: &Context) -> Result<()> {
             bail!("the GPU is not free: new processes take it as fast as they are ended: {}", list(&scan));
         }
     }
-    context.info("nobody holds the GPU");
+    context.info(if scope.is_all() { "nobody holds the GPU" } else { "nobody holds the GPUs to be reset" });
     Ok(())
 }
 

@@ -124,9 +124,9 @@ pub enum Command {
     Reload(Reload),
     /// Stop what holds the GPUs, reset them, give everything back; the driver stays loaded
     ///
-    /// For a GPU that NVIDIA says needs a reset, which a reload does not bring. All GPUs are reset.
-    /// Shows the plan and asks before it begins.
-    Reset(Reload),
+    /// For a GPU that NVIDIA says needs a reset, which a reload does not bring. Resets all GPUs, or with
+    /// --gpu some, and then stops only what uses those, or may. Shows the plan and asks before it begins.
+    Reset(Reset),
     /// Stop what holds the GPUs and keep it stopped until `nvidia-reload start`
     Stop(Stop),
     /// Give back everything that `nvidia-reload stop` took
@@ -172,11 +172,14 @@ pub struct Output {
 }
 
 /// Arguments of `plan`.
-#[derive(Debug, Clone, Copy, Default, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub struct Plan {
     /// What a reset would do, rather than a reload
     #[arg(long)]
     pub reset: bool,
+    /// Which GPUs.
+    #[command(flatten)]
+    pub gpus: Gpus,
     /// How the answer comes.
     #[command(flatten)]
     pub output: Output,
@@ -194,6 +197,25 @@ pub struct Reload {
     /// How the answer comes.
     #[command(flatten)]
     pub output: Output,
+}
+
+/// Arguments of `reset`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Reset {
+    /// Which GPUs.
+    #[command(flatten)]
+    pub gpus: Gpus,
+    /// How.
+    #[command(flatten)]
+    pub reload: Reload,
+}
+
+/// Which GPUs are reset.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Gpus {
+    /// Reset this GPU, and what can only be reset with it: PCI address, UUID or index
+    #[arg(long = "gpu", value_name = "ID", value_delimiter = ',')]
+    pub ids: Vec<String>,
 }
 
 /// Arguments of `verify`.

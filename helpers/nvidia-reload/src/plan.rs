@@ -16,17 +16,18 @@ const HELPER: &str = "/usr/libexec/nvidia-reload/preflight";
 /// It reads, and asks engines with deadlines of their own.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The plan of a reload, or of a reset, as things stand.
+/// The plan of a reload, or of a reset of these GPUs or where none is named of all, as things stand.
 ///
 /// # Errors
 /// The helper is missing, fails, or says what this version does not understand.
-pub fn plan(root: &Root, reset: bool) -> Result<Plan> {
+pub fn plan(root: &Root, reset: Option<&[String]>) -> Result<Plan> {
     let helper = root.path(HELPER);
     let fault = |what: String| Fault::refused(what, "is the package nvidia-reload installed completely?");
     let name = helper.display();
     let mut child = Command::new(&helper)
         .arg("plan")
-        .args(reset.then_some("--reset"))
+        .args(reset.map(|_| "--reset"))
+        .args(reset.into_iter().flatten().map(|id| format!("--gpu={id}")))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
@@ -91,7 +92,7 @@ mod tests {
     #[test]
     fn the_helpers_words_are_the_plan() {
         let (_directory, root) = helper(&format!("test \"$1\" = plan || exit 9\necho '{READY}'\nexit 3"));
-        let plan = plan(&root, false).expect("understands");
+        let plan = plan(&root, None).expect("understands");
         assert_eq!(plan.driver.on_disk.as_deref(), Some("550"));
         assert_eq!(exit(&plan), Exit::Refused);
     }
@@ -107,11 +108,11 @@ mod tests {
             ),
         ] {
             let (_directory, root) = helper(script);
-            let fault = plan(&root, false).expect_err("must refuse");
+            let fault = plan(&root, None).expect_err("must refuse");
             assert!(fault.error.contains(word), "{fault:?}");
             assert_eq!(fault.exit, 3);
         }
-        let fault = plan(&Root::at("/no/such/root"), false).expect_err("must refuse");
+        let fault = plan(&Root::at("/no/such/root"), None).expect_err("must refuse");
         assert!(fault.error.starts_with("cannot run /no/such/root/usr/libexec"), "{fault:?}");
     }
 }

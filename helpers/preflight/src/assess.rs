@@ -3,11 +3,13 @@
 use std::fs;
 
 use anyhow::{Context as _, Result};
-use ledger::Step;
-use messages::Heard;
+use holders::{Kind, Scan, Scope};
+use ledger::{Chosen, Step};
+use messages::{Heard, hear};
 use modules::{DRIVER, chain};
 use step::{Action, Config, Context, PLAN_SCHEMA, Plan};
 
+use crate::choose::{Pick, chosen, pick};
 use crate::findings::Findings;
 use crate::{driver, gpus, health, reset, users};
 
@@ -21,34 +23,58 @@ pub(crate) struct Assessed {
     pub(crate) heard: Heard,
     /// The GPUs as NVML shows them, with what is to be set again.
     pub(crate) seen: Vec<ledger::Gpu>,
+    /// The GPUs of a reset that is not for all.
+    pub(crate) chosen: Vec<Chosen>,
 }
 
-/// Looks at everything that can be known beforehand of a reload, or of a reset. Touches nothing.
+/// Looks at everything that can be known beforehand of a reload, or of a reset of the GPUs that are
+/// `asked` for, which is of all where none is named. Touches nothing.
 ///
 /// # Errors
 /// Something that has to be known cannot be: then there is no plan.
-pub(crate) fn assess(context: &Context, config: &Config, reset: bool) -> Result<Assessed> {
+pub(crate) fn assess(context: &Context, config: &Config, asked: Option<&[String]>) -> Result<Assessed> {
+    let reset = asked.is_some();
+    let of_some = asked.filter(|ids| !ids.is_empty());
     let mut findings = Findings::default();
     switched_off(context, &mut findings)?;
     earlier_run(context, &mut findings)?;
     let mut loaded = chain(&context.root)?;
-    let heard = health::assess(context, reset, &mut findings)?;
+    let heard = hear(&context.root)?;
     // The engines take their time, and so do NVML and files of many megabytes. Whoever asks NVML holds
     // the driver, and is gone before holders are looked for.
     let (versions, survey, state) = std::thread::scope(|scope| {
-        let survey = scope.spawn(users::survey);
+        let survey = of_some.is_none().then(|| scope.spawn(|| users::survey(&[])));
         let state = scope.spawn(|| gpus::ask(context, &loaded));
-        (driver::assess(context, &loaded, &mut findings), survey.join(), state.join())
+        (driver::assess(context, &loaded, &mut findings), survey.map(|survey| survey.join()), state.join())
     });
     let versions = versions?;
-    let survey = survey.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     let state = state.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    health::assess(context, &heard, state.as_ref(), reset, &mut findings)?;
+    let scan = holders::scan(&context.root)?;
+    let (mut picked, mut chosen) = (Vec::new(), Vec::new());
+    if let Some(ids) = asked {
+        let bound = modules::gpus(&context.root)?;
+        picked = pick(ids, state.as_ref(), &bound, has_fabric_manager(&scan), &mut findings)?;
+        if ids.is_empty() {
+            picked = bound.into_iter().map(|pci| Pick { pci, why: "asked for".into() }).collect();
+        } else {
+            chosen = picked.iter().map(|pick| self::chosen(context, &pick.pci)).collect::<Result<_>>()?;
+        }
+    }
     let seen = gpus::assess(context, &config.gpus, &versions, state, reset, &mut findings)?;
-    let mut actions = users::assess(context, config, &survey, &mut findings)?;
+    let nodes: Vec<String> = chosen.iter().flat_map(|gpu| gpu.nodes.iter().cloned()).collect();
+    let survey = match survey {
+        Some(survey) => survey.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?,
+        None => users::survey(&nodes)?,
+    };
+    let scope: Scope = nodes.iter().cloned().collect();
+    let stay = used_by_others(&scan, &scope);
+    let scan = scan.within(&scope);
+    let mut actions = users::assess(context, config, &survey, &scan, &nodes, &mut findings)?;
     if reset {
-        actions.extend(reset::assess(&versions, &modules::gpus(&context.root)?, &mut findings));
+        actions.extend(reset::assess(&versions, &picked, &mut findings));
         // All but nvidia itself count as users of the GPUs.
-        loaded.retain(|module| module.module.name != DRIVER);
+        loaded.retain(|module| module.module.name != DRIVER && !stay.contains(&module.module.name));
     }
     actions.extend(loaded.iter().map(|module| Action {
         step: Step::RmmodChain,
@@ -70,7 +96,26 @@ pub(crate) fn assess(context: &Context, config: &Config, reset: bool) -> Result<
         actions,
         settings: seen.iter().filter(|gpu| !gpu.settings.is_empty()).map(gpus::settings).collect(),
     };
-    Ok(Assessed { plan, container_units: users::container_units(&survey), heard, seen })
+    Ok(Assessed { plan, container_units: users::container_units(&survey), heard, seen, chosen })
+}
+
+/// The modules that stay loaded since who is not of `scope` uses them, with what those stand on.
+fn used_by_others(scan: &Scan, scope: &Scope) -> Vec<String> {
+    let others = scan.holders.iter().filter(|holder| !scope.has(holder));
+    let mut used: Vec<String> =
+        others.flat_map(|holder| &holder.devices).map(|device| device.module.clone()).collect();
+    // Dependents come first.
+    for module in &scan.modules {
+        if module.dependents.iter().any(|dependent| used.contains(dependent)) {
+            used.push(module.name.clone());
+        }
+    }
+    used
+}
+
+/// Whether somebody has the switches of the fabric, as Fabric Manager has while it runs.
+fn has_fabric_manager(scan: &Scan) -> bool {
+    scan.holders.iter().any(|holder| holder.devices.iter().any(|device| device.kind == Kind::Nvswitch))
 }
 
 /// Why a module of the graph has to go.

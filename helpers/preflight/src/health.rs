@@ -1,19 +1,26 @@
-//! What the GPUs need, by the kernel's messages and by the bus; what NVML says of them is in `gpus`.
+//! What the GPUs need, by all that is known of them together: the kernel's messages, the bus, NVML. What
+//! NVML says by itself is told in `gpus`.
 
 use anyhow::Result;
-use messages::{Heard, hear};
+use gpu::{Seen, State, Trouble};
+use messages::Heard;
 use modules::{gpus, on_bus};
 use step::Context;
-use xid::{Class, Evidence, Gpu, Verdict, verdicts};
+use xid::{Address, Class, Evidence, Gpu, NvmlState, Verdict, verdicts};
 
 use crate::findings::Findings;
 
-/// Judges each GPU, before a reload or a `reset`.
+/// Judges each GPU, before a reload or a `reset`, by what was heard and by what NVML said, if it did.
 ///
 /// # Errors
-/// The kernel's messages cannot be read, or the driver's GPUs not be listed.
-pub(crate) fn assess(context: &Context, reset: bool, findings: &mut Findings) -> Result<Heard> {
-    let heard = hear(&context.root)?;
+/// The driver's GPUs cannot be listed.
+pub(crate) fn assess(
+    context: &Context,
+    heard: &Heard,
+    nvml: Option<&State>,
+    reset: bool,
+    findings: &mut Findings,
+) -> Result<()> {
     if let Some(usec) = heard.lost_before {
         findings.warn(
             format!(
@@ -30,31 +37,52 @@ pub(crate) fn assess(context: &Context, reset: bool, findings: &mut Findings) ->
             pci,
             on_bus: on_bus(&context.root, &name)?,
             reset_usec: heard.resets.get(&pci).copied(),
-            nvml: None,
+            nvml: nvml.and_then(|state| said(state, pci)),
         });
     }
     judge_all(&verdicts(&heard.messages, &known), reset, findings);
-    Ok(heard)
+    Ok(())
+}
+
+/// What NVML says of the GPU at `pci`, where it tells the address.
+fn said(state: &State, pci: Address) -> Option<NvmlState> {
+    let is_it = |address: &str| address.parse() == Ok(pci);
+    state.gpus.iter().find_map(|seen| match seen {
+        Seen::Ok(gpu) if is_it(&gpu.pci) => {
+            Some(NvmlState { recovery_action: gpu.health.recovery_action, ..NvmlState::default() })
+        }
+        Seen::Trouble { pci: Some(address), trouble, .. } if is_it(address) => Some(NvmlState {
+            lost: *trouble == Trouble::Lost,
+            reset_required: *trouble == Trouble::ResetRequired,
+            recovery_action: None,
+        }),
+        _ => None,
+    })
 }
 
 /// What the whole machine has is the first verdict's, and said once.
 fn judge_all(verdicts: &[Verdict], reset: bool, findings: &mut Findings) {
     for (at, verdict) in verdicts.iter().enumerate() {
-        let decisive = |verdict: &Verdict| verdict.evidence.first().cloned();
-        if !verdicts[..at].iter().any(|before| decisive(before) == decisive(verdict)) {
-            judge(verdict, reset, findings);
+        let before = |decisive| verdicts[..at].iter().any(|before| self::decisive(before) == Some(decisive));
+        if let Some(decisive) = decisive(verdict).filter(|decisive| !before(decisive)) {
+            judge(verdict, decisive, reset, findings);
         }
     }
 }
 
+/// What decides, of what NVML does not say itself. What counts for nothing beside NVML's word is not
+/// among the evidence any more.
+fn decisive(verdict: &Verdict) -> Option<&Evidence> {
+    verdict.evidence.iter().find(|evidence| !evidence.by_nvml)
+}
+
 /// What a verdict means for a run.
-fn judge(verdict: &Verdict, reset: bool, findings: &mut Findings) {
-    let Some(evidence) = verdict.evidence.first() else { return };
+fn judge(verdict: &Verdict, evidence: &Evidence, reset: bool, findings: &mut Findings) {
     let what = match verdict.pci {
         Some(pci) => format!("GPU {pci}: {}", told(evidence)),
         None => told(evidence),
     };
-    match verdict.class {
+    match evidence.class {
         Class::Reboot if verdict.cold => {
             findings.reboot(what, "switch the machine off and on again: less does not clear it");
         }
@@ -95,6 +123,10 @@ mod tests {
     use super::*;
 
     fn found(reset: bool, texts: &[&str]) -> (Run, Vec<String>, Vec<String>) {
+        beside(None, reset, texts)
+    }
+
+    fn beside(nvml: Option<NvmlState>, reset: bool, texts: &[&str]) -> (Run, Vec<String>, Vec<String>) {
         let message = |text: &&str| Message {
             usec: 903_610_907,
             text: (*text).to_owned(),
@@ -102,7 +134,8 @@ mod tests {
         };
         let messages: Vec<Message> = texts.iter().map(message).collect();
         let mut findings = Findings::default();
-        let gpus = ["0000:01:00", "0000:02:00"].map(|gpu| Gpu::at(gpu.parse().expect("an address")));
+        let at = |gpu: &str| Gpu { nvml, ..Gpu::at(gpu.parse().expect("an address")) };
+        let gpus = ["0000:01:00", "0000:02:00"].map(at);
         judge_all(&verdicts(&messages, &gpus), reset, &mut findings);
         let (verdict, reasons, warnings) = findings.verdict();
         let told = |reasons: Vec<step::Reason>| reasons.iter().map(ToString::to_string).collect();
@@ -137,5 +170,18 @@ mod tests {
         let (verdict, _, warnings) = of(999);
         assert_eq!(verdict, Run::Ready);
         assert!(warnings[0].contains("contact support"), "{warnings:?}");
+    }
+
+    #[test]
+    fn the_drivers_own_verdict_beats_the_table_and_is_not_told_twice() {
+        let text = "NVRM: Xid (PCI:0000:01:00): 119, pid=7, name=a, text";
+        let says = |recovery_action| Some(NvmlState { recovery_action, ..NvmlState::default() });
+        assert_eq!(found(false, &[text]).0, Run::Refused);
+        assert_eq!(beside(says(None), false, &[text]).0, Run::Refused, "a driver without the field");
+        assert_eq!(beside(says(Some(0)), false, &[text]), (Run::Ready, vec![], vec![]));
+        // What NVML asks for is a finding of its own.
+        assert_eq!(beside(says(Some(1)), false, &[text]), (Run::Ready, vec![], vec![]));
+        let uvm = "NVRM: uvm encountered global fatal error 0x60, requiring os reboot to recover.";
+        assert_eq!(beside(says(Some(0)), false, &[uvm]).0, Run::RebootRequired);
     }
 }

@@ -1,6 +1,7 @@
 //! Refuses what cannot work or would be unsafe while everything still runs, or opens the run.
 
 mod assess;
+mod choose;
 mod driver;
 mod findings;
 mod gpus;
@@ -26,19 +27,25 @@ enum Verb {
         /// A reset of the GPUs rather than a reload.
         #[arg(long)]
         reset: bool,
+        /// Of this GPU only: its PCI address, UUID or index.
+        #[arg(long = "gpu", value_name = "ID", requires = "reset")]
+        gpus: Vec<String>,
     },
 }
 
 fn main() -> ExitCode {
-    step::main_with(Step::Preflight, run, undo, |context, Verb::Plan { reset }| plan(context, reset))
+    step::main_with(Step::Preflight, run, undo, |context, Verb::Plan { reset, gpus }| {
+        plan(context, reset.then_some(gpus.as_slice()))
+    })
 }
 
 fn run(context: &Context) -> Result<()> {
     let config = context.config()?;
     package::wait(context)?;
     context.status("looking at the driver and at who holds it");
-    let reset = reset::is_asked(context)?;
-    let Assessed { plan, container_units, heard, seen } = assess::assess(context, &config, reset)?;
+    let asked = reset::asked(context)?;
+    let Assessed { plan, container_units, heard, seen, chosen } =
+        assess::assess(context, &config, asked.as_deref())?;
     for warning in &plan.warnings {
         context.warn(warning.to_string());
     }
@@ -50,7 +57,11 @@ fn run(context: &Context) -> Result<()> {
         Verdict::Refused => return Err(Stop::Refused(plan.reasons).into()),
         Verdict::RebootRequired => return Err(Stop::RebootRequired(plan.reasons).into()),
     }
-    let id = context.ledger.open(Snapshot { reset, ..snapshot(context, container_units, seen)? })?;
+    let id = context.ledger.open(Snapshot {
+        reset: asked.is_some(),
+        chosen,
+        ..snapshot(context, container_units, seen)?
+    })?;
     context.info(format!(
         "run {id}: driver {} is loaded, {} is on disk",
         plan.driver.loaded.as_deref().unwrap_or("unknown"),
@@ -94,8 +105,8 @@ fn undo(context: &Context) -> Result<()> {
     forgotten
 }
 
-fn plan(context: &Context, reset: bool) -> Result<ExitCode> {
-    let Assessed { plan, .. } = assess::assess(context, &context.config()?, reset)?;
+fn plan(context: &Context, asked: Option<&[String]>) -> Result<ExitCode> {
+    let Assessed { plan, .. } = assess::assess(context, &context.config()?, asked)?;
     println!("{}", serde_json::to_string(&plan)?);
     let exit = match plan.verdict {
         Verdict::Ready => Exit::Done,

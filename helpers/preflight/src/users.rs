@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
 use engines::{Container, Kind, Owner, Presence, SURVEY_SCHEMA, Survey};
-use holders::{Fate, Holder, Rules, ancestors, scan};
+use holders::{Fate, Holder, Rules, Scan, ancestors};
 use ledger::Step;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -21,9 +21,10 @@ pub(crate) fn assess(
     context: &Context,
     config: &Config,
     survey: &Survey,
+    scan: &Scan,
+    nodes: &[String],
     findings: &mut Findings,
 ) -> Result<Vec<Action>> {
-    let scan = scan(&context.root)?;
     let mut actions = containers(config, survey, &scan.holders, findings);
     let ours = ancestors(&context.root, std::process::id() as i32);
     let rules = Rules {
@@ -60,7 +61,7 @@ pub(crate) fn assess(
         }
     }
     if first.is_some() || actions.iter().any(|action| action.step == Step::StopUnits) {
-        let units = units()?;
+        let units = units(nodes)?;
         if let Some(first) = first
             && !units.units.iter().any(|unit| unit.role == "keeper")
             && let Fate::Refuse { why, remedy } = rules.fate(first)
@@ -99,9 +100,9 @@ pub(crate) fn container_units(survey: &Survey) -> Vec<(Option<u32>, String)> {
     survey.containers.iter().filter_map(unit).collect()
 }
 
-/// What drain-containers finds.
-pub(crate) fn survey() -> Result<Survey> {
-    let survey: Survey = ask(DRAIN)?;
+/// What drain-containers finds of the GPUs with these device nodes, or of all.
+pub(crate) fn survey(nodes: &[String]) -> Result<Survey> {
+    let survey: Survey = ask(DRAIN, nodes)?;
     if survey.schema != SURVEY_SCHEMA {
         anyhow::bail!(
             "{DRAIN} speaks {}, not {SURVEY_SCHEMA}: install one version of everything",
@@ -112,9 +113,10 @@ pub(crate) fn survey() -> Result<Survey> {
 }
 
 /// What `helper list --json` says.
-fn ask<T: DeserializeOwned>(helper: &str) -> Result<T> {
+fn ask<T: DeserializeOwned>(helper: &str, nodes: &[String]) -> Result<T> {
     let output = Command::new(helper)
         .args(["list", "--json"])
+        .args(nodes.iter().map(|node| format!("--node={node}")))
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()
@@ -241,8 +243,8 @@ struct Listed {
 /// The schema of stop-units that is understood here.
 const UNITS_SCHEMA: &str = "nvidia-reload.units/1";
 
-fn units() -> Result<Units> {
-    let units: Units = ask(STOP)?;
+fn units(nodes: &[String]) -> Result<Units> {
+    let units: Units = ask(STOP, nodes)?;
     if units.schema != UNITS_SCHEMA {
         anyhow::bail!(
             "{STOP} speaks {}, not {UNITS_SCHEMA}: install one version of everything",

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use ledger::{Object, Run, Settings, Step};
+use ledger::{Gpu, Object, Run, Settings, Step};
 use modules::{Disk, Loaded, State, Unloaded, chain, gate, gpus, on_bus, unload};
 use step::Context;
 
@@ -25,11 +25,18 @@ fn run(context: &Context) -> Result<()> {
     let goes = |module: &Loaded| !(run.snapshot.reset && module.module.name == modules::DRIVER);
     let mut loaded = chain(&context.root)?;
     loaded.retain(goes);
+    let stay = if run.snapshot.chosen.is_empty() { Vec::new() } else { used(&loaded) };
+    if !stay.is_empty() {
+        loaded.retain(|module| !stay.contains(&module.module.name));
+        context.info(format!("{} stay loaded: GPUs that are not reset use them", stay.join(", ")));
+    }
     if loaded.is_empty() {
-        context.info("the driver is not loaded: nothing to unload");
+        context.info("nothing to unload");
     }
     shut_gate(context, &disk, &loaded)?;
-    quiet(context)?;
+    if run.snapshot.chosen.is_empty() {
+        quiet(context)?;
+    }
     for gpu in gpus(&context.root)? {
         // nvidia_drm would wait for such a GPU for ever.
         if on_bus(&context.root, &gpu)? == Some(false) {
@@ -59,7 +66,7 @@ fn run(context: &Context) -> Result<()> {
         }
     }
     let left = chain(&context.root)?;
-    if let Some(module) = left.iter().find(|module| goes(module)) {
+    if let Some(module) = left.iter().find(|module| goes(module) && !stay.contains(&module.module.name)) {
         bail!("{} is loaded again although the gate is shut", module.module.name);
     }
     settings.into_iter().try_for_each(|id| context.ledger.done(id))?;
@@ -83,7 +90,9 @@ fn shut_gate(context: &Context, disk: &Disk, loaded: &[Loaded]) -> Result<()> {
 /// Writes what is set on the GPUs and goes with the driver; NVML told preflight. Returns the acts.
 fn note_settings(context: &Context, run: &Run) -> Result<Vec<u64>> {
     let mut acts = Vec::new();
-    for gpu in run.snapshot.seen.iter().filter(|gpu| !gpu.settings.is_empty()) {
+    let chosen = &run.snapshot.chosen;
+    let goes = |gpu: &Gpu| chosen.is_empty() || chosen.iter().any(|chosen| chosen.pci == gpu.pci);
+    for gpu in run.snapshot.seen.iter().filter(|gpu| !gpu.settings.is_empty() && goes(gpu)) {
         let (pci, uuid) = (gpu.pci.clone(), gpu.uuid.clone());
         let object = Object::Settings(Settings { pci, uuid, settings: gpu.settings.clone() });
         // A start in the middle of the unwinding runs this again.
@@ -92,6 +101,17 @@ fn note_settings(context: &Context, run: &Run) -> Result<Vec<u64>> {
         }
     }
     Ok(acts)
+}
+
+/// The modules of `loaded`, which has dependents first, that somebody uses, with what those stand on.
+fn used(loaded: &[Loaded]) -> Vec<String> {
+    let mut used: Vec<String> = Vec::new();
+    for module in loaded {
+        if module.users() > 0 || module.holders.iter().any(|holder| used.contains(holder)) {
+            used.push(module.module.name.clone());
+        }
+    }
+    used
 }
 
 /// Waits until nobody has the driver open, so that nothing is unloaded when something cannot be.

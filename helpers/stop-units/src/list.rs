@@ -34,10 +34,10 @@ struct Entry {
     role: &'static str,
 }
 
-/// Prints the units that would be stopped now.
-pub(crate) fn list(context: &Context, json: bool) -> Result<()> {
+/// Prints the units that would be stopped now, for the GPUs with these device nodes, or for all.
+pub(crate) fn list(context: &Context, json: bool, nodes: &[String]) -> Result<()> {
     let config = context.config()?;
-    let found = wanted::of_all(context, &config)?;
+    let found = wanted::of_all(context, &config, nodes)?;
     let mut list = List { schema: SCHEMA, units: Vec::new(), refused: Vec::new() };
     for (user, units) in by_manager(&found) {
         let plan = manager(user)

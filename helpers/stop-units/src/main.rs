@@ -25,6 +25,9 @@ enum Verb {
         /// As JSON, for programs.
         #[arg(long)]
         json: bool,
+        /// Only for the GPU that this device node is of, such as nvidia3.
+        #[arg(long = "node", value_name = "NAME")]
+        nodes: Vec<String>,
     },
     /// Tell by the exit status whether the machine is going down: 0 for yes, 1 for no.
     #[command(hide = true)]
@@ -51,7 +54,7 @@ enum Verb {
 
 fn main() -> ExitCode {
     step::main_with(Step::StopUnits, stop::run, start::undo, |context, verb| match verb {
-        Verb::List { json } => list::list(context, json).map(|()| ExitCode::SUCCESS),
+        Verb::List { json, nodes } => list::list(context, json, &nodes).map(|()| ExitCode::SUCCESS),
         Verb::IsStopping => is_stopping(context),
         Verb::StartUnit { unit, user } => single::start(&unit, user),
         Verb::StopUnit { unit, user } => single::stop(&unit, user),

@@ -20,9 +20,10 @@ pub(crate) fn run(context: &Context) -> Result<()> {
     let run = context.ledger.read()?.context("there is no open run: start nvidia-reload.target")?;
     let deadline = Instant::now() + Duration::from_secs(config.units.stop_timeout);
     let mut tried: BTreeSet<Whose> = BTreeSet::new();
+    let scope = run.snapshot.chosen_nodes().collect();
     let mut stopped = 0;
     for round in 0..ROUNDS {
-        let mut wanted = wanted::of_holders(context, &config)?;
+        let mut wanted = wanted::of_holders(context, &config, &scope)?;
         if round == 0 {
             let ours = run.snapshot.container_units.iter().map(|unit| (None, unit));
             let users = run.snapshot.user_container_units.iter().map(|(uid, unit)| (Some(*uid), unit));

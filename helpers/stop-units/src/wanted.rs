@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 use bus::Manager;
 use engines::{Owner, SURVEY_SCHEMA, Survey};
-use holders::{Fate, Holder, Kind, Rules};
+use holders::{Fate, Holder, Kind, Rules, Scope};
 use step::{Config, Context};
 
 use crate::Whose;
@@ -16,18 +16,18 @@ use crate::closure::Role;
 const DRAIN: &str = "/usr/libexec/nvidia-reload/drain-containers";
 
 /// The units that own a holder at this moment, and those that look after containers, as the engines
-/// say now.
-pub(crate) fn of_all(context: &Context, config: &Config) -> Result<BTreeMap<Whose, Role>> {
-    let mut units = of_holders(context, config)?;
-    for unit in of_containers()? {
+/// say now; of the GPUs with these device nodes, or of all.
+pub(crate) fn of_all(context: &Context, config: &Config, nodes: &[String]) -> Result<BTreeMap<Whose, Role>> {
+    let mut units = of_holders(context, config, &nodes.iter().cloned().collect())?;
+    for unit in of_containers(nodes)? {
         units.entry(unit).or_insert(Role::Holder);
     }
     Ok(units)
 }
 
-/// The units that own a holder at this moment.
-pub(crate) fn of_holders(context: &Context, config: &Config) -> Result<BTreeMap<Whose, Role>> {
-    let scan = holders::scan(&context.root)?;
+/// The units that own a holder of `scope` at this moment.
+pub(crate) fn of_holders(context: &Context, config: &Config, scope: &Scope) -> Result<BTreeMap<Whose, Role>> {
+    let scan = holders::scan(&context.root)?.within(scope);
     let rules =
         Rules { units: &config.units.protect, processes: &config.processes.protect, ..Rules::default() };
     let mut units = BTreeMap::new();
@@ -95,9 +95,10 @@ fn serves_others(unit: &str, holder: &Holder) -> bool {
 
 /// The units that look after a container with a GPU, which may be idle: they would start it again
 /// behind the back of its engine.
-fn of_containers() -> Result<BTreeSet<Whose>> {
+fn of_containers(nodes: &[String]) -> Result<BTreeSet<Whose>> {
     let output = Command::new(DRAIN)
         .args(["list", "--json"])
+        .args(nodes.iter().map(|node| format!("--node={node}")))
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()

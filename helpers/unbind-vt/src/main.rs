@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use console::{bind, is_bound};
+use holders::Scope;
 use ledger::{Console, Object, Step};
 use step::Context;
 
@@ -18,7 +19,9 @@ fn main() -> ExitCode {
 }
 
 fn run(context: &Context) -> Result<()> {
-    let consoles = holders::consoles(&context.root)?;
+    let mut consoles = holders::consoles(&context.root)?;
+    let scope: Scope = context.ledger.read()?.iter().flat_map(|run| run.snapshot.chosen_nodes()).collect();
+    consoles.retain(|console| console.framebuffers.iter().any(|name| scope.has_node(name)));
     if consoles.is_empty() {
         context.info("no console is on a framebuffer of NVIDIA's driver");
     }

@@ -56,6 +56,10 @@ pub struct Gpu {
     pub retired_pages_pending: Option<bool>,
     /// State and status of the fabric.
     pub fabric: Option<(u8, u32)>,
+    /// The generation, by NVML's numbers (`NVML_DEVICE_ARCH_…`).
+    pub architecture: u32,
+    /// The active NVLinks: the PCI address of the GPU at the other end, or `switch`.
+    pub links: Vec<String>,
     /// What somebody had set when `nvml-sim install` ran.
     pub set: crate::settings::Settings,
 }
@@ -77,6 +81,8 @@ impl Default for Gpu {
             remapped_rows: Some((0, 0, false, false)),
             retired_pages_pending: None,
             fabric: None,
+            architecture: nvml_wrapper_sys::bindings::NVML_DEVICE_ARCH_HOPPER,
+            links: Vec::new(),
             set: crate::settings::Settings::default(),
         }
     }

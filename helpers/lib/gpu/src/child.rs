@@ -23,6 +23,8 @@ pub enum Question {
     State,
     /// Who uses the GPUs: [`crate::usage`].
     Usage,
+    /// How the GPUs are linked: [`crate::links()`].
+    Links,
 }
 
 impl Question {
@@ -31,6 +33,7 @@ impl Question {
             Question::Library => "library",
             Question::State => "state",
             Question::Usage => "usage",
+            Question::Links => "links",
         }
     }
 }

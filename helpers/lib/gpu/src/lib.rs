@@ -5,6 +5,7 @@
 //! process of its own, which answers in JSON and ends; a hang costs that process only.
 
 mod child;
+mod links;
 mod mig;
 mod nvml;
 mod read;
@@ -12,6 +13,7 @@ mod set;
 mod state;
 
 pub use child::{HELPER, Question, ask_helper, ask_state, talk};
+pub use links::{Links, links};
 pub use nvml::{Answer, Library, Usage, Used, library, state, usage};
 pub use set::{Given, give_back};
 pub use state::{Recovery, Seen, State, Trouble};

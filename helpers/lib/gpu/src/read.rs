@@ -101,7 +101,7 @@ fn whole(device: &Device<'_>, index: u32, identity: &mut Identity) -> std::resul
 }
 
 /// NVML's `00000000:3B:00.0` as the kernel writes it: `0000:3b:00.0`.
-fn as_kernel(bus_id: &str) -> Option<String> {
+pub(crate) fn as_kernel(bus_id: &str) -> Option<String> {
     let (domain, rest) = bus_id.split_once(':')?;
     Some(format!("{:04x}:{}", u32::from_str_radix(domain, 16).ok()?, rest.to_ascii_lowercase()))
 }

@@ -24,6 +24,7 @@ pub mod model;
 mod pod;
 mod process;
 mod scan;
+mod scope;
 mod search;
 mod tables;
 mod text;
@@ -39,6 +40,7 @@ pub use model::{
 };
 pub use process::Stat;
 pub use scan::scan;
+pub use scope::Scope;
 pub use text::escape;
 
 use std::path::PathBuf;

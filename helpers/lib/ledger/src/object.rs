@@ -264,6 +264,16 @@ pub struct Node {
     pub gid: u32,
 }
 
+/// A GPU that a reset is for, where it is not for all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Chosen {
+    /// The PCI address, as the kernel writes it.
+    pub pci: String,
+    /// What its device nodes are called, such as `nvidia3` and `renderD129`.
+    pub nodes: Vec<String>,
+}
+
 /// The machine as it was when the run began.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -271,6 +281,9 @@ pub struct Snapshot {
     /// The run resets the GPUs, and leaves `nvidia` itself loaded.
     #[serde(default)]
     pub reset: bool,
+    /// The GPUs that are reset; empty for all of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub chosen: Vec<Chosen>,
     /// The driver's modules, in the order in which they were loaded.
     pub modules: Vec<Module>,
     /// The driver's device nodes.
@@ -286,4 +299,11 @@ pub struct Snapshot {
     /// The GPUs as NVML showed them; empty where it showed none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub seen: Vec<Gpu>,
+}
+
+impl Snapshot {
+    /// What the device nodes of the chosen GPUs are called; empty where the run is for all.
+    pub fn chosen_nodes(&self) -> impl Iterator<Item = String> {
+        self.chosen.iter().flat_map(|gpu| gpu.nodes.iter().cloned())
+    }
 }

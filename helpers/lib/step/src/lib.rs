@@ -17,7 +17,7 @@ pub use finish::{Leftovers, finish};
 pub use harness::{Context, NoVerb, Verb, boot_id, main, main_with, open_ledger};
 pub use journal::{Priority, log};
 pub use manager::{NO_SUCH_UNIT, Order, order_unit};
-pub use plan::{Action, PLAN_SCHEMA, Plan, Verdict, Versions};
+pub use plan::{Action, PLAN_SCHEMA, Plan, RESET_REQUEST, Verdict, Versions};
 pub use root::Root;
 pub use shutdown::system_is_stopping;
 pub use sibling::undo_steps;

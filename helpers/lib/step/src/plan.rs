@@ -8,6 +8,10 @@ use crate::Reason;
 /// The name and version of the JSON that `nvidia-reload plan --json` prints.
 pub const PLAN_SCHEMA: &str = "nvidia-reload.plan/1";
 
+/// There while nvidia-reset.target has its run, which preflight opens as a reset then. Names the GPUs,
+/// a line each; all where it is empty.
+pub const RESET_REQUEST: &str = "/run/nvidia-reload/reset";
+
 /// Whether a run may begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

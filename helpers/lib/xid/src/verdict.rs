@@ -69,6 +69,8 @@ pub struct Evidence {
     pub usec: Option<u64>,
     /// NVIDIA's action, in words.
     pub action: &'static str,
+    /// NVML says so now; it is no message.
+    pub by_nvml: bool,
 }
 
 /// What a GPU needs.
@@ -172,6 +174,7 @@ impl Subject {
             line: Some(message.text.clone()),
             usec: Some(message.usec),
             action: action(&message.event, class),
+            by_nvml: false,
         };
         let kind = kind(&message.event, class);
         if is_lasting(&message.event) {
@@ -211,7 +214,7 @@ impl Subject {
             // Newer than every message.
             Some(action) => {
                 let what = format!("NVML field 230 says: {}", catalogue::recovery_action(action));
-                evidence.push(now(Class::of_recovery_action(action), &what));
+                evidence.push(by_nvml(Class::of_recovery_action(action), &what));
                 evidence.extend(self.table.remove(LOSS));
             }
             None => {
@@ -220,10 +223,10 @@ impl Subject {
             }
         }
         if nvml.lost {
-            evidence.push(now(Class::Reboot, "NVML says that the GPU is lost"));
+            evidence.push(by_nvml(Class::Reboot, "NVML says that the GPU is lost"));
         }
         if nvml.reset_required {
-            evidence.push(now(Class::Reset, "NVML says that the GPU has to be reset"));
+            evidence.push(by_nvml(Class::Reset, "NVML says that the GPU has to be reset"));
         }
         evidence.retain(|evidence| evidence.class > Class::Info);
         // Stable: of one class, what is above comes first.
@@ -272,7 +275,11 @@ fn kind(event: &Event, class: Class) -> String {
 }
 
 fn now(class: Class, what: &str) -> Evidence {
-    Evidence { class, what: what.to_owned(), line: None, usec: None, action: usual(class) }
+    Evidence { class, what: what.to_owned(), line: None, usec: None, action: usual(class), by_nvml: false }
+}
+
+fn by_nvml(class: Class, what: &str) -> Evidence {
+    Evidence { by_nvml: true, ..now(class, what) }
 }
 
 /// NVIDIA's action for a message.

@@ -30,14 +30,16 @@ pub fn dispatch(command: &Command) -> ExitCode {
     let (output, result) = match command {
         Command::Status(output) => (*output, status(*output)),
         Command::Verify(arguments) => (arguments.output, verify(arguments)),
-        Command::Plan(arguments) => (arguments.output, plan(*arguments)),
+        Command::Plan(arguments) => (arguments.output, plan(arguments)),
         Command::Reload(arguments) => (
             arguments.output,
-            with_report(arguments.output, |place| reload::reload(Target::Reload, arguments, place)),
+            with_report(arguments.output, |place| reload::reload(Target::Reload, &[], arguments, place)),
         ),
         Command::Reset(arguments) => (
-            arguments.output,
-            with_report(arguments.output, |place| reload::reload(Target::Reset, arguments, place)),
+            arguments.reload.output,
+            with_report(arguments.reload.output, |place| {
+                reload::reload(Target::Reset, &arguments.gpus.ids, &arguments.reload, place)
+            }),
         ),
         Command::Stop(arguments) => {
             (arguments.output, with_report(arguments.output, |place| stop::stop(arguments.offline, place)))
@@ -92,10 +94,15 @@ fn status(output: Output) -> Result<u8> {
     Ok(0)
 }
 
-fn plan(arguments: Plan) -> Result<u8> {
+fn plan(arguments: &Plan) -> Result<u8> {
+    let gpus = &arguments.gpus.ids;
+    if !gpus.is_empty() && !arguments.reset {
+        let error = "--gpu goes with --reset: a reload is of the driver, and so of all GPUs";
+        return Err(Fault::new(step::Exit::Usage, error, "`nvidia-reload plan --reset --gpu ID`"));
+    }
     guard::root("plan")?;
     let root = Root::system();
-    let plan = plan::plan(&root, arguments.reset)?;
+    let plan = plan::plan(&root, arguments.reset.then_some(gpus.as_slice()))?;
     if arguments.output.json {
         print(&plan);
     } else {

@@ -12,11 +12,12 @@ use crate::status::{State, state};
 use crate::target::Target;
 use crate::{plan, status, terminal, view};
 
-/// Shows the plan, asks, and does it: `target` is a reload or a reset.
+/// Shows the plan, asks, and does it: `target` is a reload, or a reset of `gpus` or where none is named
+/// of all.
 ///
 /// # Errors
 /// It may not begin; nothing was touched.
-pub fn reload(target: Target, arguments: &Reload, place: &mut Place) -> Result<Report> {
+pub fn reload(target: Target, gpus: &[String], arguments: &Reload, place: &mut Place) -> Result<Report> {
     let command = match target {
         Target::Reset => "reset",
         _ => "reload",
@@ -38,8 +39,14 @@ pub fn reload(target: Target, arguments: &Reload, place: &mut Place) -> Result<R
         State::Busy => status::is_started(&manager, target)?,
         _ => false,
     };
+    if joined && !gpus.is_empty() {
+        return Err(Fault::refused(
+            "a reset is under way, and not known to be of those GPUs; nothing was begun",
+            "`nvidia-reload status` shows how far it is; try again when it has ended",
+        ));
+    }
     if !joined {
-        let plan = plan::plan(&place.root, target == Target::Reset)?;
+        let plan = plan::plan(&place.root, (target == Target::Reset).then_some(gpus))?;
         let style = place.terminal.style();
         place.terminal.write(&format!("{}\n", view::plan::plan(&plan, style)));
         if plan.verdict != Verdict::Ready {
@@ -63,6 +70,7 @@ pub fn reload(target: Target, arguments: &Reload, place: &mut Place) -> Result<R
         unit: target.unit(),
         start: true,
         steps: target.steps(),
+        reset: (target == Target::Reset && !joined).then_some(gpus),
         staying: &[],
         joined,
         wait: !arguments.no_wait,

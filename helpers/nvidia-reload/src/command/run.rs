@@ -1,8 +1,10 @@
 //! One run, from the start of a unit to the last thing given back.
 
+use std::fs;
+
 use bus::{Job, JobResult, Manager};
 use ledger::{Ledger, Run, Step};
-use step::{Exit, Versions};
+use step::{Exit, RESET_REQUEST, Root, Versions};
 
 use super::Place;
 use crate::engine::{Asked, Event, Facts, Phase, Progress, Session, Wait, now_usec, outcome};
@@ -22,6 +24,8 @@ pub struct Order<'a> {
     pub start: bool,
     /// The steps to look at.
     pub steps: &'a [Step],
+    /// For a reset the GPUs, as they were named; none named for all.
+    pub reset: Option<&'a [String]>,
     /// The steps that another target keeps, whatever becomes of this run.
     pub staying: &'a [Step],
     /// Whether the run is under way already.
@@ -75,7 +79,7 @@ pub fn carry_out(order: &Order<'_>, manager: &Manager, place: &mut Place) -> Res
         session.tell(&Event::Joined);
     }
     let job = match order.start {
-        true => begin(&mut session, order)?,
+        true => begin(&mut session, order, &place.root)?,
         false => session.stop(order.unit)?,
     };
     let mut report = Report::new(order.command, Outcome::Started, order.unit);
@@ -109,7 +113,7 @@ pub fn carry_out(order: &Order<'_>, manager: &Manager, place: &mut Place) -> Res
 
 /// Starts the unit, after whatever an earlier run still gives back: a start in the middle of it
 /// would run only the steps that are back already.
-fn begin(session: &mut Session<'_>, order: &Order<'_>) -> Result<Job> {
+fn begin(session: &mut Session<'_>, order: &Order<'_>, root: &Root) -> Result<Job> {
     if !order.joined && !session.progress.is_settled(order.staying) {
         session.tell(&Event::Queued);
         if session.settle(order.staying)? != Wait::For(()) {
@@ -120,7 +124,19 @@ fn begin(session: &mut Session<'_>, order: &Order<'_>) -> Result<Job> {
         }
         session.restart();
     }
+    if let Some(gpus) = order.reset {
+        request(root, gpus)?;
+    }
     Ok(session.start(order.unit)?)
+}
+
+/// Says which GPUs are to be reset. Only now: an earlier run's preflight takes away what it finds.
+fn request(root: &Root, gpus: &[String]) -> Result<()> {
+    let path = root.path(RESET_REQUEST);
+    let text: String = gpus.iter().map(|id| format!("{id}\n")).collect();
+    fs::write(&path, text).map_err(|error| {
+        Fault::refused(format!("cannot write {}", path.display()), "nothing was begun").because(&error)
+    })
 }
 
 enum Ended {
@@ -172,8 +188,8 @@ fn tell(
     }
     if matches!(report.outcome, Outcome::Refused | Outcome::RebootRequired) {
         // Preflight's reasons are in the journal; the plan has them as data, if they still hold.
-        let reset = order.steps == Step::RESET;
-        report.reasons = crate::plan::plan(&place.root, reset).map(|plan| plan.reasons).unwrap_or_default();
+        report.reasons =
+            crate::plan::plan(&place.root, order.reset).map(|plan| plan.reasons).unwrap_or_default();
     }
     report
 }

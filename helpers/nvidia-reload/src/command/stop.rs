@@ -50,6 +50,7 @@ pub fn stop(offline: bool, place: &mut Place) -> Result<Report> {
         unit: target.unit(),
         start: true,
         steps: target.steps(),
+        reset: None,
         staying,
         joined,
         wait: true,

@@ -97,11 +97,7 @@ fn actions(plan: &Plan, style: Style) -> String {
         let modules = clean(&plan.modules.join(", "));
         page.push_str(&wrap("Unloaded and loaded again: ", &modules, style.width));
     }
-    let reset = plan.actions.iter().filter(|action| action.step == Step::GpuReset);
-    let reset: Vec<&str> = reset.map(|action| action.object.as_str()).collect();
-    if !reset.is_empty() {
-        page.push_str(&wrap("Reset: ", &clean(&reset.join(", ")), style.width));
-    }
+    page.push_str(&reset(plan, style));
     let set: Vec<(String, &[ledger::Setting])> =
         plan.settings.iter().map(|gpu| (format!("GPU {}", gpu.pci), gpu.settings.as_slice())).collect();
     for (gpus, settings) in alike(&set) {
@@ -113,6 +109,23 @@ fn actions(plan: &Plan, style: Style) -> String {
         page.push_str(&format!("{}\n", style.paint(Paint::Attention, &text)));
     }
     page
+}
+
+/// What is reset; with the reasons where there are several.
+fn reset(plan: &Plan, style: Style) -> String {
+    let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
+    for action in plan.actions.iter().filter(|action| action.step == Step::GpuReset) {
+        match groups.iter_mut().find(|(why, _)| *why == action.why) {
+            Some((_, objects)) => objects.push(&action.object),
+            None => groups.push((&action.why, vec![&action.object])),
+        }
+    }
+    let several = groups.len() > 1;
+    let line = |(why, objects): &(&str, Vec<&str>)| {
+        let why = if several { format!(" ({})", clean(why)) } else { String::new() };
+        wrap("Reset: ", &format!("{}{why}", clean(&objects.join(", "))), style.width)
+    };
+    groups.iter().map(line).collect()
 }
 
 #[cfg(test)]

@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         Question::State => {
             gpu::state(kept.as_deref(), if_started).and_then(|state| Ok(serde_json::to_string(&state)?))
         }
+        Question::Links => gpu::links().and_then(|links| Ok(serde_json::to_string(&links)?)),
         Question::Usage => serde_json::to_string(&gpu::usage()).map_err(Into::into),
     };
     match answer {

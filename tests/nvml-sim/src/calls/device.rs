@@ -5,6 +5,7 @@ use std::ffi::{c_char, c_int, c_uint};
 use nvml_wrapper_sys::bindings::*;
 
 use super::calls;
+use crate::config::Gpu;
 use crate::place::{Outcome, feature, fixed, put, put_all, put_text};
 use crate::session::Handle;
 
@@ -76,6 +77,34 @@ calls! {
         put(current, feature(ecc.0))?;
         put(pending, feature(ecc.1))
     };
+    nvmlDeviceGetArchitecture(device: Handle, architecture: Option<&mut nvmlDeviceArchitecture_t>) = |call| {
+        let (_, gpu) = call.gpu(device)?;
+        put(architecture, gpu.architecture)
+    };
+    nvmlDeviceGetNvLinkState(device: Handle, link: c_uint, state: Option<&mut nvmlEnableState_t>) = |call| {
+        let (_, gpu) = call.gpu(device)?;
+        link_of(gpu, link)?;
+        put(state, feature(true))
+    };
+    nvmlDeviceGetNvLinkRemoteDeviceType(
+        device: Handle,
+        link: c_uint,
+        kind: Option<&mut nvmlIntNvLinkDeviceType_t>,
+    ) = |call| {
+        let (_, gpu) = call.gpu(device)?;
+        put(kind, match link_of(gpu, link)? {
+            "switch" => nvmlIntNvLinkDeviceType_enum_NVML_NVLINK_DEVICE_TYPE_SWITCH,
+            _ => nvmlIntNvLinkDeviceType_enum_NVML_NVLINK_DEVICE_TYPE_GPU,
+        })
+    };
+    nvmlDeviceGetNvLinkRemotePciInfo_v2(
+        device: Handle,
+        link: c_uint,
+        pci: Option<&mut nvmlPciInfo_t>,
+    ) = |call| {
+        let (_, gpu) = call.gpu(device)?;
+        put(pci, pci_info(link_of(gpu, link)?)?)
+    };
     nvmlDeviceGetGpuFabricInfo(device: Handle, info: Option<&mut nvmlGpuFabricInfo_t>) = |call| {
         let (_, gpu) = call.gpu(device)?;
         let (state, status) = gpu.fabric.ok_or(nvmlReturn_enum_NVML_ERROR_NOT_SUPPORTED)?;
@@ -102,6 +131,13 @@ fn nobody(found: Outcome, count: Option<&mut c_uint>, processes: *mut nvmlProces
     found?;
     // SAFETY: nothing is put into the array.
     unsafe { put_all(processes, 0, count, &[]) }
+}
+
+/// What is at the other end of a link. Of a number that the GPU does not have NVML says that it is no
+/// valid argument.
+fn link_of(gpu: &Gpu, link: c_uint) -> Outcome<&str> {
+    let end = gpu.links.get(link as usize).ok_or(nvmlReturn_enum_NVML_ERROR_INVALID_ARGUMENT)?;
+    Ok(end)
 }
 
 /// `0000:01:00.0` in NVML's forms.

@@ -88,8 +88,8 @@ impl Distro {
         let own: &[&str] = match self {
             Distro::Debian12 => &["libtirpc3"],
             // Docker's client has a package of its own here; passt is what rootless Podman 5 reaches
-            // the network by.
-            Distro::Debian13 => &["libtirpc3t64", "docker-cli", "passt"],
+            // the network by, and nft is what netavark calls there.
+            Distro::Debian13 => &["libtirpc3t64", "docker-cli", "passt", "nftables"],
         };
         let mut all = [PACKAGES, own].concat();
         all.sort_unstable();
