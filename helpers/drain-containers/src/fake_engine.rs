@@ -27,6 +27,8 @@ pub(crate) struct Fake {
     pub(crate) revives: bool,
     /// Ends with this status as soon as it is started.
     pub(crate) fails_with: Option<i64>,
+    /// What its health check says, one word a look; the last one stays.
+    pub(crate) health: Vec<&'static str>,
 }
 
 #[derive(Debug, Default)]
@@ -87,6 +89,9 @@ fn reply(method: &str, parts: &[&str], name: &str, state: &mut State) -> Option<
         ("GET", ["containers", id, "json"]) => Some(match state.containers.get_mut(*id) {
             Some(fake) => {
                 let shown = describe(id, fake);
+                if fake.status == "running" && fake.health.len() > 1 {
+                    fake.health.remove(0);
+                }
                 if fake.status == "exited" && std::mem::take(&mut fake.revives) {
                     fake.status = "running".into();
                 }
@@ -131,7 +136,8 @@ fn describe(id: &str, fake: &Fake) -> Value {
         "Id": id, "Name": format!("/{}", fake.name), "Image": "sha256:feed",
         "NetworkSettings": {"Networks": {}},
         "Created": format!("2026-01-01T00:00:00.{}Z", fake.name.len()),
-        "State": {"Status": fake.status, "Pid": 0, "ExitCode": fake.fails_with.unwrap_or(0)},
+        "State": {"Status": fake.status, "Pid": 0, "ExitCode": fake.fails_with.unwrap_or(0),
+            "Health": fake.health.first().map(|status| json!({"Status": status}))},
         "HostConfig": {"AutoRemove": fake.auto_remove, "NetworkMode": fake.network,
             "RestartPolicy": {"Name": fake.restart}},
         "Config": {"Env": ["NVIDIA_VISIBLE_DEVICES=all"]},

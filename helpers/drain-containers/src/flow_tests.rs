@@ -189,3 +189,23 @@ fn without_an_open_run_nothing_is_stopped() {
     assert_eq!(machine.status("a"), "running");
     machine.give_back().expect("has nothing to do");
 }
+
+#[test]
+fn a_health_check_is_waited_for_where_that_is_configured() {
+    let check = |name, health: &[&'static str]| {
+        let (id, fake) = container(name, "running");
+        (id, Fake { health: health.to_vec(), ..fake })
+    };
+    let containers =
+        || [check("slow", &["starting", "starting", "starting", "healthy"]), check("ill", &["unhealthy"])];
+    let looks_left = |machine: &Machine| machine.with("slow", |fake| fake.health.len());
+    let machine = self::machine(containers(), "[containers]\nhealth-timeout = 60\n");
+    machine.take().expect("stops");
+    machine.give_back().expect("starts, also the one that is ill");
+    assert_eq!(looks_left(&machine), 1, "it is healthy");
+    assert_eq!((machine.status("slow").as_str(), machine.status("ill").as_str()), ("running", "running"));
+    let machine = self::machine([check("slow", &["starting"; 50])], "");
+    machine.take().expect("stops");
+    machine.give_back().expect("starts");
+    assert!(looks_left(&machine) > 30, "nobody waits");
+}

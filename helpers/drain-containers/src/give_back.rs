@@ -202,7 +202,26 @@ async fn start(context: &Context, client: &Client, taken: &Taken, majors: &Major
             context.ledger.lost(*act, reason)
         }
     };
-    noted.map_err(|error| format!("{name}: {error:#}"))
+    noted.map_err(|error| format!("{name}: {error:#}"))?;
+    if matches!(ended, Ended::Brought | Ended::Already)
+        && let Some(seconds) = container.health_timeout
+    {
+        await_health(context, client, container, seconds).await;
+    }
+    Ok(())
+}
+
+/// It is back whatever its check says: that is for a person to know, and for those that depend on it to
+/// come after.
+async fn await_health(context: &Context, client: &Client, container: &Container, seconds: u64) {
+    let name = Object::Container(container.clone());
+    // One that was made anew has another id and the same name.
+    let id = if container.definition.is_some() { &container.name } else { &container.id };
+    match engines::become_healthy(client, id, Duration::from_secs(seconds)).await {
+        Ok(None) => context.info(format!("{name} is healthy")),
+        Ok(Some(says)) => context.warn(format!("{name} runs again, and its health check says {says}")),
+        Err(error) => context.warn(format!("whether {name} is healthy is not known: {error}")),
+    }
 }
 
 /// What of a container that was started leads to the driver of before.

@@ -73,6 +73,7 @@ mod tests {
             name: name.into(),
             paused: false,
             auto_remove,
+            has_health_check: false,
             restart: "no".into(),
             stop_timeout: None,
             owner,

@@ -66,7 +66,7 @@ async fn stop_all(context: &Context, ours: &[Container], config: &Containers) ->
     // containers whose turn had not come: they are to be started again as well.
     let mut acts = Vec::new();
     for container in ours {
-        let mut object = object(container);
+        let mut object = object(container, config.health_timeout);
         if container.auto_remove && config.auto_remove == AutoRemove::Recreate {
             let definition = clients[container.socket.as_str()].definition(&container.id).await?;
             object.definition = Some(serde_json::to_value(definition)?);
@@ -166,7 +166,7 @@ fn members(containers: &[Container]) -> Vec<Member> {
         .collect()
 }
 
-fn object(container: &Container) -> ledger::Container {
+fn object(container: &Container, health_timeout: u64) -> ledger::Container {
     ledger::Container {
         engine: container.engine.name().to_owned(),
         socket: container.socket.clone(),
@@ -174,6 +174,9 @@ fn object(container: &Container) -> ledger::Container {
         name: container.name.clone(),
         paused: container.paused,
         user: container.user,
+        // What is frozen is not looked at by its engine.
+        health_timeout: (container.has_health_check && !container.paused && health_timeout > 0)
+            .then_some(health_timeout),
         ..ledger::Container::default()
     }
 }

@@ -79,6 +79,31 @@ pub async fn bring_up(client: &Client, id: &str, paused: bool) -> Result<Ended, 
     reach(client, id, Goal::Up { paused }, Duration::ZERO).await
 }
 
+/// Waits until a container's health check says that it is well. Otherwise returns what it says, in the
+/// engine's word: `unhealthy` at once, `starting` after the time.
+///
+/// # Errors
+/// It does not run any more, or nobody can tell.
+pub async fn become_healthy(client: &Client, id: &str, time: Duration) -> Result<Option<String>, Error> {
+    let deadline = Instant::now() + time;
+    let mut pause = Duration::from_millis(20);
+    loop {
+        let container = client.inspect(id).await?;
+        if !matches!(container.phase(), Phase::Running | Phase::Paused) {
+            return Err(Error::Odd(format!("it is {:?} meanwhile", container.phase())));
+        }
+        let health = match container.health() {
+            None | Some("healthy") => return Ok(None),
+            Some(health) => health.to_owned(),
+        };
+        if health == "unhealthy" || Instant::now() >= deadline {
+            return Ok(Some(health));
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_millis(500));
+    }
+}
+
 async fn reach(client: &Client, id: &str, goal: Goal, grace: Duration) -> Result<Ended, Error> {
     let mut deadline = Instant::now() + DEADLINE;
     let mut pause = Duration::from_millis(20);

@@ -37,6 +37,16 @@ pub struct State {
     pub pid: Option<i64>,
     /// How that process ended last.
     pub exit_code: Option<i64>,
+    /// What its health check says, where it has one.
+    pub health: Option<Health>,
+}
+
+/// What a health check says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct Health {
+    /// `starting`, `healthy`, `unhealthy`; empty or `none` where there is no check.
+    pub status: Option<String>,
 }
 
 /// What a container was given of the host.
@@ -167,6 +177,12 @@ impl Inspect {
     /// How its first process ended last.
     pub fn exit_code(&self) -> i64 {
         self.state.as_ref().and_then(|state| state.exit_code).unwrap_or_default()
+    }
+
+    /// What its health check says; none where it has none.
+    pub fn health(&self) -> Option<&str> {
+        let status = self.state.as_ref()?.health.as_ref()?.status.as_deref()?;
+        Some(status).filter(|status| !matches!(*status, "" | "none"))
     }
 
     /// Its first process, in our pid namespace.

@@ -42,7 +42,7 @@ pub use api::{Client, Error};
 #[cfg(feature = "client")]
 pub use definition::Definition;
 #[cfg(feature = "client")]
-pub use drive::{Ended, bring_down, bring_up};
+pub use drive::{Ended, become_healthy, bring_down, bring_up};
 #[cfg(feature = "client")]
 pub use find::{Running, podman_listens};
 #[cfg(feature = "client")]

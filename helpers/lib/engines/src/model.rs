@@ -117,6 +117,8 @@ pub struct Container {
     pub paused: bool,
     /// Whether the engine deletes it as soon as it stops (`--rm`).
     pub auto_remove: bool,
+    /// Whether it has a health check.
+    pub has_health_check: bool,
     /// The restart policy: `no`, `always`, `unless-stopped`, `on-failure`.
     pub restart: String,
     /// How long it wants between the stop signal and SIGKILL, in seconds; negative for ever, none
@@ -292,6 +294,7 @@ mod tests {
                 name: "job".into(),
                 paused: false,
                 auto_remove: false,
+                has_health_check: false,
                 restart: "always".into(),
                 stop_timeout: Some(-1),
                 owner: Owner::Compose { project: "p".into(), service: "job".into() },

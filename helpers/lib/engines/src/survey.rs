@@ -161,6 +161,7 @@ fn describe(
         name: container.name().to_owned(),
         paused: container.phase() == Phase::Paused,
         auto_remove: container.auto_remove(),
+        has_health_check: container.health().is_some(),
         restart: container.restart(),
         stop_timeout: container.stop_timeout(),
         owner,

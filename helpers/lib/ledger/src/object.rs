@@ -176,6 +176,9 @@ pub struct Container {
     /// The user whose engine it is; none for the system's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<u32>,
+    /// How long to wait for its health check after its start, in seconds; none not to wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_timeout: Option<u64>,
     /// What its engine makes it anew from, where it is deleted when it stops. In the engine's own
     /// words, with its environment: the file is root's alone to read.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -49,11 +49,14 @@ pub struct Containers {
     pub parallel: usize,
     /// What to do with containers started with `--rm`.
     pub auto_remove: AutoRemove,
+    /// How long to wait for the health check of a container that was started again, in seconds, before
+    /// those that depend on it are started; 0 not to wait.
+    pub health_timeout: u64,
 }
 
 impl Default for Containers {
     fn default() -> Self {
-        Self { stop_timeout_max: 60, parallel: 0, auto_remove: AutoRemove::Refuse }
+        Self { stop_timeout_max: 60, parallel: 0, auto_remove: AutoRemove::Refuse, health_timeout: 0 }
     }
 }
 
@@ -195,6 +198,12 @@ impl Config {
             if !(1..=600).contains(&seconds) {
                 anyhow::bail!("{key} = {seconds}: must be between 1 and 600 seconds");
             }
+        }
+        if self.containers.health_timeout > 600 {
+            anyhow::bail!(
+                "containers.health-timeout = {}: must be 600 seconds at most",
+                self.containers.health_timeout
+            );
         }
         if self.containers.parallel > 256 {
             anyhow::bail!("containers.parallel = {}: must be 256 at most", self.containers.parallel);
