@@ -20,6 +20,7 @@ mod ssh;
 mod stages;
 mod suite;
 
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};
 
@@ -79,6 +80,9 @@ enum Verb {
         /// Show the names of all checks and scenarios
         #[arg(long)]
         list: bool,
+        /// How many machines run at once; by default half as many as there are cores, and two at least
+        #[arg(long, value_name = "N")]
+        jobs: Option<NonZero<usize>>,
     },
     /// Build all that the other commands need, and run nothing
     Build {
@@ -167,7 +171,7 @@ fn act(verb: Verb) -> Result<u8> {
             let within = bench::bench(&mut machine, &spec, &package, crowds, json.as_deref())?;
             Ok(u8::from(!within))
         }
-        Verb::Test { names, list } => suite::test(&names, list),
+        Verb::Test { names, list, jobs } => suite::test(&names, list, jobs),
         Verb::Build { machine } => {
             host::provide()?;
             let content = Content { with_package: !machine.no_package, spec: &machine.spec(None) };

@@ -2,13 +2,22 @@
 //! belongs to the scenario.
 
 use std::io::{BufRead, IsTerminal};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+/// The spinners of a terminal, of which there may be several at once.
+static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
 /// Says one line.
 pub fn note(line: impl AsRef<str>) {
-    eprintln!("rig: {}", line.as_ref());
+    BARS.suspend(|| eprintln!("rig: {}", line.as_ref()));
+}
+
+/// Says how a test ended, on standard output.
+pub fn result(text: &str) {
+    BARS.suspend(|| print!("{text}"));
 }
 
 /// A piece of work that takes long enough to be watched: a spinner with the
@@ -24,7 +33,7 @@ impl Work {
     pub fn start(what: impl Into<String>) -> Self {
         let what = what.into();
         let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::new_spinner().with_message(what.clone());
+            let bar = BARS.add(ProgressBar::new_spinner()).with_message(what.clone());
             let style = "rig: {spinner} {msg} ({elapsed}) {wide_msg:.dim}";
             if let Ok(style) =
                 ProgressStyle::with_template(&style.replace("{wide_msg:.dim}", "{prefix:.dim}"))

@@ -2,8 +2,11 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
+use std::num::NonZero;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::sync::Mutex;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -12,6 +15,7 @@ use crate::cache::Cache;
 use crate::checks::{CHECKS, Check};
 use crate::host;
 use crate::machine::{Machine, last_lines};
+use crate::progress;
 use crate::scenario::{End, Output, Scenario, diagnose};
 use crate::stages::{self, Content, Distro, checkout};
 
@@ -47,8 +51,9 @@ impl Test {
     }
 }
 
-/// Runs the tests of these names, or all but those that take long.
-pub fn test(names: &[String], list: bool) -> Result<u8> {
+/// Runs the tests of these names, or all but those that take long: the checks one after the other, since
+/// cargo takes all cores, then scenarios in as many machines at once as `jobs` says.
+pub fn test(names: &[String], list: bool, jobs: Option<NonZero<usize>>) -> Result<u8> {
     let all = all_tests()?;
     if list {
         for test in &all {
@@ -63,27 +68,44 @@ pub fn test(names: &[String], list: bool) -> Result<u8> {
     }
     host::provide()?;
     let cache = Cache::open()?;
-    let mut passed = 0;
-    let mut failed = 0;
-    for test in all.iter().filter(|test| test.is_asked(names)) {
-        let since = Instant::now();
-        let result = test.run(&cache);
-        let word = if result.is_ok() { "ok  " } else { "FAIL" };
-        println!("{word} {:<32} {:>6.1} s", test.name(), since.elapsed().as_secs_f64());
-        match result {
-            Ok(()) => passed += 1,
-            Err(error) => {
-                failed += 1;
-                for cause in error.chain() {
-                    for line in cause.to_string().lines() {
-                        println!("       {line}");
-                    }
-                }
-            }
+    // Made before there are several to make it.
+    cache.scratch_root()?;
+    let asked = all.iter().filter(|test| test.is_asked(names));
+    let (checks, scenarios): (Vec<&Test>, Vec<&Test>) =
+        asked.partition(|test| matches!(test, Test::Check(_)));
+    let mut passed: Vec<bool> = checks.iter().map(|test| run_and_tell(test, &cache)).collect();
+    let queue = Mutex::new(scenarios.iter());
+    let next = || queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).next();
+    thread::scope(|scope| {
+        let work = || std::iter::from_fn(next).map(|test| run_and_tell(test, &cache)).collect::<Vec<_>>();
+        let workers: Vec<_> = (0..jobs.unwrap_or_else(machines).get()).map(|_| scope.spawn(work)).collect();
+        for worker in workers {
+            passed.extend(worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         }
-    }
-    println!("{passed} passed, {failed} failed");
+    });
+    let failed = passed.iter().filter(|passed| !**passed).count();
+    println!("{} passed, {failed} failed", passed.len() - failed);
     Ok(u8::from(failed > 0))
+}
+
+/// Half as many machines as there are cores, since each has two; but two on two: a scenario waits half of
+/// its time, for timeouts and for its disk.
+fn machines() -> NonZero<usize> {
+    let cores = thread::available_parallelism().map_or(2, NonZero::get);
+    NonZero::new((cores / 2).max(2)).unwrap_or(NonZero::<usize>::MIN)
+}
+
+fn run_and_tell(test: &Test, cache: &Cache) -> bool {
+    let since = Instant::now();
+    let result = test.run(cache);
+    let word = if result.is_ok() { "ok  " } else { "FAIL" };
+    let mut text = format!("{word} {:<32} {:>6.1} s\n", test.name(), since.elapsed().as_secs_f64());
+    if let Err(error) = &result {
+        let lines = error.chain().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        text.extend(lines.lines().map(|line| format!("       {line}\n")));
+    }
+    progress::result(&text);
+    result.is_ok()
 }
 
 fn all_tests() -> Result<Vec<Test>> {
