@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use clap::Subcommand;
 use ledger::Step;
 use modules::differences;
-use step::{Context, Leftovers, finish, undo_steps};
+use step::{Context, Leftovers, finish, is_kept, undo_steps};
 
 /// What else this helper does.
 #[derive(Debug, Clone, Subcommand)]
@@ -37,6 +37,11 @@ fn run(context: &Context) -> Result<()> {
         context.info("no run is open: there is nothing left to give back");
         return Ok(());
     };
+    // A run that was started over a machine that is kept drained has ended, and the other goes on.
+    if run.boot == context.ledger.boot() && is_kept()? {
+        context.warn("the machine is kept drained or offline: what is stopped for that stays so until `nvidia-reload start`");
+        return Ok(());
+    }
     let steps: Vec<Step> =
         Step::TAKING.into_iter().rev().filter(|step| !run.outstanding(*step).is_empty()).collect();
     for problem in undo_steps(&steps) {

@@ -32,6 +32,9 @@ enum Verb {
     /// Tell by the exit status whether the machine is going down: 0 for yes, 1 for no.
     #[command(hide = true)]
     IsStopping,
+    /// Tell by the exit status whether the machine is kept drained or offline: 0 for yes, 1 for no.
+    #[command(hide = true)]
+    IsKept,
     /// Start one unit and wait until that has ended; 4 says that there is no such unit.
     #[command(hide = true)]
     StartUnit {
@@ -55,22 +58,33 @@ enum Verb {
 fn main() -> ExitCode {
     step::main_with(Step::StopUnits, stop::run, start::undo, |context, verb| match verb {
         Verb::List { json, nodes } => list::list(context, json, &nodes).map(|()| ExitCode::SUCCESS),
-        Verb::IsStopping => is_stopping(context),
+        Verb::IsStopping => Ok(answer(context, bus::is_stopping().map_err(Into::into))),
+        Verb::IsKept => Ok(answer(context, is_kept())),
         Verb::StartUnit { unit, user } => single::start(&unit, user),
         Verb::StopUnit { unit, user } => single::stop(&unit, user),
     })
 }
 
-fn is_stopping(context: &Context) -> Result<ExitCode> {
-    Ok(match bus::is_stopping() {
+fn is_kept() -> Result<bool> {
+    let manager = bus::Manager::system()?;
+    for target in ["nvidia-drained.target", "nvidia-offline.target"] {
+        if manager.unit(target)?.active.is_up() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn answer(context: &Context, said: Result<bool>) -> ExitCode {
+    match said {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         // Neither yes nor no.
         Err(error) => {
-            log(context.step, Priority::Error, &format!("{:#}", anyhow::Error::from(error)), &[]);
+            log(context.step, Priority::Error, &format!("{error:#}"), &[]);
             ExitCode::from(255)
         }
-    })
+    }
 }
 
 /// A manager's unit: the user whose manager it is, none for the system's, and the name.

@@ -1,4 +1,4 @@
-//! Whether the machine is going down.
+//! Whether the machine is going down, or kept without its workloads: by the sibling that speaks D-Bus.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -16,13 +16,22 @@ const ASKED: &str = "/usr/libexec/nvidia-reload/stop-units";
 /// # Errors
 /// Nobody can tell: the helper that knows does not answer.
 pub fn system_is_stopping() -> Result<bool> {
-    ask(Path::new(ASKED))
+    ask(Path::new(ASKED), "is-stopping")
 }
 
-fn ask(helper: &Path) -> Result<bool> {
-    let asked = || format!("{} is-stopping", helper.display());
+/// Whether the machine is kept drained or offline on purpose: nvidia-drained.target or
+/// nvidia-offline.target is active.
+///
+/// # Errors
+/// Nobody can tell: the helper that knows does not answer.
+pub fn is_kept() -> Result<bool> {
+    ask(Path::new(ASKED), "is-kept")
+}
+
+fn ask(helper: &Path, question: &str) -> Result<bool> {
+    let asked = || format!("{} {question}", helper.display());
     let status = Command::new(helper)
-        .arg("is-stopping")
+        .arg(question)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .status()
@@ -40,9 +49,10 @@ mod tests {
 
     #[test]
     fn only_a_clear_answer_counts() {
-        assert!(ask(Path::new("/bin/true")).expect("answers"));
-        assert!(!ask(Path::new("/bin/false")).expect("answers"));
-        let error = ask(Path::new("/no/such/helper")).expect_err("no answer");
+        let ask = |helper: &str| ask(Path::new(helper), "is-stopping");
+        assert!(ask("/bin/true").expect("answers"));
+        assert!(!ask("/bin/false").expect("answers"));
+        let error = ask("/no/such/helper").expect_err("no answer");
         assert!(error.to_string().contains("/no/such/helper is-stopping"), "{error}");
     }
 }
