@@ -25,8 +25,10 @@ pub(crate) struct Fake {
     pub(crate) restart: String,
     /// Once it was seen stopped, its engine starts it, as one does that died and is back.
     pub(crate) revives: bool,
-    /// Ends with this status as soon as it is started.
-    pub(crate) fails_with: Option<i64>,
+    /// Ends with this status as soon as it is started, and so many times.
+    pub(crate) fails: (i64, u32),
+    /// How it ended last.
+    pub(crate) exit_code: i64,
     /// What its health check says, one word a look; the last one stays.
     pub(crate) health: Vec<&'static str>,
 }
@@ -117,7 +119,11 @@ fn reply(method: &str, parts: &[&str], name: &str, state: &mut State) -> Option<
             fake.status = match *order {
                 "stop" => "exited",
                 "pause" => "paused",
-                "start" if fake.fails_with.is_some() => "exited",
+                "start" if fake.fails.1 > 0 => {
+                    fake.fails.1 -= 1;
+                    fake.exit_code = fake.fails.0;
+                    "exited"
+                }
                 _ => "running",
             }
             .into();
@@ -136,7 +142,7 @@ fn describe(id: &str, fake: &Fake) -> Value {
         "Id": id, "Name": format!("/{}", fake.name), "Image": "sha256:feed",
         "NetworkSettings": {"Networks": {}},
         "Created": format!("2026-01-01T00:00:00.{}Z", fake.name.len()),
-        "State": {"Status": fake.status, "Pid": 0, "ExitCode": fake.fails_with.unwrap_or(0),
+        "State": {"Status": fake.status, "Pid": 0, "ExitCode": fake.exit_code,
             "Health": fake.health.first().map(|status| json!({"Status": status}))},
         "HostConfig": {"AutoRemove": fake.auto_remove, "NetworkMode": fake.network,
             "RestartPolicy": {"Name": fake.restart}},

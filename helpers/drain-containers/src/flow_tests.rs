@@ -128,7 +128,7 @@ fn what_happened_meanwhile_is_seen() {
     machine.orders();
     machine.with("a", |fake| fake.status = "running".into());
     machine.docker.lock().expect("not poisoned").containers.remove("idbb");
-    machine.with("ccc", |fake| fake.fails_with = Some(3));
+    machine.with("ccc", |fake| fake.fails = (3, u32::MAX));
     let error = machine.give_back().expect_err("one does not start");
     assert!(error.contains("docker container ccc"), "{error}");
     assert!(error.contains("exit status 3"), "{error}");
@@ -139,7 +139,7 @@ fn what_happened_meanwhile_is_seen() {
     let mut orders = machine.orders();
     orders.sort();
     assert_eq!(orders, ["start ccc", "start dddd"], "one that runs is left alone");
-    machine.with("ccc", |fake| fake.fails_with = None);
+    machine.with("ccc", |fake| fake.fails.1 = 0);
     machine.give_back().expect("the second try works");
     assert_eq!(machine.states()[2], State::Undone);
 }
@@ -208,4 +208,17 @@ fn a_health_check_is_waited_for_where_that_is_configured() {
     machine.take().expect("stops");
     machine.give_back().expect("starts");
     assert!(looks_left(&machine) > 30, "nobody waits");
+}
+
+#[test]
+fn what_an_engine_took_along_when_it_died_is_started_again() {
+    let machine = self::machine([container("a", "running"), container("bb", "running")], "");
+    machine.take().expect("stops them");
+    // The order was carried out, and the next look shows it killed: once, or each time.
+    machine.with("a", |fake| fake.fails = (137, 1));
+    machine.with("bb", |fake| fake.fails = (137, u32::MAX));
+    let error = machine.give_back().expect_err("one does not start");
+    assert_eq!(machine.status("a"), "running");
+    assert!(!error.contains("container a"), "{error}");
+    assert!(error.contains("docker container bb") && error.contains("exit status 137"), "{error}");
 }
