@@ -30,6 +30,15 @@ arrange_userland() { # TREE USERLAND
 	done
 }
 
+# The names that the driver asks for, and nothing in them: with real firmware
+# the GPU, which is none, would be waited for.
+arrange_firmware() { # VERSION
+	for name in $(modinfo --field firmware "/build/modules/$1/nvidia.ko"); do
+		mkdir -p "$rig/drivers/$1/firmware/${name%/*}"
+		echo "A stand-in of the test machine, no firmware." >"$rig/drivers/$1/firmware/$name"
+	done
+}
+
 arrange_modules() { # LAYOUT VERSION TREE
 	target=$rig/drivers/$2/$1
 	mkdir -p "$target/modules" "$target/index" "$target/modprobe.d"
@@ -64,6 +73,7 @@ for version in "$@"; do
 		dpkg-deb --extract "$deb" "$tree"
 	done
 	arrange_userland "$tree" "$rig/drivers/$version/userland"
+	arrange_firmware "$version"
 	arrange_modules upstream "$version" "$tree"
 	arrange_modules debian "$version" "$tree"
 done
