@@ -128,6 +128,8 @@ pub struct Report {
     pub kept: Vec<String>,
     /// Processes that were ended, in words: they do not come back by themselves.
     pub ended: Vec<String>,
+    /// Parameters of the driver's modules that have another value than before, in words.
+    pub changed: Vec<String>,
     /// What should be back and is not.
     pub missing: Vec<Missing>,
 }
@@ -152,6 +154,7 @@ impl Report {
             given_back: Vec::new(),
             kept: Vec::new(),
             ended: Vec::new(),
+            changed: Vec::new(),
             missing: Vec::new(),
         }
     }

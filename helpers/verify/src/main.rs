@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
 use gpu::{HELPER, Library, Question, ask_helper};
 use ledger::{Run, Step};
-use modules::{Disk, State, chain, gpus, keep, loaded, nodes};
+use modules::{Disk, State, chain, changed_parameters, gpus, keep, loaded, nodes};
 use step::Context;
 
 /// What else this helper does.
@@ -61,6 +61,9 @@ fn run(context: &Context) -> Result<()> {
     let state = state?;
     nvml::judge(context, &run.snapshot.seen, state.as_ref())?;
     messages::check(context)?;
+    for changed in changed_parameters(&context.root, &run.snapshot.modules)? {
+        context.warn(changed.to_string());
+    }
     context.ledger.commit()?;
     // From here on the new driver stays, whatever happens to the rest.
     keep_modules(context, &disk, state.as_ref().map(|state| &state.library))

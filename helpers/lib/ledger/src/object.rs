@@ -231,7 +231,7 @@ pub struct Module {
     pub version: Option<String>,
     /// `/sys/module/NAME/srcversion`, where the module declares one.
     pub srcversion: Option<String>,
-    /// `/sys/module/NAME/parameters`, those that root can read.
+    /// `/sys/module/NAME/parameters`, those that root can read, and what the driver tells of its others.
     pub parameters: BTreeMap<String, String>,
 }
 

@@ -3,13 +3,16 @@
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeSet, HashMap};
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use anyhow::{Context, Result};
 use step::Root;
 
 use crate::DRIVER;
+use crate::declared::Declared;
 use crate::gate;
 use crate::kmod::{Kmod, KmodModule};
 use crate::loaded::loaded;
@@ -54,6 +57,20 @@ impl File {
     }
 }
 
+/// Why a search for a module came to nothing: the file in which it ended, to be found in the error by
+/// `downcast_ref`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable(
+    /// The file.
+    pub PathBuf,
+);
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "read what {} declares", self.0.display())
+    }
+}
+
 /// The module files of the running kernel and the modprobe.d configuration, as if the gate were
 /// open.
 ///
@@ -65,6 +82,9 @@ pub struct Disk {
     candidates: OnceCell<Vec<(String, PathBuf)>>,
     /// By path, since a renamed module can only be told by looking into all of the driver's files.
     files: RefCell<HashMap<PathBuf, File>>,
+    /// Whether all of a file is taken in as soon as it is opened.
+    thorough: bool,
+    declared: RefCell<HashMap<PathBuf, Rc<Declared>>>,
 }
 
 impl Disk {
@@ -80,7 +100,54 @@ impl Disk {
             directory,
             candidates: OnceCell::new(),
             files: RefCell::default(),
+            thorough: false,
+            declared: RefCell::default(),
         })
+    }
+
+    /// The same, for whoever asks for all that the files declare: a compressed file is unpacked once.
+    ///
+    /// # Errors
+    /// As [`Disk::open`].
+    pub fn open_thoroughly(root: &Root) -> Result<Self> {
+        Ok(Self { thorough: true, ..Self::open(root)? })
+    }
+
+    /// The modules of the running kernel.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// All that the file `path` declares.
+    ///
+    /// # Errors
+    /// The file cannot be read or is no module.
+    pub fn declared(&self, path: &Path) -> Result<Rc<Declared>> {
+        let known = self.declared.borrow().get(path).cloned();
+        match known {
+            Some(known) => Ok(known),
+            None => {
+                let module = self.kmod.by_path(path)?;
+                let info = module.info().with_context(|| Unreadable(path.to_owned()))?;
+                self.take_in(&module, path, &info)
+            }
+        }
+    }
+
+    /// Whether the index has a module that exports the symbol `name`.
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    pub fn exports(&self, name: &str) -> Result<bool> {
+        self.kmod.exports(name)
+    }
+
+    /// The file that the index has for module `name`, if there is one.
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    pub fn indexed(&self, name: &str) -> Result<Option<PathBuf>> {
+        Ok(self.kmod.by_name(name)?.path())
     }
 
     /// The file that would serve as module `name`; none when there is none for this kernel.
@@ -166,7 +233,10 @@ impl Disk {
     }
 
     fn read(&self, module: &KmodModule<'_>, path: &Path) -> Result<File> {
-        let info = module.info().with_context(|| format!("read what {} declares", path.display()))?;
+        let info = module.info().with_context(|| Unreadable(path.to_owned()))?;
+        if self.thorough {
+            self.take_in(module, path, &info)?;
+        }
         let field = |key: &str| info.iter().find(|(name, _)| name == key).map(|(_, value)| value.clone());
         let alias = module.name();
         let name = field("name").map_or_else(|| alias.clone(), |name| underscored(&name));
@@ -183,6 +253,17 @@ impl Disk {
             vermagic: field("vermagic"),
             options: options.join(" "),
         })
+    }
+
+    fn take_in(
+        &self,
+        module: &KmodModule<'_>,
+        path: &Path,
+        info: &[(String, String)],
+    ) -> Result<Rc<Declared>> {
+        let declared = Rc::new(Declared::read(module, info).with_context(|| Unreadable(path.to_owned()))?);
+        self.declared.borrow_mut().insert(path.to_owned(), declared.clone());
+        Ok(declared)
     }
 
     /// Files of another name that declare themselves to be `name`.

@@ -32,6 +32,28 @@ unsafe extern "C" {
     fn kmod_module_info_get_key(entry: *const c_void) -> *const c_char;
     fn kmod_module_info_get_value(entry: *const c_void) -> *const c_char;
     fn kmod_module_info_free_list(list: *mut c_void);
+    fn kmod_module_new_from_lookup(ctx: *mut c_void, alias: *const c_char, list: *mut *mut c_void) -> c_int;
+    fn kmod_module_get_symbols(module: *const c_void, list: *mut *mut c_void) -> c_int;
+    fn kmod_module_symbol_get_symbol(entry: *const c_void) -> *const c_char;
+    fn kmod_module_symbol_get_crc(entry: *const c_void) -> u64;
+    fn kmod_module_symbols_free_list(list: *mut c_void);
+    fn kmod_module_get_dependency_symbols(module: *const c_void, list: *mut *mut c_void) -> c_int;
+    fn kmod_module_dependency_symbol_get_symbol(entry: *const c_void) -> *const c_char;
+    fn kmod_module_dependency_symbol_get_bind(entry: *const c_void) -> c_int;
+    fn kmod_module_dependency_symbol_get_crc(entry: *const c_void) -> u64;
+    fn kmod_module_dependency_symbols_free_list(list: *mut c_void);
+}
+
+/// `KMOD_SYMBOL_WEAK`: the kernel loads a module without it.
+const WEAK: c_int = 'W' as c_int;
+
+/// A symbol that a module has or needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Symbol {
+    /// The name.
+    pub name: String,
+    /// The version, which is a checksum over its type; 0 where there is none.
+    pub crc: u64,
 }
 
 /// A view of one directory of modules and one set of modprobe.d files.
@@ -64,6 +86,22 @@ impl Kmod {
         let result = unsafe { kmod_module_new_from_name(self.context, argument.as_ptr(), &mut module) };
         check(result).with_context(|| format!("look up module {name}"))?;
         Ok(KmodModule { module, context: PhantomData })
+    }
+
+    /// Whether the index has a module that exports the symbol `name`.
+    pub(crate) fn exports(&self, name: &str) -> Result<bool> {
+        let alias = CString::new(format!("symbol:{name}")).context("a symbol's name holds a zero byte")?;
+        let mut list = ptr::null_mut();
+        // SAFETY: the context is alive, the alias is a C string, the result goes to our pointer.
+        let result = unsafe { kmod_module_new_from_lookup(self.context, alias.as_ptr(), &mut list) };
+        // Nothing of that name is an empty list, or in later versions an error.
+        if result != -(Errno::ENOENT as c_int) {
+            check(result).with_context(|| format!("look up symbol {name}"))?;
+        }
+        let found = !list.is_null();
+        // SAFETY: the list and its modules are ours.
+        unsafe { kmod_module_unref_list(list) };
+        Ok(found)
     }
 
     /// The module in the file `path`.
@@ -147,6 +185,54 @@ impl<'a> KmodModule<'a> {
             .collect();
         // SAFETY: the list is ours.
         unsafe { kmod_module_info_free_list(list) };
+        Ok(found)
+    }
+
+    /// The symbols that the file exports.
+    pub(crate) fn symbols(&self) -> Result<Vec<Symbol>, Errno> {
+        let mut list = ptr::null_mut();
+        // SAFETY: the module is alive, the list goes to our pointer.
+        let result = unsafe { kmod_module_get_symbols(self.module, &mut list) };
+        // A module may export nothing.
+        if matches!(check(result), Err(Errno::ENODATA | Errno::ENOENT)) {
+            return Ok(Vec::new());
+        }
+        check(result)?;
+        let found = entries(list).into_iter().filter_map(|entry| {
+            // SAFETY: each entry belongs to the list; the string is copied at once.
+            let (name, crc) =
+                unsafe { (text(kmod_module_symbol_get_symbol(entry)), kmod_module_symbol_get_crc(entry)) };
+            Some(Symbol { name: name?, crc })
+        });
+        let found = found.collect();
+        // SAFETY: the list is ours.
+        unsafe { kmod_module_symbols_free_list(list) };
+        Ok(found)
+    }
+
+    /// The symbols that the file cannot do without, with the versions that it was built for.
+    pub(crate) fn needed_symbols(&self) -> Result<Vec<Symbol>, Errno> {
+        let mut list = ptr::null_mut();
+        // SAFETY: the module is alive, the list goes to our pointer.
+        let result = unsafe { kmod_module_get_dependency_symbols(self.module, &mut list) };
+        if matches!(check(result), Err(Errno::ENODATA | Errno::ENOENT)) {
+            return Ok(Vec::new());
+        }
+        check(result)?;
+        let found = entries(list).into_iter().filter_map(|entry| {
+            // SAFETY: each entry belongs to the list; the string is copied at once.
+            let (name, bind, crc) = unsafe {
+                (
+                    text(kmod_module_dependency_symbol_get_symbol(entry)),
+                    kmod_module_dependency_symbol_get_bind(entry),
+                    kmod_module_dependency_symbol_get_crc(entry),
+                )
+            };
+            Some(Symbol { name: name.filter(|_| bind != WEAK)?, crc })
+        });
+        let found = found.collect();
+        // SAFETY: the list is ours.
+        unsafe { kmod_module_dependency_symbols_free_list(list) };
         Ok(found)
     }
 

@@ -1,19 +1,24 @@
 //! The driver's kernel modules: which are loaded and who holds them, which are on disk, which are
 //! kept for the way back; the gate that keeps them out; the device nodes.
 
+mod declared;
 mod disk;
 pub mod gate;
 mod kmod;
 mod load;
 mod loaded;
 pub mod nodes;
+mod parameters;
 mod readback;
 mod slots;
 mod unload;
 
-pub use disk::{Disk, File};
+pub use declared::{Declared, Signature};
+pub use disk::{Disk, File, Unreadable};
+pub use kmod::Symbol;
 pub use load::{Source, load};
-pub use loaded::{Loaded, State, chain, driver_version, gpus, loaded, on_bus, parameters};
+pub use loaded::{Loaded, State, chain, driver_version, gpus, loaded, on_bus};
+pub use parameters::{Changed, changed_parameters, parameters};
 pub use readback::differences;
 pub use slots::{Slot, keep, kept_library, slots};
 pub use unload::{Unloaded, unload};

@@ -121,27 +121,6 @@ pub fn loaded(root: &Root, name: &str) -> Result<Option<Loaded>> {
     }))
 }
 
-/// The parameters of the loaded module `name` and their values, as far as they can be read.
-///
-/// # Errors
-/// `/sys/module/NAME/parameters` cannot be read.
-pub fn parameters(root: &Root, name: &str) -> Result<BTreeMap<String, String>> {
-    let directory = root.path("/sys/module").join(name).join("parameters");
-    let mut found = BTreeMap::new();
-    for parameter in names(&directory)? {
-        match attribute(&directory.join(&parameter)) {
-            Ok(Some(value)) => {
-                found.insert(parameter, value);
-            }
-            Ok(None) => {}
-            // Write-only parameters, and those that only root may read.
-            Err(error) if is_denied(&error) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(found)
-}
-
 /// The loaded driver's version, if it is loaded.
 ///
 /// # Errors
@@ -181,7 +160,7 @@ pub fn on_bus(root: &Root, address: &str) -> Result<Option<bool>> {
     }
 }
 
-fn attribute(path: &Path) -> Result<Option<String>> {
+pub(crate) fn attribute(path: &Path) -> Result<Option<String>> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text.trim_end_matches('\n').to_owned())),
         // ENODEV: the module went between open and read.
@@ -195,11 +174,7 @@ fn attribute(path: &Path) -> Result<Option<String>> {
     }
 }
 
-fn is_denied(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::PermissionDenied)
-}
-
-fn names(directory: &Path) -> Result<Vec<String>> {
+pub(crate) fn names(directory: &Path) -> Result<Vec<String>> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),

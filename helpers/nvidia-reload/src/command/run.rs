@@ -185,6 +185,10 @@ fn tell(
     report.before = before;
     if let Some(run) = &facts.run {
         report = report.with_run(run);
+        // Without a driver there is nothing to compare.
+        if report.after.loaded.is_some() {
+            report.changed = changed(&place.root, run);
+        }
     }
     if matches!(report.outcome, Outcome::Refused | Outcome::RebootRequired) {
         // Preflight's reasons are in the journal; the plan has them as data, if they still hold.
@@ -192,6 +196,12 @@ fn tell(
             crate::plan::plan(&place.root, order.reset).map(|plan| plan.reasons).unwrap_or_default();
     }
     report
+}
+
+/// The parameters that are not as they were. What cannot be read is what verify told of.
+fn changed(root: &Root, run: &Run) -> Vec<String> {
+    let changed = modules::changed_parameters(root, &run.snapshot.modules).unwrap_or_default();
+    changed.iter().map(ToString::to_string).collect()
 }
 
 /// A lost systemd does not end the run.

@@ -34,6 +34,7 @@ pub fn report(report: &Report, style: Style) -> String {
     let ended: Vec<String> =
         report.ended.iter().map(|process| format!("{process}: does not come back by itself")).collect();
     rows("ended", Some(Paint::Attention), &ended);
+    rows("changed", Some(Paint::Attention), &report.changed);
     let missing: Vec<String> = report
         .missing
         .iter()
