@@ -136,6 +136,19 @@ docker_state() {
 	docker inspect -f '{{.State.Status}}' "$1"
 }
 
+# plan_says STATUS WHAT WORDS…: what `nvidia-reload plan` exits with, and what is on its page; WHAT names the case.
+plan_says() {
+	local status=0 expected=$1 what=$2 words
+	shift 2
+	echo "--- $what"
+	nvidia-reload plan >/tmp/said || status=$?
+	cat /tmp/said
+	assert_eq "$status" "$expected" "$what: plan"
+	for words in "$@"; do
+		tr -s ' \n' ' ' </tmp/said | grep -qF -- "$words" || fail "$what: '$words' is not told"
+	done
+}
+
 # check_owners HIERARCHY: the owner of each kind of holder is told by its cgroup. A container, units,
 # and processes put into groups named as Slurm, Kubernetes and LXC name theirs: those are not in the
 # machine, and nothing but their groups is to be read. HIERARCHY: where groups can be made.

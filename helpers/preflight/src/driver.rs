@@ -1,12 +1,11 @@
 //! The driver: what is loaded, what is on disk, and whether the one can take the other's place.
 
-use std::collections::BTreeSet;
-
 use anyhow::{Context as _, Result};
 use modules::{DRIVER, Disk, File, Loaded, State, slots};
 use step::{Context, Versions};
 
 use crate::findings::Findings;
+use crate::predict;
 
 pub(crate) fn assess(context: &Context, loaded: &[Loaded], findings: &mut Findings) -> Result<Versions> {
     for module in loaded {
@@ -35,71 +34,20 @@ pub(crate) fn assess(context: &Context, loaded: &[Loaded], findings: &mut Findin
             "move or shut down the virtual machines, and change the driver with a reboot",
         );
     }
-    let disk = Disk::open(&context.root)?;
-    let files = on_disk(&disk, loaded, findings)?;
+    let disk = Disk::open_thoroughly(&context.root)?;
+    let files = predict::assess(context, &disk, loaded, findings)?;
     container_managed(context, findings)?;
     let versions = Versions {
         loaded: driver.and_then(|driver| driver.module.version.clone()),
         on_disk: match files.iter().find(|file| file.name == DRIVER) {
             Some(file) => file.version.clone(),
+            // One that cannot be read was told of.
+            None if driver.is_some() => None,
             None => disk.find(DRIVER)?.and_then(|file| file.version),
         },
     };
     way_back(context, &disk, loaded, &files, findings)?;
     Ok(versions)
-}
-
-/// The files for what is loaded: all there, for this kernel, of one version.
-fn on_disk(disk: &Disk, loaded: &[Loaded], findings: &mut Findings) -> Result<Vec<File>> {
-    let release = nix::sys::utsname::uname().context("ask the kernel for its release")?;
-    let release = release.release().to_string_lossy();
-    let mut files = Vec::new();
-    for module in loaded {
-        let name = &module.module.name;
-        match disk.find(name) {
-            Ok(Some(file)) => files.push(file),
-            Ok(None) => findings.refuse(
-                format!("there is no file on disk for {name} and kernel {release}"),
-                "build or install the driver's modules for the running kernel",
-            ),
-            Err(error) => findings.refuse(
-                format!("the file on disk for {name} cannot be used: {error:#}"),
-                "install the driver's modules again",
-            ),
-        }
-    }
-    for file in &files {
-        let built_for = file.vermagic.as_deref().and_then(|magic| magic.split(' ').next());
-        if built_for != Some(&*release) {
-            findings.refuse(
-                format!(
-                    "{} is built for kernel {}, and {release} runs",
-                    file.path.display(),
-                    built_for.unwrap_or("unknown")
-                ),
-                "build the driver's modules for the running kernel",
-            );
-        }
-    }
-    let nvidia = |file: &&File| file.name.starts_with(DRIVER) && file.version.is_some();
-    let of_driver: BTreeSet<&str> =
-        files.iter().filter(nvidia).filter_map(|file| file.version.as_deref()).collect();
-    // Modules of other people that hang on the driver have versions of their own.
-    let driver = files.iter().find(|file| file.name == DRIVER).and_then(|file| file.version.as_deref());
-    for module in ["nvidia_modeset", "nvidia_uvm", "nvidia_drm", "nvidia_peermem"] {
-        let Some(file) = files.iter().find(|file| file.name == module) else { continue };
-        if file.version.as_deref() != driver {
-            findings.refuse(
-                format!(
-                    "the modules on disk are of several versions: {}",
-                    of_driver.iter().copied().collect::<Vec<_>>().join(", ")
-                ),
-                "finish the upgrade of the driver's packages",
-            );
-            break;
-        }
-    }
-    Ok(files)
 }
 
 /// A driver that lives in a container is loaded and unloaded by that container.

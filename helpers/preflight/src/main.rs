@@ -7,6 +7,7 @@ mod findings;
 mod gpus;
 mod health;
 mod package;
+mod predict;
 mod reset;
 mod users;
 

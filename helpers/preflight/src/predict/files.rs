@@ -1,0 +1,85 @@
+//! The files for what is loaded: all there, whole, of one version.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use anyhow::Result;
+use modules::{DRIVER, Disk, Loaded, Unreadable};
+
+use super::{Found, driver, elf};
+use crate::findings::Findings;
+
+/// The files for the modules in `loaded`.
+///
+/// # Errors
+/// A file that was there is not any more.
+pub(crate) fn find(
+    disk: &Disk,
+    loaded: &[Loaded],
+    release: &str,
+    findings: &mut Findings,
+) -> Result<Vec<Found>> {
+    let mut found: Vec<Found> = Vec::new();
+    // Where modules are renamed, a file that cannot be read is in the way of each of them.
+    let mut told: BTreeSet<String> = BTreeSet::new();
+    for module in loaded {
+        let name = &module.module.name;
+        let (what, remedy) = match disk.find(name) {
+            Ok(Some(file)) => match elf::flaw(&file.path) {
+                Ok(None) => {
+                    let declared = disk.declared(&file.path)?;
+                    found.push(Found { file, declared });
+                    continue;
+                }
+                Ok(Some(flaw)) => (format!("{} {flaw}", file.path.display()), AGAIN),
+                Err(error) => (format!("{} cannot be read: {error}", file.path.display()), AGAIN),
+            },
+            Ok(None) => (
+                format!("there is no file on disk for {name} and kernel {release}"),
+                "build or install the driver's modules for the running kernel",
+            ),
+            Err(error) => match error.downcast_ref::<Unreadable>() {
+                Some(Unreadable(path)) => (unreadable(path, &error), AGAIN),
+                None => (format!("the file on disk for {name} cannot be used: {error:#}"), AGAIN),
+            },
+        };
+        if told.insert(what.clone()) {
+            findings.refuse(what, remedy);
+        }
+    }
+    Ok(found)
+}
+
+const AGAIN: &str = "install the driver's modules again";
+
+/// What is wrong with a file that libkmod cannot read, in plain words where they are known.
+fn unreadable(path: &Path, error: &anyhow::Error) -> String {
+    match elf::flaw(path) {
+        Ok(Some(flaw)) => format!("{} {flaw}", path.display()),
+        // Compressed: what is in it cannot be told.
+        _ => format!("{} is damaged, or no kernel module: {}", path.display(), error.root_cause()),
+    }
+}
+
+/// Modules of the driver serve only beside those of their own version.
+pub(crate) fn of_one_version(found: &[Found], findings: &mut Findings) {
+    // Modules of other people that hang on the driver have versions of their own.
+    let Some(driver) = driver(found) else { return };
+    let others = found.iter().filter(|one| one.is_of_driver() && one.file.name != DRIVER);
+    for other in others {
+        if other.file.version != driver.file.version {
+            let version = |one: &Found| one.file.version.clone().unwrap_or_else(|| "unknown".into());
+            findings.refuse(
+                format!(
+                    "the modules on disk are of several versions: {} of {}, {} of {}",
+                    driver.file.path.display(),
+                    version(driver),
+                    other.file.path.display(),
+                    version(other)
+                ),
+                "finish the upgrade of the driver's packages",
+            );
+            return;
+        }
+    }
+}

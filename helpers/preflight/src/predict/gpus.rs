@@ -1,0 +1,243 @@
+//! Whether the new driver serves the GPUs of this machine: open and proprietary modules each leave some out,
+//! and so does every new branch.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use serde::Deserialize;
+use step::Root;
+
+use super::firmware::is_open;
+use super::{Found, driver};
+use crate::findings::Findings;
+
+/// The first device number of Turing: the open modules serve none before (their README), since they need the
+/// processor that runs the firmware.
+const TURING: u16 = 0x1e00;
+/// The first device number of Blackwell: from there on there are only the open modules.
+const BLACKWELL: u16 = 0x2900;
+
+/// A GPU as PCI knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Gpu {
+    address: String,
+    device: u16,
+}
+
+/// NVIDIA's own list of what a driver serves, as it comes with the driver (`supported-gpus.json`).
+#[derive(Debug, Default, Deserialize)]
+struct List {
+    chips: Vec<Chip>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Chip {
+    /// Such as `0x1EB8`.
+    devid: String,
+    name: String,
+    /// The branch that is the last to serve it, where this one does not.
+    legacybranch: Option<String>,
+    #[serde(default)]
+    features: Vec<String>,
+}
+
+impl Chip {
+    fn is(&self, device: u16) -> bool {
+        let digits = self.devid.trim_start_matches("0x").trim_start_matches("0X");
+        u16::from_str_radix(digits, 16).is_ok_and(|id| id == device)
+    }
+
+    fn has(&self, feature: &str) -> bool {
+        self.features.iter().any(|known| known == feature)
+    }
+}
+
+/// Judges the driver in `found` by the GPUs that are bound to the loaded one.
+///
+/// # Errors
+/// The GPUs cannot be told.
+pub(crate) fn assess(root: &Root, found: &[Found], findings: &mut Findings) -> Result<()> {
+    let Some(driver) = driver(found) else { return Ok(()) };
+    let lists = lists(root)?;
+    for gpu in gpus(root)? {
+        let said: Vec<Said> = match lists.as_slice() {
+            [] => vec![by_number(&gpu, is_open(driver))],
+            lists => lists.iter().map(|(path, list)| by_list(&gpu, list, path, is_open(driver))).collect(),
+        };
+        // Where there are several lists, one is of another driver: only what they agree on is certain.
+        if said.iter().all(|said| matches!(said, Said::Refused(..))) {
+            if let Some(Said::Refused(what, remedy)) = said.into_iter().next() {
+                findings.refuse(format!("the GPU {} {what}", gpu.address), remedy);
+            }
+        } else if said.iter().all(|said| *said != Said::Served) {
+            for said in said {
+                if let Said::Unknown(what) = said {
+                    findings.warn(
+                        format!("the GPU {} {what}", gpu.address),
+                        "should the driver not serve it, the loaded one comes back",
+                    );
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Said {
+    Served,
+    Unknown(String),
+    Refused(String, String),
+}
+
+const OPEN: &str = "install the driver with the open modules";
+const PROPRIETARY: &str = "install the driver with the proprietary modules";
+
+fn by_number(gpu: &Gpu, is_open: bool) -> Said {
+    match (is_open, gpu.device) {
+        (true, ..TURING) => Said::Refused(
+            format!("(10de:{:04x}) is older than Turing, and the open modules do not serve it", gpu.device),
+            PROPRIETARY.into(),
+        ),
+        (false, BLACKWELL..) => Said::Refused(
+            format!("(10de:{:04x}) is of Blackwell or newer, and only the open modules serve it", gpu.device),
+            OPEN.into(),
+        ),
+        _ => Said::Served,
+    }
+}
+
+fn by_list(gpu: &Gpu, list: &List, path: &Path, is_open: bool) -> Said {
+    let chips: Vec<&Chip> = list.chips.iter().filter(|chip| chip.is(gpu.device)).collect();
+    let Some(first) = chips.first() else {
+        // Boards that are newer than the list, and some that NVIDIA lists nowhere.
+        return match by_number(gpu, is_open) {
+            Said::Served => Said::Unknown(format!("(10de:{:04x}) is not in {}", gpu.device, path.display())),
+            refused => refused,
+        };
+    };
+    let name = &first.name;
+    if let Some(branch) = &first.legacybranch
+        && chips.iter().all(|chip| chip.legacybranch.is_some())
+    {
+        return Said::Refused(
+            format!("({name}) is not served any more: {branch} was the last branch that did"),
+            format!("install a driver of the branch {branch}"),
+        );
+    }
+    let tells_proprietary = list.chips.iter().any(|chip| chip.has("gsp_proprietary_supported"));
+    let is_only_open =
+        chips.iter().all(|chip| chip.has("kernelopen") && !chip.has("gsp_proprietary_supported"));
+    if !is_open && tells_proprietary && is_only_open && gpu.device >= BLACKWELL {
+        return Said::Refused(format!("({name}) is served by the open modules only"), OPEN.into());
+    }
+    match by_number(gpu, is_open) {
+        // Early open modules served some GPUs only with NVreg_OpenRmEnableUnsupportedGpus.
+        Said::Served if is_open && !chips.iter().any(|chip| chip.has("kernelopen")) => {
+            Said::Unknown(format!("({name}) is not among those of the open modules in {}", path.display()))
+        }
+        said => said,
+    }
+}
+
+fn gpus(root: &Root) -> Result<Vec<Gpu>> {
+    let mut found = Vec::new();
+    for address in modules::gpus(root)? {
+        let directory = root.path("/sys/bus/pci/devices").join(&address);
+        let number = |name: &str| -> Result<u32> {
+            let path = directory.join(name);
+            let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+            let digits = text.trim().trim_start_matches("0x");
+            u32::from_str_radix(digits, 16).with_context(|| format!("{}: {text:?}", path.display()))
+        };
+        // Displays and 3D controllers: other things of NVIDIA's are in no list.
+        if number("class")? >> 16 == 0x03 {
+            let device = u16::try_from(number("device")?).context("a PCI device's number has 16 bits")?;
+            found.push(Gpu { address, device });
+        }
+    }
+    Ok(found)
+}
+
+/// The lists that are installed. One that cannot be read says nothing.
+fn lists(root: &Root) -> Result<Vec<(PathBuf, List)>> {
+    let documents = root.path("/usr/share/doc");
+    let entries = match fs::read_dir(&documents) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(|| format!("read {}", documents.display())),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.with_context(|| format!("read {}", documents.display()))?;
+        // nvidia-driver-550 and the like; NVIDIA's own installer has NVIDIA_GLX-1.0.
+        if !entry.file_name().to_string_lossy().to_lowercase().starts_with("nvidia") {
+            continue;
+        }
+        for name in ["supported-gpus.json", "supported-gpus/supported-gpus.json"] {
+            let path = entry.path().join(name);
+            let Ok(text) = fs::read(&path) else { continue };
+            match serde_json::from_slice(&text) {
+                Ok(list) => found.push((path, list)),
+                Err(error) => eprintln!("{} tells nothing of GPUs: {error}", path.display()),
+            }
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIST: &str = r#"{"chips": [
+        {"devid": "0x1EB8", "name": "Tesla T4", "features": ["kernelopen", "gsp_proprietary_supported"]},
+        {"devid": "0x1DB6", "name": "V100", "legacybranch": "580.xx", "features": ["vdpaufeaturesetI"]},
+        {"devid": "0x2B85", "name": "RTX 5090", "features": ["kernelopen"]},
+        {"devid": "0x1E04", "name": "RTX 2080 Ti", "features": []},
+        {"devid": "junk", "name": "", "other": 1}
+    ]}"#;
+
+    fn gpu(device: u16) -> Gpu {
+        Gpu { address: "0000:01:00.0".into(), device }
+    }
+
+    fn word(said: &Said) -> &'static str {
+        match said {
+            Said::Served => "served",
+            Said::Unknown(_) => "unknown",
+            Said::Refused(..) => "refused",
+        }
+    }
+
+    #[test]
+    fn a_list_says_what_is_served() {
+        let list: List = serde_json::from_str(LIST).expect("decodes");
+        for (device, open, proprietary) in [
+            (0x1eb8, "served", "served"),
+            (0x1db6, "refused", "refused"),
+            (0x2b85, "served", "refused"),
+            (0x1e04, "unknown", "served"),
+            (0x2330, "unknown", "unknown"),
+            (0x1b80, "refused", "unknown"),
+        ] {
+            let said = |is_open| by_list(&gpu(device), &list, Path::new("list"), is_open);
+            assert_eq!((word(&said(true)), word(&said(false))), (open, proprietary), "{device:x}");
+        }
+    }
+
+    #[test]
+    fn without_a_list_the_number_tells_what_is_certain() {
+        for (device, open, proprietary) in [
+            (0x1db6, "refused", "served"),
+            (0x1e02, "served", "served"),
+            (0x2330, "served", "served"),
+            (0x2901, "served", "refused"),
+        ] {
+            let said = |is_open| by_number(&gpu(device), is_open);
+            assert_eq!((word(&said(true)), word(&said(false))), (open, proprietary), "{device:x}");
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Whether the driver on disk can serve: all that can be known of it while the loaded one still does.
+//!
+//! A refusal here keeps a machine from a change that it may need: it is for what is certain to fail. What
+//! may fail is a warning, and what cannot be known is left to the load, which has a way back.
+
+mod dkms;
+mod elf;
+mod files;
+mod firmware;
+mod gpus;
+mod kernel;
+mod linker;
+mod options;
+mod packages;
+mod room;
+mod signature;
+mod userland;
+
+use std::rc::Rc;
+
+use anyhow::{Context as _, Result};
+use modules::{DRIVER, Declared, Disk, File, Loaded};
+use step::Context;
+
+use crate::findings::Findings;
+
+/// A module file, and all that it declares.
+#[derive(Debug, Clone)]
+pub(crate) struct Found {
+    pub(crate) file: File,
+    pub(crate) declared: Rc<Declared>,
+}
+
+impl Found {
+    /// Whether it is NVIDIA's: other people's modules may hang on the driver.
+    fn is_of_driver(&self) -> bool {
+        holders::is_of_driver(&self.file.name)
+    }
+}
+
+/// Judges the files for what is loaded. Returns those that are there.
+///
+/// # Errors
+/// Something of the machine that has to be known cannot be read.
+pub(crate) fn assess(
+    context: &Context,
+    disk: &Disk,
+    loaded: &[Loaded],
+    findings: &mut Findings,
+) -> Result<Vec<File>> {
+    let release = nix::sys::utsname::uname().context("ask the kernel for its release")?;
+    let release = release.release().to_string_lossy();
+    let found = files::find(disk, loaded, &release, findings)?;
+    files::of_one_version(&found, findings);
+    kernel::assess(context, disk, loaded, &found, &release, findings)?;
+    signature::assess(context, disk, loaded, &found, findings)?;
+    options::assess(&context.root, loaded, &found, findings)?;
+    firmware::assess(&context.root, &found, &release, findings)?;
+    gpus::assess(&context.root, &found, findings)?;
+    if let Some(on_disk) = driver(&found).and_then(|driver| driver.file.version.as_deref()) {
+        let now = loaded.iter().find(|module| module.module.name == DRIVER);
+        let loaded = now.and_then(|driver| driver.module.version.as_deref());
+        userland::assess(&context.root, userland::Change { loaded, on_disk }, findings)?;
+        dkms::assess(&context.root, on_disk, &release, findings)?;
+    }
+    room::assess(&context.root, &found, findings)?;
+    Ok(found.into_iter().map(|found| found.file).collect())
+}
+
+/// The driver itself among `found`.
+fn driver(found: &[Found]) -> Option<&Found> {
+    found.iter().find(|found| found.file.name == DRIVER)
+}
