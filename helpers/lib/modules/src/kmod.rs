@@ -15,6 +15,7 @@ use nix::errno::Errno;
 #[link(name = "kmod")]
 unsafe extern "C" {
     fn kmod_new(dirname: *const c_char, config_paths: *const *const c_char) -> *mut c_void;
+    fn kmod_set_log_priority(ctx: *mut c_void, priority: c_int);
     fn kmod_unref(ctx: *mut c_void) -> *mut c_void;
     fn kmod_list_next(list: *const c_void, entry: *const c_void) -> *mut c_void;
     fn kmod_module_new_from_name(ctx: *mut c_void, name: *const c_char, module: *mut *mut c_void) -> c_int;
@@ -75,6 +76,9 @@ impl Kmod {
             return Err(Errno::last())
                 .with_context(|| format!("read the module configuration of {}", modules.display()));
         }
+        // What it says on standard error comes back as an errno, too. LOG_CRIT is left to it.
+        // SAFETY: the context is alive.
+        unsafe { kmod_set_log_priority(context, 2) };
         Ok(Self { context })
     }
 

@@ -24,6 +24,12 @@ pub(crate) fn find(
     let mut told: BTreeSet<String> = BTreeSet::new();
     for module in loaded {
         let name = &module.module.name;
+        let none = || {
+            (
+                format!("there is no file on disk for {name} and kernel {release}"),
+                "build or install the driver's modules for the running kernel",
+            )
+        };
         let (what, remedy) = match disk.find(name) {
             Ok(Some(file)) => match elf::flaw(&file.path) {
                 Ok(None) => {
@@ -34,11 +40,10 @@ pub(crate) fn find(
                 Ok(Some(flaw)) => (format!("{} {flaw}", file.path.display()), AGAIN),
                 Err(error) => (format!("{} cannot be read: {error}", file.path.display()), AGAIN),
             },
-            Ok(None) => (
-                format!("there is no file on disk for {name} and kernel {release}"),
-                "build or install the driver's modules for the running kernel",
-            ),
+            Ok(None) => none(),
             Err(error) => match error.downcast_ref::<Unreadable>() {
+                // The index still has it.
+                Some(Unreadable(path)) if !path.exists() => none(),
                 Some(Unreadable(path)) => (unreadable(path, &error), AGAIN),
                 None => (format!("the file on disk for {name} cannot be used: {error:#}"), AGAIN),
             },

@@ -188,6 +188,14 @@ fn other_versions<'a>(
             let symbol = other.declared.exports.iter().find(|exported| exported.name == symbol.name)?;
             Some((symbol.crc, Some(other)))
         });
+        // That the driver's own modules are of several versions is told of by that.
+        if exported.is_some_and(|(_, other)| {
+            other.is_some_and(|other| {
+                other.is_of_driver() && one.is_of_driver() && other.file.version != one.file.version
+            })
+        }) {
+            continue;
+        }
         let known = exported.or_else(|| Some((*measure.versions.get(&symbol.name)?, None)));
         if let Some((_, from)) = known.filter(|(crc, _)| *crc != 0 && *crc != symbol.crc) {
             wrong.push((symbol.name.as_str(), from));
@@ -200,20 +208,18 @@ fn other_versions<'a>(
 fn told(one: &Found, wrong: &[(&str, Option<&Found>)], release: &str) -> Option<(String, String)> {
     let (first, from) = wrong.first()?;
     let symbols = match wrong.len() {
-        1 => format!("the symbol {first}"),
-        several => format!("{several} symbols ({first}, …)"),
+        1 => format!("the symbol {first} in another version"),
+        several => format!("{several} symbols ({first}, …) in other versions"),
     };
     let path = one.file.path.display();
     Some(match from {
         None => (
-            format!(
-                "{path} is built for another build of the kernel: it needs {symbols} in other versions than {release} has"
-            ),
+            format!("{path} is built for another build of the kernel: it needs {symbols} than {release} has"),
             REBUILD.to_owned(),
         ),
         Some(other) => (
             format!(
-                "{path} is built beside another {}: it needs {symbols} in other versions than {} has",
+                "{path} is built beside another {}: it needs {symbols} than {} has",
                 other.file.name,
                 other.file.path.display()
             ),
