@@ -1,19 +1,15 @@
 //! Whether the running kernel takes the files: what they were built for, and the symbols that they need.
-//!
-//! The measure is what the kernel has taken already: the files that loaded modules were loaded from, told by
-//! their build id. No headers are needed for that, and a kernel that was rebuilt under its old name, and not
-//! yet booted, misleads nobody.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::fs::{self, File as Opened};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fs::File as Opened;
 use std::io::{BufRead, BufReader, ErrorKind};
-use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use modules::{Disk, Loaded, slots};
+use modules::{Disk, Loaded};
 use step::{Context, Root};
 
-use super::{Found, elf};
+use super::Found;
+use super::measure::{Measure, measure};
 use crate::findings::Findings;
 
 /// Symbols that no module has and the kernel does not look for: the first stands for the layout of its own
@@ -24,15 +20,6 @@ const NOBODYS: [&str; 3] = ["module_layout", "_GLOBAL_OFFSET_TABLE_", ".TOC."];
 const FEW: usize = 1000;
 
 const REBUILD: &str = "build the driver's modules for the running kernel";
-
-/// What the running kernel is known to have.
-#[derive(Debug, Default)]
-struct Measure {
-    /// The vermagic of a module that it took.
-    vermagic: Option<String>,
-    /// The versions of symbols in modules that it took.
-    versions: HashMap<String, u64>,
-}
 
 /// Judges `found` by what the kernel took before.
 ///
@@ -60,73 +47,6 @@ pub(crate) fn assess(
         }
     }
     missing(&context.root, disk, &measure, found, findings)
-}
-
-/// The files of loaded modules, as far as they are there, and are those for certain: the copies that are
-/// kept of the driver, or else what is in the kernel's directory of other modules.
-fn measure(root: &Root, disk: &Disk, loaded: &[Loaded]) -> Result<Measure> {
-    let mut measure = Measure::default();
-    // What the driver's modules need from each other changes with the driver.
-    let mut own: HashSet<String> = HashSet::new();
-    for slot in slots(root, disk)? {
-        for module in loaded {
-            let Some(file) = slot.find(&module.module) else { continue };
-            if was_taken(root, &module.module.name, &file.path)? {
-                measure.add(disk, &file.path, file.vermagic.as_deref(), &mut own)?;
-            }
-        }
-    }
-    if measure.vermagic.is_none() {
-        let path = root.path("/proc/modules");
-        let list = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-        for name in list.lines().filter_map(|line| line.split(' ').next()) {
-            // The driver's own file is what is to be judged.
-            if loaded.iter().any(|module| module.module.name == name) {
-                continue;
-            }
-            let Some(path) = disk.indexed(name)? else { continue };
-            if was_taken(root, name, &path)?
-                && let Ok(file) = disk.inspect(&path)
-            {
-                measure.add(disk, &path, file.vermagic.as_deref(), &mut own)?;
-            }
-        }
-    }
-    measure.versions.retain(|name, _| !own.contains(name));
-    Ok(measure)
-}
-
-impl Measure {
-    fn add(
-        &mut self,
-        disk: &Disk,
-        path: &Path,
-        vermagic: Option<&str>,
-        own: &mut HashSet<String>,
-    ) -> Result<()> {
-        let declared = disk.declared(path)?;
-        if self.vermagic.is_none() {
-            self.vermagic = vermagic.map(ToOwned::to_owned);
-        }
-        own.extend(declared.exports.iter().map(|symbol| symbol.name.clone()));
-        self.versions.extend(declared.needs.iter().map(|symbol| (symbol.name.clone(), symbol.crc)));
-        Ok(())
-    }
-}
-
-/// Whether the loaded module `name` was loaded from `path`, and without force.
-fn was_taken(root: &Root, name: &str, path: &Path) -> Result<bool> {
-    let directory = root.path("/sys/module").join(name);
-    let note = match fs::read(directory.join("notes/.note.gnu.build-id")) {
-        Ok(note) => note,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
-        Err(error) => {
-            return Err(error).with_context(|| format!("read the notes in {}", directory.display()));
-        }
-    };
-    let forced = fs::read_to_string(directory.join("taint")).is_ok_and(|taint| taint.contains('F'));
-    let of_file = elf::build_id(path).with_context(|| format!("read {}", path.display()))?;
-    Ok(!forced && of_file.is_some() && of_file.as_deref() == elf::build_id_of_note(&note))
 }
 
 /// Whether a file is built for the running kernel.

@@ -10,6 +10,7 @@ mod firmware;
 mod gpus;
 mod kernel;
 mod linker;
+mod measure;
 mod options;
 mod packages;
 mod room;

@@ -14,10 +14,13 @@ use step::Root;
 use super::{linker, packages};
 use crate::findings::Findings;
 
-/// Libraries that talk to the kernel's side of the driver, or to each other, only in their own version.
-/// NVML's is judged by what it says itself.
+/// It starts only with the driver of its own version (CUDA_ERROR_SYSTEM_DRIVER_MISMATCH). NVML's library,
+/// which is as particular, is judged by what it says itself.
+const CUDA: &str = "libcuda.so.1";
+
+/// Libraries that come with the driver, and belong together.
 const LIBRARIES: [&str; 5] = [
-    "libcuda.so.1",
+    CUDA,
     "libnvidia-ptxjitcompiler.so.1",
     "libnvidia-opencl.so.1",
     "libnvcuvid.so.1",
@@ -93,7 +96,7 @@ fn libraries(root: &Root, change: Change<'_>, findings: &mut Findings) -> Result
             file.display(),
             change.on_disk
         );
-        match change.breaks(&version) {
+        match name == CUDA && change.breaks(&version) {
             true => findings.refuse(what, REMEDY),
             false => findings.warn(what, REMEDY),
         }
