@@ -44,6 +44,7 @@ With --json: one object, schema \"nvidia-reload.status/1\":
   unexplained  references that no holder found accounts for: module, references, places
   unseen       what could not be looked at, in sentences
   runs         visible (false without root), open, last
+  put_back     version, instead_of, run, remedy: a driver whose files were put back, or null
 New fields may come within a version of the schema; none goes or changes its meaning.";
 
 const AFTER_CHECK: &str = "\

@@ -6,6 +6,7 @@ use step::{Exit, Reason, Versions};
 use ledger::{Object, Run, Step};
 
 use crate::engine::{Progress, State};
+use crate::status::PutBack;
 
 /// The name and version of the JSON of a run.
 pub const SCHEMA: &str = "nvidia-reload.run/1";
@@ -132,6 +133,8 @@ pub struct Report {
     pub changed: Vec<String>,
     /// What should be back and is not.
     pub missing: Vec<Missing>,
+    /// The driver whose files the run put on disk without its package manager or installer; or null.
+    pub put_back: Option<PutBack>,
 }
 
 impl Report {
@@ -156,6 +159,7 @@ impl Report {
             ended: Vec::new(),
             changed: Vec::new(),
             missing: Vec::new(),
+            put_back: None,
         }
     }
 

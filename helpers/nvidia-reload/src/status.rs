@@ -8,6 +8,7 @@ use holders::{Console, Holder, Module, Scan, Unexplained};
 use ledger::{Act, Run, Step};
 use modules::gate;
 use serde::Serialize;
+use slots::Note;
 use step::{Root, Versions};
 
 use crate::fault::{Fault, Result};
@@ -29,6 +30,39 @@ pub struct Driver {
     /// Whether both are there and differ: programs with the new libraries do not start until the
     /// driver is reloaded. None when one of them is not known.
     pub mismatch: Option<bool>,
+}
+
+/// A driver whose files were put on disk without its package manager or installer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PutBack {
+    /// The driver whose files are on disk.
+    pub version: String,
+    /// The driver that they replaced, if it is known.
+    pub instead_of: Option<String>,
+    /// The run that did it.
+    pub run: String,
+    /// What brings the disk and the package database together, in words.
+    pub remedy: String,
+}
+
+impl PutBack {
+    /// What is noted of it, as long as it holds.
+    ///
+    /// # Errors
+    /// The note is there and cannot be read.
+    pub fn read(root: &Root) -> anyhow::Result<Option<Self>> {
+        Ok(Note::read(root)?.map(|Note { version, instead_of, run, remedy, .. }| Self {
+            version,
+            instead_of,
+            run,
+            remedy,
+        }))
+    }
+
+    /// What is so, in a sentence without its end.
+    pub fn sentence(&self) -> String {
+        slots::sentence(&self.version, self.instead_of.as_deref())
+    }
 }
 
 /// What the machine is doing.
@@ -127,6 +161,8 @@ pub struct Status {
     pub unseen: Vec<String>,
     /// What the ledger tells.
     pub runs: Runs,
+    /// The driver whose files were put back; null when whoever installs drivers did so last.
+    pub put_back: Option<PutBack>,
 }
 
 /// Looks at the machine. What cannot be seen is said in `unseen`; nothing is changed.
@@ -149,6 +185,10 @@ pub fn status(root: &Root) -> Result<Status> {
     unseen.extend(disk_unseen);
     let (runs, ledger_unseen) = runs(root)?;
     unseen.extend(ledger_unseen);
+    let put_back = PutBack::read(root).unwrap_or_else(|error| {
+        unseen.push(format!("Whether a driver was put back: {error:#}."));
+        None
+    });
     let units = match units() {
         Ok(units) => Some(units),
         Err(error) => {
@@ -174,6 +214,7 @@ pub fn status(root: &Root) -> Result<Status> {
         unexplained,
         unseen,
         runs,
+        put_back,
     })
 }
 

@@ -1,7 +1,8 @@
 //! The driver: what is loaded, what is on disk, and whether the one can take the other's place.
 
 use anyhow::{Context as _, Result};
-use modules::{DRIVER, Disk, File, Loaded, State, slots};
+use modules::{DRIVER, Disk, File, Loaded, State};
+use slots::slots;
 use step::{Context, Versions};
 
 use crate::findings::Findings;
@@ -46,7 +47,7 @@ pub(crate) fn assess(context: &Context, loaded: &[Loaded], findings: &mut Findin
             None => disk.find(DRIVER)?.and_then(|file| file.version),
         },
     };
-    way_back(context, &disk, loaded, &files, findings)?;
+    way_back(context, loaded, &files, findings)?;
     Ok(versions)
 }
 
@@ -63,17 +64,11 @@ fn container_managed(context: &Context, findings: &mut Findings) -> Result<()> {
 }
 
 /// Whether the loaded driver could serve again, should the one on disk not.
-fn way_back(
-    context: &Context,
-    disk: &Disk,
-    loaded: &[Loaded],
-    files: &[File],
-    findings: &mut Findings,
-) -> Result<()> {
+fn way_back(context: &Context, loaded: &[Loaded], files: &[File], findings: &mut Findings) -> Result<()> {
     let mut lost: Vec<&Loaded> =
         loaded.iter().filter(|module| !files.iter().any(|file| file.is(&module.module))).collect();
     if !lost.is_empty() {
-        let kept = slots(&context.root, disk)?;
+        let kept = slots(&context.root)?;
         lost.retain(|module| !kept.iter().any(|slot| slot.find(&module.module).is_some()));
     }
     if !lost.is_empty() {

@@ -6,7 +6,8 @@ use std::time::Duration;
 use anyhow::Result;
 use gpu::{Answer, HELPER, Library, Recovery, Seen, State, Trouble, ask_state};
 use ledger::{Gpu, Setting, Settings};
-use modules::{DRIVER, Loaded, kept_library};
+use modules::{DRIVER, Loaded};
+use slots::kept_library;
 use step::{Context, Gpus, Versions};
 
 use crate::findings::Findings;

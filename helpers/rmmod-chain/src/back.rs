@@ -3,7 +3,8 @@
 
 use anyhow::{Result, bail};
 use ledger::{Act, Module, Object, Run, Step};
-use modules::{Disk, Slot, Source, gate, load, loaded, nodes, slots};
+use modules::{Disk, File, Source, gate, load, loaded, nodes};
+use slots::{Slot, slots};
 use step::{Context, undo_steps};
 
 /// Loads again what the ledger says was unloaded, then opens the gate, whatever happened before.
@@ -47,7 +48,7 @@ fn modules_back(context: &Context, run: &Run, acts: &[Act]) -> Result<()> {
         return gone.iter().try_for_each(|(id, _)| context.ledger.undone(*id));
     }
     let disk = Disk::open(&context.root)?;
-    let kept = slots(&context.root, &disk)?;
+    let kept = whole(context, slots(&context.root)?);
     let sources = choose(context, run, &disk, &kept, &gone)?;
     let mut failed = Vec::new();
     for ((id, module), source) in gone.iter().zip(sources) {
@@ -89,10 +90,21 @@ fn choose(
     gone: &[(u64, &Module)],
 ) -> Result<Vec<Source>> {
     let old = |module: &Module| -> Result<Option<Source>> {
-        if let Some(file) = disk.find(&module.name)?.filter(|file| file.is(module)) {
-            return Ok(Some(Source::Disk(file)));
-        }
-        Ok(kept.iter().find_map(|slot| slot.find(module)).cloned().map(Source::Slot))
+        let kept = kept.iter().find_map(|slot| slot.find(module));
+        Ok(match disk.find(&module.name)?.filter(|file| file.is(module)) {
+            // With the options that it served with: those on disk may be what the new driver failed on.
+            Some(file) => {
+                let options = kept.map_or_else(|| file.options.clone(), |kept| kept.options);
+                if options != file.options {
+                    context.warn(format!(
+                        "{} is loaded with the options {options:?} that it had; modprobe.d has {:?} now",
+                        file.name, file.options
+                    ));
+                }
+                Some(Source::Disk(File { options, ..file }))
+            }
+            None => kept.map(Source::Slot),
+        })
     };
     let new = |module: &Module| -> Result<Option<Source>> { Ok(disk.find(&module.name)?.map(Source::Disk)) };
     let all = |find: &dyn Fn(&Module) -> Result<Option<Source>>| -> Result<Option<Vec<Source>>> {
@@ -112,6 +124,19 @@ fn choose(
             text(gone[0].1.version.as_deref())
         ),
     }
+}
+
+/// The slots whose modules are whole: a spoiled file is no way back, and the kernel need not tell.
+fn whole(context: &Context, mut kept: Vec<Slot>) -> Vec<Slot> {
+    kept.retain(|slot| {
+        let spoiled = slot.spoiled_modules();
+        if !spoiled.is_empty() {
+            let version = &slot.manifest.version;
+            context.warn(format!("the kept driver {version} is no way back: {}", spoiled.join("; ")));
+        }
+        spoiled.is_empty()
+    });
+    kept
 }
 
 fn bring(context: &Context, disk: &Disk, module: &Module, source: &Source) -> Result<()> {

@@ -42,8 +42,12 @@ fn run(context: &Context) -> Result<()> {
         context.warn("the machine is kept drained or offline: what is stopped for that stays so until `nvidia-reload start`");
         return Ok(());
     }
-    let steps: Vec<Step> =
-        Step::TAKING.into_iter().rev().filter(|step| !run.outstanding(*step).is_empty()).collect();
+    // The power may have gone after the new driver was found not to serve, and before its files went.
+    let owes = |step: &Step| {
+        !run.outstanding(*step).is_empty()
+            || (*step == Step::InstallDriver && run.driver_failed && !run.committed)
+    };
+    let steps: Vec<Step> = Step::TAKING.into_iter().rev().filter(owes).collect();
     for problem in undo_steps(&steps) {
         context.warn(problem);
     }

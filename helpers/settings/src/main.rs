@@ -13,7 +13,8 @@ use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
 use gpu::{Given, give_back, talk};
 use ledger::{Act, Object, Settings, Step};
-use modules::{driver_version, kept_library};
+use modules::driver_version;
+use slots::kept_library;
 use step::Context;
 
 /// NVML wakes up one GPU after the other, and an instance of MIG takes it a second to make.

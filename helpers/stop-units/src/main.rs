@@ -40,6 +40,9 @@ enum Verb {
     StartUnit {
         /// The unit.
         unit: String,
+        /// Do not wait.
+        #[arg(long)]
+        no_wait: bool,
         /// The user whose manager is asked; else the system's.
         #[arg(long)]
         user: Option<u32>,
@@ -60,7 +63,8 @@ fn main() -> ExitCode {
         Verb::List { json, nodes } => list::list(context, json, &nodes).map(|()| ExitCode::SUCCESS),
         Verb::IsStopping => Ok(answer(context, bus::is_stopping().map_err(Into::into))),
         Verb::IsKept => Ok(answer(context, is_kept())),
-        Verb::StartUnit { unit, user } => single::start(&unit, user),
+        Verb::StartUnit { unit, no_wait: true, user } => single::queue(&unit, user),
+        Verb::StartUnit { unit, no_wait: false, user } => single::start(&unit, user),
         Verb::StopUnit { unit, user } => single::stop(&unit, user),
     })
 }

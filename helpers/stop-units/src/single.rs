@@ -27,6 +27,12 @@ pub(crate) fn start(unit: &str, user: Option<u32>) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Has a unit started, without waiting for it.
+pub(crate) fn queue(unit: &str, user: Option<u32>) -> Result<ExitCode> {
+    manager(user)?.start(unit, bus::Mode::Replace)?;
+    Ok(ExitCode::SUCCESS)
+}
+
 /// Has a unit stopped, without waiting for it.
 pub(crate) fn stop(unit: &str, user: Option<u32>) -> Result<ExitCode> {
     manager(user)?.stop(unit, bus::Mode::Replace)?;

@@ -5,21 +5,19 @@ mod gpus;
 mod messages;
 mod nvml;
 
-use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
-use gpu::{HELPER, Library, Question, ask_helper};
 use ledger::{Run, Step};
-use modules::{Disk, State, chain, changed_parameters, gpus, keep, loaded, nodes};
-use step::Context;
+use modules::{Disk, State, chain, changed_parameters, gpus, loaded, nodes};
+use slots::keep;
+use step::{Context, Order, order_unit};
 
 /// What else this helper does.
 #[derive(Debug, Clone, Subcommand)]
 enum Verb {
-    /// Keep the modules of the loaded driver for the way back, if the disk has them.
+    /// Keep the loaded driver for the way back, if it is the one on disk.
     Keep,
     /// Compare without a run, and say as JSON what was found; changes nothing.
     Check {
@@ -29,8 +27,8 @@ enum Verb {
     },
 }
 
-/// The linker needs milliseconds.
-const LINKER: Duration = Duration::from_secs(30);
+/// What keeps the driver that serves, beside the rest of the run.
+const KEEP: &str = "nvidia-reload-keep.service";
 
 fn main() -> ExitCode {
     step::main_with(Step::Verify, run, |_| Ok(()), extra)
@@ -39,8 +37,7 @@ fn main() -> ExitCode {
 fn extra(context: &Context, verb: Verb) -> Result<ExitCode> {
     match verb {
         Verb::Keep => {
-            let library = ask_helper(Path::new(HELPER), Question::Library, LINKER)?;
-            keep_modules(context, &Disk::open(&context.root)?, library.as_ref())?;
+            keep_driver(context, &Disk::open(&context.root)?)?;
             Ok(ExitCode::SUCCESS)
         }
         Verb::Check { smoke } => check::check(context, smoke),
@@ -65,8 +62,12 @@ fn run(context: &Context) -> Result<()> {
         context.warn(changed.to_string());
     }
     context.ledger.commit()?;
-    // From here on the new driver stays, whatever happens to the rest.
-    keep_modules(context, &disk, state.as_ref().map(|state| &state.library))
+    // From here on the new driver stays, whatever happens to the rest. It is a gigabyte that has to be
+    // kept, and the workloads wait: that goes on beside them.
+    if let Err(error) = order_unit(Order::Queue, KEEP, None) {
+        context.warn(format!("the driver is not kept for the way back: {error}"));
+    }
+    Ok(())
 }
 
 fn all_but_nvml(context: &Context, run: &Run, disk: &Disk) -> Result<()> {
@@ -105,14 +106,10 @@ fn gpus_are_there(context: &Context, before: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn keep_modules(context: &Context, disk: &Disk, library: Option<&Library>) -> Result<()> {
+fn keep_driver(context: &Context, disk: &Disk) -> Result<()> {
     let loaded = chain(&context.root)?;
-    let library = match library {
-        Some(Library::Found { path, version: Some(version) }) => Some((path.as_path(), version.as_str())),
-        _ => None,
-    };
-    match keep(&context.root, disk, &loaded, library).context("keep the driver's modules for the way back")? {
-        Some(version) => context.info(format!("version {version} is kept for the way back")),
+    match keep(&context.root, disk, &loaded).context("keep the driver for the way back")? {
+        Some(version) => context.info(format!("driver {version} is kept for the way back")),
         None if loaded.is_empty() => {}
         None => context.warn("the loaded driver is not the one on disk: it cannot be kept for the way back"),
     }

@@ -10,6 +10,8 @@ mod record;
 mod store;
 
 pub use gpu::{Fabric, Gpu, GpuInstance, Health, Instance, Mode, RemappedRows, Setting};
-pub use object::{Chosen, Console, Container, Module, Node, Object, Process, Settings, Snapshot, Step, Unit};
+pub use object::{
+    Chosen, Console, Container, DriverFiles, Module, Node, Object, Process, Settings, Snapshot, Step, Unit,
+};
 pub use record::{Act, Event, Outcome, Record, Run, State, VERSION};
 pub use store::{DIRECTORY, Ledger};

@@ -1,6 +1,6 @@
 //! What a run takes away, each with all that is needed to put it back without asking anyone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -27,6 +27,8 @@ pub enum Step {
     Settings,
     /// Unloads the modules.
     RmmodChain,
+    /// Exchanges the driver's files on disk, where that was asked for; puts the old ones back.
+    InstallDriver,
     /// Loads the modules.
     ModprobeChain,
     /// Compares what serves now with what should.
@@ -39,13 +41,14 @@ pub enum Step {
 
 impl Step {
     /// All steps of a reload, in order.
-    pub const ALL: [Step; 9] = [
+    pub const ALL: [Step; 10] = [
         Step::Preflight,
         Step::DrainContainers,
         Step::StopUnits,
         Step::KillHolders,
         Step::UnbindVt,
         Step::RmmodChain,
+        Step::InstallDriver,
         Step::ModprobeChain,
         Step::Verify,
         Step::Restore,
@@ -63,7 +66,7 @@ impl Step {
 
     /// The steps that take something and give it back, in the order of the taking: those of a reload,
     /// and the settings, which go with the driver.
-    pub const TAKING: [Step; 10] = [
+    pub const TAKING: [Step; 11] = [
         Step::Preflight,
         Step::DrainContainers,
         Step::StopUnits,
@@ -71,6 +74,7 @@ impl Step {
         Step::UnbindVt,
         Step::Settings,
         Step::RmmodChain,
+        Step::InstallDriver,
         Step::ModprobeChain,
         Step::Verify,
         Step::Restore,
@@ -87,6 +91,7 @@ impl Step {
             Step::GpuReset => "gpu-reset",
             Step::Settings => "settings",
             Step::RmmodChain => "rmmod-chain",
+            Step::InstallDriver => "install-driver",
             Step::ModprobeChain => "modprobe-chain",
             Step::Verify => "verify",
             Step::Restore => "restore",
@@ -120,6 +125,8 @@ pub enum Object {
     Console(Console),
     /// A kernel module: unloaded by rmmod-chain, loaded by modprobe-chain.
     Module(Module),
+    /// The driver's files on disk.
+    DriverFiles(DriverFiles),
     /// What was set on a GPU.
     Settings(Settings),
     /// The CDI specifications, which describe the driver that was loaded when they were written.
@@ -151,6 +158,7 @@ impl fmt::Display for Object {
                 Some(version) => write!(f, "module {} {version}", m.name),
                 None => write!(f, "module {}", m.name),
             },
+            Object::DriverFiles(d) => write!(f, "the files of driver {}", d.version),
             Object::Settings(s) => write!(f, "settings of GPU {} ({})", s.pci, s.uuid),
             Object::Cdi { paths } if paths.is_empty() => f.write_str("the CDI specifications"),
             Object::Cdi { paths } => write!(f, "the CDI specifications {}", paths.join(", ")),
@@ -233,6 +241,16 @@ pub struct Module {
     pub srcversion: Option<String>,
     /// `/sys/module/NAME/parameters`, those that root can read, and what the driver tells of its others.
     pub parameters: BTreeMap<String, String>,
+}
+
+/// The driver's files on disk, before they are exchanged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DriverFiles {
+    /// The driver that is loaded, or was when the run began: the one whose files are put back.
+    pub version: String,
+    /// The other drivers whose files are on disk, or are about to be.
+    pub others: BTreeSet<String>,
 }
 
 /// What was set on a GPU.

@@ -104,6 +104,9 @@ pub enum Event {
         step: Step,
         /// The error, with its causes.
         reason: String,
+        /// It was ended from outside, before it could judge what it was about.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        cancelled: bool,
     },
     /// Verify succeeded: from here on no undo touches the driver.
     Committed,
@@ -168,6 +171,8 @@ pub struct Run {
     pub acts: Vec<Act>,
     /// The steps that failed, in order, with their errors.
     pub failures: Vec<(Step, String)>,
+    /// Whether the driver on disk was found not to load, or not to serve.
+    pub driver_failed: bool,
     /// Whether verify succeeded.
     pub committed: bool,
     /// How it ended, if it did.
@@ -195,6 +200,7 @@ impl Run {
             snapshot: (**snapshot).clone(),
             acts: Vec::new(),
             failures: Vec::new(),
+            driver_failed: false,
             committed: false,
             outcome: None,
             last_usec: first.realtime_usec,
@@ -223,8 +229,9 @@ impl Run {
                 self.acts.push(Act { id: *id, step: *step, object: object.clone(), state: State::Intent });
                 return Ok(());
             }
-            Event::StepFailed { step, reason } => {
+            Event::StepFailed { step, reason, cancelled } => {
                 self.failures.push((*step, reason.clone()));
+                self.driver_failed |= !cancelled && matches!(step, Step::ModprobeChain | Step::Verify);
                 return Ok(());
             }
             Event::Committed => {
@@ -250,7 +257,8 @@ impl Run {
     /// not, the machine was kept drained or offline: whatever driver is on disk by then is wanted.
     pub fn was_given_up(&self) -> bool {
         !self.committed
-            && (!self.failures.is_empty() || self.acts.iter().any(|act| act.step == Step::ModprobeChain))
+            && (!self.failures.is_empty()
+                || self.acts.iter().any(|act| matches!(act.step, Step::InstallDriver | Step::ModprobeChain)))
     }
 
     /// What `step` may still have to give back, newest first.
@@ -282,11 +290,11 @@ impl Run {
     }
 
     /// What was not meant to be given back: an ended process, and after the commit the driver's
-    /// modules, whose change was the purpose of the run.
+    /// modules and files, whose change was the purpose of the run.
     fn is_kept(&self, act: &Act) -> bool {
         match act.object {
             Object::Process(_) => true,
-            Object::Module(_) => self.committed,
+            Object::Module(_) | Object::DriverFiles(_) => self.committed,
             _ => false,
         }
     }

@@ -162,7 +162,15 @@ impl Ledger {
     /// # Errors
     /// No open run, or the file cannot be written.
     pub fn step_failed(&self, step: Step, reason: impl Into<String>) -> Result<()> {
-        self.event(Event::StepFailed { step, reason: reason.into() })
+        self.event(Event::StepFailed { step, reason: reason.into(), cancelled: false })
+    }
+
+    /// Writes that `step` was ended from outside, before it could judge what it was about.
+    ///
+    /// # Errors
+    /// No open run, or the file cannot be written.
+    pub fn step_cancelled(&self, step: Step, reason: impl Into<String>) -> Result<()> {
+        self.event(Event::StepFailed { step, reason: reason.into(), cancelled: true })
     }
 
     /// Writes that the new driver serves: no undo touches it from here on.

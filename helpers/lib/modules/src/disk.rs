@@ -50,11 +50,6 @@ impl File {
     pub fn is(&self, loaded: &ledger::Module) -> bool {
         self.name == loaded.name && self.version == loaded.version && self.srcversion == loaded.srcversion
     }
-
-    /// Whether both declare to be the same module in the same build.
-    pub(crate) fn is_copy_of(&self, other: &File) -> bool {
-        self.name == other.name && self.version == other.version && self.srcversion == other.srcversion
-    }
 }
 
 /// Why a search for a module came to nothing: the file in which it ended, to be found in the error by
@@ -190,7 +185,10 @@ impl Disk {
     }
 
     /// All module files whose names begin with the driver's.
-    pub(crate) fn files(&self) -> Result<Vec<File>> {
+    ///
+    /// # Errors
+    /// The module index or a file cannot be read.
+    pub fn files(&self) -> Result<Vec<File>> {
         self.candidates()?.iter().map(|(_, path)| self.inspect(path)).collect()
     }
 

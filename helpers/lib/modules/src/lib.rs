@@ -1,5 +1,5 @@
-//! The driver's kernel modules: which are loaded and who holds them, which are on disk, which are
-//! kept for the way back; the gate that keeps them out; the device nodes.
+//! The driver's kernel modules: which are loaded and who holds them, which are on disk; the gate that
+//! keeps them out; the device nodes.
 
 mod declared;
 mod disk;
@@ -10,7 +10,6 @@ mod loaded;
 pub mod nodes;
 mod parameters;
 mod readback;
-mod slots;
 mod unload;
 
 pub use declared::{Declared, Signature};
@@ -20,7 +19,6 @@ pub use load::{Source, load};
 pub use loaded::{Loaded, State, chain, driver_version, gpus, loaded, on_bus};
 pub use parameters::{Changed, changed_parameters, parameters};
 pub use readback::differences;
-pub use slots::{Slot, keep, kept_library, slots};
 pub use unload::{Unloaded, unload};
 
 /// The module that all others of the driver hang on.

@@ -127,7 +127,12 @@ fn note_silent_failure(context: &Context) {
     let noted = context.ledger.read().and_then(|run| match run {
         Some(run) if run.failures.iter().all(|(step, _)| *step != context.step) => {
             let status = std::env::var("EXIT_STATUS").unwrap_or_default();
-            context.ledger.step_failed(context.step, format!("systemd reports {result} {status}").trim_end())
+            let reason = format!("systemd reports {result} {status}");
+            // So a run ends that is cancelled, and no other way: for a timeout systemd says so.
+            match result == "signal" && status == "TERM" {
+                true => context.ledger.step_cancelled(context.step, reason.trim_end()),
+                false => context.ledger.step_failed(context.step, reason.trim_end()),
+            }
         }
         _ => Ok(()),
     });

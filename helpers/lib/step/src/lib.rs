@@ -3,6 +3,7 @@
 mod config;
 mod finish;
 mod harness;
+mod install;
 mod journal;
 mod manager;
 mod plan;
@@ -15,6 +16,7 @@ mod verified;
 pub use config::{AutoRemove, Config, Containers, Gpus, LockedClocks, Processes, Units, Verify};
 pub use finish::{Leftovers, finish};
 pub use harness::{Context, NoVerb, Verb, boot_id, main, main_with, open_ledger};
+pub use install::{Install, REQUEST};
 pub use journal::{Priority, log};
 pub use manager::{NO_SUCH_UNIT, Order, order_unit};
 pub use plan::{Action, PLAN_SCHEMA, Plan, RESET_REQUEST, Verdict, Versions};

@@ -15,6 +15,8 @@ pub const NO_SUCH_UNIT: u8 = 4;
 pub enum Order {
     /// Start it, and wait until that has ended.
     Start,
+    /// Start it, without waiting.
+    Queue,
     /// Stop it, without waiting.
     Stop,
 }
@@ -29,12 +31,14 @@ pub fn order_unit(order: Order, unit: &str, user: Option<u32>) -> io::Result<boo
 }
 
 fn order_by(helper: &Path, order: Order, unit: &str, user: Option<u32>) -> io::Result<bool> {
-    let verb = match order {
-        Order::Start => "start-unit",
-        Order::Stop => "stop-unit",
+    let (verb, more) = match order {
+        Order::Start => ("start-unit", None),
+        Order::Queue => ("start-unit", Some("--no-wait")),
+        Order::Stop => ("stop-unit", None),
     };
     let status = Command::new(helper)
         .args([verb, unit])
+        .args(more)
         .args(user.map(|uid| format!("--user={uid}")))
         .stdin(Stdio::null())
         .stdout(Stdio::null())

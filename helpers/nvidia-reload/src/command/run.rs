@@ -10,7 +10,7 @@ use super::Place;
 use crate::engine::{Asked, Event, Facts, Phase, Progress, Session, Wait, now_usec, outcome};
 use crate::fault::{Fault, Result};
 use crate::report::{Outcome, Report};
-use crate::status::versions;
+use crate::status::{PutBack, versions};
 
 /// What is to be done.
 pub struct Order<'a> {
@@ -189,6 +189,9 @@ fn tell(
         if report.after.loaded.is_some() {
             report.changed = changed(&place.root, run);
         }
+        // That it cannot be read is said by `status`.
+        report.put_back =
+            PutBack::read(&place.root).unwrap_or_default().filter(|put_back| put_back.run == run.id);
     }
     if matches!(report.outcome, Outcome::Refused | Outcome::RebootRequired) {
         // Preflight's reasons are in the journal; the plan has them as data, if they still hold.

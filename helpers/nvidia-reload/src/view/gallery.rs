@@ -14,7 +14,7 @@ use super::Style;
 use crate::engine::{Phase, Progress};
 use crate::fault::Fault;
 use crate::report::{Outcome, Report};
-use crate::status::{Driver, Gate, RunInShort, Runs, SCHEMA, State, Status};
+use crate::status::{Driver, Gate, PutBack, RunInShort, Runs, SCHEMA, State, Status};
 
 /// The moment at which the pages are read.
 pub fn now() -> SystemTime {
@@ -128,6 +128,19 @@ pub fn busy_server() -> Status {
         }],
         unseen: Vec::new(),
         runs: Runs { visible: true, open: None, last: Some(RunInShort::from(&run(true))) },
+        put_back: None,
+    }
+}
+
+/// A driver that came back after its successor failed.
+fn put_back() -> PutBack {
+    PutBack {
+        version: "550.163.01".into(),
+        instead_of: Some("570.10".into()),
+        run: "6b1e".into(),
+        remedy:
+            "`apt-get install --allow-downgrades nvidia-driver=550.163.01-2` makes the package database agree"
+                .into(),
     }
 }
 
@@ -148,6 +161,7 @@ pub fn drained_for_a_user() -> Status {
             "The runs so far: only root may read the ledger.".into(),
         ],
         runs: Runs::default(),
+        put_back: Some(put_back()),
         ..busy_server()
     }
 }
@@ -256,6 +270,7 @@ pub fn run(failed: bool) -> Run {
             Event::StepFailed {
                 step: Step::RmmodChain,
                 reason: "nvidia_uvm is in use: 2 references, of which 0 by other modules".into(),
+                cancelled: false,
             },
             Event::UndoFailed { id: 3, reason: "driver failed programming external connectivity".into() },
         ]);

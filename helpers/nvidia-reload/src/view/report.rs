@@ -44,6 +44,9 @@ pub fn report(report: &Report, style: Style) -> String {
         })
         .collect();
     rows("not back", Some(Paint::Bad), &missing);
+    let put_back: Vec<String> =
+        report.put_back.iter().flat_map(|put_back| [put_back.sentence(), put_back.remedy.clone()]).collect();
+    rows("on disk", Some(Paint::Attention), &put_back);
     for reason in &report.reasons {
         page.push_str(&plan::reason(reason, Paint::Bad, style));
     }

@@ -30,6 +30,10 @@ pub fn status(status: &Status, style: Style, now: SystemTime) -> String {
         let advice = "programs that start now do not match it; `nvidia-reload reload` loads the one on disk";
         row("", style.paint(Paint::Attention, advice));
     }
+    if let Some(put_back) = &status.put_back {
+        row("", style.paint(Paint::Attention, &clean(&put_back.sentence())));
+        row("", clean(&put_back.remedy));
+    }
     if !status.modules.is_empty() {
         row("References", modules(status));
     }

@@ -1,0 +1,102 @@
+//! The way back: the files of the driver that was loaded, where the new one failed.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context as _, Result, bail};
+use ledger::{Act, DriverFiles, Module, Object, Run, Step};
+use modules::{Disk, loaded};
+use slots::{Note, lock, on_disk, put_in_place, slots};
+use step::Context;
+
+use crate::exchange::{highest, must_be_whole, old, without};
+
+/// Puts the old driver's files back, if its successor was found not to serve or if they were about to be
+/// exchanged. A run that was cancelled before says nothing of the driver on disk: that stays.
+pub(crate) fn undo(context: &Context) -> Result<()> {
+    let Some(run) = context.ledger.read()?.filter(|run| !run.committed) else { return Ok(()) };
+    let acts = run.outstanding(Step::InstallDriver);
+    if acts.is_empty() && !run.driver_failed {
+        return Ok(());
+    }
+    let Some((old, version)) = old(&run).and_then(|old| Some((old, old.version.clone()?))) else {
+        return Ok(());
+    };
+    let disk = Disk::open(&context.root)?;
+    if acts.is_empty() && is_on_disk(context, &disk, &run, &version)? {
+        return Ok(());
+    }
+    let result = put_back(context, &run, &disk, old, &version, &acts);
+    if let Err(error) = &result {
+        let reason = format!("the files of driver {version} are not back: {error:#}");
+        match acts.is_empty() {
+            // Nothing was exchanged by this run, and its own story is the place to say so.
+            true => context.ledger.step_failed(Step::InstallDriver, &reason)?,
+            false => acts.iter().try_for_each(|act| context.ledger.undo_failed(act.id, &reason))?,
+        }
+    }
+    result
+}
+
+fn put_back(
+    context: &Context,
+    run: &Run,
+    disk: &Disk,
+    old: &Module,
+    version: &str,
+    acts: &[Act],
+) -> Result<()> {
+    if run.boot == context.ledger.boot()
+        && let Some(now) = loaded(&context.root, &old.name)?
+        && !is_same(&now.module, old)
+    {
+        bail!(
+            "{} is still loaded in version {}",
+            old.name,
+            now.module.version.as_deref().unwrap_or("unknown")
+        );
+    }
+    let _lock = lock(&context.root)?;
+    let slot = slots(&context.root)?
+        .into_iter()
+        .find(|slot| slot.manifest.version == version && slot.find(old).is_some())
+        .context("that driver is not kept: install it again and run `nvidia-reload rollback`")?;
+    must_be_whole(&slot)?;
+    let mut others = without(on_disk(&context.root, disk)?, version);
+    others.extend(acts.iter().flat_map(announced).cloned());
+    let mut ids: Vec<u64> = acts.iter().map(|act| act.id).collect();
+    if ids.is_empty() {
+        let files = DriverFiles { version: version.to_owned(), others: others.clone() };
+        ids.push(context.ledger.intent(Step::InstallDriver, Object::DriverFiles(files))?);
+    }
+    context.status(format!("putting the files of driver {version} back"));
+    let placed = put_in_place(&context.root, &slot, disk, &others)?;
+    let note = Note::write(&context.root, &run.id, &slot, highest(&others), &placed)?;
+    ids.into_iter().try_for_each(|id| context.ledger.undone(id))?;
+    context.warn(format!("{}: {}", note.sentence(), note.remedy));
+    Ok(())
+}
+
+fn announced(act: &Act) -> impl Iterator<Item = &String> {
+    static NONE: BTreeSet<String> = BTreeSet::new();
+    match &act.object {
+        Object::DriverFiles(files) => files.others.iter(),
+        _ => NONE.iter(),
+    }
+}
+
+/// Whether the disk has the very driver that was loaded, and no other's libraries.
+fn is_on_disk(context: &Context, disk: &Disk, run: &Run, version: &str) -> Result<bool> {
+    if !without(on_disk(&context.root, disk)?, version).is_empty() {
+        return Ok(false);
+    }
+    for module in &run.snapshot.modules {
+        if !disk.find(&module.name)?.is_some_and(|file| file.is(module)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn is_same(now: &Module, then: &Module) -> bool {
+    now.version == then.version && now.srcversion == then.srcversion
+}

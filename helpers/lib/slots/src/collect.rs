@@ -1,0 +1,227 @@
+//! Which files are the driver's.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use modules::{Disk, File};
+use step::Root;
+
+use crate::dpkg::{self, Package};
+use crate::manifest::Origin;
+use crate::{installer, linker, tree};
+
+/// Where firmware of one driver lies, below a directory named for its version.
+const FIRMWARE: [&str; 2] = ["/lib/firmware/nvidia", "/lib/firmware/updates/nvidia"];
+
+/// Where NVIDIA's programs are.
+const PROGRAMS_IN: [&str; 2] = ["/usr/bin", "/usr/sbin"];
+
+/// NVIDIA's programs that speak to the driver; their names say nothing of the version.
+const PROGRAMS: [&str; 16] = [
+    "nvidia-bug-report.sh",
+    "nvidia-cuda-mps-control",
+    "nvidia-cuda-mps-server",
+    "nvidia-debugdump",
+    "nvidia-imex",
+    "nvidia-imex-ctl",
+    "nvidia-modprobe",
+    "nvidia-ngx-updater",
+    "nvidia-pcc",
+    "nvidia-persistenced",
+    "nvidia-powerd",
+    "nvidia-settings",
+    "nvidia-sleep.sh",
+    "nvidia-smi",
+    "nvidia-xconfig",
+    "nv-fabricmanager",
+];
+
+/// Their units.
+const UNITS_IN: [&str; 2] = ["/usr/lib/systemd/system", "/lib/systemd/system"];
+
+/// See [`UNITS_IN`].
+const UNITS: [&str; 7] = [
+    "nvidia-fabricmanager.service",
+    "nvidia-hibernate.service",
+    "nvidia-imex.service",
+    "nvidia-persistenced.service",
+    "nvidia-powerd.service",
+    "nvidia-resume.service",
+    "nvidia-suspend.service",
+];
+
+/// What else is the driver's alone, as a file or a whole directory.
+const OTHERS: [&str; 6] = [
+    "/usr/share/nvidia",
+    "/usr/lib/nvidia",
+    "/usr/share/vulkan/icd.d/nvidia_icd.json",
+    "/usr/share/vulkan/implicit_layer.d/nvidia_layers.json",
+    "/usr/share/glvnd/egl_vendor.d/10_nvidia.json",
+    "/usr/share/egl/egl_external_platform.d",
+];
+
+/// What a package or the installer may have listed and a driver needs not to serve. What is below /etc
+/// is the administrator's.
+const LEFT_OUT: [&str; 8] = [
+    "/etc/",
+    "/usr/include/",
+    "/usr/share/bug/",
+    "/usr/share/doc/",
+    "/usr/share/lintian/",
+    "/usr/share/man/",
+    "/usr/share/applications/",
+    "/usr/src/",
+];
+
+/// The files of a driver.
+#[derive(Debug)]
+pub(crate) struct Driver {
+    /// Its kernel modules.
+    pub(crate) modules: Vec<File>,
+    /// Its other regular files; true for those that dpkg owns, and replaces by a rename.
+    pub(crate) files: BTreeMap<PathBuf, bool>,
+    /// The links that lead to them, with what they say.
+    pub(crate) links: BTreeMap<PathBuf, PathBuf>,
+    /// How they were told.
+    pub(crate) origin: Origin,
+    /// The packages that they came from.
+    pub(crate) packages: Vec<Package>,
+}
+
+impl Driver {
+    /// Whether it has libraries of its version: in the midst of an upgrade they may be gone already.
+    pub(crate) fn has_libraries(&self, version: &str) -> bool {
+        self.files.keys().any(|path| linker::is_of(path, version))
+    }
+}
+
+/// The files of the driver `version` that is on disk; `loaded` are the files of what is loaded.
+///
+/// # Errors
+/// A directory, the linker's configuration or a package database cannot be read.
+pub(crate) fn collect(root: &Root, disk: &Disk, version: &str, loaded: Vec<File>) -> Result<Driver> {
+    let mut modules = loaded;
+    // Modules of this driver that are not loaded now may be by the time they are needed; one that is
+    // installed later is kept when it is loaded.
+    for file in disk.files()? {
+        if file.version.as_deref() == Some(version) && modules.iter().all(|known| known.name != file.name) {
+            modules.push(file);
+        }
+    }
+    let mut tree = Tree { root, files: BTreeSet::new(), links: BTreeMap::new() };
+    for path in FIRMWARE.iter().map(|directory| Path::new(directory).join(version)) {
+        for file in tree::walk(root, &path)? {
+            tree.add(&file)?;
+        }
+    }
+    let directories = linker::directories(root)?;
+    for directory in &directories {
+        for path in tree::list(root, directory)? {
+            let name = path.file_name().unwrap_or_default();
+            if linker::is_of(&path, version) || name == "nvidia_drv.so" {
+                tree.add(&path)?;
+            }
+        }
+    }
+    let named = PROGRAMS_IN.iter().flat_map(|directory| PROGRAMS.map(|name| Path::new(directory).join(name)));
+    for path in named {
+        tree.add(&path)?;
+    }
+    // What else there is depends on where it came from.
+    let by_installer = installer::installed(root, version)?;
+    let mut owned = BTreeSet::new();
+    let (mut origin, mut packages) = (Origin::Names, BTreeSet::new());
+    if by_installer.iter().any(|path| tree.has(path)) {
+        origin = Origin::Installer;
+        for path in &by_installer {
+            tree.add(path)?;
+        }
+    } else {
+        for package in dpkg::owned(root, |path| tree.has(path))? {
+            origin = Origin::Dpkg;
+            packages.insert(package.name);
+            for path in package.files {
+                tree.add(&path)?;
+                owned.insert(path);
+            }
+        }
+    }
+    if origin == Origin::Names {
+        for path in UNITS_IN.iter().flat_map(|directory| UNITS.map(|name| Path::new(directory).join(name))) {
+            tree.add(&path)?;
+        }
+        for other in OTHERS.map(Path::new) {
+            tree.add(other)?;
+            for path in tree::walk(root, other)? {
+                tree.add(&path)?;
+            }
+        }
+    } else if origin == Origin::Dpkg {
+        // The modules were built from a package's source, and are no package's themselves.
+        let source = |path: &Path| {
+            path.starts_with("/usr/src")
+                && path.to_string_lossy().starts_with("/usr/src/nvidia")
+                && path.to_string_lossy().contains(version)
+        };
+        let module =
+            |path: &Path| modules.iter().any(|file| below(root, &file.path).as_deref() == Some(path));
+        let more = dpkg::owned(root, |path| source(path) || module(path))?;
+        for package in more {
+            owned.extend(package.files);
+            packages.insert(package.name);
+        }
+    }
+    for directory in &directories {
+        for path in tree::list(root, directory)? {
+            tree.lead(&path)?;
+        }
+    }
+    let files = tree.files.into_iter().map(|path| (path.clone(), owned.contains(&path))).collect();
+    let packages = dpkg::versions(root, packages)?;
+    Ok(Driver { modules, files, links: tree.links, origin, packages })
+}
+
+/// The path below `root` of a file that was found there.
+pub(crate) fn below(root: &Root, path: &Path) -> Option<PathBuf> {
+    let base = root.path("/");
+    tree::plain(root, &Path::new("/").join(path.strip_prefix(base).ok()?))
+}
+
+/// What was found so far.
+struct Tree<'a> {
+    root: &'a Root,
+    files: BTreeSet<PathBuf>,
+    links: BTreeMap<PathBuf, PathBuf>,
+}
+
+impl Tree<'_> {
+    fn has(&self, path: &Path) -> bool {
+        self.files.contains(path) || self.links.contains_key(path)
+    }
+
+    /// Adds what `path` is and what it leads to, if it is a file or a link to one.
+    fn add(&mut self, path: &Path) -> Result<()> {
+        let (links, Some(file)) = tree::follow(self.root, path)? else { return Ok(()) };
+        let left_out =
+            |path: &Path| LEFT_OUT.iter().any(|prefix| path.starts_with(prefix.trim_end_matches('/')));
+        if !left_out(&file) {
+            self.files.insert(file);
+            self.links.extend(links);
+        }
+        Ok(())
+    }
+
+    /// Adds the link `path`, and those behind it, if they lead to a file that is there already.
+    fn lead(&mut self, path: &Path) -> Result<()> {
+        if !std::fs::symlink_metadata(self.root.path(path)).is_ok_and(|data| data.is_symlink()) {
+            return Ok(());
+        }
+        if let (links, Some(file)) = tree::follow(self.root, path)?
+            && self.files.contains(&file)
+        {
+            self.links.extend(links);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,206 @@
+//! Making a slot of the driver that serves.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use modules::{DRIVER, Disk, File, Loaded};
+use step::Root;
+
+use crate::collect::{Driver, below, collect};
+use crate::manifest::{self, Entry, KeptFile, KeptLink, KeptModule, Manifest};
+use crate::slot::{self, Slot};
+use crate::{DIRECTORY, store};
+
+/// How many are kept.
+const KEPT: usize = 2;
+
+/// Permission bits.
+const MODE: u32 = 0o7777;
+
+/// Keeps the driver whose modules are in `chain`, which are loaded, if the disk still has them all.
+/// Returns the version that is kept, or none when the disk has another.
+///
+/// # Errors
+/// The driver's files cannot be told, or one cannot be copied.
+pub fn keep(root: &Root, disk: &Disk, chain: &[Loaded]) -> Result<Option<String>> {
+    let mut files = Vec::new();
+    for loaded in chain {
+        match disk.find(&loaded.module.name)? {
+            Some(file) if file.is(&loaded.module) => files.push(file),
+            _ => return Ok(None),
+        }
+    }
+    let Some(driver) = files.iter().find(|file| file.name == DRIVER) else { return Ok(None) };
+    let Some(version) = driver.version.clone().filter(|version| !version.contains('/')) else {
+        return Ok(None);
+    };
+    let driver = collect(root, disk, &version, files)?;
+    // The unit at boot and a run's way back may both come this way.
+    let _lock = slot::lock(root)?;
+    let place = root.path(DIRECTORY).join(&version);
+    let wanted = entries(root, &driver)?;
+    if let Ok(slot) = slot::slot(&place)
+        && still_right(&slot, &driver, &wanted)
+    {
+        fs::File::open(&place)
+            .and_then(|place| place.set_modified(SystemTime::now()))
+            .with_context(|| format!("touch {}", place.display()))?;
+        return Ok(Some(version));
+    }
+    make(root, &driver, &version, wanted)?;
+    prune(root)?;
+    Ok(Some(version))
+}
+
+/// What the manifest would say of the driver, without the checksums.
+pub(crate) fn entries(root: &Root, driver: &Driver) -> Result<BTreeMap<PathBuf, Entry>> {
+    let mut found = BTreeMap::new();
+    for module in &driver.modules {
+        let path = below(root, &module.path).with_context(|| format!("{} is gone", module.path.display()))?;
+        found.insert(path.clone(), Entry::File(described(root, &path, Some(module))?));
+    }
+    for path in driver.files.keys() {
+        if !found.contains_key(path) {
+            found.insert(path.clone(), Entry::File(described(root, path, None)?));
+        }
+    }
+    for (path, target) in &driver.links {
+        let link = KeptLink { path: text(path)?, target: text(target)? };
+        found.insert(path.clone(), Entry::Link(link));
+    }
+    Ok(found)
+}
+
+fn described(root: &Root, path: &Path, module: Option<&File>) -> Result<KeptFile> {
+    let real = root.path(path);
+    let data = fs::symlink_metadata(&real).with_context(|| format!("look at {}", real.display()))?;
+    Ok(KeptFile {
+        path: text(path)?,
+        mode: data.mode() & MODE,
+        uid: data.uid(),
+        gid: data.gid(),
+        size: data.size(),
+        modified_nsec: store::modified_nsec(&data),
+        sha256: String::new(),
+        module: module.map(|file| KeptModule {
+            name: file.name.clone(),
+            version: file.version.clone(),
+            srcversion: file.srcversion.clone(),
+            vermagic: file.vermagic.clone(),
+            options: file.options.clone(),
+        }),
+    })
+}
+
+fn text(path: &Path) -> Result<String> {
+    path.to_str().map(str::to_owned).with_context(|| format!("{} is no text", path.display()))
+}
+
+/// Whether `slot` holds the driver already. Told by size and time: what it says of itself is checked
+/// when it is used.
+pub(crate) fn still_right(slot: &Slot, driver: &Driver, wanted: &BTreeMap<PathBuf, Entry>) -> bool {
+    let is_there = |file: &KeptFile| {
+        fs::symlink_metadata(slot.directory.join(file.kept())).is_ok_and(|data| data.size() == file.size)
+    };
+    if !slot.manifest.regular().all(is_there) {
+        return false;
+    }
+    let kept: BTreeMap<&str, Entry> =
+        slot.manifest.files.iter().map(|entry| (entry.path(), without_sum(entry))).collect();
+    let same =
+        |(path, entry): (&PathBuf, &Entry)| path.to_str().and_then(|path| kept.get(path)) == Some(entry);
+    // In the midst of an upgrade the libraries may be gone and the modules still there: the slot has
+    // more than the disk then.
+    let version = &slot.manifest.version;
+    let has_more = !driver.has_libraries(version)
+        && slot.manifest.regular().any(|file| crate::linker::is_of(Path::new(&file.path), version));
+    match has_more {
+        true => wanted.iter().filter(|(_, entry)| is_module(entry)).all(same),
+        false => wanted.len() == kept.len() && wanted.iter().all(same),
+    }
+}
+
+fn is_module(entry: &Entry) -> bool {
+    matches!(entry, Entry::File(file) if file.module.is_some())
+}
+
+fn without_sum(entry: &Entry) -> Entry {
+    match entry {
+        Entry::File(file) => Entry::File(KeptFile { sha256: String::new(), ..file.clone() }),
+        Entry::Link(_) => entry.clone(),
+    }
+}
+
+/// Makes the slot aside and then puts it in its place.
+pub(crate) fn make(
+    root: &Root,
+    driver: &Driver,
+    version: &str,
+    wanted: BTreeMap<PathBuf, Entry>,
+) -> Result<()> {
+    let directory = root.path(DIRECTORY);
+    // What a power cut left of another time.
+    for entry in fs::read_dir(&directory).with_context(|| format!("read {}", directory.display()))? {
+        let path = entry.with_context(|| format!("read {}", directory.display()))?.path();
+        if path.extension().is_some_and(|extension| extension == "new") {
+            remove(&path)?;
+        }
+    }
+    let new = directory.join(format!("{version}.new"));
+    let mut files = Vec::new();
+    for (path, entry) in wanted {
+        files.push(match entry {
+            Entry::Link(_) => entry,
+            Entry::File(mut file) => {
+                let to = new.join(file.kept());
+                let parent = to.parent().unwrap_or(&new);
+                fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
+                let linked = driver.files.get(&path).copied().unwrap_or(false);
+                file.sha256 = store::keep(&root.path(&path), &to, linked)?;
+                Entry::File(file)
+            }
+        });
+    }
+    let release = nix::sys::utsname::uname().context("ask the kernel for its release")?;
+    let manifest = Manifest {
+        schema: manifest::SCHEMA.to_owned(),
+        version: version.to_owned(),
+        kernel: release.release().to_string_lossy().into_owned(),
+        made_usec: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_micros() as u64),
+        origin: driver.origin,
+        packages: driver.packages.clone(),
+        files,
+    };
+    let path = new.join(manifest::FILE);
+    fs::write(&path, serde_json::to_vec_pretty(&manifest).context("encode a manifest")?)
+        .with_context(|| format!("write {}", path.display()))?;
+    store::sync(&new)?;
+    let place = directory.join(version);
+    remove(&place)?;
+    fs::rename(&new, &place).with_context(|| format!("create {}", place.display()))?;
+    store::sync(&directory)
+}
+
+/// Removes what is too old, and what was made by an earlier version of this program.
+fn prune(root: &Root) -> Result<()> {
+    let (kept, unusable) = slot::all(root)?;
+    for slot in kept.into_iter().skip(KEPT) {
+        remove(&slot.directory)?;
+    }
+    for slot in unusable {
+        remove(&root.path(DIRECTORY).join(slot.version))?;
+    }
+    Ok(())
+}
+
+fn remove(directory: &Path) -> Result<()> {
+    match fs::remove_dir_all(directory) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("remove {}", directory.display())),
+    }
+}

@@ -1,0 +1,33 @@
+//! Whole drivers kept for the way back.
+//!
+//! An upgrade replaces the files of the driver that is loaded. Should the new one not load or not
+//! verify, the old one can serve again only if somebody kept its files: so whenever the loaded driver
+//! and the one on disk are the same, all that belongs to it is kept aside, its kernel modules, its
+//! firmware, its libraries and programs. Two drivers are kept.
+//!
+//! A slot is a directory named for the version, with a [`Manifest`] that holds a checksum of every
+//! file. What does not match its checksum is spoiled, and no way back.
+
+mod collect;
+mod dpkg;
+mod installer;
+mod keep;
+mod linker;
+mod manifest;
+mod note;
+mod place;
+mod slot;
+mod store;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+pub use dpkg::{Package, owners};
+pub use keep::keep;
+pub use manifest::{Entry, KeptFile, KeptLink, KeptModule, Manifest, Origin};
+pub use note::{Note, sentence};
+pub use place::{Placed, on_disk, put_in_place};
+pub use slot::{Slot, Unusable, all, kept_library, lock, slots};
+
+/// Below the ledger's directory.
+pub const DIRECTORY: &str = "/var/lib/nvidia-reload/slots";

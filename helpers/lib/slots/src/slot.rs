@@ -1,0 +1,155 @@
+//! The slots that there are, and whether one is whole.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use anyhow::{Context, Result};
+use modules::File;
+use step::Root;
+
+use crate::manifest::{KeptFile, Manifest};
+use crate::{DIRECTORY, store};
+
+/// NVML's library, without its version.
+const LIBRARY: &str = "libnvidia-ml.so.";
+
+/// A driver that is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slot {
+    /// What it says of itself.
+    pub manifest: Manifest,
+    /// When it was made or last found up to date.
+    pub used: SystemTime,
+    pub(crate) directory: PathBuf,
+}
+
+/// A slot that cannot be told what it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unusable {
+    /// The version that it is named for.
+    pub version: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl Slot {
+    /// The kept file of the very module that `loaded` was, with the options that it had.
+    pub fn find(&self, loaded: &ledger::Module) -> Option<File> {
+        self.regular().filter_map(|file| self.module(file)).find(|file| file.is(loaded))
+    }
+
+    fn regular(&self) -> impl Iterator<Item = &KeptFile> {
+        self.manifest.regular()
+    }
+
+    fn module(&self, file: &KeptFile) -> Option<File> {
+        let module = file.module.as_ref()?;
+        Some(File {
+            name: module.name.clone(),
+            alias: module.name.clone(),
+            path: self.directory.join(file.kept()),
+            version: module.version.clone(),
+            srcversion: module.srcversion.clone(),
+            vermagic: module.vermagic.clone(),
+            options: module.options.clone(),
+        })
+    }
+
+    /// What is wrong with the kept modules, file by file.
+    pub fn spoiled_modules(&self) -> Vec<String> {
+        self.problems(|file| file.module.is_some())
+    }
+
+    /// What is wrong with the kept files, file by file: every one is read.
+    pub fn spoiled(&self) -> Vec<String> {
+        self.problems(|_| true)
+    }
+
+    fn problems(&self, wanted: impl Fn(&KeptFile) -> bool) -> Vec<String> {
+        let mut found = Vec::new();
+        for file in self.regular().filter(|file| wanted(file)) {
+            let path = self.directory.join(file.kept());
+            match store::checksum(&path) {
+                Ok(sum) if sum == file.sha256 => {}
+                Ok(_) => found.push(format!("{}: the checksum differs", path.display())),
+                Err(error) => found.push(format!("{error:#}")),
+            }
+        }
+        found
+    }
+}
+
+/// The slots that can be read, newest first, and those that cannot.
+///
+/// # Errors
+/// The directory cannot be read.
+pub fn all(root: &Root) -> Result<(Vec<Slot>, Vec<Unusable>)> {
+    let directory = root.path(DIRECTORY);
+    let entries = match fs::read_dir(&directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok((Vec::new(), Vec::new())),
+        Err(error) => return Err(error).with_context(|| format!("read {}", directory.display())),
+    };
+    let (mut found, mut unusable) = (Vec::new(), Vec::new());
+    for entry in entries {
+        let path = entry.with_context(|| format!("read {}", directory.display()))?.path();
+        if path.extension().is_some_and(|extension| extension == "new") {
+            continue;
+        }
+        let version = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        match slot(&path) {
+            Ok(slot) => found.push(slot),
+            Err(error) => unusable.push(Unusable { version, reason: format!("{error:#}") }),
+        }
+    }
+    found.sort_by_key(|slot| std::cmp::Reverse(slot.used));
+    unusable.sort_by(|a, b| a.version.cmp(&b.version));
+    Ok((found, unusable))
+}
+
+/// The slots, newest first. One that cannot be read is said, and left out: it is no way back.
+///
+/// # Errors
+/// The directory cannot be read.
+pub fn slots(root: &Root) -> Result<Vec<Slot>> {
+    let (found, unusable) = all(root)?;
+    for slot in unusable {
+        eprintln!("the kept driver {} is no way back: {}", slot.version, slot.reason);
+    }
+    Ok(found)
+}
+
+/// The slot in `directory`.
+pub(crate) fn slot(directory: &Path) -> Result<Slot> {
+    let used = fs::metadata(directory)
+        .and_then(|data| data.modified())
+        .with_context(|| format!("look at {}", directory.display()))?;
+    Ok(Slot { manifest: Manifest::read(directory)?, used, directory: directory.to_owned() })
+}
+
+/// Where NVML's library of `version` is kept, if it is: only a library of the loaded driver's version
+/// can tell what is set on the GPUs, and an upgrade takes that away as well.
+pub fn kept_library(root: &Root, version: &str) -> PathBuf {
+    let directory = root.path(DIRECTORY).join(version);
+    let name = format!("{LIBRARY}{version}");
+    let kept = slot(&directory).ok().and_then(|slot| {
+        let file = slot.regular().find(|file| file.path.ends_with(&format!("/{name}")))?;
+        Some(directory.join(file.kept()))
+    });
+    // Where there is none, whoever looks for it finds none there.
+    kept.unwrap_or_else(|| directory.join(name))
+}
+
+/// Keeps others from making or using slots while the lock is held.
+///
+/// # Errors
+/// The directory is not there or cannot be locked.
+pub fn lock(root: &Root) -> Result<fs::File> {
+    let directory = root.path(DIRECTORY);
+    fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
+    let lock = fs::File::open(&directory).with_context(|| format!("open {}", directory.display()))?;
+    lock.lock().with_context(|| format!("lock {}", directory.display()))?;
+    Ok(lock)
+}

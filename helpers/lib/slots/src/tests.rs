@@ -1,0 +1,229 @@
+//! A whole tree: kept, overwritten by another driver, put back.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+
+use modules::Disk;
+use step::Root;
+
+use crate::collect::collect;
+use crate::keep::{entries, make, still_right};
+use crate::manifest::Origin;
+use crate::*;
+
+const OLD: &str = "535.261.03";
+const NEW: &str = "550.163.01";
+const LIB: &str = "/usr/lib/x86_64-linux-gnu";
+
+fn write(root: &Root, path: &str, text: &str, mode: u32) {
+    let real = root.path(path);
+    fs::create_dir_all(real.parent().expect("has a parent")).expect("creates");
+    let _ = fs::remove_file(&real);
+    fs::write(&real, text).expect("writes");
+    fs::set_permissions(&real, fs::Permissions::from_mode(mode)).expect("sets");
+}
+
+fn link(root: &Root, path: &str, target: &str) {
+    let real = root.path(path);
+    let _ = fs::remove_file(&real);
+    symlink(target, real).expect("links");
+}
+
+/// What an installer leaves of the driver `version`.
+fn install(root: &Root, version: &str) {
+    for name in ["libcuda", "libnvidia-ml"] {
+        write(root, &format!("{LIB}/{name}.so.{version}"), &format!("{name} {version}"), 0o644);
+        link(root, &format!("{LIB}/{name}.so.1"), &format!("{name}.so.{version}"));
+        link(root, &format!("{LIB}/{name}.so"), &format!("{name}.so.1"));
+    }
+    write(root, &format!("/lib/firmware/nvidia/{version}/gsp_tu10x.bin"), version, 0o644);
+    write(root, "/usr/bin/nvidia-smi", &format!("smi {version}"), 0o755);
+    write(root, "/usr/bin/nvidia-modprobe", &format!("modprobe {version}"), 0o4755);
+    write(root, "/usr/share/nvidia/nvoptix.bin", version, 0o644);
+}
+
+fn machine(root: &Root) {
+    write(root, "/etc/ld.so.conf", &format!("{LIB}\n"), 0o644);
+    write(root, &format!("{LIB}/libc.so.6"), "not ours", 0o644);
+    write(root, "/usr/bin/true", "not ours", 0o755);
+    install(root, OLD);
+}
+
+/// Keeps the driver on disk, which has no kernel modules here.
+fn kept(root: &Root) -> Slot {
+    let disk = Disk::open(root).expect("opens");
+    let driver = collect(root, &disk, OLD, Vec::new()).expect("collects");
+    let _lock = lock(root).expect("locks");
+    make(root, &driver, OLD, entries(root, &driver).expect("describes")).expect("keeps");
+    slots(root).expect("reads").remove(0)
+}
+
+/// Every file and link outside the slots, with mode and content.
+fn tree(root: &Root) -> BTreeMap<String, (u32, String)> {
+    let mut found = BTreeMap::new();
+    for path in ["/usr", "/lib", "/etc"]
+        .iter()
+        .flat_map(|top| crate::tree::walk(root, Path::new(top)).expect("reads"))
+    {
+        let real = root.path(&path);
+        let data = fs::symlink_metadata(&real).expect("is there");
+        let content = match data.is_symlink() {
+            true => fs::read_link(&real).expect("reads").display().to_string(),
+            false => fs::read_to_string(&real).expect("reads"),
+        };
+        found.insert(path.display().to_string(), (data.mode(), content));
+    }
+    found
+}
+
+fn put_back(root: &Root, slot: &Slot) -> Placed {
+    let disk = Disk::open(root).expect("opens");
+    let others = on_disk(root, &disk).expect("reads").into_iter().filter(|version| version != OLD).collect();
+    put_in_place(root, slot, &disk, &others).expect("puts back")
+}
+
+fn at_temporary() -> (tempfile::TempDir, Root) {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let root = Root::at(directory.path());
+    machine(&root);
+    (directory, root)
+}
+
+#[test]
+fn what_was_kept_comes_back_whole_and_the_other_goes() {
+    let (_directory, root) = at_temporary();
+    let before = tree(&root);
+    let slot = kept(&root);
+    assert_eq!(slot.manifest.origin, Origin::Names);
+    assert_eq!(slot.spoiled(), Vec::<String>::new());
+    assert!(kept_library(&root, OLD).exists());
+
+    // As a package does it, and then one that only the new driver has.
+    for version in [OLD, NEW] {
+        for name in ["libcuda", "libnvidia-ml"] {
+            let _ = fs::remove_file(root.path(format!("{LIB}/{name}.so.{version}")));
+        }
+    }
+    install(&root, NEW);
+    write(&root, &format!("{LIB}/libnvidia-new.so.{NEW}"), "new", 0o644);
+    link(&root, &format!("{LIB}/libnvidia-new.so.1"), &format!("libnvidia-new.so.{NEW}"));
+    // The power went while it was put back once before.
+    write(&root, &format!("{LIB}/.libcuda.so.{OLD}.nvidia-reload"), "half", 0o600);
+
+    let placed = put_back(&root, &slot);
+    assert!(placed.removed.contains(Path::new(&format!("{LIB}/libnvidia-new.so.1"))), "{placed:?}");
+    let mut after = tree(&root);
+    // Firmware is by version: it shadows nothing.
+    after.remove(&format!("/lib/firmware/nvidia/{NEW}/gsp_tu10x.bin")).expect("is left");
+    assert_eq!(after, before);
+    assert_eq!(put_back(&root, &slot), Placed::default(), "the second time there is nothing to do");
+
+    let disk = Disk::open(&root).expect("opens");
+    let driver = collect(&root, &disk, OLD, Vec::new()).expect("collects");
+    let wanted = entries(&root, &driver).expect("describes");
+    assert!(still_right(&slot, &driver, &wanted), "what was put back is what is kept");
+}
+
+#[test]
+fn a_spoiled_slot_is_told_by_name_and_never_put_in_place() {
+    let (_directory, root) = at_temporary();
+    let slot = kept(&root);
+    let library = kept_library(&root, OLD);
+    fs::write(&library, "another text").expect("spoils");
+    let spoiled = slot.spoiled();
+    assert!(matches!(spoiled.as_slice(), [one] if one.contains("libnvidia-ml.so.535.261.03")), "{spoiled:?}");
+    assert_eq!(slot.spoiled_modules(), Vec::<String>::new());
+    fs::remove_file(root.path(format!("{LIB}/libnvidia-ml.so.{OLD}"))).expect("removes");
+    let disk = Disk::open(&root).expect("opens");
+    let error = put_in_place(&root, &slot, &disk, &Default::default()).expect_err("is spoiled").to_string();
+    assert!(error.contains("libnvidia-ml.so.535.261.03 is spoiled"), "{error}");
+    assert!(!root.path(format!("{LIB}/libnvidia-ml.so.{OLD}")).exists());
+    fs::remove_file(&library).expect("removes");
+    assert_eq!(slot.spoiled().len(), 1);
+}
+
+#[test]
+fn only_a_manifest_of_ours_makes_a_slot() {
+    let (_directory, root) = at_temporary();
+    let slot = kept(&root);
+    let old = root.path(DIRECTORY).join("520.1");
+    fs::create_dir(&old).expect("creates");
+    fs::write(old.join("nvidia.ko"), "kept by an earlier version").expect("writes");
+    let (found, unusable) = all(&root).expect("reads");
+    assert_eq!((found, unusable[0].version.as_str()), (vec![slot], "520.1"));
+    let manifest = root.path(DIRECTORY).join(OLD).join("manifest.json");
+    let text = fs::read_to_string(&manifest).expect("reads");
+    for (from, to) in
+        [("slot/1", "slot/2"), ("\"/usr/bin/nvidia-smi\"", "\"/usr/../etc/shadow\""), ("\"uid\"", "\"x\"")]
+    {
+        fs::write(&manifest, text.replace(from, to)).expect("writes");
+        assert!(all(&root).expect("reads").0.is_empty(), "{to}");
+    }
+}
+
+#[test]
+fn a_change_on_disk_makes_the_slot_anew_and_missing_libraries_do_not() {
+    let (_directory, root) = at_temporary();
+    let slot = kept(&root);
+    let right = || {
+        let disk = Disk::open(&root).expect("opens");
+        let driver = collect(&root, &disk, OLD, Vec::new()).expect("collects");
+        still_right(&slot, &driver, &entries(&root, &driver).expect("describes"))
+    };
+    assert!(right());
+    write(&root, "/usr/bin/nvidia-debugdump", "more", 0o755);
+    assert!(!right());
+    // In the midst of an upgrade.
+    for name in ["libcuda", "libnvidia-ml"] {
+        fs::remove_file(root.path(format!("{LIB}/{name}.so.{OLD}"))).expect("removes");
+    }
+    assert!(right());
+    fs::remove_file(kept_library(&root, OLD)).expect("removes");
+    assert!(!right());
+    assert!(crate::slot::slot(&root.path(DIRECTORY).join(OLD)).is_ok());
+}
+
+#[test]
+fn packages_are_named_with_the_command_that_brings_them_in_step() {
+    let (_directory, root) = at_temporary();
+    let packages = |version: &str| {
+        let list = format!(
+            "{LIB}/libnvidia-ml.so.{version}\n{LIB}/libnvidia-ml.so.1\n/usr/share/doc/x\n/usr/share/nvidia-extra\n"
+        );
+        write(&root, "/var/lib/dpkg/info/libnvidia-ml1:amd64.list", &list, 0o644);
+        let status = format!("Package: libnvidia-ml1\nArchitecture: amd64\nVersion: {version}-1\n");
+        write(&root, "/var/lib/dpkg/status", &status, 0o644);
+    };
+    write(&root, "/usr/share/doc/x", "not to serve", 0o644);
+    write(&root, "/usr/share/nvidia-extra", "listed", 0o644);
+    packages(OLD);
+    let slot = kept(&root);
+    assert_eq!(slot.manifest.origin, Origin::Dpkg);
+    let has = |path: &str| slot.manifest.files.iter().any(|entry| entry.path() == path);
+    assert!(has("/usr/share/nvidia-extra") && !has("/usr/share/doc/x"));
+    // dpkg replaces by a rename: there a hard link is safe.
+    let inode = |path: &Path| fs::metadata(path).expect("is there").ino();
+    let library = format!("{LIB}/libnvidia-ml.so.{OLD}");
+    assert_eq!(inode(&kept_library(&root, OLD)), inode(&root.path(&library)));
+    fs::remove_file(root.path(&library)).expect("removes");
+    install(&root, NEW);
+    packages(NEW);
+    let placed = put_back(&root, &slot);
+    assert_ne!(
+        inode(&kept_library(&root, OLD)),
+        inode(&root.path(&library)),
+        "a copy: nobody writes into the slot"
+    );
+    let note = Note::write(&root, "r", &slot, Some(NEW.into()), &placed).expect("writes");
+    assert_eq!(
+        note.remedy,
+        "`apt-get install --allow-downgrades libnvidia-ml1:amd64=535.261.03-1` makes the package database \
+         agree; `apt-get install --reinstall libnvidia-ml1:amd64` puts 550.163.01 on disk again"
+    );
+    assert_eq!(Note::read(&root).expect("reads"), Some(note));
+    // Somebody installs over it.
+    install(&root, OLD);
+    assert_eq!(Note::read(&root).expect("reads"), None);
+}
