@@ -122,6 +122,22 @@ assert_at_rest() {
 	[ ! -e /var/lib/nvidia-reload/ledger.jsonl ] || fail "a run is still open: $(cat /var/lib/nvidia-reload/ledger.jsonl)"
 }
 
+# serves_whole VERSION WHEN: that driver is loaded and on disk, with its own userland and nothing of
+# another's in its place.
+serves_whole() {
+	local file files userland=/usr/share/rig/drivers/$1/userland
+	assert_eq "$(loaded_version)" "$1" "loaded $2"
+	assert_eq "$(disk_version)" "$1" "on disk $2"
+	# Not 18: driver and library are of one version.
+	assert_eq "$(status_of nvidia-smi)" 6 "nvidia-smi $2"
+	files=$(find /usr/lib /usr/bin /lib/modules \( -name '*.so.[0-9][0-9][0-9].*' ! -name "*$1" \) -o -name '.*.nvidia-reload')
+	[ -z "$files" ] || fail "left $2: $files"
+	for file in usr/bin/nvidia-smi usr/bin/nvidia-modprobe usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1; do
+		cmp "/$file" "$userland/$file" || fail "$file is another one $2"
+		assert_eq "$(stat -L -c '%a %u %g' "/$file")" "$(stat -L -c '%a %u %g' "$userland/$file")" "$file $2"
+	done
+}
+
 # A container that holds the GPU; its name.
 gpu_container() {
 	docker run -d --name "$1" --device /dev/nvidiactl gpu-job >/dev/null

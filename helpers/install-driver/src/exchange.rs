@@ -1,12 +1,20 @@
-//! Another driver on disk: a kept one.
+//! Another driver on disk: a kept one, or what NVIDIA's installer brings.
 
 use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 use ledger::{DriverFiles, Module, Object, Run, Step};
 use modules::{DRIVER, Disk};
 use slots::{Note, Slot, lock, on_disk, put_in_place, slots};
 use step::Context;
+
+/// Where the installer tells what it does.
+const LOG: &str = "/var/log/nvidia-installer.log";
+
+/// How many of its last lines are told.
+const SHOWN: usize = 8;
 
 /// Puts the kept driver `version` on disk.
 pub(crate) fn from_slot(context: &Context, run: &Run, version: &str) -> Result<()> {
@@ -25,6 +33,57 @@ pub(crate) fn from_slot(context: &Context, run: &Run, version: &str) -> Result<(
     context.ledger.done(id)?;
     context.warn(format!("{}: {}", note.sentence(), note.remedy));
     Ok(())
+}
+
+/// Runs NVIDIA's installer.
+pub(crate) fn by_installer(
+    context: &Context,
+    run: &Run,
+    version: &str,
+    file: &Path,
+    arguments: &[String],
+) -> Result<()> {
+    let old = old(run).context("no driver was loaded: there is none to come back to")?;
+    let slot = slots(&context.root)?.into_iter().find(|slot| slot.find(old).is_some());
+    // From its first file on there is no other way back.
+    must_be_whole(&slot.context("the driver that was loaded is not kept: there would be no way back")?)?;
+    let id = announce(context, run, &Disk::open(&context.root)?, version)?;
+    context.status(format!("NVIDIA's installer puts driver {version} on disk"));
+    let status = Command::new("sh")
+        .arg(file)
+        // Nothing is asked; and the module is not tried out by loading it: that is the next step's, which
+        // knows the way back.
+        .args(["--silent", "--skip-module-load", "--tmpdir"])
+        .arg(file.parent().unwrap_or(Path::new("/tmp")))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .status()
+        .with_context(|| format!("start {}", file.display()))?;
+    if !status.success() {
+        bail!("NVIDIA's installer ended with {status}; its log ends with: {}", end(&context.root.path(LOG)));
+    }
+    match Disk::open(&context.root)?.find(DRIVER)?.and_then(|file| file.version) {
+        Some(now) if now == version => {}
+        now => bail!(
+            "NVIDIA's installer says that driver {version} is on disk, and the module there is {}",
+            now.as_deref().unwrap_or("of no known version")
+        ),
+    }
+    context.ledger.done(id)?;
+    context.info(format!("NVIDIA's installer has put driver {version} on disk"));
+    Ok(())
+}
+
+/// The last lines of the installer's log.
+fn end(log: &Path) -> String {
+    match std::fs::read(log) {
+        Ok(text) => {
+            let text = String::from_utf8_lossy(&text);
+            let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+            lines[lines.len().saturating_sub(SHOWN)..].join(" / ")
+        }
+        Err(error) => format!("(cannot read {}: {error})", log.display()),
+    }
 }
 
 /// Writes that the files on disk are about to become those of `version`.

@@ -20,6 +20,8 @@ fn run(context: &Context) -> Result<()> {
         // The driver that is on disk is what is loaded next.
         None => Ok(()),
         Some(Install::Slot { version }) => exchange::from_slot(context, &run, &version),
-        Some(Install::Installer { version, .. }) => anyhow::bail!("{version}"),
+        Some(Install::Installer { version, file, arguments }) => {
+            exchange::by_installer(context, &run, &version, &file, &arguments)
+        }
     }
 }

@@ -47,6 +47,12 @@ With --json: one object, schema \"nvidia-reload.status/1\":
   put_back     version, instead_of, run, remedy: a driver whose files were put back, or null
 New fields may come within a version of the schema; none goes or changes its meaning.";
 
+const AFTER_SLOTS: &str = "\
+With --json: one object, schema \"nvidia-reload.slots/1\":
+  slots        the newest first: version, state (whole or spoiled), problems (sentences), made_usec,
+               files, bytes, origin (dpkg, installer, names or null), loaded, on_disk
+New fields may come within a version of the schema; none goes or changes its meaning.";
+
 const AFTER_CHECK: &str = "\
 With --json: one object, schema \"nvidia-reload.check/1\":
   condition    in-step, reload-needed, reset-needed, reboot-needed or unknown
@@ -132,8 +138,23 @@ pub enum Command {
     Stop(Stop),
     /// Give back everything that `nvidia-reload stop` took
     Start(Output),
-    /// End a run that was left open, by giving everything back
-    Rollback(Output),
+    /// End a run that was left open; without one, go back to a driver that is kept
+    ///
+    /// A run that was cut off gives back what it took. Where none is open, the kept driver takes the place
+    /// of the one on disk while no driver is loaded: VERSION, or the newest that is not loaded. Shows the
+    /// plan and asks before that begins.
+    Rollback(Rollback),
+    /// Install NVIDIA's driver from its .run file, with a reload
+    ///
+    /// The file is checked, and modules are built for the running kernel, while everything still runs. Then
+    /// as `reload`, with the installer run while no driver is loaded. Whatever fails, the driver that serves
+    /// now serves again, with its files.
+    Install(Install),
+    /// List the drivers that are kept for the way back, and whether they are whole
+    ///
+    /// Works for every user. Exits with 1 if one is spoiled.
+    #[command(after_long_help = AFTER_SLOTS)]
+    Slots(Output),
     /// Tell what an Xid means, or what a saved kernel log says, and what a reload would do about it
     ///
     /// Works for every user, and without a GPU.
@@ -186,7 +207,7 @@ pub struct Plan {
     pub output: Output,
 }
 
-/// Arguments of `reload` and `reset`.
+/// Arguments of all that reload or reset.
 #[derive(Debug, Clone, Copy, Default, Args)]
 pub struct Reload {
     /// Do not ask
@@ -217,6 +238,31 @@ pub struct Gpus {
     /// Reset this GPU, and what can only be reset with it: PCI address, UUID or index
     #[arg(long = "gpu", value_name = "ID", value_delimiter = ',')]
     pub ids: Vec<String>,
+}
+
+/// Arguments of `rollback`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Rollback {
+    /// The driver to go back to, as `nvidia-reload slots` lists it
+    #[arg(value_name = "VERSION")]
+    pub version: Option<String>,
+    /// How it goes.
+    #[command(flatten)]
+    pub reload: Reload,
+}
+
+/// Arguments of `install`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Install {
+    /// NVIDIA's installer, such as NVIDIA-Linux-x86_64-550.163.01.run
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// How it goes.
+    #[command(flatten)]
+    pub reload: Reload,
+    /// What the installer is given beside what it always is, such as `-- --kernel-module-type=open`
+    #[arg(last = true, value_name = "ARGUMENT")]
+    pub arguments: Vec<String>,
 }
 
 /// Arguments of `verify`.

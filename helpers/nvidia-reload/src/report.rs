@@ -163,6 +163,11 @@ impl Report {
         }
     }
 
+    /// Whether the run goes on without this command.
+    pub fn is_left_to_systemd(&self) -> bool {
+        matches!(self.outcome, Outcome::Started | Outcome::Unfinished | Outcome::Interrupted)
+    }
+
     /// With the steps as far as they are.
     pub fn with_progress(mut self, progress: &Progress) -> Self {
         self.steps = progress

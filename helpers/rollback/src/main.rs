@@ -9,8 +9,11 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use clap::Subcommand;
 use ledger::Step;
-use modules::differences;
-use step::{Context, Leftovers, finish, is_kept, undo_steps};
+use modules::{DRIVER, Disk, differences, driver_version};
+use step::{Context, Leftovers, Order, finish, is_kept, order_unit, undo_steps};
+
+/// What loads the driver that is on disk.
+const RELOAD: &str = "nvidia-reload.target";
 
 /// What else this helper does.
 #[derive(Debug, Clone, Subcommand)]
@@ -25,10 +28,29 @@ fn main() -> ExitCode {
 
 fn recover(context: &Context) -> Result<ExitCode> {
     match context.ledger.read()? {
-        Some(open) if open.boot != context.ledger.boot() => run(context)?,
+        Some(open) if open.boot != context.ledger.boot() => {
+            run(context)?;
+            if open.acts.iter().any(|act| act.step == Step::InstallDriver) {
+                in_step(context)?;
+            }
+        }
         _ => context.info("no run was cut off by a reboot"),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The boot may have loaded what an install left half done, before the files were put back: then what is
+/// on disk now is loaded as after any other change of the disk.
+fn in_step(context: &Context) -> Result<()> {
+    let loaded = driver_version(&context.root)?;
+    let on_disk = Disk::open(&context.root)?.find(DRIVER)?.and_then(|file| file.version);
+    if let (Some(loaded), Some(on_disk)) = (&loaded, &on_disk)
+        && loaded != on_disk
+    {
+        context.warn(format!("the boot has loaded driver {loaded}, and {on_disk} is on disk again: {RELOAD} is started"));
+        order_unit(Order::Queue, RELOAD, None)?;
+    }
+    Ok(())
 }
 
 fn run(context: &Context) -> Result<()> {

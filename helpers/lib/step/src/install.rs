@@ -29,8 +29,6 @@ pub enum Install {
         version: String,
         /// The file that is run.
         file: PathBuf,
-        /// Its SHA-256 when it was checked, in hexadecimal digits.
-        sha256: String,
         /// What it is given beside what it always is.
         arguments: Vec<String>,
     },

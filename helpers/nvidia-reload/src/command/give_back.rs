@@ -4,7 +4,8 @@ use bus::{ActiveState, Manager};
 use ledger::Step;
 
 use super::run::{Order, carry_out};
-use super::{Place, guard};
+use super::{Place, guard, install};
+use crate::cli::Rollback;
 use crate::engine::Asked;
 use crate::fault::{Fault, Result};
 use crate::report::{Outcome, Report};
@@ -36,15 +37,22 @@ pub fn start(place: &mut Place) -> Result<Report> {
     Ok(Report::new("start", Outcome::NothingToDo, Target::Drained.unit()))
 }
 
-/// Ends a run that was left open.
+/// Ends a run that was left open; without one, goes back to a driver that is kept.
 ///
 /// # Errors
 /// The ledger cannot be read, or systemd refuses.
-pub fn rollback(place: &mut Place) -> Result<Report> {
+pub fn rollback(arguments: &Rollback, place: &mut Place) -> Result<Report> {
     guard::root("rollback")?;
     let unit = Step::Rollback.unit();
-    if step::open_ledger(&place.root)?.read()?.is_none() {
-        return Ok(Report::new("rollback", Outcome::NothingToDo, &unit));
+    match step::open_ledger(&place.root)?.read()? {
+        None => return install::back_to(arguments.version.as_deref(), &arguments.reload, place),
+        Some(run) if arguments.version.is_some() => {
+            return Err(Fault::refused(
+                format!("run {} is open: it has to end before another can begin", run.id),
+                "`nvidia-reload rollback` without a version ends it",
+            ));
+        }
+        Some(_) => {}
     }
     let (manager, units) = guard::systemd()?;
     // While systemd holds the steps, the way back is theirs: stopping the target is what unwinds.

@@ -3,6 +3,7 @@
 mod explain;
 mod give_back;
 mod guard;
+mod install;
 mod reload;
 mod run;
 mod stop;
@@ -20,7 +21,7 @@ use crate::interrupt::Interrupt;
 use crate::report::{Outcome, Report};
 use crate::target::Target;
 use crate::terminal::{Stream, Terminal};
-use crate::{check, generate, metrics, plan, status, verify, view};
+use crate::{check, generate, kept, metrics, plan, status, verify, view};
 
 /// What an interrupted command exits with, as shells do: 128 and SIGINT.
 pub const INTERRUPTED: u8 = 130;
@@ -45,7 +46,15 @@ pub fn dispatch(command: &Command) -> ExitCode {
             (arguments.output, with_report(arguments.output, |place| stop::stop(arguments.offline, place)))
         }
         Command::Start(output) => (*output, with_report(*output, give_back::start)),
-        Command::Rollback(output) => (*output, with_report(*output, give_back::rollback)),
+        Command::Rollback(arguments) => (
+            arguments.reload.output,
+            with_report(arguments.reload.output, |place| give_back::rollback(arguments, place)),
+        ),
+        Command::Install(arguments) => (
+            arguments.reload.output,
+            with_report(arguments.reload.output, |place| install::install(arguments, place)),
+        ),
+        Command::Slots(output) => (*output, slots(*output)),
         Command::Explain(arguments) => (Output { json: arguments.json }, explain::explain(arguments)),
         Command::Check(output) => (*output, check(*output)),
         Command::Metrics { output } => (Output::default(), metrics(output.as_deref())),
@@ -124,6 +133,18 @@ fn verify(arguments: &Verify) -> Result<u8> {
         terminal.write(&text);
     }
     Ok(verify::exit(&verified) as u8)
+}
+
+fn slots(output: Output) -> Result<u8> {
+    let list = kept::list(&Root::system())?;
+    if output.json {
+        print(&list);
+    } else {
+        let mut terminal = Terminal::new(Stream::Out);
+        let text = view::kept::kept(&list, terminal.style(), SystemTime::now());
+        terminal.write(&text);
+    }
+    Ok(list.exit() as u8)
 }
 
 fn check(output: Output) -> Result<u8> {

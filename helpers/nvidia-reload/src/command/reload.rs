@@ -3,7 +3,7 @@
 use step::{Exit, Verdict};
 
 use super::run::{Order, carry_out};
-use super::{Place, guard};
+use super::{Place, guard, install};
 use crate::cli::Reload;
 use crate::engine::Asked;
 use crate::fault::{Fault, Result};
@@ -12,16 +12,42 @@ use crate::status::{State, state};
 use crate::target::Target;
 use crate::{plan, status, terminal, view};
 
+/// A reload or a reset, and what comes with it.
+pub struct Way<'a> {
+    /// What was typed.
+    pub command: &'static str,
+    /// What is reached.
+    pub target: Target,
+    /// The GPUs of a reset; none for all.
+    pub gpus: &'a [String],
+    /// What is asked before it begins.
+    pub question: String,
+    /// What the run is asked to put on disk, made ready while everything still runs.
+    pub exchange: Option<&'a mut Exchange<'a>>,
+}
+
+/// Makes ready what a run is asked to put on disk.
+pub type Exchange<'a> = dyn FnMut(&mut Place) -> Result<step::Install> + 'a;
+
 /// Shows the plan, asks, and does it: `target` is a reload, or a reset of `gpus` or where none is named
 /// of all.
 ///
 /// # Errors
 /// It may not begin; nothing was touched.
 pub fn reload(target: Target, gpus: &[String], arguments: &Reload, place: &mut Place) -> Result<Report> {
-    let command = match target {
-        Target::Reset => "reset",
-        _ => "reload",
+    let (command, question) = match target {
+        Target::Reset => ("reset", "Reset the GPUs now?"),
+        _ => ("reload", "Reload the driver now?"),
     };
+    run(Way { command, target, gpus, question: question.to_owned(), exchange: None }, arguments, place)
+}
+
+/// Shows the plan, asks, and goes that way.
+///
+/// # Errors
+/// It may not begin; nothing was touched.
+pub fn run(way: Way<'_>, arguments: &Reload, place: &mut Place) -> Result<Report> {
+    let Way { command, target, gpus, question, exchange } = way;
     guard::root(command)?;
     guard::switched_on(&place.root)?;
     let (manager, units) = guard::systemd()?;
@@ -36,6 +62,7 @@ pub fn reload(target: Target, gpus: &[String], arguments: &Reload, place: &mut P
                 "`nvidia-reload start` gives everything back, with the driver that is on disk then",
             ));
         }
+        State::Busy | State::GivingBack if exchange.is_some() => return Err(under_way()),
         State::Busy => status::is_started(&manager, target)?,
         _ => false,
     };
@@ -61,8 +88,17 @@ pub fn reload(target: Target, gpus: &[String], arguments: &Reload, place: &mut P
             return Ok(report);
         }
         if !arguments.yes {
-            confirm(target)?;
+            confirm(&question)?;
         }
+    }
+    let asked = exchange.is_some();
+    if let Some(prepare) = exchange {
+        let request = prepare(place)?;
+        // That took its time: a run that is under way by now would take the request as its own.
+        if !matches!(state(&guard::systemd()?.1), State::InService | State::Unknown) {
+            return Err(under_way());
+        }
+        install::ask(&request, place)?;
     }
     let order = Order {
         command,
@@ -75,14 +111,22 @@ pub fn reload(target: Target, gpus: &[String], arguments: &Reload, place: &mut P
         joined,
         wait: !arguments.no_wait,
     };
-    carry_out(&order, &manager, place)
+    let report = carry_out(&order, &manager, place);
+    // The run takes the request when it comes to it; one that was never begun does not.
+    if asked && report.is_err() {
+        step::Install::withdraw(&place.root).map_err(Fault::from)?;
+    }
+    report
 }
 
-fn confirm(target: Target) -> Result<()> {
-    let question = match target {
-        Target::Reset => "Reset the GPUs now?",
-        _ => "Reload the driver now?",
-    };
+fn under_way() -> Fault {
+    Fault::refused(
+        "another run is under way; nothing was touched",
+        "`nvidia-reload status` shows how far it is; try again when it has ended",
+    )
+}
+
+fn confirm(question: &str) -> Result<()> {
     match terminal::ask(question) {
         Some(true) => Ok(()),
         Some(false) => Err(Fault::refused("not confirmed; nothing was touched", "")),

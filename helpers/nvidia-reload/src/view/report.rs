@@ -61,6 +61,7 @@ fn headline(report: &Report, style: Style) -> (Paint, String) {
     let what = match report.command {
         "reload" => "The reload",
         "reset" => "The reset",
+        "install" => "The install",
         "stop" => "The stop",
         "rollback" => "The rollback",
         _ => "Giving back",
@@ -68,7 +69,7 @@ fn headline(report: &Report, style: Style) -> (Paint, String) {
     let at = report.failures.first().map(|failure| failure.step).or_else(|| failed_step(report));
     let at = at.map(|step| format!(" at {step}")).unwrap_or_default();
     match report.outcome {
-        Outcome::Done if report.command == "reload" => {
+        Outcome::Done if report.command == "reload" || exchanges(report) => {
             (Paint::Good, format!("The driver is reloaded: {}, in {time}.", change(report, style)))
         }
         Outcome::Done if report.command == "reset" => (
@@ -109,6 +110,11 @@ fn headline(report: &Report, style: Style) -> (Paint, String) {
     }
 }
 
+/// Whether another driver was put on disk, rather than things given back.
+fn exchanges(report: &Report) -> bool {
+    report.command == "install" || (report.command == "rollback" && report.unit == "nvidia-reload.target")
+}
+
 /// The first step that failed, as systemd saw it.
 fn failed_step(report: &Report) -> Option<Step> {
     report.steps.iter().find(|step| step.result == crate::engine::State::Failed).map(|step| step.step)
@@ -117,7 +123,6 @@ fn failed_step(report: &Report) -> Option<Step> {
 fn nothing(report: &Report) -> &'static str {
     match report.command {
         "start" => "Nothing is stopped: there is nothing to give back.",
-        "rollback" => "No run is open: there is nothing to roll back.",
         "stop" => "It is stopped already.",
         _ => "There is nothing to do.",
     }

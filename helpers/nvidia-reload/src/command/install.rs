@@ -1,0 +1,67 @@
+//! `nvidia-reload install` and `nvidia-reload rollback` to a kept driver: reloads that exchange the driver
+//! on disk while none is loaded.
+
+use step::Install as Request;
+
+use super::reload::{Way, run};
+use super::{Place, guard};
+use crate::cli::{Install, Reload};
+use crate::fault::{Fault, Result};
+use crate::report::Report;
+use crate::target::Target;
+use crate::{installer, kept};
+
+/// Checks the file, asks, builds, and reloads with the driver in it.
+///
+/// # Errors
+/// It may not begin; nothing was touched.
+pub fn install(arguments: &Install, place: &mut Place) -> Result<Report> {
+    guard::root("install")?;
+    guard::switched_on(&place.root)?;
+    let installer = installer::check(&arguments.file)?;
+    kept::of_loaded(&place.root)?;
+    let version = &installer.version;
+    let mut prepare = |place: &mut Place| {
+        place.terminal.write(&format!("Building modules of {version} for the running kernel.\n"));
+        let file = installer::build(&place.root, &installer, &arguments.arguments)?;
+        Ok(Request::Installer { version: version.clone(), file, arguments: arguments.arguments.clone() })
+    };
+    let way = Way {
+        command: "install",
+        target: Target::Reload,
+        gpus: &[],
+        question: format!("Build and install driver {version}, and reload now?"),
+        exchange: Some(&mut prepare),
+    };
+    let report = run(way, &arguments.reload, place);
+    // One that was left to systemd needs what was built.
+    if !matches!(&report, Ok(report) if report.is_left_to_systemd()) {
+        installer::clear(&place.root)?;
+    }
+    report
+}
+
+/// Asks, and reloads with a driver that is kept: `version`, or the newest that is not loaded.
+///
+/// # Errors
+/// It may not begin; nothing was touched.
+pub fn back_to(version: Option<&str>, arguments: &Reload, place: &mut Place) -> Result<Report> {
+    guard::switched_on(&place.root)?;
+    let slot = kept::choose(&place.root, version)?;
+    kept::of_loaded(&place.root)?;
+    let version = slot.manifest.version.clone();
+    let question = format!("Put driver {version} on disk, and reload now?");
+    let mut prepare = |_: &mut Place| Ok(Request::Slot { version: version.clone() });
+    let way = Way { command: "rollback", target: Target::Reload, gpus: &[], question, exchange: Some(&mut prepare) };
+    run(way, arguments, place)
+}
+
+/// Writes what the run that is started next is asked for.
+///
+/// # Errors
+/// Something else is asked for already.
+pub fn ask(request: &Request, place: &Place) -> Result<()> {
+    request.ask(&place.root).map_err(|error| {
+        Fault::refused("the run cannot be asked for; nothing was touched", "").because(&*error)
+    })
+}

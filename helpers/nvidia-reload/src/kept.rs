@@ -1,0 +1,166 @@
+//! The drivers that are kept, and whether each could serve again.
+
+use serde::Serialize;
+use slots::{Origin, Slot};
+use step::{Exit, Root};
+
+use crate::fault::{Fault, Result};
+use crate::status::versions;
+
+/// The name and version of the JSON.
+pub const SCHEMA: &str = "nvidia-reload.slots/1";
+
+/// Whether a kept driver could be put back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// Every file is as it was kept.
+    Whole,
+    /// A file is not: it is no way back.
+    Spoiled,
+}
+
+/// A driver that is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Kept {
+    /// Its version.
+    pub version: String,
+    /// Whether it could be put back.
+    pub state: State,
+    /// What is wrong with it, file by file.
+    pub problems: Vec<String>,
+    /// When it was kept, in microseconds since 1970; null where that cannot be read.
+    pub made_usec: Option<u64>,
+    /// How many files it has.
+    pub files: usize,
+    /// The bytes that they have together; less on disk, where they are shared.
+    pub bytes: u64,
+    /// How it was told which files are its; null where that cannot be read.
+    pub origin: Option<Origin>,
+    /// Whether it is the driver that is loaded.
+    pub loaded: bool,
+    /// Whether it is the driver that is on disk.
+    pub on_disk: bool,
+}
+
+/// All that are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct List {
+    /// [`SCHEMA`].
+    pub schema: &'static str,
+    /// The drivers, the newest first.
+    pub slots: Vec<Kept>,
+}
+
+impl List {
+    /// What `nvidia-reload slots` exits with: 1 where one is spoiled.
+    pub fn exit(&self) -> Exit {
+        match self.slots.iter().all(|slot| slot.state == State::Whole) {
+            true => Exit::Done,
+            false => Exit::Failed,
+        }
+    }
+}
+
+/// Looks at every file of every slot.
+///
+/// # Errors
+/// The slots cannot be listed.
+pub fn list(root: &Root) -> Result<List> {
+    let (slots, unusable) = read(root)?;
+    let driver = versions(root)?;
+    let is = |here: &Option<String>, version: &str| here.as_deref() == Some(version);
+    let mut found: Vec<Kept> = slots.iter().map(|slot| kept(slot, slot.spoiled())).collect();
+    found.extend(unusable.into_iter().map(|slot| Kept {
+        version: slot.version,
+        state: State::Spoiled,
+        problems: vec![slot.reason],
+        made_usec: None,
+        files: 0,
+        bytes: 0,
+        origin: None,
+        loaded: false,
+        on_disk: false,
+    }));
+    for one in &mut found {
+        one.loaded = is(&driver.loaded, &one.version);
+        one.on_disk = is(&driver.on_disk, &one.version);
+    }
+    Ok(List { schema: SCHEMA, slots: found })
+}
+
+fn kept(slot: &Slot, problems: Vec<String>) -> Kept {
+    let manifest = &slot.manifest;
+    Kept {
+        version: manifest.version.clone(),
+        state: if problems.is_empty() { State::Whole } else { State::Spoiled },
+        problems,
+        made_usec: Some(manifest.made_usec),
+        files: manifest.files.len(),
+        bytes: manifest.size(),
+        origin: Some(manifest.origin),
+        loaded: false,
+        on_disk: false,
+    }
+}
+
+fn read(root: &Root) -> Result<(Vec<Slot>, Vec<slots::Unusable>)> {
+    slots::all(root).map_err(|error| {
+        Fault::new(Exit::Failed, "the drivers that are kept cannot be listed", "").because(&*error)
+    })
+}
+
+/// The kept driver `version`, whole; without a version, the newest that is not loaded.
+///
+/// # Errors
+/// There is none, or it is spoiled: nothing was touched.
+pub fn choose(root: &Root, version: Option<&str>) -> Result<Slot> {
+    let loaded = versions(root)?.loaded;
+    let (slots, unusable) = read(root)?;
+    let shown = "`nvidia-reload slots` shows what is kept";
+    let wanted = |slot: &Slot| match version {
+        Some(version) => slot.manifest.version == version,
+        None => Some(&slot.manifest.version) != loaded.as_ref(),
+    };
+    let Some(slot) = slots.into_iter().find(wanted) else {
+        let unusable = unusable.iter().find(|slot| version.is_none_or(|version| slot.version == version));
+        return Err(match (unusable, version) {
+            (Some(slot), _) => {
+                Fault::refused(format!("the kept driver {} is spoiled: {}", slot.version, slot.reason), shown)
+            }
+            (None, Some(version)) => Fault::refused(format!("driver {version} is not kept"), shown),
+            (None, None) => Fault::refused("no other driver than the one that is loaded is kept", shown),
+        });
+    };
+    whole(slot)
+}
+
+/// The slot of the driver that is loaded, whole: without it there is no way back.
+///
+/// # Errors
+/// There is none, or it is spoiled: nothing was touched.
+pub fn of_loaded(root: &Root) -> Result<Slot> {
+    let loaded = versions(root)?.loaded;
+    let (slots, _) = read(root)?;
+    let version = loaded.as_deref().unwrap_or("unknown");
+    match slots.into_iter().find(|slot| slot.manifest.version == version) {
+        Some(slot) => whole(slot),
+        None => Err(Fault::refused(
+            format!("driver {version}, which is loaded, is not kept: there would be no way back"),
+            "`systemctl start nvidia-reload-keep.service` keeps it, as long as the disk has it",
+        )),
+    }
+}
+
+fn whole(slot: Slot) -> Result<Slot> {
+    let spoiled = slot.spoiled();
+    if spoiled.is_empty() {
+        return Ok(slot);
+    }
+    let mut fault = Fault::refused(
+        format!("the kept driver {} is spoiled; nothing was touched", slot.manifest.version),
+        "install that driver again by the way it came",
+    );
+    fault.causes = spoiled;
+    Err(fault)
+}

@@ -1,0 +1,115 @@
+//! The drivers that are kept.
+
+use std::time::SystemTime;
+
+use slots::Origin;
+
+use super::table::{Column, table};
+use super::text::{ago, bytes, clean, wrap};
+use super::{Paint, Style};
+use crate::kept::{List, State};
+
+const COLUMNS: [Column; 6] = [
+    Column { title: "DRIVER", right: false, least: 0, rank: 0 },
+    Column { title: "IS", right: false, least: 0, rank: 0 },
+    Column { title: "KEPT", right: false, least: 8, rank: 0 },
+    Column { title: "FILES", right: true, least: 0, rank: 0 },
+    Column { title: "SIZE", right: true, least: 0, rank: 0 },
+    Column { title: "TOLD BY", right: false, least: 0, rank: 0 },
+];
+
+/// The whole page.
+pub fn kept(list: &List, style: Style, now: SystemTime) -> String {
+    if list.slots.is_empty() {
+        let text = "No driver is kept: `systemctl start nvidia-reload-keep.service` keeps the one that is loaded, if it is the one on disk.";
+        return wrap("", text, style.width);
+    }
+    let unknown = || "-".to_owned();
+    let rows: Vec<Vec<String>> = list
+        .slots
+        .iter()
+        .map(|slot| {
+            let is = match (slot.state, slot.loaded, slot.on_disk) {
+                (State::Spoiled, ..) => "spoiled",
+                (_, true, true) => "loaded, on disk",
+                (_, true, false) => "loaded",
+                (_, false, true) => "on disk",
+                (_, false, false) => "a way back",
+            };
+            let (files, size) = match slot.made_usec {
+                Some(_) => (slot.files.to_string(), bytes(slot.bytes)),
+                None => (unknown(), unknown()),
+            };
+            vec![
+                slot.version.clone(),
+                is.to_owned(),
+                slot.made_usec.map_or_else(unknown, |usec| ago(usec, now)),
+                files,
+                size,
+                slot.origin.map_or_else(unknown, |origin| told_by(origin).to_owned()),
+            ]
+        })
+        .collect();
+    let mut page = table(style, &COLUMNS, &rows);
+    for slot in list.slots.iter().filter(|slot| slot.state == State::Spoiled) {
+        page.push('\n');
+        let head = format!("{} is no way back", slot.version);
+        page.push_str(&format!("{}\n", style.paint(Paint::Bad, &clean(&head))));
+        for problem in &slot.problems {
+            page.push_str(&wrap("  - ", &clean(problem), style.width));
+        }
+    }
+    page
+}
+
+fn told_by(origin: Origin) -> &'static str {
+    match origin {
+        Origin::Dpkg => "packages",
+        Origin::Installer => "installer's log",
+        Origin::Names => "names",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kept::{Kept, SCHEMA};
+
+    fn list() -> List {
+        let kept = |version: &str| Kept {
+            version: version.into(),
+            state: State::Whole,
+            problems: Vec::new(),
+            made_usec: Some(1_700_000_000_000_000),
+            files: 112,
+            bytes: 912 << 20,
+            origin: Some(Origin::Dpkg),
+            loaded: true,
+            on_disk: true,
+        };
+        let spoiled = Kept {
+            state: State::Spoiled,
+            problems: vec![
+                "/var/lib/nvidia-reload/slots/535.261.03/files/usr/bin/nvidia-smi: the checksum differs"
+                    .into(),
+            ],
+            loaded: false,
+            on_disk: false,
+            origin: Some(Origin::Names),
+            ..kept("535.261.03")
+        };
+        let unreadable =
+            Kept { made_usec: None, origin: None, problems: vec!["no manifest".into()], ..spoiled.clone() };
+        let unreadable = Kept { version: "520.1".into(), ..unreadable };
+        List { schema: SCHEMA, slots: vec![kept("550.163.01"), spoiled, unreadable] }
+    }
+
+    #[test]
+    fn what_is_kept_and_what_is_wrong_with_it() {
+        let now = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_700_003_600);
+        let style = Style { width: Some(80), ..Style::PLAIN };
+        insta::assert_snapshot!(kept(&list(), style, now));
+        let none = List { schema: SCHEMA, slots: Vec::new() };
+        assert!(kept(&none, style, now).starts_with("No driver is kept"));
+    }
+}
