@@ -28,11 +28,12 @@ pub(crate) fn undo(context: &Context) -> Result<()> {
     let result = put_back(context, &run, &disk, old, &version, &acts);
     if let Err(error) = &result {
         let reason = format!("the files of driver {version} are not back: {error:#}");
-        match acts.is_empty() {
-            // Nothing was exchanged by this run, and its own story is the place to say so.
-            true => context.ledger.step_failed(Step::InstallDriver, &reason)?,
-            false => acts.iter().try_for_each(|act| context.ledger.undo_failed(act.id, &reason))?,
+        let acts = context.ledger.read()?.map(|run| run.outstanding(Step::InstallDriver)).unwrap_or_default();
+        if acts.is_empty() {
+            // No file was exchanged, and the disk is as the run found it.
+            context.ledger.step_failed(Step::InstallDriver, &reason)?;
         }
+        acts.iter().try_for_each(|act| context.ledger.undo_failed(act.id, &reason))?;
     }
     result
 }

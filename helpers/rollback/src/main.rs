@@ -47,7 +47,9 @@ fn in_step(context: &Context) -> Result<()> {
     if let (Some(loaded), Some(on_disk)) = (&loaded, &on_disk)
         && loaded != on_disk
     {
-        context.warn(format!("the boot has loaded driver {loaded}, and {on_disk} is on disk again: {RELOAD} is started"));
+        context.warn(format!(
+            "the boot has loaded driver {loaded}, and {on_disk} is on disk again: {RELOAD} is started"
+        ));
         order_unit(Order::Queue, RELOAD, None)?;
     }
     Ok(())

@@ -231,7 +231,9 @@ impl Run {
             }
             Event::StepFailed { step, reason, cancelled } => {
                 self.failures.push((*step, reason.clone()));
-                self.driver_failed |= !cancelled && matches!(step, Step::ModprobeChain | Step::Verify);
+                // A reset takes nothing from the disk.
+                let loads = !self.snapshot.reset && matches!(step, Step::ModprobeChain | Step::Verify);
+                self.driver_failed |= loads && !cancelled;
                 return Ok(());
             }
             Event::Committed => {
@@ -297,5 +299,34 @@ impl Run {
             Object::Module(_) | Object::DriverFiles(_) => self.committed,
             _ => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_driver_that_was_tried_and_failed_takes_its_files_with_it() {
+        let failed = |step, cancelled| Event::StepFailed { step, reason: "r".into(), cancelled };
+        for (reset, step, cancelled, expected) in [
+            (false, Step::Verify, false, true),
+            (false, Step::ModprobeChain, false, true),
+            // Somebody stopped the run while verify was at it.
+            (false, Step::Verify, true, false),
+            (false, Step::RmmodChain, false, false),
+            (true, Step::Verify, false, false),
+        ] {
+            let record =
+                |event| Record { v: VERSION, run: "r".into(), boot: "b".into(), realtime_usec: 1, event };
+            let snapshot = Box::new(Snapshot { reset, ..Snapshot::default() });
+            let records = [record(Event::Opened { snapshot }), record(failed(step, cancelled))];
+            let run = Run::from_records(&records).expect("adds up");
+            assert_eq!(run.driver_failed, expected, "{step} cancelled {cancelled}, reset {reset}");
+            assert!(run.was_given_up());
+        }
+        let line = serde_json::to_string(&failed(Step::Verify, false)).expect("encodes");
+        assert!(!line.contains("cancelled"), "{line}");
+        assert_eq!(serde_json::from_str::<Event>(&line).expect("reads"), failed(Step::Verify, false));
     }
 }

@@ -89,13 +89,6 @@ pub(crate) struct Driver {
     pub(crate) packages: Vec<Package>,
 }
 
-impl Driver {
-    /// Whether it has libraries of its version: in the midst of an upgrade they may be gone already.
-    pub(crate) fn has_libraries(&self, version: &str) -> bool {
-        self.files.keys().any(|path| linker::is_of(path, version))
-    }
-}
-
 /// The files of the driver `version` that is on disk; `loaded` are the files of what is loaded.
 ///
 /// # Errors

@@ -13,7 +13,7 @@ use step::Root;
 use crate::collect::{Driver, below, collect};
 use crate::manifest::{self, Entry, KeptFile, KeptLink, KeptModule, Manifest};
 use crate::slot::{self, Slot};
-use crate::{DIRECTORY, store};
+use crate::{DIRECTORY, linker, store};
 
 /// How many are kept.
 const KEPT: usize = 2;
@@ -44,7 +44,7 @@ pub fn keep(root: &Root, disk: &Disk, chain: &[Loaded]) -> Result<Option<String>
     let place = root.path(DIRECTORY).join(&version);
     let wanted = entries(root, &driver)?;
     if let Ok(slot) = slot::slot(&place)
-        && still_right(&slot, &driver, &wanted)
+        && still_right(&slot, &wanted)
     {
         fs::File::open(&place)
             .and_then(|place| place.set_modified(SystemTime::now()))
@@ -102,7 +102,7 @@ fn text(path: &Path) -> Result<String> {
 
 /// Whether `slot` holds the driver already. Told by size and time: what it says of itself is checked
 /// when it is used.
-pub(crate) fn still_right(slot: &Slot, driver: &Driver, wanted: &BTreeMap<PathBuf, Entry>) -> bool {
+pub(crate) fn still_right(slot: &Slot, wanted: &BTreeMap<PathBuf, Entry>) -> bool {
     let is_there = |file: &KeptFile| {
         fs::symlink_metadata(slot.directory.join(file.kept())).is_ok_and(|data| data.size() == file.size)
     };
@@ -113,11 +113,14 @@ pub(crate) fn still_right(slot: &Slot, driver: &Driver, wanted: &BTreeMap<PathBu
         slot.manifest.files.iter().map(|entry| (entry.path(), without_sum(entry))).collect();
     let same =
         |(path, entry): (&PathBuf, &Entry)| path.to_str().and_then(|path| kept.get(path)) == Some(entry);
-    // In the midst of an upgrade the libraries may be gone and the modules still there: the slot has
-    // more than the disk then.
+    // In the midst of an upgrade libraries may be gone and the modules still there: the slot has more than
+    // the disk then.
     let version = &slot.manifest.version;
-    let has_more = !driver.has_libraries(version)
-        && slot.manifest.regular().any(|file| crate::linker::is_of(Path::new(&file.path), version));
+    let has_more = slot
+        .manifest
+        .regular()
+        .map(|file| Path::new(&file.path))
+        .any(|path| linker::is_of(path, version) && !wanted.contains_key(path));
     match has_more {
         true => wanted.iter().filter(|(_, entry)| is_module(entry)).all(same),
         false => wanted.len() == kept.len() && wanted.iter().all(same),
