@@ -18,12 +18,15 @@ pub(crate) fn plain(root: &Root, path: &Path) -> Option<PathBuf> {
     Some(Path::new("/").join(parent.strip_prefix(base).ok()?).join(path.file_name()?))
 }
 
+/// Links, each with what it says.
+pub(crate) type Links = Vec<(PathBuf, PathBuf)>;
+
 /// The links from `path` on, each with what it says, and the file that they lead to; none where they
 /// lead nowhere. A regular file is where its own path leads.
 ///
 /// # Errors
 /// Something on the way cannot be looked at.
-pub(crate) fn follow(root: &Root, path: &Path) -> Result<(Vec<(PathBuf, PathBuf)>, Option<PathBuf>)> {
+pub(crate) fn follow(root: &Root, path: &Path) -> Result<(Links, Option<PathBuf>)> {
     let mut links = Vec::new();
     let Some(mut at) = plain(root, path) else { return Ok((links, None)) };
     for _ in 0..HOPS {

@@ -6,7 +6,7 @@ use step::Install as Request;
 use super::reload::{Way, run};
 use super::{Place, guard};
 use crate::cli::{Install, Reload};
-use crate::fault::{Fault, Result};
+use crate::fault::Result;
 use crate::report::Report;
 use crate::target::Target;
 use crate::{installer, kept};
@@ -52,16 +52,12 @@ pub fn back_to(version: Option<&str>, arguments: &Reload, place: &mut Place) -> 
     let version = slot.manifest.version.clone();
     let question = format!("Put driver {version} on disk, and reload now?");
     let mut prepare = |_: &mut Place| Ok(Request::Slot { version: version.clone() });
-    let way = Way { command: "rollback", target: Target::Reload, gpus: &[], question, exchange: Some(&mut prepare) };
+    let way = Way {
+        command: "rollback",
+        target: Target::Reload,
+        gpus: &[],
+        question,
+        exchange: Some(&mut prepare),
+    };
     run(way, arguments, place)
-}
-
-/// Writes what the run that is started next is asked for.
-///
-/// # Errors
-/// Something else is asked for already.
-pub fn ask(request: &Request, place: &Place) -> Result<()> {
-    request.ask(&place.root).map_err(|error| {
-        Fault::refused("the run cannot be asked for; nothing was touched", "").because(&*error)
-    })
 }

@@ -3,7 +3,7 @@
 use step::{Exit, Verdict};
 
 use super::run::{Order, carry_out};
-use super::{Place, guard, install};
+use super::{Place, guard};
 use crate::cli::Reload;
 use crate::engine::Asked;
 use crate::fault::{Fault, Result};
@@ -91,15 +91,7 @@ pub fn run(way: Way<'_>, arguments: &Reload, place: &mut Place) -> Result<Report
             confirm(&question)?;
         }
     }
-    let asked = exchange.is_some();
-    if let Some(prepare) = exchange {
-        let request = prepare(place)?;
-        // That took its time: a run that is under way by now would take the request as its own.
-        if !matches!(state(&guard::systemd()?.1), State::InService | State::Unknown) {
-            return Err(under_way());
-        }
-        install::ask(&request, place)?;
-    }
+    let install = exchange.map(|prepare| prepare(place)).transpose()?;
     let order = Order {
         command,
         asked: Asked::Reload,
@@ -107,13 +99,14 @@ pub fn run(way: Way<'_>, arguments: &Reload, place: &mut Place) -> Result<Report
         start: true,
         steps: target.steps(),
         reset: (target == Target::Reset && !joined).then_some(gpus),
+        install: install.as_ref(),
         staying: &[],
         joined,
         wait: !arguments.no_wait,
     };
     let report = carry_out(&order, &manager, place);
     // The run takes the request when it comes to it; one that was never begun does not.
-    if asked && report.is_err() {
+    if install.is_some() && report.is_err() {
         step::Install::withdraw(&place.root).map_err(Fault::from)?;
     }
     report

@@ -26,6 +26,8 @@ pub struct Order<'a> {
     pub steps: &'a [Step],
     /// For a reset the GPUs, as they were named; none named for all.
     pub reset: Option<&'a [String]>,
+    /// What the run is to put on disk between unload and load.
+    pub install: Option<&'a step::Install>,
     /// The steps that another target keeps, whatever becomes of this run.
     pub staying: &'a [Step],
     /// Whether the run is under way already.
@@ -126,6 +128,11 @@ fn begin(session: &mut Session<'_>, order: &Order<'_>, root: &Root) -> Result<Jo
     }
     if let Some(gpus) = order.reset {
         request(root, gpus)?;
+    }
+    if let Some(install) = order.install {
+        install.ask(root).map_err(|error| {
+            Fault::refused("the run cannot be told what to install; nothing was begun", "").because(&*error)
+        })?;
     }
     Ok(session.start(order.unit)?)
 }

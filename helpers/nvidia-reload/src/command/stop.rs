@@ -51,6 +51,7 @@ pub fn stop(offline: bool, place: &mut Place) -> Result<Report> {
         start: true,
         steps: target.steps(),
         reset: None,
+        install: None,
         staying,
         joined,
         wait: true,
