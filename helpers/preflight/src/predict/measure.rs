@@ -10,7 +10,8 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use modules::{Disk, Loaded, slots};
+use modules::{Disk, Loaded};
+use slots::slots;
 use step::Root;
 
 use super::elf;
@@ -30,7 +31,7 @@ pub(super) fn measure(root: &Root, disk: &Disk, loaded: &[Loaded]) -> Result<Mea
     let mut measure = Measure::default();
     // What the driver's modules need from each other changes with the driver.
     let mut own: HashSet<String> = HashSet::new();
-    for slot in slots(root, disk)? {
+    for slot in slots(root)? {
         for module in loaded {
             let Some(file) = slot.find(&module.module) else { continue };
             if was_taken(root, &module.module.name, &file.path)? {

@@ -5,7 +5,8 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use modules::{Disk, Loaded, Signature, slots};
+use modules::{Disk, Loaded, Signature};
+use slots::slots;
 use step::{Context, Root};
 
 use super::Found;
@@ -75,7 +76,7 @@ fn demand(root: &Root) -> Result<Option<Demand>> {
 /// taints it (E): with it, nobody looked at the signature.
 fn known(context: &Context, disk: &Disk, loaded: &[Loaded]) -> Result<Vec<Signature>> {
     let mut known = Vec::new();
-    for slot in slots(&context.root, disk)? {
+    for slot in slots(&context.root)? {
         for module in loaded {
             let taint = context.root.path("/sys/module").join(&module.module.name).join("taint");
             if let Some(file) = slot.find(&module.module)
