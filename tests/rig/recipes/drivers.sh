@@ -6,7 +6,7 @@
 #
 # usage: drivers.sh VERSION...
 # in:    /build/abi, /build/fakegpu/*.ko, /build/modules/VERSION/*.ko,
-#        /build/userland/VERSION/*.deb
+#        /build/userland/VERSION/*.deb, /build/userland/VERSION/needed/*.deb
 # out:   /usr/share/rig/
 set -eu
 
@@ -66,6 +66,38 @@ arrange_modules() { # LAYOUT VERSION TREE
 	rm -rf "$modules/updates"
 }
 
+# What `dpkg --install` takes: Debian's packages of the userland, and one with the modules, built
+# for this kernel, as Ubuntu's linux-modules-nvidia-* has them. That one is the rig's: Debian builds
+# them on the machine.
+arrange_packages() { # VERSION
+	packages=$rig/packages/$1
+	mkdir -p "$packages"
+	cp /build/userland/"$1"/*.deb /build/userland/"$1"/needed/*.deb "$packages/"
+	# Of another suite it does not install, and it is there without its package.
+	rm "$packages"/nvidia-persistenced_*.deb
+	tree=/build/modules-package-$1
+	target=$tree/lib/modules/$abi/updates/dkms
+	mkdir -p "$tree/DEBIAN" "$target"
+	ln "$rig/drivers/$1/debian/modules"/*.ko "$target/"
+	cat >"$tree/DEBIAN/control" <<-END
+		Package: rig-nvidia-modules-$abi
+		Version: $1
+		Architecture: amd64
+		Maintainer: the rig <rig@localhost>
+		Description: NVIDIA's modules $1 for $abi (made by the rig)
+	END
+	# In the place of depmod, which takes 20 s in the machine.
+	cat >"$tree/DEBIAN/postinst" <<-END
+		#!/bin/sh
+		set -e
+		if [ "\$1" = configure ]; then
+			cp $rig/drivers/$1/debian/index/* $modules/
+		fi
+	END
+	chmod 0755 "$tree/DEBIAN/postinst"
+	dpkg-deb --root-owner-group -Zzstd -z3 --build "$tree" "$packages/" >/dev/null
+}
+
 for version in "$@"; do
 	mkdir -p "$rig/drivers/$version"
 	tree=/build/tree-$version
@@ -76,4 +108,5 @@ for version in "$@"; do
 	arrange_firmware "$version"
 	arrange_modules upstream "$version" "$tree"
 	arrange_modules debian "$version" "$tree"
+	arrange_packages "$version"
 done

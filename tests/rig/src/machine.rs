@@ -226,10 +226,19 @@ impl Machine {
 
     /// Reboots as a server that is told to.
     pub fn reboot(&mut self) -> Result<()> {
+        self.go_down("systemctl reboot --no-block")
+    }
+
+    /// Reboots into the kernel that was loaded by kexec.
+    pub fn kexec(&mut self) -> Result<()> {
+        self.go_down("systemctl kexec --no-block")
+    }
+
+    fn go_down(&mut self, command: &str) -> Result<()> {
         let ssh = self.ssh.take().context("the machine is not connected")?;
         // Without a look at how the command ends: the machine may be quicker to
         // close the connection. That it does not reboot would be seen below.
-        let _ = ssh.output("systemctl reboot --no-block");
+        let _ = ssh.output(command);
         drop(ssh);
         self.wait_up()
     }

@@ -150,6 +150,7 @@ impl Scenario {
             }
             match machine.ssh()?.output("cat /run/rig/request 2>/dev/null || :")?.trim() {
                 "reboot" => machine.reboot().context("rebooting the machine")?,
+                "kexec" => machine.kexec().context("booting the machine by kexec")?,
                 "power-cut" => machine.power_cut().context("cutting the machine's power")?,
                 // Its own way of exiting, after all.
                 _ => return Ok(End::Exit(status)),

@@ -31,6 +31,8 @@ const PACKAGES: &[&str] = &[
     "dbus",
     "dbus-user-session",
     "docker.io",
+    // Makes an initramfs beside the one that the machine boots from.
+    "dracut-core",
     "fuse-overlayfs",
     "initramfs-tools",
     "iproute2",
@@ -44,6 +46,8 @@ const PACKAGES: &[&str] = &[
     "lsof",
     "nano",
     "openssh-server",
+    // NVIDIA's packages look with it for GPUs that a driver has left behind.
+    "pciutils",
     "podman",
     "procps",
     "psmisc",

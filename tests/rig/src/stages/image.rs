@@ -18,10 +18,21 @@ use crate::machine::disk_in;
 const USERLAND: &[&str] = &["libnvidia-ml1", "libnvidia-cfg1", "nvidia-smi", "nvidia-open-kernel-support"];
 const USERLAND_UNVERSIONED: &[&str] = &["nvidia-modprobe", "nvidia-persistenced"];
 
+/// What dpkg wants beside them where they are installed as packages; of each driver, and the suite's own.
+const NEEDED: &[&str] = &["nvidia-alternative", "nvidia-legacy-check"];
+const NEEDED_UNVERSIONED: &[&str] = &[
+    "glx-alternative-mesa",
+    "glx-alternative-nvidia",
+    "glx-diversions",
+    "nvidia-installer-cleanup",
+    "nvidia-kernel-common",
+    "update-glx",
+];
+
 /// The packages of the userland of every driver.
 pub fn userland(cache: &Cache) -> Result<Stage> {
-    let mut key = Key::new("userland 1");
-    for name in USERLAND.iter().chain(USERLAND_UNVERSIONED) {
+    let mut key = Key::new("userland 2");
+    for name in [USERLAND, USERLAND_UNVERSIONED, NEEDED, NEEDED_UNVERSIONED].concat() {
         key = key.with(name);
     }
     for driver in DRIVERS {
@@ -33,10 +44,16 @@ pub fn userland(cache: &Cache) -> Result<Stage> {
         let suites: Vec<&str> = DRIVERS.iter().map(|driver| driver.suite).collect();
         let apt = PrivateApt::set_up(scratch.path(), &suites, work, &log)?;
         for driver in DRIVERS {
-            let versioned = USERLAND.iter().map(|name| format!("{name}={}-*", driver.version));
-            let unversioned = USERLAND_UNVERSIONED.iter().map(|name| format!("{name}/{}", driver.suite));
-            let names: Vec<String> = versioned.chain(unversioned).collect();
-            apt.download(&names, &dir.join(driver.version), work, &log)?;
+            let folder = dir.join(driver.version);
+            for (versioned, unversioned, folder) in [
+                (USERLAND, USERLAND_UNVERSIONED, folder.clone()),
+                (NEEDED, NEEDED_UNVERSIONED, folder.join("needed")),
+            ] {
+                let versioned = versioned.iter().map(|name| format!("{name}={}-*", driver.version));
+                let unversioned = unversioned.iter().map(|name| format!("{name}/{}", driver.suite));
+                let names: Vec<String> = versioned.chain(unversioned).collect();
+                apt.download(&names, &folder, work, &log)?;
+            }
         }
         Ok(())
     })
