@@ -15,6 +15,9 @@
 #
 #   driver-on-disk VERSION [--layout upstream|debian]
 #       another driver on disk, as a package upgrade leaves it; loads nothing
+#   /usr/share/rig/packages/VERSION/*.deb
+#       the driver as packages: Debian's own, and one of the rig's with the modules; the first time
+#       after `driver-on-disk none`, which takes away what no package owns
 #   hold [OPTION…] DEVICE…
 #       a process that holds a device in one of many ways (hold --help);
 #       prints `ready PID` once it does; with --fork it goes to the background
@@ -36,6 +39,8 @@
 #           1) …; rig-power-cut ;;
 #           2) … ;;
 #           esac
+#   rig-kexec INITRD
+#       the same into the kernel that runs, with another initramfs than the rig's own
 #   RIG_GPUS, RIG_DRIVER, RIG_DISTRO
 #       what the machine was started with
 set -Eeuo pipefail
@@ -136,6 +141,38 @@ serves_whole() {
 		cmp "/$file" "$userland/$file" || fail "$file is another one $2"
 		assert_eq "$(stat -L -c '%a %u %g' "/$file")" "$(stat -L -c '%a %u %g' "$userland/$file")" "$file $2"
 	done
+}
+
+# --- what packages ask for
+
+# Installs the driver's packages, in the order that their Pre-Depends want.
+install_driver() { # VERSION
+	# The machine starts with the rig's initrd: no minutes for one that nobody boots from.
+	echo update_initramfs=no >/etc/initramfs-tools/update-initramfs.conf
+	DEBIAN_FRONTEND=noninteractive apt-get --yes install /usr/share/rig/packages/"$1"/*.deb
+}
+
+# How far the request for a reload is; empty when there is none.
+request_state() {
+	python3 - <<-'END'
+		import json
+		try:
+		    print(json.load(open("/run/nvidia-reload/request.json"))["state"])
+		except FileNotFoundError:
+		    pass
+	END
+}
+request_is() { # STATE
+	[ "$(request_state)" = "$1" ]
+}
+
+# Whether the request says a word in what it waits for, or in why it went no further.
+request_says() { # WORD
+	python3 - "$1" <<-'END'
+		import json, sys
+		because = json.load(open("/run/nvidia-reload/request.json"))["because"]
+		assert sys.argv[1] in str(because), because
+	END
 }
 
 # A container that holds the GPU; its name.

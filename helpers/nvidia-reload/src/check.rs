@@ -172,7 +172,13 @@ pub fn check(root: &Root) -> Result<Checked> {
     verdicts.iter().for_each(|verdict| judge(verdict, &mut findings));
     let need = |verdict: &Verdict| Some(Need { pci: verdict.pci?.to_string(), class: verdict.class });
     let gpus = verdicts.iter().filter_map(need).collect();
-    let (condition, why) = findings.condition();
+    let (condition, mut why) = findings.condition();
+    if condition == Condition::ReloadNeeded {
+        match request::read(root) {
+            Ok(request) => why.extend(request.map(|request| request.state.words().to_owned())),
+            Err(error) => unseen.push(format!("a request for a reload: {error:#}")),
+        }
+    }
     Ok(Checked { schema: SCHEMA, condition, why, driver, library, gpus, unseen })
 }
 

@@ -45,12 +45,35 @@ With --json: one object, schema \"nvidia-reload.status/1\":
   unseen       what could not be looked at, in sentences
   runs         visible (false without root), open, last
   put_back     version, instead_of, run, remedy: a driver whose files were put back, or null
+  request      a reload that waits for its moment, as `nvidia-reload request --json` has it, or null
+  initramfs    where the initramfs holds another driver than the disk: archive, stale (name, path,
+               version, srcversion), remedy (a command or null); else null
 New fields may come within a version of the schema; none goes or changes its meaning.";
 
 const AFTER_SLOTS: &str = "\
 With --json: one object, schema \"nvidia-reload.slots/1\":
   slots        the newest first: version, state (whole or spoiled), problems (sentences), made_usec,
                files, bytes, origin (dpkg, installer, names or null), loaded, on_disk
+New fields may come within a version of the schema; none goes or changes its meaning.";
+
+const AFTER_REQUEST: &str = "\
+Packages call this when they have brought another driver, from a trigger or their postinst:
+  nvidia-reload request --reason \"$DPKG_MAINTSCRIPT_PACKAGE\" || true
+It returns at once, and what comes of it is nvidia-reload-upgrade.service's: that waits until the package
+manager is through, looks whether the driver on disk differs from the one that is loaded, and does what
+upgrade.policy in the configuration says. A second request joins the first. A reboot drops it, and so
+does a driver that is in step again.
+
+Nothing is queued, and the exit status is 0, where there is nothing to reload: no systemd, a container or
+a chroot, nvidia_reload=0 on the kernel command line, no driver loaded, or the policy `never`.
+
+With --json: one object, schema \"nvidia-reload.request/1\", or null where nothing is queued:
+  reasons      who asked, and why
+  asked_usec   when it was asked for last, in microseconds since 1970
+  state        queued, waiting-for-packages, waiting-for-idle, asking, reloading, given-up, refused,
+               reboot-required or failed
+  since_usec   since when, in microseconds since 1970
+  because      what it waits for, or why it went no further: what, remedy
 New fields may come within a version of the schema; none goes or changes its meaning.";
 
 const AFTER_CHECK: &str = "\
@@ -155,6 +178,9 @@ pub enum Command {
     /// Works for every user. Exits with 1 if one is spoiled.
     #[command(after_long_help = AFTER_SLOTS)]
     Slots(Output),
+    /// Ask for a reload at its moment, as packages do; or drop such a request
+    #[command(after_long_help = AFTER_REQUEST)]
+    Request(Request),
     /// Tell what an Xid means, or what a saved kernel log says, and what a reload would do about it
     ///
     /// Works for every user, and without a GPU.
@@ -282,6 +308,20 @@ pub struct Stop {
     /// Unload the driver too
     #[arg(long)]
     pub offline: bool,
+    /// How the answer comes.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Arguments of `request`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Request {
+    /// Who asks, and why: shown to whoever looks
+    #[arg(long, value_name = "TEXT", default_value = "asked for by hand", conflicts_with = "cancel")]
+    pub reason: String,
+    /// Drop the request that waits; a reload that has begun goes on
+    #[arg(long)]
+    pub cancel: bool,
     /// How the answer comes.
     #[command(flatten)]
     pub output: Output,

@@ -7,6 +7,7 @@ use bus::{ActiveState, Manager};
 use holders::{Console, Holder, Module, Scan, Unexplained};
 use ledger::{Act, Run, Step};
 use modules::gate;
+use request::Request;
 use serde::Serialize;
 use slots::Note;
 use step::{Root, Versions};
@@ -163,6 +164,21 @@ pub struct Status {
     pub runs: Runs,
     /// The driver whose files were put back; null when whoever installs drivers did so last.
     pub put_back: Option<PutBack>,
+    /// A reload that waits for its moment.
+    pub request: Option<Request>,
+    /// The initramfs of the running kernel, where it holds another driver than the disk.
+    pub initramfs: Option<Initramfs>,
+}
+
+/// What the next boot would load instead of the driver on disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Initramfs {
+    /// The archive.
+    pub archive: String,
+    /// The modules in it that are not those on disk.
+    pub stale: Vec<initramfs::Packed>,
+    /// The command that makes it anew, where one is known.
+    pub remedy: Option<String>,
 }
 
 /// Looks at the machine. What cannot be seen is said in `unseen`; nothing is changed.
@@ -187,6 +203,14 @@ pub fn status(root: &Root) -> Result<Status> {
     unseen.extend(ledger_unseen);
     let put_back = PutBack::read(root).unwrap_or_else(|error| {
         unseen.push(format!("Whether a driver was put back: {error:#}."));
+        None
+    });
+    let request = request::read(root).unwrap_or_else(|error| {
+        unseen.push(format!("A request for a reload: {error:#}."));
+        None
+    });
+    let initramfs = stale_initramfs(root).unwrap_or_else(|error| {
+        unseen.push(format!("What the initramfs holds: {error:#}."));
         None
     });
     let units = match units() {
@@ -215,6 +239,8 @@ pub fn status(root: &Root) -> Result<Status> {
         unseen,
         runs,
         put_back,
+        request,
+        initramfs,
     })
 }
 
@@ -235,6 +261,17 @@ fn add_gpu_memory(root: &Root, scan: &mut Scan) -> Vec<String> {
         Ok(None) => vec![format!("GPU memory: NVML did not answer in {} seconds.", NVML_TIME.as_secs())],
         Err(error) => vec![format!("GPU memory: {error:#}.")],
     }
+}
+
+/// What was seen last in the initramfs: to read it takes seconds, and root.
+fn stale_initramfs(root: &Root) -> anyhow::Result<Option<Initramfs>> {
+    let release = initramfs::release()?;
+    let Some(archive) = initramfs::archive(root, &release)? else { return Ok(None) };
+    let Some(seen) = initramfs::seen(root, &archive)? else { return Ok(None) };
+    let stale = seen.stale(&modules::Disk::open(root)?)?;
+    let remedy = initramfs::maker(root, &archive, &release).map(|words| words.join(" "));
+    let archive = archive.display().to_string();
+    Ok((!stale.is_empty()).then_some(Initramfs { archive, stale, remedy }))
 }
 
 /// The driver's versions, and why one of them could not be told.

@@ -1,25 +1,11 @@
 //! Waiting for the package manager: a trigger fires a moment before its lock is free, and half an
 //! upgrade is no driver.
 
-use std::fs::File;
-use std::io::ErrorKind;
-use std::os::fd::AsRawFd;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
-use nix::fcntl::{FcntlArg, fcntl};
-use nix::libc;
+use anyhow::Result;
+use request::package_manager;
 use step::{Context, Reason, Stop};
-
-/// What a package manager locks while it works, with a record lock over the whole file: dpkg and
-/// apt, rpm and dnf.
-const LOCKS: [&str; 4] = [
-    "/var/lib/dpkg/lock-frontend",
-    "/var/lib/dpkg/lock",
-    "/usr/lib/sysimage/rpm/.rpm.lock",
-    "/var/lib/rpm/.rpm.lock",
-];
 
 /// An upgrade that builds modules takes minutes.
 const TIME: Duration = Duration::from_secs(600);
@@ -27,79 +13,23 @@ const TIME: Duration = Duration::from_secs(600);
 /// Waits until no package manager is at work.
 pub(crate) fn wait(context: &Context) -> Result<()> {
     let until = Instant::now() + TIME;
-    for path in LOCKS.map(|path| context.root.path(path)) {
-        let mut said = None;
-        while let Some(pid) = holder(&path)? {
-            if Instant::now() > until {
-                return Err(Stop::Refused(vec![Reason::new(
-                    format!("process {pid} has held {} for {} minutes", path.display(), TIME.as_secs() / 60),
-                    "let the package manager finish, then start again",
-                )])
-                .into());
-            }
-            if said != Some(pid) {
-                context.info(format!("waiting for the package manager (process {pid})"));
-                context.status(format!("waiting for the package manager (process {pid})"));
-                said = Some(pid);
-            }
-            // Asking changes nothing; waiting in the kernel would take the lock, and fail an
-            // apt that looks in that moment.
-            std::thread::sleep(Duration::from_millis(50));
+    let mut said = None;
+    while let Some(busy) = package_manager(&context.root)? {
+        if Instant::now() > until {
+            let minutes = TIME.as_secs() / 60;
+            return Err(Stop::Refused(vec![Reason::new(
+                format!("a package manager has been at work for {minutes} minutes: {busy}"),
+                "let the package manager finish, then start again",
+            )])
+            .into());
         }
+        if said != Some(busy.pid) {
+            let waiting = format!("waiting for the package manager (process {})", busy.pid);
+            context.info(&waiting);
+            context.status(waiting);
+            said = Some(busy.pid);
+        }
+        std::thread::sleep(Duration::from_millis(50));
     }
     Ok(())
-}
-
-/// The process that holds a write lock on `path`.
-fn holder(path: &Path) -> Result<Option<i32>> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).with_context(|| format!("open {}", path.display())),
-    };
-    let mut lock = libc::flock {
-        l_type: libc::F_WRLCK as i16,
-        l_whence: libc::SEEK_SET as i16,
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
-    };
-    fcntl(&file, FcntlArg::F_GETLK(&mut lock))
-        .with_context(|| format!("ask who has locked {} (fd {})", path.display(), file.as_raw_fd()))?;
-    Ok((lock.l_type != libc::F_UNLCK as i16).then_some(lock.l_pid))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_lock_that_nobody_holds_is_free() {
-        let file = tempfile::NamedTempFile::new().expect("a temporary file");
-        assert_eq!(holder(file.path()).expect("asks"), None);
-        assert_eq!(holder(Path::new("/no/such/lock")).expect("asks"), None);
-    }
-
-    #[test]
-    fn the_process_that_holds_a_lock_is_named() {
-        let file = tempfile::NamedTempFile::new().expect("a temporary file");
-        // A record lock is the process's own and invisible to itself: another one has to hold it.
-        let mut child = std::process::Command::new("python3")
-            .args(["-c", "import fcntl,sys,time\nf=open(sys.argv[1],'w')\nfcntl.lockf(f,fcntl.LOCK_EX)\nprint('locked',flush=True)\nsys.stdin.read()"])
-            .arg(file.path())
-            .stdin(std::process::Stdio::piped())
-            .stdout(std::process::Stdio::piped())
-            .spawn()
-            .expect("starts");
-        let mut line = String::new();
-        std::io::BufRead::read_line(
-            &mut std::io::BufReader::new(child.stdout.as_mut().expect("is piped")),
-            &mut line,
-        )
-        .expect("reads");
-        assert_eq!(holder(file.path()).expect("asks"), Some(child.id() as i32));
-        drop(child.stdin.take());
-        child.wait().expect("ends");
-        assert_eq!(holder(file.path()).expect("asks"), None);
-    }
 }

@@ -62,6 +62,10 @@ fn run(context: &Context) -> Result<()> {
         context.warn(changed.to_string());
     }
     context.ledger.commit()?;
+    // What packages asked for has been done, whoever did it.
+    if let Err(error) = request::forget(&context.root) {
+        context.warn(format!("{error:#}"));
+    }
     // From here on the new driver stays, whatever happens to the rest. It is a gigabyte that has to be
     // kept, and the workloads wait: that goes on beside them.
     if let Err(error) = order_unit(Order::Queue, KEEP, None) {

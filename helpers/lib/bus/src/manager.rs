@@ -91,6 +91,17 @@ impl Manager {
         Ok(Job { path: path.to_string(), unit: unit.into(), kind: "start".into() })
     }
 
+    /// Queues a stop of `unit`, if it runs, and a start after it, and does not wait for them.
+    ///
+    /// # Errors
+    /// There is no such unit, or the manager refuses.
+    pub fn restart(&self, unit: &str, mode: Mode) -> Result<Job, Error> {
+        let path = self.ask(&format!("restart {unit}"), Some(unit), async |manager| {
+            manager.restart_unit(unit, mode.word()).await
+        })?;
+        Ok(Job { path: path.to_string(), unit: unit.into(), kind: "restart".into() })
+    }
+
     /// Queues the stop of `unit` and does not wait for it.
     ///
     /// # Errors

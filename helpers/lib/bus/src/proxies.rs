@@ -23,6 +23,7 @@ pub(crate) type StoredRow = (String, u32, u32, u32, u64, u32, u32, String, u32);
 pub(crate) trait Manager {
     fn subscribe(&self) -> Result<()>;
     fn start_unit(&self, name: &str, mode: &str) -> Result<OwnedObjectPath>;
+    fn restart_unit(&self, name: &str, mode: &str) -> Result<OwnedObjectPath>;
     fn stop_unit(&self, name: &str, mode: &str) -> Result<OwnedObjectPath>;
     fn load_unit(&self, name: &str) -> Result<OwnedObjectPath>;
     fn list_units_by_patterns(&self, states: &[&str], patterns: &[&str]) -> Result<Vec<UnitRow>>;

@@ -1,5 +1,7 @@
 //! The configuration: fragments, merged, validated with file and key named.
 
+mod upgrade;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,6 +10,8 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::Root;
+
+pub use upgrade::{Initramfs, Policy, StaleInitramfs, Upgrade};
 
 /// Everything that can be set. The shipped `config.toml` explains each key and holds the defaults.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +27,10 @@ pub struct Config {
     pub gpus: Gpus,
     /// How the driver is verified.
     pub verify: Verify,
+    /// What an upgrade of the driver's packages leads to.
+    pub upgrade: Upgrade,
+    /// What to do about the next boot.
+    pub initramfs: Initramfs,
 }
 
 /// What to do with a container that its engine deletes when it stops.
@@ -219,9 +227,11 @@ impl Config {
         if self.verify.smoke.first().is_some_and(|program| !program.starts_with('/')) {
             anyhow::bail!("verify.smoke = {:?}: the program needs its whole path", self.verify.smoke);
         }
-        for name in &self.units.protect {
-            if !name.contains('.') {
-                anyhow::bail!("units.protect: {name:?} has no suffix such as .service");
+        for (key, names) in
+            [("units.protect", &self.units.protect), ("upgrade.restartable", &self.upgrade.restartable)]
+        {
+            if let Some(name) = names.iter().find(|name| !name.contains('.')) {
+                anyhow::bail!("{key}: {name:?} has no suffix such as .service");
             }
         }
         Ok(())
@@ -329,6 +339,8 @@ mod tests {
             ("[gpus.by-uuid.0]\nlocked-gpu-clocks = [1, 2]", "gpus.by-uuid"),
             ("[gpus.by-uuid.GPU-0]\nlocked = [1, 2]", "locked"),
             ("[verify]\nsmoke = [\"smoke\"]", "verify.smoke"),
+            ("[upgrade]\npolicy = \"later\"", "policy"),
+            ("[upgrade]\nrestartable = [\"dcgm\"]", "upgrade.restartable"),
         ] {
             let (_directory, root) = tree(&[("/etc/nvidia-reload/config.toml", text)]);
             let error = format!("{:#}", Config::load(&root).expect_err("must refuse"));

@@ -65,8 +65,13 @@ impl Context {
     /// Shows `status` as the unit's status line, which `systemctl status` and the command's live
     /// view read. Only for the eyes: without a manager to tell, nothing is lost.
     pub fn status(&self, status: impl AsRef<str>) {
-        let _ = sd_notify::notify(&[NotifyState::Status(status.as_ref())]);
+        show_status(status.as_ref());
     }
+}
+
+/// Shows `status` as the unit's status line, see [`Context::status`].
+pub fn show_status(status: &str) {
+    let _ = sd_notify::notify(&[NotifyState::Status(status)]);
 }
 
 #[derive(Parser)]

@@ -13,11 +13,14 @@ mod sibling;
 mod stop;
 mod verified;
 
-pub use config::{AutoRemove, Config, Containers, Gpus, LockedClocks, Processes, Units, Verify};
+pub use config::{
+    AutoRemove, Config, Containers, Gpus, Initramfs, LockedClocks, Policy, Processes, StaleInitramfs, Units,
+    Upgrade, Verify,
+};
 pub use finish::{Leftovers, finish};
-pub use harness::{Context, NoVerb, Verb, boot_id, main, main_with, open_ledger};
+pub use harness::{Context, NoVerb, Verb, boot_id, main, main_with, open_ledger, show_status};
 pub use install::{Install, REQUEST};
-pub use journal::{Priority, log};
+pub use journal::{Priority, log, log_as};
 pub use manager::{NO_SUCH_UNIT, Order, order_unit};
 pub use plan::{Action, PLAN_SCHEMA, Plan, RESET_REQUEST, Verdict, Versions};
 pub use root::Root;

@@ -30,17 +30,25 @@ pub fn root(what: &str) -> Result<()> {
 /// # Errors
 /// Somebody did, or it cannot be told.
 pub fn switched_on(root: &Root) -> Result<()> {
-    let path = root.path("/proc/cmdline");
-    let text = fs::read_to_string(&path).map_err(|error| {
-        Fault::refused(format!("cannot read {}; nothing was touched", path.display()), "").because(&error)
-    })?;
-    if text.split_whitespace().any(|word| word == OFF) {
+    if is_switched_off(root)? {
         return Err(Fault::refused(
             format!("nvidia-reload is turned off by {OFF} on the kernel command line; nothing was touched"),
             format!("boot without {OFF}"),
         ));
     }
     Ok(())
+}
+
+/// Whether somebody turned everything off.
+///
+/// # Errors
+/// It cannot be told.
+pub fn is_switched_off(root: &Root) -> Result<bool> {
+    let path = root.path("/proc/cmdline");
+    let text = fs::read_to_string(&path).map_err(|error| {
+        Fault::refused(format!("cannot read {}; nothing was touched", path.display()), "").because(&error)
+    })?;
+    Ok(text.split_whitespace().any(|word| word == OFF))
 }
 
 /// systemd, and the states of our units.

@@ -5,6 +5,7 @@ mod give_back;
 mod guard;
 mod install;
 mod reload;
+mod request;
 mod run;
 mod stop;
 
@@ -55,6 +56,7 @@ pub fn dispatch(command: &Command) -> ExitCode {
             with_report(arguments.reload.output, |place| install::install(arguments, place)),
         ),
         Command::Slots(output) => (*output, slots(*output)),
+        Command::Request(arguments) => (arguments.output, request::request(arguments)),
         Command::Explain(arguments) => (Output { json: arguments.json }, explain::explain(arguments)),
         Command::Check(output) => (*output, check(*output)),
         Command::Metrics { output } => (Output::default(), metrics(output.as_deref())),
@@ -116,7 +118,12 @@ fn plan(arguments: &Plan) -> Result<u8> {
         print(&plan);
     } else {
         let mut terminal = Terminal::new(Stream::Out);
-        let text = view::plan::plan(&plan, terminal.style());
+        let style = terminal.style();
+        let mut text = view::plan::plan(&plan, style);
+        // What cannot be read is told by `status`.
+        if let Ok(Some(request)) = ::request::read(&root) {
+            text.push_str(&view::request::note(&request, style));
+        }
         terminal.write(&text);
     }
     Ok(plan::exit(&plan) as u8)

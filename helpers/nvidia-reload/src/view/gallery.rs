@@ -7,14 +7,16 @@ use bus::{ActiveState, Service, UnitChange};
 use holders::{
     Console, Container, Device, Engine, Holder, Kind, Module, Owner, Place, Rdev, Unexplained, Via,
 };
+use initramfs::Packed;
 use ledger::{Event, Object, Record, Run, Snapshot, Step};
+use request::Request;
 use step::{Action, PLAN_SCHEMA, Plan, Reason, Verdict, Versions};
 
 use super::Style;
 use crate::engine::{Phase, Progress};
 use crate::fault::Fault;
 use crate::report::{Outcome, Report};
-use crate::status::{Driver, Gate, PutBack, RunInShort, Runs, SCHEMA, State, Status};
+use crate::status::{Driver, Gate, Initramfs, PutBack, RunInShort, Runs, SCHEMA, State, Status};
 
 /// The moment at which the pages are read.
 pub fn now() -> SystemTime {
@@ -129,6 +131,24 @@ pub fn busy_server() -> Status {
         unseen: Vec::new(),
         runs: Runs { visible: true, open: None, last: Some(RunInShort::from(&run(true))) },
         put_back: None,
+        request: Some(Request {
+            schema: request::SCHEMA.into(),
+            reasons: vec!["dpkg: files of the driver changed".into()],
+            asked_usec: 1_763_999_700_000_000,
+            state: request::State::WaitingForIdle,
+            since_usec: 1_763_999_710_000_000,
+            because: vec![Reason::new("process 41133 (python3 train.py)", "")],
+        }),
+        initramfs: Some(Initramfs {
+            archive: "/boot/initrd.img-6.1.0-50-amd64".into(),
+            stale: vec![Packed {
+                name: "nvidia".into(),
+                path: "usr/lib/modules/6.1.0-50-amd64/updates/dkms/nvidia-current-open.ko".into(),
+                version: Some("535.261.03".into()),
+                srcversion: None,
+            }],
+            remedy: Some("update-initramfs -u -k 6.1.0-50-amd64".into()),
+        }),
     }
 }
 
@@ -162,6 +182,8 @@ pub fn drained_for_a_user() -> Status {
         ],
         runs: Runs::default(),
         put_back: Some(put_back()),
+        request: None,
+        initramfs: None,
         ..busy_server()
     }
 }

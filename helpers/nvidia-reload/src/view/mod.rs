@@ -8,6 +8,7 @@ pub mod kept;
 pub mod live;
 pub mod plan;
 pub mod report;
+pub mod request;
 pub mod settings;
 pub mod status;
 pub mod table;

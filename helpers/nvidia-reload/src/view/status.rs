@@ -6,8 +6,8 @@ use holders::{Container, Device, Engine, Holder, Kind, Owner, Place, Unexplained
 
 use super::table::{Column, table};
 use super::text::{ago, bytes, clean, wrap};
-use super::{Paint, Style};
-use crate::status::{RunInShort, State, Status};
+use super::{Paint, Style, request};
+use crate::status::{Initramfs, RunInShort, State, Status};
 
 /// Where the values begin.
 const LABEL: usize = 13;
@@ -40,6 +40,14 @@ pub fn status(status: &Status, style: Style, now: SystemTime) -> String {
     row("Machine", machine(status, style));
     if status.gate.shut {
         row("Gate", style.paint(Paint::Attention, "shut: the driver cannot be loaded until the run ends"));
+    }
+    for (at, value) in
+        status.request.iter().flat_map(|request| request::values(request, style, now)).enumerate()
+    {
+        row(if at == 0 { "Upgrade" } else { "" }, value);
+    }
+    for value in status.initramfs.iter().map(next_boot) {
+        row("Next boot", style.paint(Paint::Attention, &value));
     }
     for (label, run) in [("Open run", &status.runs.open), ("Last run", &status.runs.last)] {
         for (at, value) in run.iter().flat_map(|run| run_in_short(run, style, now)).enumerate() {
@@ -96,6 +104,19 @@ fn driver(status: &Status, style: Style) -> String {
         (None, Some(on_disk)) => format!("not loaded, {on_disk} is on disk"),
         (None, None) => format!("not loaded, on disk there is {unknown}"),
     }
+}
+
+fn next_boot(initramfs: &Initramfs) -> String {
+    let one = |module: &initramfs::Packed| match &module.version {
+        Some(version) => format!("{} {version}", module.name),
+        None => module.name.clone(),
+    };
+    let stale = initramfs.stale.iter().map(one).collect::<Vec<_>>().join(", ");
+    let remedy = match &initramfs.remedy {
+        Some(command) => format!("`{command}` makes it anew"),
+        None => "make it anew".to_owned(),
+    };
+    clean(&format!("would load {stale} from {}: {remedy}", initramfs.archive))
 }
 
 fn modules(status: &Status) -> String {

@@ -1,0 +1,148 @@
+//! Finds modules of another driver than the one on disk in the initramfs of the running kernel: the next
+//! boot would load those. Asks for a new initramfs, or makes one, as the configuration says.
+
+mod archive;
+
+use std::fs::File;
+use std::io::copy;
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+use initramfs::{Marks, Packed, Seen, maker, release, seen};
+use modules::Disk;
+use step::{Config, Priority, Root, StaleInitramfs, log_as, show_status};
+
+/// The unit that runs this after a reload.
+const UNIT: &str = "nvidia-reload-check-initramfs.service";
+
+#[derive(Parser)]
+struct Arguments {
+    /// What to do; systemd's units call the helper with these.
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Look, and do what the configuration says about modules that are stale.
+    Run,
+    /// Look, for those who ask later; changes nothing.
+    Look,
+}
+
+fn main() -> ExitCode {
+    let verb = Arguments::parse().verb;
+    let root = Root::system();
+    match act(&root, &verb) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(Priority::Error, &format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn act(root: &Root, verb: &Verb) -> Result<()> {
+    let release = release()?;
+    let Some(archive) = initramfs::archive(root, &release)? else {
+        say(Priority::Info, &format!("no initramfs of kernel {release} is found: it is not looked into"));
+        return Ok(());
+    };
+    show_status(&format!("looking into {}", archive.display()));
+    let disk = Disk::open(root)?;
+    let stale = look(root, &disk, &archive, &release)?.stale(&disk)?;
+    if stale.is_empty() {
+        return Ok(());
+    }
+    let found = format!("{} holds {}, and the disk has another driver", archive.display(), list(&stale));
+    let make = maker(root, &archive, &release);
+    let rebuild = matches!(verb, Verb::Run) && config(root) == StaleInitramfs::Rebuild;
+    let (true, Some(make)) = (rebuild, &make) else {
+        let remedy =
+            make.map_or("make it anew".to_owned(), |make| format!("`{}` makes it anew", make.join(" ")));
+        say(Priority::Warning, &format!("{found}: the next boot would load the old one; {remedy}"));
+        return Ok(());
+    };
+    let command = make.join(" ");
+    say(Priority::Info, &format!("{found}: `{command}` makes it anew"));
+    show_status(&command);
+    let status = Command::new(&make[0])
+        .args(&make[1..])
+        .stdin(Stdio::null())
+        .status()
+        .with_context(|| format!("start {command}"))?;
+    if !status.success() {
+        bail!("`{command}` ended with {status}: the next boot would load {}", list(&stale));
+    }
+    let stale = look(root, &disk, &archive, &release)?.stale(&disk)?;
+    if !stale.is_empty() {
+        bail!("{} still holds {}: the next boot would load the old driver", archive.display(), list(&stale));
+    }
+    say(Priority::Info, &format!("{} is in step with the disk", archive.display()));
+    Ok(())
+}
+
+/// What to do about stale modules. A configuration that cannot be used has kept the run from beginning.
+fn config(root: &Root) -> StaleInitramfs {
+    match Config::load(root) {
+        Ok(config) => config.initramfs.stale,
+        Err(error) => {
+            say(Priority::Warning, &format!("the configuration cannot be used: {error:#}"));
+            StaleInitramfs::Warn
+        }
+    }
+}
+
+/// What the archive holds; read anew only where it has changed.
+fn look(root: &Root, disk: &Disk, archive: &Path, release: &str) -> Result<Seen> {
+    if let Some(seen) = seen(root, archive)? {
+        return Ok(seen);
+    }
+    let marks = Marks::of(archive)?;
+    let modules = packed(disk, archive, release)
+        .with_context(|| format!("look into the initramfs {}", archive.display()))?;
+    let seen = Seen::new(archive.to_owned(), marks, modules);
+    seen.keep(root)?;
+    Ok(seen)
+}
+
+/// The driver's modules for the kernel `release` in the archive.
+fn packed(disk: &Disk, archive: &Path, release: &str) -> Result<Vec<Packed>> {
+    let folder = format!("lib/modules/{release}/");
+    let file_name = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
+    let wanted = |path: &str| {
+        let name = file_name(path);
+        // Where /lib is a link the archive has it under /usr/lib.
+        path.trim_start_matches("usr/").starts_with(&folder)
+            && name.starts_with(modules::DRIVER)
+            && name.contains(".ko")
+    };
+    let mut found = Vec::new();
+    let file = File::open(archive).context("open it")?;
+    archive::read(file, &wanted, &mut |path, content| {
+        // libkmod reads files, and tells by the content how they are compressed.
+        let mut copied = tempfile::Builder::new().suffix(&file_name(path)).tempfile().context("a copy")?;
+        copy(content, &mut copied).with_context(|| format!("copy {path}"))?;
+        let module = disk.inspect(copied.path()).with_context(|| format!("look at {path}"))?;
+        if holders::is_of_driver(&module.name) {
+            let modules::File { name, version, srcversion, .. } = module;
+            found.push(Packed { name, path: path.to_owned(), version, srcversion });
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+fn list(modules: &[Packed]) -> String {
+    let one = |module: &Packed| match &module.version {
+        Some(version) => format!("{} {version}", module.name),
+        None => module.name.clone(),
+    };
+    modules.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+fn say(priority: Priority, text: &str) {
+    log_as("check-initramfs", UNIT, priority, text, &[]);
+}

@@ -1,0 +1,191 @@
+//! What the initramfs of the running kernel holds of the driver, as it was seen last.
+//!
+//! Modules in there are loaded before the root file system is, so a copy that an upgrade left behind
+//! brings the old driver back at the next boot. To read an archive takes seconds; so what is in it is
+//! kept beside the file's own marks, and whoever wants to know reads that.
+
+use std::fs;
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use modules::Disk;
+use serde::{Deserialize, Serialize};
+use step::Root;
+
+/// Where it is kept.
+const PATH: &str = "/var/lib/nvidia-reload/initramfs.json";
+
+/// The name and version of the JSON there.
+const SCHEMA: &str = "nvidia-reload.initramfs/1";
+
+/// A module of the driver in an archive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Packed {
+    /// The name that it has once it is loaded.
+    pub name: String,
+    /// Its path in the archive.
+    pub path: String,
+    /// `modinfo -F version`.
+    pub version: Option<String>,
+    /// `modinfo -F srcversion`.
+    pub srcversion: Option<String>,
+}
+
+/// The marks of a file: another one in its place has others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Marks {
+    inode: u64,
+    size: u64,
+    changed: (i64, i64),
+}
+
+impl Marks {
+    /// Those of the file `path`.
+    ///
+    /// # Errors
+    /// It cannot be looked at.
+    pub fn of(path: &Path) -> Result<Self> {
+        let found = fs::metadata(path).with_context(|| format!("look at {}", path.display()))?;
+        Ok(Self { inode: found.ino(), size: found.size(), changed: (found.ctime(), found.ctime_nsec()) })
+    }
+}
+
+/// What an archive holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    schema: String,
+    /// The archive.
+    pub archive: PathBuf,
+    marks: Marks,
+    /// The driver's modules in it.
+    pub modules: Vec<Packed>,
+}
+
+impl Seen {
+    /// What was seen in `archive` when it had these marks.
+    pub fn new(archive: PathBuf, marks: Marks, modules: Vec<Packed>) -> Self {
+        Self { schema: SCHEMA.into(), archive, marks, modules }
+    }
+
+    /// The modules that are not the ones on disk.
+    ///
+    /// # Errors
+    /// The disk cannot be read.
+    pub fn stale(&self, disk: &Disk) -> Result<Vec<Packed>> {
+        let mut stale = Vec::new();
+        for packed in &self.modules {
+            let same =
+                |file: modules::File| file.version == packed.version && file.srcversion == packed.srcversion;
+            if !disk.find(&packed.name)?.is_some_and(same) {
+                stale.push(packed.clone());
+            }
+        }
+        Ok(stale)
+    }
+
+    /// Keeps it, for whoever asks until the archive changes.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn keep(&self, root: &Root) -> Result<()> {
+        let path = root.path(PATH);
+        let new = path.with_extension("new");
+        let text = serde_json::to_vec_pretty(self).context("encode what the initramfs holds")?;
+        fs::File::create(&new)
+            .and_then(|mut file| file.write_all(&text))
+            .and_then(|()| fs::rename(&new, &path))
+            .with_context(|| format!("write {}", path.display()))
+    }
+}
+
+/// What was seen last of `archive`; none where it was never looked at, or has changed since.
+///
+/// # Errors
+/// The archive cannot be looked at.
+pub fn seen(root: &Root, archive: &Path) -> Result<Option<Seen>> {
+    let path = root.path(PATH);
+    let text = match fs::read(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+    };
+    // What another version wrote is as good as nothing: it is looked at again.
+    let Ok(seen) = serde_json::from_slice::<Seen>(&text) else { return Ok(None) };
+    let fits = seen.schema == SCHEMA && seen.archive == archive && seen.marks == Marks::of(archive)?;
+    Ok(fits.then_some(seen))
+}
+
+/// The running kernel's release.
+///
+/// # Errors
+/// The kernel does not tell.
+pub fn release() -> Result<String> {
+    let name = nix::sys::utsname::uname().context("ask the kernel for its release")?;
+    Ok(name.release().to_string_lossy().into_owned())
+}
+
+/// The initramfs of the kernel `release`, where distributions put it; none where it is somewhere else,
+/// as in a unified kernel image.
+///
+/// # Errors
+/// It cannot be looked for.
+pub fn archive(root: &Root, release: &str) -> Result<Option<PathBuf>> {
+    let machine = fs::read_to_string(root.path("/etc/machine-id")).unwrap_or_default();
+    let candidates = [
+        // Debian and Ubuntu, of whichever tool.
+        format!("/boot/initrd.img-{release}"),
+        // Fedora and its relatives.
+        format!("/boot/initramfs-{release}.img"),
+        // openSUSE.
+        format!("/boot/initrd-{release}"),
+        // The Boot Loader Specification.
+        format!("/boot/{}/{release}/initrd", machine.trim()),
+    ];
+    for path in candidates.map(|path| root.path(path)) {
+        if path.try_exists().with_context(|| format!("look for {}", path.display()))? {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
+}
+
+/// The command that makes `archive` anew, as a program and its arguments; none where no tool is known.
+pub fn maker(root: &Root, archive: &Path, release: &str) -> Option<Vec<String>> {
+    let words = |words: &[&str]| Some(words.iter().map(|&word| word.to_owned()).collect());
+    // Debian's dracut has it too.
+    if root.path("/usr/sbin/update-initramfs").exists() {
+        return words(&["update-initramfs", "-u", "-k", release]);
+    }
+    if root.path("/usr/bin/dracut").exists() {
+        return words(&["dracut", "--force", &archive.to_string_lossy(), release]);
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_seen_holds_until_the_archive_changes() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let root = Root::at(directory.path());
+        for path in ["/boot", "/var/lib/nvidia-reload", "/usr/sbin"] {
+            fs::create_dir_all(root.path(path)).expect("creates");
+        }
+        assert_eq!(archive(&root, "6.1").expect("looks"), None);
+        fs::write(root.path("/boot/initrd.img-6.1"), "a").expect("writes");
+        let path = archive(&root, "6.1").expect("looks").expect("is there");
+        assert_eq!(seen(&root, &path).expect("reads"), None);
+        let first = Seen::new(path.clone(), Marks::of(&path).expect("looks"), Vec::new());
+        first.keep(&root).expect("writes");
+        assert_eq!(seen(&root, &path).expect("reads"), Some(first));
+        fs::write(&path, "ab").expect("writes");
+        assert_eq!(seen(&root, &path).expect("reads"), None);
+        assert_eq!(maker(&root, &path, "6.1"), None);
+        fs::write(root.path("/usr/sbin/update-initramfs"), "").expect("writes");
+        assert_eq!(maker(&root, &path, "6.1").expect("knows"), ["update-initramfs", "-u", "-k", "6.1"]);
+    }
+}

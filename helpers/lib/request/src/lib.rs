@@ -1,0 +1,16 @@
+//! A reload that was asked for, mostly by a package, and that waits for its moment.
+//!
+//! It is one file in `/run`: a reboot loads the driver that is on disk, so it drops the request too.
+//! `nvidia-reload request` writes it and has systemd start [`UNIT`], which deals with it; whoever looks
+//! at the machine reads it.
+
+mod packages;
+mod record;
+mod store;
+
+pub use packages::{Busy, package_manager};
+pub use record::{Request, SCHEMA, State};
+pub use store::{PATH, ask, forget, read, update};
+
+/// The unit that deals with a request.
+pub const UNIT: &str = "nvidia-reload-upgrade.service";

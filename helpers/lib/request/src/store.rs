@@ -1,0 +1,148 @@
+//! The file: replaced as a whole, by one writer at a time.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail};
+use step::{Reason, Root};
+
+use crate::{Request, SCHEMA, State};
+
+/// Where it is.
+pub const PATH: &str = "/run/nvidia-reload/request.json";
+
+/// Whoever changes the request holds a lock on this.
+const LOCK: &str = "/run/nvidia-reload/request.lock";
+
+/// The request, if there is one. Everybody may read it.
+///
+/// # Errors
+/// It cannot be read, or another version wrote it.
+pub fn read(root: &Root) -> Result<Option<Request>> {
+    let path = root.path(PATH);
+    let text = match fs::read(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+    };
+    let request: Request =
+        serde_json::from_slice(&text).with_context(|| format!("{} is no request", path.display()))?;
+    if request.schema != SCHEMA {
+        bail!("{} has schema {:?}, not {SCHEMA:?}: remove it", path.display(), request.schema);
+    }
+    Ok(Some(request))
+}
+
+/// Asks for a reload; a request that is there already is joined.
+///
+/// # Errors
+/// It cannot be written.
+pub fn ask(root: &Root, reason: &str) -> Result<Request> {
+    let directory = root.path("/run/nvidia-reload");
+    // The package may have been installed a moment ago, and by a tool that makes no tmpfiles.
+    fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
+    let _lock = lock(root)?;
+    // One of another version is nobody's: it is replaced.
+    let request = match read(root) {
+        Ok(Some(mut request)) => {
+            request.join(reason, now_usec());
+            request
+        }
+        _ => Request::new(reason, now_usec()),
+    };
+    write(root, &request)?;
+    Ok(request)
+}
+
+/// Says how far the request is. None where it is gone: somebody dropped it.
+///
+/// # Errors
+/// It cannot be read or written.
+pub fn update(root: &Root, state: State, because: Vec<Reason>) -> Result<Option<Request>> {
+    let _lock = lock(root)?;
+    let Some(mut request) = read(root)? else { return Ok(None) };
+    if request.enter(state, because, now_usec()) {
+        write(root, &request)?;
+    }
+    Ok(Some(request))
+}
+
+/// Drops the request; whether there was one.
+///
+/// # Errors
+/// It is still there.
+pub fn forget(root: &Root) -> Result<bool> {
+    let path = root.path(PATH);
+    match fs::remove_file(&path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("remove {}", path.display())),
+    }
+}
+
+fn lock(root: &Root) -> Result<File> {
+    let path = root.path(LOCK);
+    let locked = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .and_then(|file| file.lock().map(|()| file));
+    locked.with_context(|| format!("lock {}", path.display()))
+}
+
+fn write(root: &Root, request: &Request) -> Result<()> {
+    let path = root.path(PATH);
+    let new = path.with_extension("new");
+    let text = serde_json::to_vec_pretty(request).context("encode the request")?;
+    replace(&new, &path, &text).with_context(|| format!("write {}", path.display()))
+}
+
+/// Not synced: a request does not outlive the boot.
+fn replace(new: &Path, path: &Path, text: &[u8]) -> std::io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(new)?;
+    file.write_all(text)?;
+    fs::rename(new, path)
+}
+
+fn now_usec() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_asked_for_joined_and_dropped() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let root = Root::at(directory.path());
+        assert_eq!(read(&root).expect("reads"), None);
+        assert!(!forget(&root).expect("looks"));
+        ask(&root, "package a").expect("writes");
+        let request = ask(&root, "package b").expect("writes");
+        assert_eq!(request.reasons, ["package a", "package b"]);
+        let updated = update(&root, State::Refused, vec![Reason::new("x", "y")]).expect("writes");
+        assert_eq!(updated, read(&root).expect("reads"));
+        assert!(forget(&root).expect("removes"));
+        assert_eq!(update(&root, State::Asking, Vec::new()).expect("looks"), None, "it stays dropped");
+        assert_eq!(read(&root).expect("reads"), None);
+    }
+
+    #[test]
+    fn what_another_version_wrote_is_named_and_replaced() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let root = Root::at(directory.path());
+        ask(&root, "a").expect("writes");
+        let text = fs::read_to_string(root.path(PATH)).expect("reads").replace("request/1", "request/9");
+        fs::write(root.path(PATH), text).expect("writes");
+        let error = format!("{:#}", read(&root).expect_err("must refuse"));
+        assert!(error.contains("request/9") && error.contains(PATH), "{error}");
+        assert_eq!(ask(&root, "b").expect("writes").reasons, ["b"]);
+    }
+}

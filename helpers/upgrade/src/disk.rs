@@ -1,0 +1,66 @@
+//! What packages have left on disk, against what is loaded.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+use gpu::{HELPER, Library, Question, ask_helper};
+use modules::{DRIVER, chain};
+use step::{Reason, Root};
+
+/// The linker needs milliseconds.
+const LINKER: Duration = Duration::from_secs(30);
+
+/// How the disk is.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Disk {
+    /// There is nothing to compare it with.
+    NotLoaded,
+    /// What is loaded is what is on disk, in this version.
+    InStep(String),
+    /// It holds no whole driver: an upgrade is not at its end, or has failed half-way.
+    Unfinished(Reason),
+    /// It holds another driver than the one that is loaded.
+    Differs,
+}
+
+/// Looks at it.
+pub(crate) fn look(root: &Root) -> Result<Disk> {
+    let loaded = chain(root)?;
+    if loaded.is_empty() {
+        return Ok(Disk::NotLoaded);
+    }
+    let unfinished = |what: String| Disk::Unfinished(Reason::new(what, "finish the upgrade"));
+    let disk = modules::Disk::open(root)?;
+    let mut in_step = true;
+    // Modules of other people that hang on the driver have versions of their own.
+    let mut version: Option<String> = None;
+    // The driver itself is unloaded last.
+    for module in loaded.iter().rev().map(|loaded| &loaded.module) {
+        let Some(file) = disk.find(&module.name)? else {
+            return Ok(unfinished(format!("there is no file on disk for {}", module.name)));
+        };
+        in_step &= file.is(module);
+        if !holders::is_of_driver(&module.name) {
+            continue;
+        }
+        match (&version, file.version) {
+            (None, Some(first)) => version = Some(first),
+            (Some(first), Some(other)) if *first != other => {
+                return Ok(unfinished(format!(
+                    "{DRIVER} is on disk in version {first}, and {} in {other}",
+                    module.name
+                )));
+            }
+            _ => {}
+        }
+    }
+    let version = version.unwrap_or_default();
+    let library = ask_helper(Path::new(HELPER), Question::Library, LINKER)?;
+    if let Some(Library::Found { version: Some(library), .. }) = library
+        && library != version
+    {
+        return Ok(unfinished(format!("the modules on disk are {version} and the libraries {library}")));
+    }
+    Ok(if in_step { Disk::InStep(version) } else { Disk::Differs })
+}

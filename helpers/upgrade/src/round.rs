@@ -1,0 +1,124 @@
+//! One look at everything: what is to be done with the request now.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Result;
+use request::{Request, State, package_manager};
+use step::{Config, Policy, Reason, Root, Upgrade, open_ledger};
+
+use crate::disk::{Disk, look};
+use crate::idle::users;
+use crate::wait::Wait;
+
+/// A package manager may let go of its lock without ending.
+const PACKAGES: Duration = Duration::from_secs(1);
+
+/// Who uses a GPU may let go of it without ending, and others may come.
+const RESCAN: Duration = Duration::from_secs(30);
+
+/// What is to be done.
+pub(crate) enum Next {
+    /// There is nothing to reload, for this reason.
+    Drop(String),
+    /// To look again, when something has happened.
+    Wait { state: State, because: Vec<Reason>, wait: Wait },
+    /// To leave it to a person, or to another request.
+    Leave { state: State, because: Vec<Reason> },
+    /// To reload.
+    Go,
+}
+
+/// Looks at the machine.
+pub(crate) fn next(root: &Root, request: &Request) -> Result<Next> {
+    let config = match Config::load(root) {
+        Ok(config) => config,
+        Err(error) => {
+            let reason = format!("the configuration cannot be used: {error:#}");
+            return Ok(Next::Leave {
+                state: State::Refused,
+                because: vec![Reason::new(reason, "mend the file; `nvidia-reload request` tries again")],
+            });
+        }
+    };
+    let next = moment(root, &config)?;
+    Ok(match next {
+        Next::Wait { because, .. } if is_late(request, &config.upgrade, SystemTime::now()) => {
+            Next::Leave { state: State::GivenUp, because }
+        }
+        next => next,
+    })
+}
+
+fn moment(root: &Root, config: &Config) -> Result<Next> {
+    let policy = config.upgrade.policy;
+    if policy == Policy::Never {
+        return Ok(Next::Drop("the configuration says never".into()));
+    }
+    if let Some(busy) = package_manager(root)? {
+        return Ok(Next::Wait {
+            state: State::WaitingForPackages,
+            because: vec![Reason::new(busy.to_string(), "")],
+            wait: Wait::new(vec![busy.pid], PACKAGES),
+        });
+    }
+    if let Some(run) = open_ledger(root)?.read()? {
+        return Ok(Next::Wait {
+            state: State::WaitingForIdle,
+            because: vec![Reason::new(
+                format!("run {} is open", run.id),
+                "`nvidia-reload status` shows what it is",
+            )],
+            wait: Wait::new(Vec::new(), RESCAN),
+        });
+    }
+    match look(root)? {
+        Disk::NotLoaded => return Ok(Next::Drop("the driver is not loaded".into())),
+        Disk::InStep(version) => return Ok(Next::Drop(format!("{version} is loaded and on disk"))),
+        Disk::Unfinished(reason) => {
+            return Ok(Next::Wait {
+                state: State::WaitingForPackages,
+                because: vec![reason],
+                wait: Wait::new(Vec::new(), RESCAN),
+            });
+        }
+        Disk::Differs => {}
+    }
+    match policy {
+        Policy::Never | Policy::Now => return Ok(Next::Go),
+        Policy::Ask => return Ok(Next::Leave { state: State::Asking, because: Vec::new() }),
+        Policy::WhenIdle => {}
+    }
+    let users = users(root, &config.upgrade.restartable)?;
+    if users.is_empty() {
+        return Ok(Next::Go);
+    }
+    let (because, pids) = users.into_reasons();
+    Ok(Next::Wait { state: State::WaitingForIdle, because, wait: Wait::new(pids, RESCAN) })
+}
+
+/// Whether the request has waited for as long as it may.
+fn is_late(request: &Request, upgrade: &Upgrade, now: SystemTime) -> bool {
+    let asked = UNIX_EPOCH + Duration::from_micros(request.asked_usec);
+    // A clock that was set back does not make it late.
+    let waited = now.duration_since(asked).unwrap_or_default();
+    upgrade.idle_timeout != 0 && waited.as_secs() >= upgrade.idle_timeout
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_waits_for_as_long_as_it_may() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let request = request::ask(&Root::at(directory.path()), "a").expect("asks");
+        let at =
+            |seconds| UNIX_EPOCH + Duration::from_micros(request.asked_usec) + Duration::from_secs(seconds);
+        let late = |timeout, seconds| {
+            is_late(&request, &Upgrade { idle_timeout: timeout, ..Upgrade::default() }, at(seconds))
+        };
+        assert!(!late(10, 9) && late(10, 10));
+        assert!(!late(0, 1 << 30), "0 is for ever");
+        assert!(!is_late(&request, &Upgrade::default(), UNIX_EPOCH), "the clock was set back");
+    }
+}
