@@ -108,7 +108,12 @@ mod tests {
     fn what_is_kept_and_what_is_wrong_with_it() {
         let now = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_700_003_600);
         let style = Style { width: Some(80), ..Style::PLAIN };
-        insta::assert_snapshot!(kept(&list(), style, now));
+        let page = kept(&list(), style, now);
+        for part in
+            ["550.163.01  loaded, on disk", "535.261.03 is no way back", "the checksum differs", "520.1"]
+        {
+            assert!(page.contains(part), "{part}: {page}");
+        }
         let none = List { schema: SCHEMA, slots: Vec::new() };
         assert!(kept(&none, style, now).starts_with("No driver is kept"));
     }
