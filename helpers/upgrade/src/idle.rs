@@ -45,7 +45,7 @@ pub(crate) fn users(root: &Root, restartable: &[String]) -> Result<Users> {
         .holders
         .iter()
         .filter(|holder| !is_restartable(holder, restartable))
-        .map(|holder| (format!("process {} ({})", holder.pid, holder.command_line()), vec![holder.pid]))
+        .map(|holder| (named(holder), vec![holder.pid]))
         .collect();
     if !busy.is_empty() {
         return Ok(Users(busy));
@@ -55,6 +55,18 @@ pub(crate) fn users(root: &Root, restartable: &[String]) -> Result<Users> {
         return Ok(Users(vec![(what, Vec::new())]));
     }
     Ok(of_plan(&plan()?, restartable))
+}
+
+/// A holder, and whose it is.
+fn named(holder: &Holder) -> String {
+    let owner = match &holder.owner {
+        // As long as the engines themselves show it.
+        Owner::Container(container) => format!(" in container {:.12}", container.id),
+        Owner::SystemUnit { unit, .. } | Owner::UserUnit { unit, .. } => format!(" in {unit}"),
+        Owner::SlurmStep { job, .. } => format!(" of Slurm job {job}"),
+        Owner::Session { .. } | Owner::Process => String::new(),
+    };
+    format!("process {} ({}){owner}", holder.pid, holder.command_line())
 }
 
 fn is_restartable(holder: &Holder, restartable: &[String]) -> bool {
