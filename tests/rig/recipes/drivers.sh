@@ -67,8 +67,8 @@ arrange_modules() { # LAYOUT VERSION TREE
 }
 
 # What `dpkg --install` takes: Debian's packages of the userland, and one with the modules, built
-# for this kernel, as Ubuntu's linux-modules-nvidia-* has them. That one is the rig's: Debian builds
-# them on the machine.
+# for this kernel, as Ubuntu's linux-modules-nvidia-* has them, and the stand-in of the firmware. That
+# one is the rig's: Debian builds the modules on the machine.
 arrange_packages() { # VERSION
 	packages=$rig/packages/$1
 	mkdir -p "$packages"
@@ -79,12 +79,13 @@ arrange_packages() { # VERSION
 	target=$tree/lib/modules/$abi/updates/dkms
 	mkdir -p "$tree/DEBIAN" "$target"
 	ln "$rig/drivers/$1/debian/modules"/*.ko "$target/"
+	cp -r "$rig/drivers/$1/firmware" "$tree/lib/"
 	cat >"$tree/DEBIAN/control" <<-END
 		Package: rig-nvidia-modules-$abi
 		Version: $1
 		Architecture: amd64
 		Maintainer: the rig <rig@localhost>
-		Description: NVIDIA's modules $1 for $abi (made by the rig)
+		Description: NVIDIA's modules $1 for $abi, without firmware (made by the rig)
 	END
 	# In the place of depmod, which takes 20 s in the machine.
 	cat >"$tree/DEBIAN/postinst" <<-END
