@@ -5,7 +5,7 @@
 #   # One line that says what it shows.
 #   # rig: timeout=600 gpus=2 driver=550.163.01     (only where the defaults,
 #   #                                                300, 1 and 535.261.03, do not do)
-#   # rig: by-name                                (takes long: runs only when it is named)
+#   # rig: by-name                                (takes long: only with --all, or when it is named)
 #   # rig: kernel=ARGUMENT                          (more for the kernel's command line)
 #   # rig: distro=debian12,debian13                 (the suite runs it on each; else on debian12)
 #   . /usr/share/rig/lib.sh

@@ -77,6 +77,9 @@ enum Verb {
     Test {
         /// Names, as --list shows them
         names: Vec<String>,
+        /// Run all of them
+        #[arg(long, conflicts_with = "names")]
+        all: bool,
         /// Show the names of all checks and scenarios
         #[arg(long)]
         list: bool,
@@ -171,7 +174,7 @@ fn act(verb: Verb) -> Result<u8> {
             let within = bench::bench(&mut machine, &spec, &package, crowds, json.as_deref())?;
             Ok(u8::from(!within))
         }
-        Verb::Test { names, list, jobs } => suite::test(&names, list, jobs),
+        Verb::Test { names, all, list, jobs } => suite::test(&names, all, list, jobs),
         Verb::Build { machine } => {
             host::provide()?;
             let content = Content { with_package: !machine.no_package, spec: &machine.spec(None) };

@@ -37,10 +37,9 @@ impl Test {
         }
     }
 
-    /// Whether it runs where `names` were asked for: where there are none, all but those that take long.
-    fn is_asked(&self, names: &[String]) -> bool {
-        let by_name = matches!(self, Test::Scenario(.., true));
-        names.iter().any(|name| name == self.name()) || (names.is_empty() && !by_name)
+    /// Whether it runs only where it is named, since it takes long.
+    fn is_by_name(&self) -> bool {
+        matches!(self, Test::Scenario(.., true))
     }
 
     fn run(&self, cache: &Cache) -> Result<()> {
@@ -51,13 +50,14 @@ impl Test {
     }
 }
 
-/// Runs the tests of these names, or all but those that take long: the checks one after the other, since
+/// Runs the tests of these names, or all but those that take long, or the `whole` of them: the checks one after the other, since
 /// cargo takes all cores, then scenarios in as many machines at once as `jobs` says.
-pub fn test(names: &[String], list: bool, jobs: Option<NonZero<usize>>) -> Result<u8> {
+pub fn test(names: &[String], whole: bool, list: bool, jobs: Option<NonZero<usize>>) -> Result<u8> {
     let all = all_tests()?;
     if list {
         for test in &all {
-            let note = if test.is_asked(&[]) { "" } else { "  (only when it is named: it takes long)" };
+            let note =
+                if test.is_by_name() { "  (it takes long: with --all, or when it is named)" } else { "" };
             println!("{}{note}", test.name());
         }
         return Ok(0);
@@ -70,7 +70,11 @@ pub fn test(names: &[String], list: bool, jobs: Option<NonZero<usize>>) -> Resul
     let cache = Cache::open()?;
     // Made before there are several to make it.
     cache.scratch_root()?;
-    let asked = all.iter().filter(|test| test.is_asked(names));
+    let is_asked = |test: &&Test| match names {
+        [] => whole || !test.is_by_name(),
+        names => names.iter().any(|name| name == test.name()),
+    };
+    let asked = all.iter().filter(is_asked);
     let (checks, scenarios): (Vec<&Test>, Vec<&Test>) =
         asked.partition(|test| matches!(test, Test::Check(_)));
     let mut passed: Vec<bool> = checks.iter().map(|test| run_and_tell(test, &cache)).collect();
