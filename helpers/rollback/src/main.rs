@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use clap::Subcommand;
 use ledger::Step;
 use modules::{DRIVER, Disk, differences, driver_version};
-use step::{Context, Leftovers, Order, finish, is_kept, order_unit, undo_steps};
+use step::{Context, Leftovers, Order, finish, order_unit, undo_steps};
 
 /// What loads the driver that is on disk.
 const RELOAD: &str = "nvidia-reload.target";
@@ -61,11 +61,6 @@ fn run(context: &Context) -> Result<()> {
         context.info("no run is open: there is nothing left to give back");
         return Ok(());
     };
-    // A run that was started over a machine that is kept drained has ended, and the other goes on.
-    if run.boot == context.ledger.boot() && is_kept()? {
-        context.warn("the machine is kept drained or offline: what is stopped for that stays so until `nvidia-reload start`");
-        return Ok(());
-    }
     // The power may have gone after the new driver was found not to serve, and before its files went.
     let owes = |step: &Step| {
         !run.outstanding(*step).is_empty()

@@ -32,9 +32,6 @@ enum Verb {
     /// Tell by the exit status whether the machine is going down: 0 for yes, 1 for no.
     #[command(hide = true)]
     IsStopping,
-    /// Tell by the exit status whether the machine is kept drained or offline: 0 for yes, 1 for no.
-    #[command(hide = true)]
-    IsKept,
     /// Start one unit and wait until that has ended; 4 says that there is no such unit.
     #[command(hide = true)]
     StartUnit {
@@ -62,21 +59,10 @@ fn main() -> ExitCode {
     step::main_with(Step::StopUnits, stop::run, start::undo, |context, verb| match verb {
         Verb::List { json, nodes } => list::list(context, json, &nodes).map(|()| ExitCode::SUCCESS),
         Verb::IsStopping => Ok(answer(context, bus::is_stopping().map_err(Into::into))),
-        Verb::IsKept => Ok(answer(context, is_kept())),
         Verb::StartUnit { unit, no_wait: true, user } => single::queue(&unit, user),
         Verb::StartUnit { unit, no_wait: false, user } => single::start(&unit, user),
         Verb::StopUnit { unit, user } => single::stop(&unit, user),
     })
-}
-
-fn is_kept() -> Result<bool> {
-    let manager = bus::Manager::system()?;
-    for target in ["nvidia-drained.target", "nvidia-offline.target"] {
-        if manager.unit(target)?.active.is_up() {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 fn answer(context: &Context, said: Result<bool>) -> ExitCode {

@@ -24,7 +24,7 @@ pub use journal::{Priority, log, log_as};
 pub use manager::{NO_SUCH_UNIT, Order, order_unit};
 pub use plan::{Action, PLAN_SCHEMA, Plan, RESET_REQUEST, Verdict, Versions};
 pub use root::Root;
-pub use shutdown::{is_kept, system_is_stopping};
+pub use shutdown::system_is_stopping;
 pub use sibling::undo_steps;
 pub use stop::{Exit, Reason, Stop};
 pub use verified::{Check, Grade, VERIFIED_SCHEMA, Verified};

@@ -1,4 +1,4 @@
-//! Whether the machine is going down, or kept without its workloads: by the sibling that speaks D-Bus.
+//! Whether the machine is going down.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -16,22 +16,13 @@ const ASKED: &str = "/usr/libexec/nvidia-reload/stop-units";
 /// # Errors
 /// Nobody can tell: the helper that knows does not answer.
 pub fn system_is_stopping() -> Result<bool> {
-    ask(Path::new(ASKED), "is-stopping")
+    ask(Path::new(ASKED))
 }
 
-/// Whether the machine is kept drained or offline on purpose: nvidia-drained.target or
-/// nvidia-offline.target is active.
-///
-/// # Errors
-/// Nobody can tell: the helper that knows does not answer.
-pub fn is_kept() -> Result<bool> {
-    ask(Path::new(ASKED), "is-kept")
-}
-
-fn ask(helper: &Path, question: &str) -> Result<bool> {
-    let asked = || format!("{} {question}", helper.display());
+fn ask(helper: &Path) -> Result<bool> {
+    let asked = || format!("{} is-stopping", helper.display());
     let status = Command::new(helper)
-        .arg(question)
+        .arg("is-stopping")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .status()
@@ -49,7 +40,7 @@ mod tests {
 
     #[test]
     fn only_a_clear_answer_counts() {
-        let ask = |helper: &str| ask(Path::new(helper), "is-stopping");
+        let ask = |helper: &str| ask(Path::new(helper));
         assert!(ask("/bin/true").expect("answers"));
         assert!(!ask("/bin/false").expect("answers"));
         let error = ask("/no/such/helper").expect_err("no answer");
