@@ -36,7 +36,12 @@ pub(crate) struct InFlight {
 
 /// Looks into all sockets and rings. `live` tells that pids are those of this machine.
 pub(crate) fn look(root: &Root, proc: &Path, live: bool) -> Result<Hidden> {
-    let pids = crate::walk::processes(proc)?;
+    let mut pids = crate::walk::processes(proc)?;
+    // While one thread looks into somebody's socket it is in this process' table, too, where another thread
+    // would find it. No device is ever sent to this process.
+    if live {
+        pids.retain(|pid| !i32::try_from(std::process::id()).is_ok_and(|own| own == *pid));
+    }
     let dir = open_dir(rustix::fs::CWD, proc)
         .map_err(|error| crate::Error::Read { path: proc.to_owned(), source: error.into() })?;
     let walked = walk(pids, move |scratch, pid| {
