@@ -37,11 +37,16 @@ pub(crate) fn look(root: &Root) -> Result<Disk> {
     let mut version: Option<String> = None;
     // The driver itself is unloaded last.
     for module in loaded.iter().rev().map(|loaded| &loaded.module) {
+        let is_of_driver = holders::is_of_driver(&module.name);
         let Some(file) = disk.find(&module.name)? else {
+            // Somebody's own, loaded by insmod, never was on disk. What becomes of it preflight says.
+            if !is_of_driver {
+                continue;
+            }
             return Ok(unfinished(format!("there is no file on disk for {}", module.name)));
         };
         in_step &= file.is(module);
-        if !holders::is_of_driver(&module.name) {
+        if !is_of_driver {
             continue;
         }
         match (&version, file.version) {

@@ -70,17 +70,16 @@ fn unreadable(path: &Path, error: &anyhow::Error) -> String {
 pub(crate) fn of_one_version(found: &[Found], findings: &mut Findings) {
     // Modules of other people that hang on the driver have versions of their own.
     let Some(driver) = driver(found) else { return };
+    let Some(version) = &driver.file.version else { return };
     let others = found.iter().filter(|one| one.is_of_driver() && one.file.name != DRIVER);
     for other in others {
-        if other.file.version != driver.file.version {
-            let version = |one: &Found| one.file.version.clone().unwrap_or_else(|| "unknown".into());
+        // nvidia_uvm tells its version since 520 (its MODULE_VERSION): where one is silent, nothing is known.
+        if let Some(of_other) = other.file.version.as_ref().filter(|of_other| *of_other != version) {
             findings.refuse(
                 format!(
-                    "the modules on disk are of several versions: {} of {}, {} of {}",
+                    "the modules on disk are of several versions: {} of {version}, {} of {of_other}",
                     driver.file.path.display(),
-                    version(driver),
                     other.file.path.display(),
-                    version(other)
                 ),
                 "finish the upgrade of the driver's packages",
             );

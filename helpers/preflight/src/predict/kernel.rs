@@ -33,7 +33,7 @@ pub(crate) fn assess(
     release: &str,
     findings: &mut Findings,
 ) -> Result<()> {
-    let measure = measure(&context.root, disk, loaded)?;
+    let measure = measure(&context.root, disk, loaded, findings)?;
     for one in found {
         let wrong = other_versions(one, &measure, found);
         match (built_for(one, release, &measure), told(one, &wrong, release)) {

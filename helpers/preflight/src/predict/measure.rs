@@ -15,6 +15,7 @@ use slots::slots;
 use step::Root;
 
 use super::elf;
+use crate::findings::Findings;
 
 /// What the running kernel is known to have.
 #[derive(Debug, Default)]
@@ -27,17 +28,25 @@ pub(super) struct Measure {
 
 /// The files of loaded modules, as far as they are there, and are those for certain: the copies that are
 /// kept of the driver, or else what is in the kernel's directory of other modules.
-pub(super) fn measure(root: &Root, disk: &Disk, loaded: &[Loaded]) -> Result<Measure> {
+pub(super) fn measure(
+    root: &Root,
+    disk: &Disk,
+    loaded: &[Loaded],
+    findings: &mut Findings,
+) -> Result<Measure> {
     let mut measure = Measure::default();
     // What the driver's modules need from each other changes with the driver.
     let mut own: HashSet<String> = HashSet::new();
     for slot in slots(root)? {
         for module in loaded {
             let Some(file) = slot.find(&module.module) else { continue };
-            if was_taken(root, &module.module.name, &file.path)? {
-                measure.add(disk, &file.path, file.vermagic.as_deref())?;
-                let declared = disk.declared(&file.path)?;
-                own.extend(declared.exports.iter().map(|symbol| symbol.name.clone()));
+            // A kept file that is spoiled measures nothing. It is no reason to keep the driver.
+            match measure.add_taken(root, disk, module, &file.path, file.vermagic.as_deref()) {
+                Ok(exports) => own.extend(exports),
+                Err(error) => findings.warn(
+                    format!("the kept {} cannot be read: {error:#}", file.path.display()),
+                    "`nvidia-reload slots` tells what is kept, and whether it is whole",
+                ),
             }
         }
     }
@@ -51,7 +60,8 @@ pub(super) fn measure(root: &Root, disk: &Disk, loaded: &[Loaded]) -> Result<Mea
                 continue;
             }
             let Some(path) = disk.indexed(name)? else { continue };
-            if was_taken(root, name, &path)?
+            // Other people's files: one that is gone or cannot be read is no matter of this driver.
+            if was_taken(root, name, &path).unwrap_or_default()
                 && let Ok(file) = disk.inspect(&path)
             {
                 measure.add(disk, &path, file.vermagic.as_deref())?;
@@ -62,6 +72,23 @@ pub(super) fn measure(root: &Root, disk: &Disk, loaded: &[Loaded]) -> Result<Mea
 }
 
 impl Measure {
+    /// Adds the file if `module` was loaded from it. Returns what it exports then.
+    fn add_taken(
+        &mut self,
+        root: &Root,
+        disk: &Disk,
+        module: &Loaded,
+        path: &Path,
+        vermagic: Option<&str>,
+    ) -> Result<Vec<String>> {
+        if !was_taken(root, &module.module.name, path)? {
+            return Ok(Vec::new());
+        }
+        self.add(disk, path, vermagic)?;
+        let declared = disk.declared(path)?;
+        Ok(declared.exports.iter().map(|symbol| symbol.name.clone()).collect())
+    }
+
     fn add(&mut self, disk: &Disk, path: &Path, vermagic: Option<&str>) -> Result<()> {
         let declared = disk.declared(path)?;
         if self.vermagic.is_none() {

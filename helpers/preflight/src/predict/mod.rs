@@ -17,6 +17,8 @@ mod room;
 mod signature;
 mod userland;
 
+pub(crate) use room::assess as room;
+
 use std::rc::Rc;
 
 use anyhow::{Context as _, Result};

@@ -81,7 +81,9 @@ fn known(context: &Context, disk: &Disk, loaded: &[Loaded]) -> Result<Vec<Signat
             let taint = context.root.path("/sys/module").join(&module.module.name).join("taint");
             if let Some(file) = slot.find(&module.module)
                 && text(&taint)?.is_some_and(|taint| !taint.contains('E'))
-                && let Some(signature) = disk.declared(&file.path)?.signature.clone()
+                // One that cannot be read is told of where it is taken for a measure.
+                && let Ok(declared) = disk.declared(&file.path)
+                && let Some(signature) = declared.signature.clone()
             {
                 known.push(signature);
             }
