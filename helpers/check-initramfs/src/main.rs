@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use initramfs::{Marks, Packed, Seen, maker, release, seen};
 use modules::Disk;
-use step::{Config, Priority, Root, StaleInitramfs, log_as, show_status};
+use step::{Config, Priority, Root, StaleInitramfs, log_as, open_ledger, show_status};
 
 /// The unit that runs this after a reload.
 const UNIT: &str = "nvidia-reload-check-initramfs.service";
@@ -26,7 +26,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Look, and do what the configuration says about modules that are stale.
+    /// Look, where a run has brought another driver, and do what the configuration says about modules that are
+    /// stale.
     Run,
     /// Look, for those who ask later; changes nothing.
     Look,
@@ -45,6 +46,10 @@ fn main() -> ExitCode {
 }
 
 fn act(root: &Root, verb: &Verb) -> Result<()> {
+    // What the next boot is to load is known once the new driver serves.
+    if matches!(verb, Verb::Run) && !open_ledger(root)?.read()?.is_some_and(|run| run.committed) {
+        return Ok(());
+    }
     let release = release()?;
     let Some(archive) = initramfs::archive(root, &release)? else {
         say(Priority::Info, &format!("no initramfs of kernel {release} is found: it is not looked into"));

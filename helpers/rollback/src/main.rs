@@ -8,8 +8,8 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::Subcommand;
-use ledger::Step;
-use modules::{DRIVER, Disk, differences, driver_version};
+use ledger::{Run, Step};
+use modules::{DRIVER, Disk, Source, differences, driver_version, load, loaded, nodes};
 use step::{Context, Leftovers, Order, finish, order_unit, undo_steps};
 
 /// What loads the driver that is on disk.
@@ -27,16 +27,49 @@ fn main() -> ExitCode {
 }
 
 fn recover(context: &Context) -> Result<ExitCode> {
-    match context.ledger.read()? {
-        Some(open) if open.boot != context.ledger.boot() => {
-            run(context)?;
-            if open.acts.iter().any(|act| act.step == Step::InstallDriver) {
-                in_step(context)?;
-            }
+    let cut_off = context.ledger.read()?.filter(|open| open.boot != context.ledger.boot());
+    let Some(open) = cut_off else {
+        context.info("no run was cut off by a reboot");
+        return Ok(ExitCode::SUCCESS);
+    };
+    let was_exchanged = open.acts.iter().any(|act| act.step == Step::InstallDriver);
+    let goes_back = !open.committed && (open.driver_failed || was_exchanged);
+    if goes_back {
+        // Before the workloads, which need a driver.
+        for problem in undo_steps(&[Step::InstallDriver]) {
+            context.warn(problem);
         }
-        _ => context.info("no run was cut off by a reboot"),
+        if let Err(error) = load_missing(context, &open) {
+            context.warn(format!("the boot has loaded no driver, and none can be loaded now: {error:#}"));
+        }
     }
+    let ended = run(context);
+    if goes_back {
+        in_step(context)?;
+    }
+    ended?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A boot that met a half driver may have loaded none: what is on disk now is loaded in its place.
+fn load_missing(context: &Context, open: &Run) -> Result<()> {
+    let root = &context.root;
+    if loaded(root, DRIVER)?.is_some() {
+        return Ok(());
+    }
+    let disk = Disk::open(root)?;
+    for module in &open.snapshot.modules {
+        if loaded(root, &module.name)?.is_none()
+            && let Some(file) = disk.find(&module.name)?
+        {
+            context.info(format!("{} is loaded, which the boot has not done", file.path.display()));
+            load(root, &disk, &Source::Disk(file))?;
+        }
+    }
+    for change in nodes::refresh(root, &open.snapshot.nodes)? {
+        context.info(change.to_string());
+    }
+    Ok(())
 }
 
 /// The boot may have loaded what an install left half done, before the files were put back: then what is
