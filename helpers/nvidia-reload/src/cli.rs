@@ -228,6 +228,9 @@ pub struct Plan {
     /// Which GPUs.
     #[command(flatten)]
     pub gpus: Gpus,
+    /// Say that it is refused if somebody would lose work by it
+    #[arg(long)]
+    pub if_idle: bool,
     /// How the answer comes.
     #[command(flatten)]
     pub output: Output,
@@ -239,6 +242,12 @@ pub struct Reload {
     /// Do not ask
     #[arg(long, short)]
     pub yes: bool,
+    /// Only if nobody loses work by it: else it is refused, and nothing is touched
+    ///
+    /// What upgrade.restartable in the configuration names may be stopped all the same. It is looked at
+    /// once more when the run begins.
+    #[arg(long)]
+    pub if_idle: bool,
     /// Start the run and do not wait for its end
     #[arg(long)]
     pub no_wait: bool,

@@ -16,11 +16,23 @@ const HELPER: &str = "/usr/libexec/nvidia-reload/preflight";
 /// It reads, and asks engines with deadlines of their own.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The plan of a reload, or of a reset of these GPUs or where none is named of all, as things stand.
+/// What a plan is made of.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wanted<'a> {
+    /// A reset of these GPUs, or where none is named of all; else a reload.
+    pub reset: Option<&'a [String]>,
+    /// The version that the reload puts on disk first.
+    pub exchange: Option<&'a str>,
+    /// Only if nobody loses work by it.
+    pub if_idle: bool,
+}
+
+/// The plan of what is wanted, as things stand.
 ///
 /// # Errors
 /// The helper is missing, fails, or says what this version does not understand.
-pub fn plan(root: &Root, reset: Option<&[String]>) -> Result<Plan> {
+pub fn plan(root: &Root, wanted: Wanted<'_>) -> Result<Plan> {
+    let Wanted { reset, exchange, if_idle } = wanted;
     let helper = root.path(HELPER);
     let fault = |what: String| Fault::refused(what, "is the package nvidia-reload installed completely?");
     let name = helper.display();
@@ -28,6 +40,8 @@ pub fn plan(root: &Root, reset: Option<&[String]>) -> Result<Plan> {
         .arg("plan")
         .args(reset.map(|_| "--reset"))
         .args(reset.into_iter().flatten().map(|id| format!("--gpu={id}")))
+        .args(exchange.map(|version| format!("--exchange={version}")))
+        .args(if_idle.then_some("--if-idle"))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
@@ -92,7 +106,7 @@ mod tests {
     #[test]
     fn the_helpers_words_are_the_plan() {
         let (_directory, root) = helper(&format!("test \"$1\" = plan || exit 9\necho '{READY}'\nexit 3"));
-        let plan = plan(&root, None).expect("understands");
+        let plan = plan(&root, Wanted::default()).expect("understands");
         assert_eq!(plan.driver.on_disk.as_deref(), Some("550"));
         assert_eq!(exit(&plan), Exit::Refused);
     }
@@ -108,11 +122,11 @@ mod tests {
             ),
         ] {
             let (_directory, root) = helper(script);
-            let fault = plan(&root, None).expect_err("must refuse");
+            let fault = plan(&root, Wanted::default()).expect_err("must refuse");
             assert!(fault.error.contains(word), "{fault:?}");
             assert_eq!(fault.exit, 3);
         }
-        let fault = plan(&Root::at("/no/such/root"), None).expect_err("must refuse");
+        let fault = plan(&Root::at("/no/such/root"), Wanted::default()).expect_err("must refuse");
         assert!(fault.error.starts_with("cannot run /no/such/root/usr/libexec"), "{fault:?}");
     }
 }

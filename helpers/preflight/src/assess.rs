@@ -7,8 +7,9 @@ use holders::{Kind, Scan, Scope};
 use ledger::{Chosen, Step};
 use messages::{Heard, hear};
 use modules::{DRIVER, chain};
-use step::{Action, Config, Context, PLAN_SCHEMA, Plan};
+use step::{Action, Config, Context, PLAN_SCHEMA, Plan, Verdict};
 
+use crate::asked::Asked;
 use crate::choose::{Pick, chosen, pick};
 use crate::findings::Findings;
 use crate::{driver, gpus, health, reset, users};
@@ -27,14 +28,14 @@ pub(crate) struct Assessed {
     pub(crate) chosen: Vec<Chosen>,
 }
 
-/// Looks at everything that can be known beforehand of a reload, or of a reset of the GPUs that are
-/// `asked` for, which is of all where none is named. Touches nothing.
+/// Looks at everything that can be known beforehand of the run that is `asked` for. Touches nothing.
 ///
 /// # Errors
 /// Something that has to be known cannot be: then there is no plan.
-pub(crate) fn assess(context: &Context, config: &Config, asked: Option<&[String]>) -> Result<Assessed> {
-    let reset = asked.is_some();
-    let of_some = asked.filter(|ids| !ids.is_empty());
+pub(crate) fn assess(context: &Context, config: &Config, asked: &Asked) -> Result<Assessed> {
+    let reset = asked.reset.is_some();
+    let exchange = asked.exchange.as_deref();
+    let of_some = asked.reset.as_ref().filter(|ids| !ids.is_empty());
     let mut findings = Findings::default();
     switched_off(context, &mut findings)?;
     earlier_run(context, &mut findings)?;
@@ -45,14 +46,18 @@ pub(crate) fn assess(context: &Context, config: &Config, asked: Option<&[String]
     let (versions, survey, state) = std::thread::scope(|scope| {
         let survey = of_some.is_none().then(|| scope.spawn(|| users::survey(&[])));
         let state = scope.spawn(|| gpus::ask(context, &loaded));
-        (driver::assess(context, &loaded, &mut findings), survey.map(|survey| survey.join()), state.join())
+        (
+            driver::assess(context, &loaded, exchange, &mut findings),
+            survey.map(|survey| survey.join()),
+            state.join(),
+        )
     });
     let versions = versions?;
     let state = state.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-    health::assess(context, &heard, state.as_ref(), reset, &mut findings)?;
+    health::assess(context, &heard, state.as_ref(), &versions, reset, &mut findings)?;
     let scan = holders::scan(&context.root)?;
     let (mut picked, mut chosen) = (Vec::new(), Vec::new());
-    if let Some(ids) = asked {
+    if let Some(ids) = &asked.reset {
         let bound = modules::gpus(&context.root)?;
         picked = pick(ids, state.as_ref(), &bound, has_fabric_manager(&scan), &mut findings)?;
         if ids.is_empty() {
@@ -60,6 +65,11 @@ pub(crate) fn assess(context: &Context, config: &Config, asked: Option<&[String]
         } else {
             chosen = picked.iter().map(|pick| self::chosen(context, &pick.pci)).collect::<Result<_>>()?;
         }
+    }
+    if exchange.is_none()
+        && let Some(state) = &state
+    {
+        gpus::library(state, &versions, &mut findings);
     }
     let seen = gpus::assess(context, &config.gpus, &versions, state, reset, &mut findings)?;
     let nodes: Vec<String> = chosen.iter().flat_map(|gpu| gpu.nodes.iter().cloned()).collect();
@@ -84,18 +94,27 @@ pub(crate) fn assess(context: &Context, config: &Config, asked: Option<&[String]
         pids: Vec::new(),
         comes_back: true,
     }));
-    let (verdict, reasons, warnings) = findings.verdict();
-    let plan = Plan {
+    let mut plan = Plan {
         schema: PLAN_SCHEMA.into(),
         reset,
-        verdict,
-        reasons,
-        warnings,
+        verdict: Verdict::Ready,
+        reasons: Vec::new(),
+        warnings: Vec::new(),
         driver: versions,
         modules: loaded.into_iter().map(|module| module.module.name).collect(),
         actions,
         settings: seen.iter().filter(|gpu| !gpu.settings.is_empty()).map(gpus::settings).collect(),
+        unknown: users::unknown(&survey, &scan),
     };
+    if asked.if_idle {
+        for (who, _) in plan.users(&config.upgrade.restartable) {
+            findings.refuse(
+                format!("somebody would lose work by it: {who}"),
+                "wait until it has ended, or do it without --if-idle",
+            );
+        }
+    }
+    (plan.verdict, plan.reasons, plan.warnings) = findings.verdict();
     Ok(Assessed { plan, container_units: users::container_units(&survey), heard, seen, chosen })
 }
 

@@ -1,14 +1,26 @@
 //! The driver: what is loaded, what is on disk, and whether the one can take the other's place.
 
+use std::fs;
+use std::io::ErrorKind;
+
 use anyhow::{Context as _, Result};
 use modules::{DRIVER, Disk, File, Loaded, State};
 use slots::slots;
-use step::{Context, Versions};
+use step::{Context, Root, Versions};
 
 use crate::findings::Findings;
 use crate::predict;
 
-pub(crate) fn assess(context: &Context, loaded: &[Loaded], findings: &mut Findings) -> Result<Versions> {
+/// Judges the driver; what is on disk only where the run puts no other version there.
+///
+/// # Errors
+/// Something that has to be known cannot be.
+pub(crate) fn assess(
+    context: &Context,
+    loaded: &[Loaded],
+    exchange: Option<&str>,
+    findings: &mut Findings,
+) -> Result<Versions> {
     for module in loaded {
         match module.state {
             State::Live => {}
@@ -35,11 +47,18 @@ pub(crate) fn assess(context: &Context, loaded: &[Loaded], findings: &mut Findin
             "move or shut down the virtual machines, and change the driver with a reboot",
         );
     }
+    container_managed(&context.root, findings)?;
+    let version = driver.and_then(|driver| driver.module.version.clone());
+    if let Some(exchange) = exchange {
+        // What is on disk may be what this is to mend; it goes with the exchange.
+        predict::room(&context.root, &[], findings)?;
+        way_back(context, loaded, &[], findings)?;
+        return Ok(Versions { loaded: version, on_disk: Some(exchange.to_owned()) });
+    }
     let disk = Disk::open_thoroughly(&context.root)?;
     let files = predict::assess(context, &disk, loaded, findings)?;
-    container_managed(context, findings)?;
     let versions = Versions {
-        loaded: driver.and_then(|driver| driver.module.version.clone()),
+        loaded: version,
         on_disk: match files.iter().find(|file| file.name == DRIVER) {
             Some(file) => file.version.clone(),
             // One that cannot be read was told of.
@@ -51,12 +70,18 @@ pub(crate) fn assess(context: &Context, loaded: &[Loaded], findings: &mut Findin
     Ok(versions)
 }
 
-/// A driver that lives in a container is loaded and unloaded by that container.
-fn container_managed(context: &Context, findings: &mut Findings) -> Result<()> {
-    let path = context.root.path("/run/nvidia/driver");
-    if path.try_exists().with_context(|| format!("look for {}", path.display()))? {
+/// A driver that lives in a container is loaded and unloaded by that container. The directory alone says
+/// nothing: what the GPU operator runs on hosts with a driver of their own makes it, and leaves it empty.
+fn container_managed(root: &Root, findings: &mut Findings) -> Result<()> {
+    let path = root.path("/run/nvidia/driver");
+    let is_filled = match fs::read_dir(&path) {
+        Ok(mut entries) => entries.next().is_some(),
+        Err(error) if error.kind() == ErrorKind::NotFound => false,
+        Err(error) => return Err(error).with_context(|| format!("look into {}", path.display())),
+    };
+    if is_filled {
         findings.refuse(
-            "/run/nvidia/driver is there: the driver is managed from a container",
+            "/run/nvidia/driver holds a driver: it is managed from a container",
             "let the GPU operator change it",
         );
     }

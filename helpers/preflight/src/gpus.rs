@@ -16,8 +16,16 @@ use crate::findings::Findings;
 /// are not, each in a second or two.
 const TIME: Duration = Duration::from_secs(60);
 
-/// What helps where a reload does not.
-const RESET: &str = "`nvidia-reload reset` stops what uses the GPUs, resets them, and gives everything back";
+/// What helps where a reload does not. nvidia-smi, which resets, has to be of the version that is loaded.
+pub(crate) fn reset_remedy(versions: &Versions) -> String {
+    let reset = "`nvidia-reload reset` stops what uses the GPUs, resets them, and gives everything back";
+    match (&versions.loaded, &versions.on_disk) {
+        (Some(loaded), Some(on_disk)) if loaded != on_disk => format!(
+            "reboot the machine, which loads {on_disk}; or install driver {loaded} again: then {reset}"
+        ),
+        _ => reset.to_owned(),
+    }
+}
 
 /// Asks NVML, in a process of its own; none if it does not answer. GPUs that nobody has used since the
 /// driver was loaded are not woken up for it: nothing can be set on them.
@@ -44,7 +52,6 @@ pub(crate) fn assess(
         );
         return Ok(Vec::new());
     };
-    library(&state, versions, findings);
     answer(&state, findings);
     if state.confidential_computing == Some(true) {
         findings.refuse(
@@ -57,7 +64,7 @@ pub(crate) fn assess(
     for seen in &state.gpus {
         match seen {
             Seen::Ok(gpu) => {
-                recovery(gpu, reset, findings);
+                recovery(gpu, versions, reset, findings);
                 if !config.allow_pending_changes {
                     pending(gpu, findings);
                 }
@@ -66,7 +73,7 @@ pub(crate) fn assess(
             }
             Seen::Trouble { trouble, .. } => {
                 let name = named(seen, &state.gpus, &bound);
-                self::trouble(&name, trouble, reset, findings);
+                self::trouble(&name, trouble, versions, reset, findings);
             }
         }
     }
@@ -79,7 +86,7 @@ pub(crate) fn settings(gpu: &Gpu) -> Settings {
 }
 
 /// A driver without the library of its version is of no use to any program.
-fn library(state: &State, versions: &Versions, findings: &mut Findings) {
+pub(crate) fn library(state: &State, versions: &Versions, findings: &mut Findings) {
     match (&state.library, &versions.on_disk) {
         (Library::Found { path, version: Some(version) }, Some(on_disk)) if version != on_disk => findings
             .refuse(
@@ -128,7 +135,7 @@ fn named(seen: &Seen, all: &[Seen], bound: &[String]) -> String {
     }
 }
 
-fn trouble(name: &str, trouble: &Trouble, reset: bool, findings: &mut Findings) {
+fn trouble(name: &str, trouble: &Trouble, versions: &Versions, reset: bool, findings: &mut Findings) {
     match trouble {
         Trouble::Lost => findings.reboot(
             format!("{name} is lost: it fell off the bus, and unloading the driver under it may hang"),
@@ -139,7 +146,8 @@ fn trouble(name: &str, trouble: &Trouble, reset: bool, findings: &mut Findings) 
             "set it again after the reset",
         ),
         Trouble::ResetRequired => {
-            findings.refuse(format!("{name} requires a reset, and a reload is none"), RESET);
+            let what = format!("{name} requires a reset, and a reload is none");
+            findings.refuse(what, reset_remedy(versions));
         }
         Trouble::Other(error) => findings.warn(
             format!("NVML cannot use {name}: {error}"),
@@ -148,7 +156,7 @@ fn trouble(name: &str, trouble: &Trouble, reset: bool, findings: &mut Findings) 
     }
 }
 
-fn recovery(gpu: &Gpu, reset: bool, findings: &mut Findings) {
+fn recovery(gpu: &Gpu, versions: &Versions, reset: bool, findings: &mut Findings) {
     let Some(action) = gpu.health.recovery_action.map(Recovery::from) else { return };
     let what = format!("the driver asks for a recovery of {gpu}: {action}");
     match action {
@@ -158,7 +166,9 @@ fn recovery(gpu: &Gpu, reset: bool, findings: &mut Findings) {
             findings.reboot(what, "reboot the machine; NVIDIA's documentation of this driver has the number");
         }
         Recovery::Reset | Recovery::DrainAndReset | Recovery::BusReset if reset => {}
-        Recovery::Reset | Recovery::DrainAndReset | Recovery::BusReset => findings.refuse(what, RESET),
+        Recovery::Reset | Recovery::DrainAndReset | Recovery::BusReset => {
+            findings.refuse(what, reset_remedy(versions));
+        }
         Recovery::RecoverImexDomain => {
             findings.refuse(what, "recover the IMEX domain: `systemctl restart nvidia-imex` on its nodes");
         }
@@ -251,16 +261,32 @@ mod tests {
             (Some(8), (RebootRequired, 0)),
         ] {
             let gpu = gpu(Health { recovery_action: action, ..Health::default() });
-            assert_eq!(verdict(|findings| recovery(&gpu, false, findings)), expected, "{action:?}");
+            assert_eq!(
+                verdict(|findings| recovery(&gpu, &Versions::default(), false, findings)),
+                expected,
+                "{action:?}"
+            );
         }
     }
 
     #[test]
     fn what_speaks_against_a_reload_speaks_for_a_reset() {
         let gpu = gpu(Health { recovery_action: Some(1), ..Health::default() });
-        assert_eq!(verdict(|findings| recovery(&gpu, true, findings)), (Verdict::Ready, 0));
-        let trouble = |reset| verdict(|findings| trouble("a", &Trouble::ResetRequired, reset, findings)).0;
+        assert_eq!(
+            verdict(|findings| recovery(&gpu, &Versions::default(), true, findings)),
+            (Verdict::Ready, 0)
+        );
+        let versions = Versions::default();
+        let trouble =
+            |reset| verdict(|findings| trouble("a", &Trouble::ResetRequired, &versions, reset, findings)).0;
         assert_eq!((trouble(false), trouble(true)), (Verdict::Refused, Verdict::Ready));
+    }
+
+    #[test]
+    fn where_no_reset_can_be_none_is_advised() {
+        let versions = |on_disk: &str| Versions { loaded: Some("1".into()), on_disk: Some(on_disk.into()) };
+        assert!(reset_remedy(&versions("1")).starts_with("`nvidia-reload reset`"));
+        assert!(reset_remedy(&versions("2")).starts_with("reboot the machine, which loads 2; or install"));
     }
 
     #[test]

@@ -5,10 +5,11 @@ use anyhow::Result;
 use gpu::{Seen, State, Trouble};
 use messages::Heard;
 use modules::{gpus, on_bus};
-use step::Context;
+use step::{Context, Versions};
 use xid::{Address, Class, Evidence, Gpu, NvmlState, Verdict, verdicts};
 
 use crate::findings::Findings;
+use crate::gpus::reset_remedy;
 
 /// Judges each GPU, before a reload or a `reset`, by what was heard and by what NVML said, if it did.
 ///
@@ -18,6 +19,7 @@ pub(crate) fn assess(
     context: &Context,
     heard: &Heard,
     nvml: Option<&State>,
+    versions: &Versions,
     reset: bool,
     findings: &mut Findings,
 ) -> Result<()> {
@@ -40,7 +42,7 @@ pub(crate) fn assess(
             nvml: nvml.and_then(|state| said(state, pci)),
         });
     }
-    judge_all(&verdicts(&heard.messages, &known), reset, findings);
+    judge_all(&verdicts(&heard.messages, &known), versions, reset, findings);
     Ok(())
 }
 
@@ -61,11 +63,11 @@ fn said(state: &State, pci: Address) -> Option<NvmlState> {
 }
 
 /// What the whole machine has is the first verdict's, and said once.
-fn judge_all(verdicts: &[Verdict], reset: bool, findings: &mut Findings) {
+fn judge_all(verdicts: &[Verdict], versions: &Versions, reset: bool, findings: &mut Findings) {
     for (at, verdict) in verdicts.iter().enumerate() {
         let before = |decisive| verdicts[..at].iter().any(|before| self::decisive(before) == Some(decisive));
         if let Some(decisive) = decisive(verdict).filter(|decisive| !before(decisive)) {
-            judge(verdict, decisive, reset, findings);
+            judge(verdict, decisive, versions, reset, findings);
         }
     }
 }
@@ -77,7 +79,7 @@ fn decisive(verdict: &Verdict) -> Option<&Evidence> {
 }
 
 /// What a verdict means for a run.
-fn judge(verdict: &Verdict, evidence: &Evidence, reset: bool, findings: &mut Findings) {
+fn judge(verdict: &Verdict, evidence: &Evidence, versions: &Versions, reset: bool, findings: &mut Findings) {
     let what = match verdict.pci {
         Some(pci) => format!("GPU {pci}: {}", told(evidence)),
         None => told(evidence),
@@ -91,10 +93,8 @@ fn judge(verdict: &Verdict, evidence: &Evidence, reset: bool, findings: &mut Fin
             "restart the machine: no reload cures that, and unloading the driver may never end",
         ),
         Class::Reset if reset => {}
-        Class::Reset => findings.refuse(
-            what,
-            "`nvidia-reload reset` resets the GPUs; loading the driver anew is no cure for that",
-        ),
+        Class::Reset => findings
+            .refuse(what, format!("loading the driver anew is no cure for that: {}", reset_remedy(versions))),
         // Nothing that a reload makes worse, or better.
         Class::Support => findings.warn(what, format!("NVIDIA's advice: {}", evidence.action)),
         // The programs start anew with a reload, and a mismatch of versions ends with it.
@@ -136,7 +136,7 @@ mod tests {
         let mut findings = Findings::default();
         let at = |gpu: &str| Gpu { nvml, ..Gpu::at(gpu.parse().expect("an address")) };
         let gpus = ["0000:01:00", "0000:02:00"].map(at);
-        judge_all(&verdicts(&messages, &gpus), reset, &mut findings);
+        judge_all(&verdicts(&messages, &gpus), &Versions::default(), reset, &mut findings);
         let (verdict, reasons, warnings) = findings.verdict();
         let told = |reasons: Vec<step::Reason>| reasons.iter().map(ToString::to_string).collect();
         (verdict, told(reasons), told(warnings))

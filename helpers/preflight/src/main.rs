@@ -1,5 +1,6 @@
 //! Refuses what cannot work or would be unsafe while everything still runs, or opens the run.
 
+mod asked;
 mod assess;
 mod choose;
 mod driver;
@@ -14,6 +15,7 @@ mod users;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use asked::Asked;
 use assess::Assessed;
 use clap::Subcommand;
 use ledger::{Gpu, Snapshot, Step};
@@ -31,12 +33,19 @@ enum Verb {
         /// Of this GPU only: its PCI address, UUID or index.
         #[arg(long = "gpu", value_name = "ID", requires = "reset")]
         gpus: Vec<String>,
+        /// A reload that puts this version on disk first.
+        #[arg(long, value_name = "VERSION", conflicts_with = "reset")]
+        exchange: Option<String>,
+        /// Refuse it if somebody would lose work by it.
+        #[arg(long)]
+        if_idle: bool,
     },
 }
 
 fn main() -> ExitCode {
-    step::main_with(Step::Preflight, run, undo, |context, Verb::Plan { reset, gpus }| {
-        plan(context, reset.then_some(gpus.as_slice()))
+    step::main_with(Step::Preflight, run, undo, |context, verb: Verb| {
+        let Verb::Plan { reset, gpus, exchange, if_idle } = verb;
+        plan(context, &Asked { reset: reset.then_some(gpus), exchange, if_idle })
     })
 }
 
@@ -44,9 +53,8 @@ fn run(context: &Context) -> Result<()> {
     let config = context.config()?;
     package::wait(context)?;
     context.status("looking at the driver and at who holds it");
-    let asked = reset::asked(context)?;
-    let Assessed { plan, container_units, heard, seen, chosen } =
-        assess::assess(context, &config, asked.as_deref())?;
+    let asked = Asked::read(&context.root)?;
+    let Assessed { plan, container_units, heard, seen, chosen } = assess::assess(context, &config, &asked)?;
     for warning in &plan.warnings {
         context.warn(warning.to_string());
     }
@@ -59,7 +67,7 @@ fn run(context: &Context) -> Result<()> {
         Verdict::RebootRequired => return Err(Stop::RebootRequired(plan.reasons).into()),
     }
     let id = context.ledger.open(Snapshot {
-        reset: asked.is_some(),
+        reset: asked.reset.is_some(),
         chosen,
         ..snapshot(context, container_units, seen)?
     })?;
@@ -101,12 +109,12 @@ fn snapshot(
 /// the machine is going down, for the next boot.
 fn undo(context: &Context) -> Result<()> {
     // A request that stays is no reason to leave the run open.
-    let forgotten = reset::forget(context);
+    let forgotten = asked::forget(&context.root);
     finish(context, Leftovers::Keep, |run| differences(&context.root, run, context.ledger.boot()))?;
     forgotten
 }
 
-fn plan(context: &Context, asked: Option<&[String]>) -> Result<ExitCode> {
+fn plan(context: &Context, asked: &Asked) -> Result<ExitCode> {
     let Assessed { plan, .. } = assess::assess(context, &context.config()?, asked)?;
     println!("{}", serde_json::to_string(&plan)?);
     let exit = match plan.verdict {

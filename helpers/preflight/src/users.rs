@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
-use engines::{Container, Kind, Owner, Presence, SURVEY_SCHEMA, Survey};
+use engines::{Container, Engine, Kind, Owner, Presence, SURVEY_SCHEMA, Survey};
 use holders::{Fate, Holder, Rules, Scan, ancestors};
 use ledger::Step;
 use serde::Deserialize;
@@ -91,6 +91,18 @@ pub(crate) fn assess(
     Ok(actions)
 }
 
+/// Who may have a GPU and cannot be asked.
+pub(crate) fn unknown(survey: &Survey, scan: &Scan) -> Vec<String> {
+    let silent = |engine: &Engine| match &engine.presence {
+        Presence::Unreachable { reason, .. } => {
+            Some(format!("{engine} cannot be asked for its containers: {reason}"))
+        }
+        _ => None,
+    };
+    let unexplained = scan.unexplained.iter().map(|what| format!("{what} that nothing found accounts for"));
+    survey.engines.iter().filter_map(silent).chain(unexplained).collect()
+}
+
 /// The units that look after a container of the survey: of the same user as the engine.
 pub(crate) fn container_units(survey: &Survey) -> Vec<(Option<u32>, String)> {
     let unit = |container: &Container| match &container.owner {
@@ -173,6 +185,12 @@ fn containers(config: &Config, survey: &Survey, holders: &[Holder], findings: &m
 }
 
 fn action(step: Step, object: String, container: &Container, holders: &[Holder]) -> Action {
+    let mut pids: Vec<i32> =
+        holders.iter().filter(|holder| is_in(container, holder)).map(|holder| holder.pid).collect();
+    // It ends with its first process, also one that holds nothing at the moment.
+    if pids.is_empty() {
+        pids.push(container.pid);
+    }
     Action {
         step,
         object,
@@ -183,7 +201,7 @@ fn action(step: Step, object: String, container: &Container, holders: &[Holder])
         }
         .into(),
         why: container.reasons(),
-        pids: holders.iter().filter(|holder| is_in(container, holder)).map(|holder| holder.pid).collect(),
+        pids,
         comes_back: true,
     }
 }

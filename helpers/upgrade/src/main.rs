@@ -11,12 +11,19 @@ mod round;
 mod wait;
 
 use std::process::ExitCode;
-use std::time::Instant;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use request::{State, UNIT, forget, read, update};
 use round::Next;
 use step::{Priority, Reason, Root, log_as, show_status};
+
+/// So many looks in a row may fail.
+const FAILURES: u32 = 10;
+
+/// And so much later it is looked at again.
+const AGAIN: Duration = Duration::from_secs(30);
 
 fn main() -> ExitCode {
     let root = Root::system();
@@ -30,6 +37,9 @@ fn main() -> ExitCode {
 }
 
 fn run(root: &Root) -> Result<()> {
+    let mut failures = 0;
+    // Why the last reload was refused, until it is known whether that was for what came in between.
+    let mut refused: Option<Vec<Reason>> = None;
     loop {
         let began = Instant::now();
         let Some(request) = read(root)? else {
@@ -39,25 +49,43 @@ fn run(root: &Root) -> Result<()> {
         if request.state.is_final() {
             return Ok(());
         }
-        match round::next(root, &request)? {
-            Next::Drop(why) => {
+        let next = match round::next(root, &request) {
+            Ok(next) => next,
+            // Modules come and go, files are replaced, a helper is killed for want of memory: in a week of
+            // looks one may fail, and the next one tells.
+            Err(error) if failures < FAILURES => {
+                failures += 1;
+                say(Priority::Warning, &format!("it is looked at again in {} s: {error:#}", AGAIN.as_secs()));
+                sleep(AGAIN);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        failures = 0;
+        match (next, refused.take()) {
+            (Next::Drop(why), _) => {
                 forget(root)?;
                 say(Priority::Info, &format!("nothing is to be reloaded: {why}"));
                 return Ok(());
             }
-            Next::Wait { state, because, wait } => {
+            // Somebody, or the package manager, came just before it began.
+            (Next::Wait { state, because, wait }, _) => {
                 enter(root, &request, state, because)?;
                 wait.pass(began)?;
             }
-            Next::Leave { state, because } => return enter(root, &request, state, because),
-            Next::Go => {
+            (Next::Leave { .. } | Next::Go { .. }, Some(because)) => {
+                return enter(root, &request, State::Refused, because);
+            }
+            (Next::Leave { state, because }, None) => return enter(root, &request, state, because),
+            (Next::Go { if_idle }, None) => {
                 enter(root, &request, State::Reloading, Vec::new())?;
-                match reload::reload()? {
+                match reload::reload(if_idle)? {
                     None => {
                         forget(root)?;
                         say(Priority::Info, "the driver is reloaded");
                         return Ok(());
                     }
+                    Some((State::Refused, because)) => refused = Some(because),
                     Some((state, because)) => return enter(root, &request, state, because),
                 }
             }

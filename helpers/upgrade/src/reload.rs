@@ -19,13 +19,15 @@ struct Answer {
     remedy: String,
 }
 
-/// Reloads. None when the new driver serves, else how it ended and why.
+/// Reloads, with `if_idle` only if nobody loses work by it. None when the new driver serves, else how it
+/// ended and why.
 ///
 /// # Errors
 /// The command cannot be run.
-pub(crate) fn reload() -> Result<Option<(State, Vec<Reason>)>> {
+pub(crate) fn reload(if_idle: bool) -> Result<Option<(State, Vec<Reason>)>> {
     let output = Command::new(COMMAND)
         .args(["reload", "--yes", "--json"])
+        .args(if_idle.then_some("--if-idle"))
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()

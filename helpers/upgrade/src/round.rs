@@ -13,7 +13,7 @@ use crate::wait::Wait;
 /// A package manager may let go of its lock without ending.
 const PACKAGES: Duration = Duration::from_secs(1);
 
-/// Who uses a GPU may let go of it without ending, and others may come.
+/// Nothing tells of the end of a run, or of an upgrade that failed half-way.
 const RESCAN: Duration = Duration::from_secs(30);
 
 /// What is to be done.
@@ -25,7 +25,10 @@ pub(crate) enum Next {
     /// To leave it to a person, or to another request.
     Leave { state: State, because: Vec<Reason> },
     /// To reload.
-    Go,
+    Go {
+        /// Only if still nobody would lose work by it.
+        if_idle: bool,
+    },
 }
 
 /// Looks at the machine.
@@ -84,16 +87,17 @@ fn moment(root: &Root, config: &Config) -> Result<Next> {
         Disk::Differs => {}
     }
     match policy {
-        Policy::Never | Policy::Now => return Ok(Next::Go),
+        Policy::Never | Policy::Now => return Ok(Next::Go { if_idle: false }),
         Policy::Ask => return Ok(Next::Leave { state: State::Asking, because: Vec::new() }),
         Policy::WhenIdle => {}
     }
     let users = users(root, &config.upgrade.restartable)?;
     if users.is_empty() {
-        return Ok(Next::Go);
+        return Ok(Next::Go { if_idle: true });
     }
+    let again = users.again;
     let (because, pids) = users.into_reasons();
-    Ok(Next::Wait { state: State::WaitingForIdle, because, wait: Wait::new(pids, RESCAN) })
+    Ok(Next::Wait { state: State::WaitingForIdle, because, wait: Wait::new(pids, again) })
 }
 
 /// Whether the request has waited for as long as it may.

@@ -72,14 +72,24 @@ impl Install {
     /// # Errors
     /// The request cannot be read or taken away.
     pub fn take(root: &Root) -> Result<Option<Self>> {
-        let path = root.path(REQUEST);
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
-        };
+        let asked = Self::pending(root);
         Self::withdraw(root)?;
-        serde_json::from_slice(&text).with_context(|| format!("understand {}", path.display())).map(Some)
+        asked
+    }
+
+    /// What is asked for, if something is; it stays asked for.
+    ///
+    /// # Errors
+    /// The request cannot be read.
+    pub fn pending(root: &Root) -> Result<Option<Self>> {
+        let path = root.path(REQUEST);
+        match fs::read(&path) {
+            Ok(text) => serde_json::from_slice(&text)
+                .with_context(|| format!("understand {}", path.display()))
+                .map(Some),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+        }
     }
 
     /// Takes the request away, if there is one.

@@ -22,7 +22,7 @@ pub use harness::{Context, NoVerb, Verb, boot_id, main, main_with, open_ledger, 
 pub use install::{Install, REQUEST};
 pub use journal::{Priority, log, log_as};
 pub use manager::{NO_SUCH_UNIT, Order, order_unit};
-pub use plan::{Action, PLAN_SCHEMA, Plan, RESET_REQUEST, Verdict, Versions};
+pub use plan::{Action, IF_IDLE_REQUEST, PLAN_SCHEMA, Plan, RESET_REQUEST, Verdict, Versions};
 pub use root::Root;
 pub use shutdown::system_is_stopping;
 pub use sibling::undo_steps;

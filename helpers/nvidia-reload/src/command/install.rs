@@ -31,11 +31,17 @@ pub fn install(arguments: &Install, place: &mut Place) -> Result<Report> {
         target: Target::Reload,
         gpus: &[],
         question: format!("Build and install driver {version}, and reload now?"),
-        exchange: Some(&mut prepare),
+        exchange: Some((version, &mut prepare)),
     };
     let report = run(way, &arguments.reload, place);
-    // One that was left to systemd needs what was built.
-    if !matches!(&report, Ok(report) if report.is_left_to_systemd()) {
+    // One that goes on in systemd needs what was built.
+    let goes_on = match &report {
+        Ok(report) => report.is_left_to_systemd(),
+        Err(_) => {
+            Request::pending(&place.root)?.is_some() || step::open_ledger(&place.root)?.read()?.is_some()
+        }
+    };
+    if !goes_on {
         installer::clear(&place.root)?;
     }
     report
@@ -51,13 +57,14 @@ pub fn back_to(version: Option<&str>, arguments: &Reload, place: &mut Place) -> 
     kept::of_loaded(&place.root)?;
     let version = slot.manifest.version.clone();
     let question = format!("Put driver {version} on disk, and reload now?");
-    let mut prepare = |_: &mut Place| Ok(Request::Slot { version: version.clone() });
+    let put_on_disk = version.clone();
+    let mut prepare = move |_: &mut Place| Ok(Request::Slot { version: put_on_disk.clone() });
     let way = Way {
         command: "rollback",
         target: Target::Reload,
         gpus: &[],
         question,
-        exchange: Some(&mut prepare),
+        exchange: Some((&version, &mut prepare)),
     };
     run(way, arguments, place)
 }

@@ -113,7 +113,12 @@ fn plan(arguments: &Plan) -> Result<u8> {
     }
     guard::root("plan")?;
     let root = Root::system();
-    let plan = plan::plan(&root, arguments.reset.then_some(gpus.as_slice()))?;
+    let wanted = plan::Wanted {
+        reset: arguments.reset.then_some(gpus.as_slice()),
+        if_idle: arguments.if_idle,
+        ..plan::Wanted::default()
+    };
+    let plan = plan::plan(&root, wanted)?;
     if arguments.output.json {
         print(&plan);
     } else {

@@ -22,8 +22,9 @@ pub struct Way<'a> {
     pub gpus: &'a [String],
     /// What is asked before it begins.
     pub question: String,
-    /// What the run is asked to put on disk, made ready while everything still runs.
-    pub exchange: Option<&'a mut Exchange<'a>>,
+    /// The version that the run is asked to put on disk, and what makes that ready while everything still
+    /// runs.
+    pub exchange: Option<(&'a str, &'a mut Exchange<'a>)>,
 }
 
 /// Makes ready what a run is asked to put on disk.
@@ -73,7 +74,12 @@ pub fn run(way: Way<'_>, arguments: &Reload, place: &mut Place) -> Result<Report
         ));
     }
     if !joined {
-        let plan = plan::plan(&place.root, (target == Target::Reset).then_some(gpus))?;
+        let wanted = plan::Wanted {
+            reset: (target == Target::Reset).then_some(gpus),
+            exchange: exchange.as_ref().map(|(version, _)| *version),
+            if_idle: arguments.if_idle,
+        };
+        let plan = plan::plan(&place.root, wanted)?;
         let style = place.terminal.style();
         place.terminal.write(&format!("{}\n", view::plan::plan(&plan, style)));
         if plan.verdict != Verdict::Ready {
@@ -91,7 +97,7 @@ pub fn run(way: Way<'_>, arguments: &Reload, place: &mut Place) -> Result<Report
             confirm(&question)?;
         }
     }
-    let install = exchange.map(|prepare| prepare(place)).transpose()?;
+    let install = exchange.map(|(_, prepare)| prepare(place)).transpose()?;
     let order = Order {
         command,
         asked: Asked::Reload,
@@ -100,16 +106,12 @@ pub fn run(way: Way<'_>, arguments: &Reload, place: &mut Place) -> Result<Report
         steps: target.steps(),
         reset: (target == Target::Reset && !joined).then_some(gpus),
         install: install.as_ref(),
+        if_idle: arguments.if_idle,
         staying: &[],
         joined,
         wait: !arguments.no_wait,
     };
-    let report = carry_out(&order, &manager, place);
-    // The run takes the request when it comes to it; one that was never begun does not.
-    if install.is_some() && report.is_err() {
-        step::Install::withdraw(&place.root).map_err(Fault::from)?;
-    }
-    report
+    carry_out(&order, &manager, place)
 }
 
 fn under_way() -> Fault {

@@ -1,14 +1,16 @@
 //! One run, from the start of a unit to the last thing given back.
 
 use std::fs;
+use std::io::ErrorKind;
 
 use bus::{Job, JobResult, Manager};
 use ledger::{Ledger, Run, Step};
-use step::{Exit, RESET_REQUEST, Root, Versions};
+use step::{Exit, IF_IDLE_REQUEST, RESET_REQUEST, Root, Versions};
 
 use super::Place;
 use crate::engine::{Asked, Event, Facts, Phase, Progress, Session, Wait, now_usec, outcome};
 use crate::fault::{Fault, Result};
+use crate::plan::{Wanted, plan};
 use crate::report::{Outcome, Report};
 use crate::status::{PutBack, versions};
 
@@ -30,6 +32,8 @@ pub struct Order<'a> {
     pub install: Option<&'a step::Install>,
     /// The steps that another target keeps, whatever becomes of this run.
     pub staying: &'a [Step],
+    /// Whether it may begin only if nobody loses work by it.
+    pub if_idle: bool,
     /// Whether the run is under way already.
     pub joined: bool,
     /// Whether to look on to the end.
@@ -126,24 +130,56 @@ fn begin(session: &mut Session<'_>, order: &Order<'_>, root: &Root) -> Result<Jo
         }
         session.restart();
     }
+    // Only now: an earlier run's preflight takes away what it finds.
+    let started = ask(root, order).and_then(|()| Ok(session.start(order.unit)?));
+    // One that has begun takes what it was asked for, or its preflight takes it away; one that never began
+    // leaves it for nobody.
+    if started.is_err() {
+        take_back(root, order)?;
+    }
+    started
+}
+
+/// Says what the run is to do beyond a reload.
+fn ask(root: &Root, order: &Order<'_>) -> Result<()> {
+    let write = |path: &str, text: String| {
+        let path = root.path(path);
+        fs::write(&path, text).map_err(|error| {
+            Fault::refused(format!("cannot write {}", path.display()), "nothing was begun").because(&error)
+        })
+    };
     if let Some(gpus) = order.reset {
-        request(root, gpus)?;
+        write(RESET_REQUEST, gpus.iter().map(|id| format!("{id}\n")).collect())?;
+    }
+    if order.if_idle && !order.joined {
+        write(IF_IDLE_REQUEST, String::new())?;
     }
     if let Some(install) = order.install {
         install.ask(root).map_err(|error| {
             Fault::refused("the run cannot be told what to install; nothing was begun", "").because(&*error)
         })?;
     }
-    Ok(session.start(order.unit)?)
+    Ok(())
 }
 
-/// Says which GPUs are to be reset. Only now: an earlier run's preflight takes away what it finds.
-fn request(root: &Root, gpus: &[String]) -> Result<()> {
-    let path = root.path(RESET_REQUEST);
-    let text: String = gpus.iter().map(|id| format!("{id}\n")).collect();
-    fs::write(&path, text).map_err(|error| {
-        Fault::refused(format!("cannot write {}", path.display()), "nothing was begun").because(&error)
-    })
+/// Takes back what was asked for.
+fn take_back(root: &Root, order: &Order<'_>) -> Result<()> {
+    let asked = [
+        (order.reset.is_some(), RESET_REQUEST),
+        (order.if_idle && !order.joined, IF_IDLE_REQUEST),
+        (order.install.is_some(), step::REQUEST),
+    ];
+    for path in asked.iter().filter(|(is_asked, _)| *is_asked).map(|(_, path)| root.path(path)) {
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                let what = format!("cannot remove {}", path.display());
+                return Err(Fault::new(Exit::Failed, what, "remove it, or the next run does what it says")
+                    .because(&error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 enum Ended {
@@ -202,8 +238,12 @@ fn tell(
     }
     if matches!(report.outcome, Outcome::Refused | Outcome::RebootRequired) {
         // Preflight's reasons are in the journal; the plan has them as data, if they still hold.
-        report.reasons =
-            crate::plan::plan(&place.root, order.reset).map(|plan| plan.reasons).unwrap_or_default();
+        let wanted = Wanted {
+            reset: order.reset,
+            exchange: order.install.map(|install| install.version()),
+            if_idle: order.if_idle,
+        };
+        report.reasons = plan(&place.root, wanted).map(|plan| plan.reasons).unwrap_or_default();
     }
     report
 }

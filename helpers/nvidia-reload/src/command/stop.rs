@@ -52,6 +52,7 @@ pub fn stop(offline: bool, place: &mut Place) -> Result<Report> {
         steps: target.steps(),
         reset: None,
         install: None,
+        if_idle: false,
         staying,
         joined,
         wait: true,

@@ -211,6 +211,7 @@ pub fn ready_plan() -> Plan {
         schema: PLAN_SCHEMA.into(),
         reset: false,
         settings: vec![set("0000:3b:00.0"), set("0000:af:00.0")],
+        unknown: Vec::new(),
         verdict: Verdict::Ready,
         reasons: Vec::new(),
         warnings: vec![Reason::new(
