@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::{Context as _, Result, bail};
 use ledger::{Act, DriverFiles, Module, Object, Run, Step};
 use modules::{Disk, loaded};
-use slots::{Note, lock, on_disk, put_in_place, slots};
+use slots::{Note, find, lock, on_disk, put_in_place, slots};
 use step::Context;
 
 use crate::exchange::{highest, must_be_whole, old, without};
@@ -62,7 +62,7 @@ fn put_back(
         .find(|slot| slot.manifest.version == version && slot.find(old).is_some())
         .context("that driver is not kept: install it again and run `nvidia-reload rollback`")?;
     must_be_whole(&slot)?;
-    let mut others = without(on_disk(&context.root, disk)?, version);
+    let mut others = without(on_disk(&context.root, disk, Some(&slot))?, version);
     others.extend(acts.iter().flat_map(announced).cloned());
     let mut ids: Vec<u64> = acts.iter().map(|act| act.id).collect();
     if ids.is_empty() {
@@ -87,11 +87,12 @@ fn announced(act: &Act) -> impl Iterator<Item = &String> {
 
 /// Whether the disk has the very driver that was loaded, and no other's libraries.
 fn is_on_disk(context: &Context, disk: &Disk, run: &Run, version: &str) -> Result<bool> {
-    if !without(on_disk(&context.root, disk)?, version).is_empty() {
+    let kept = slots(&context.root)?.into_iter().find(|slot| slot.manifest.version == version);
+    if !without(on_disk(&context.root, disk, kept.as_ref())?, version).is_empty() {
         return Ok(false);
     }
     for module in &run.snapshot.modules {
-        if !disk.find(&module.name)?.is_some_and(|file| file.is(module)) {
+        if !find(disk, &module.name)?.is_some_and(|file| file.is(module)) {
             return Ok(false);
         }
     }

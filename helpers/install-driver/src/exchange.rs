@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 use ledger::{DriverFiles, Module, Object, Run, Step};
 use modules::{DRIVER, Disk};
-use slots::{Note, Slot, lock, on_disk, put_in_place, slots};
+use slots::{Note, Slot, lock, on_disk, put_in_place, slots, sync};
 use step::Context;
 
 /// Where the installer tells what it does.
@@ -25,9 +25,9 @@ pub(crate) fn from_slot(context: &Context, run: &Run, version: &str) -> Result<(
         .with_context(|| format!("driver {version} is not kept: `nvidia-reload slots` shows what is"))?;
     must_be_whole(&slot)?;
     let disk = Disk::open(&context.root)?;
-    let id = announce(context, run, &disk, version)?;
+    let id = announce(context, run, &disk, &slot, version)?;
     context.status(format!("putting driver {version} on disk"));
-    let others = without(on_disk(&context.root, &disk)?, version);
+    let others = without(on_disk(&context.root, &disk, Some(&slot))?, version);
     let placed = put_in_place(&context.root, &slot, &disk, &others)?;
     let note = Note::write(&context.root, &run.id, &slot, highest(&others), &placed)?;
     context.ledger.done(id)?;
@@ -46,8 +46,9 @@ pub(crate) fn by_installer(
     let old = old(run).context("no driver was loaded: there is none to come back to")?;
     let slot = slots(&context.root)?.into_iter().find(|slot| slot.find(old).is_some());
     // From its first file on there is no other way back.
-    must_be_whole(&slot.context("the driver that was loaded is not kept: there would be no way back")?)?;
-    let id = announce(context, run, &Disk::open(&context.root)?, version)?;
+    let slot = slot.context("the driver that was loaded is not kept: there would be no way back")?;
+    must_be_whole(&slot)?;
+    let id = announce(context, run, &Disk::open(&context.root)?, &slot, version)?;
     context.status(format!("NVIDIA's installer puts driver {version} on disk"));
     let status = Command::new("sh")
         .arg(file)
@@ -69,6 +70,8 @@ pub(crate) fn by_installer(
             now.as_deref().unwrap_or("of no known version")
         ),
     }
+    // The installer waits for no disk: after a power cut its files might be there, and all zeros.
+    sync(&context.root)?;
     context.ledger.done(id)?;
     context.info(format!("NVIDIA's installer has put driver {version} on disk"));
     Ok(())
@@ -86,12 +89,13 @@ fn end(log: &Path) -> String {
     }
 }
 
-/// Writes that the files on disk are about to become those of `version`.
-pub(crate) fn announce(context: &Context, run: &Run, disk: &Disk, version: &str) -> Result<u64> {
+/// Writes that the files on disk are about to become those of `version`; `slot` has libraries where they are
+/// looked for.
+fn announce(context: &Context, run: &Run, disk: &Disk, slot: &Slot, version: &str) -> Result<u64> {
     let old = old(run).and_then(|module| module.version.clone());
     let old =
         old.context("the version of the driver that was loaded is not known: it could not come back")?;
-    let mut others = on_disk(&context.root, disk)?;
+    let mut others = on_disk(&context.root, disk, Some(slot))?;
     others.insert(version.to_owned());
     let others = without(others, &old);
     context.ledger.intent(Step::InstallDriver, Object::DriverFiles(DriverFiles { version: old, others }))

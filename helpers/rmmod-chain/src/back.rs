@@ -4,7 +4,7 @@
 use anyhow::{Result, bail};
 use ledger::{Act, Module, Object, Run, Step};
 use modules::{Disk, File, Source, gate, load, loaded, nodes};
-use slots::{Slot, slots};
+use slots::{Slot, find, slots};
 use step::{Context, undo_steps};
 
 /// Loads again what the ledger says was unloaded, then opens the gate, whatever happened before.
@@ -91,7 +91,7 @@ fn choose(
 ) -> Result<Vec<Source>> {
     let old = |module: &Module| -> Result<Option<Source>> {
         let kept = kept.iter().find_map(|slot| slot.find(module));
-        Ok(match disk.find(&module.name)?.filter(|file| file.is(module)) {
+        Ok(match find(disk, &module.name)?.filter(|file| file.is(module)) {
             // With the options that it served with: those on disk may be what the new driver failed on.
             Some(file) => {
                 let options = kept.map_or_else(|| file.options.clone(), |kept| kept.options);
@@ -106,9 +106,9 @@ fn choose(
             None => kept.map(Source::Slot),
         })
     };
-    let new = |module: &Module| -> Result<Option<Source>> { Ok(disk.find(&module.name)?.map(Source::Disk)) };
-    let all = |find: &dyn Fn(&Module) -> Result<Option<Source>>| -> Result<Option<Vec<Source>>> {
-        gone.iter().map(|(_, module)| find(module)).collect()
+    let new = |module: &Module| -> Result<Option<Source>> { Ok(find(disk, &module.name)?.map(Source::Disk)) };
+    let all = |one: &dyn Fn(&Module) -> Result<Option<Source>>| -> Result<Option<Vec<Source>>> {
+        gone.iter().map(|(_, module)| one(module)).collect()
     };
     let old = all(&old)?;
     let new = all(&new)?;

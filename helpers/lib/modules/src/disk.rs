@@ -192,6 +192,30 @@ impl Disk {
         self.candidates()?.iter().map(|(_, path)| self.inspect(path)).collect()
     }
 
+    /// The same as far as they can be read, and those that cannot: an install that was cut off may leave
+    /// files of zeros.
+    ///
+    /// # Errors
+    /// The module index cannot be read.
+    pub fn readable(&self) -> Result<(Vec<File>, Vec<Unreadable>)> {
+        let (mut found, mut unreadable) = (Vec::new(), Vec::new());
+        for (_, path) in self.candidates()? {
+            match self.inspect(path) {
+                Ok(file) => found.push(file),
+                Err(error) => unreadable.push(error.downcast::<Unreadable>()?),
+            }
+        }
+        Ok((found, unreadable))
+    }
+
+    /// Whether the index has a file whose name begins with the driver's, and that is gone.
+    ///
+    /// # Errors
+    /// The module index cannot be read.
+    pub fn misses_files(&self) -> Result<bool> {
+        Ok(self.listed()?.iter().any(|(_, path)| !path.exists()))
+    }
+
     /// The files that `file` needs and whose modules are not loaded, first needed first.
     ///
     /// # Errors
@@ -286,11 +310,13 @@ impl Disk {
         if let Some(known) = self.candidates.get() {
             return Ok(known);
         }
-        let found = self.list()?;
+        let mut found = self.listed()?;
+        found.retain(|(_, path)| path.exists());
         Ok(self.candidates.get_or_init(|| found))
     }
 
-    fn list(&self) -> Result<Vec<(String, PathBuf)>> {
+    /// The same, whether they are there or not.
+    fn listed(&self) -> Result<Vec<(String, PathBuf)>> {
         let index = self.directory.join("modules.dep");
         let text = match fs::read_to_string(&index) {
             Ok(text) => text,
@@ -305,10 +331,7 @@ impl Disk {
             let Some((alias, _)) = file.split_once(".ko").filter(|_| file.starts_with(DRIVER)) else {
                 continue;
             };
-            let path = self.directory.join(path);
-            if path.exists() {
-                found.push((underscored(alias), path));
-            }
+            found.push((underscored(alias), self.directory.join(path)));
         }
         Ok(found)
     }

@@ -9,6 +9,7 @@
 //! file. What does not match its checksum is spoiled, and no way back.
 
 mod collect;
+mod damaged;
 mod dpkg;
 mod installer;
 mod keep;
@@ -22,11 +23,12 @@ mod store;
 mod tests;
 mod tree;
 
+pub use damaged::find;
 pub use dpkg::{Package, owners};
 pub use keep::keep;
 pub use manifest::{Entry, KeptFile, KeptLink, KeptModule, Manifest, Origin};
 pub use note::{Note, sentence};
-pub use place::{Placed, on_disk, put_in_place};
+pub use place::{Placed, on_disk, put_in_place, sync};
 pub use slot::{Slot, Unusable, all, kept_library, lock, slots};
 
 /// Below the ledger's directory.

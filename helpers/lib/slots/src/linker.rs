@@ -31,6 +31,11 @@ pub(crate) fn directories(root: &Root) -> Result<BTreeSet<PathBuf>> {
         // The same directory may have several names, as /lib has on a merged /usr.
         let Some(directory) = tree::plain(root, &directory.join("x")) else { continue };
         let directory = directory.parent().unwrap_or(Path::new("/")).to_owned();
+        // CUDA's forward compatibility: libraries of a driver's version that are no driver's, and stay
+        // whatever the driver is.
+        if directory.iter().any(|part| part.to_string_lossy().starts_with("compat")) {
+            continue;
+        }
         for below in BELOW {
             folders(root, directory.join(below), &mut found)?;
         }
@@ -96,13 +101,27 @@ pub(crate) fn is_of(path: &Path, version: &str) -> bool {
     name.strip_suffix(version).is_some_and(|stem| stem.len() > ".so.".len() && stem.ends_with(".so."))
 }
 
+/// Whether the library `path`, whose name ends with a driver's version, is the driver's by the rest of its
+/// name: `libGLX_nvidia`, `libcuda`, `libnvcuvid`.
+pub(crate) fn is_nvidias(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let stem = name.split_once(".so.").map_or("", |(stem, _)| stem);
+    stem.contains("nvidia") || stem.starts_with("libcuda") || stem.starts_with("libnv")
+}
+
+/// Three digits and more numbers. A library's own version is shorter: NVIDIA's Tegra has a `libcuda.so.1.1`.
+pub(crate) fn is_driver_version(version: &str) -> bool {
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    version.split_once('.').is_some_and(|(branch, rest)| {
+        branch.len() >= 3 && is_number(branch) && rest.split('.').all(is_number)
+    })
+}
+
 /// The driver's version in the name of one of its libraries: `libcuda.so.535.261.03` has it.
 pub(crate) fn version_of(path: &Path) -> Option<String> {
     let name = path.file_name()?.to_str()?;
     let version = TELLING.iter().find_map(|stem| name.strip_prefix(stem)?.strip_prefix(".so."))?;
-    let parts: Vec<&str> = version.split('.').collect();
-    let is_number = |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    (parts.len() >= 2 && parts.iter().all(is_number)).then(|| version.to_owned())
+    is_driver_version(version).then(|| version.to_owned())
 }
 
 #[cfg(test)]
@@ -119,9 +138,15 @@ mod tests {
             fs::write(path, text).expect("writes");
         };
         write("/etc/ld.so.conf", "include /etc/ld.so.conf.d/*.conf\n");
-        write("/etc/ld.so.conf.d/a.conf", "# ours\n/opt/driver/lib:/opt/other # two\n");
+        write("/etc/ld.so.conf.d/a.conf", "# ours\n/opt/driver/lib:/opt/other # two\n/opt/cuda/compat\n");
         write("/etc/ld.so.conf.d/a.conf.bak", "/opt/bak\n");
-        for path in ["/usr/lib/nvidia/current/x", "/opt/driver/lib/x", "/opt/other/x", "/opt/bak/x"] {
+        for path in [
+            "/usr/lib/nvidia/current/x",
+            "/opt/driver/lib/x",
+            "/opt/other/x",
+            "/opt/bak/x",
+            "/opt/cuda/compat/x",
+        ] {
             write(path, "");
         }
         std::os::unix::fs::symlink("usr/lib", root.path("/lib")).expect("links");
@@ -144,7 +169,14 @@ mod tests {
         }
         let version = |name: &str| version_of(Path::new(name));
         assert_eq!(version("/usr/lib/libcuda.so.570.10").as_deref(), Some("570.10"));
-        for name in ["libcuda.so.1", "libcuda.so.1.x", "libcudart.so.12.4", "libcuda.so"] {
+        for name in [
+            "libcuda.so.1",
+            "libcuda.so.1.1",
+            "libcuda.so.535.x",
+            "libcuda.so.535.",
+            "libcudart.so.12.4",
+            "libcuda.so",
+        ] {
             assert_eq!(version(name), None, "{name}");
         }
     }

@@ -14,7 +14,7 @@ use step::Root;
 
 use crate::collect::below;
 use crate::manifest::{Entry, KeptFile, KeptLink};
-use crate::{Slot, linker, store, tree};
+use crate::{Slot, damaged, linker, store, tree};
 
 /// The modules that carry the driver's version; what others build on it has its own.
 const DRIVERS: [&str; 5] = ["nvidia", "nvidia_modeset", "nvidia_uvm", "nvidia_drm", "nvidia_peermem"];
@@ -50,29 +50,62 @@ pub fn put_in_place(root: &Root, slot: &Slot, disk: &Disk, others: &BTreeSet<Str
     }
     take_away(root, slot, disk, others, &mut placed)?;
     // The files before the index that speaks of them.
-    store::sync(&root.path("/usr/lib"))?;
-    let modules = root.path("/lib/modules");
-    if modules.exists() {
-        store::sync(&modules)?;
-    }
+    sync(root)?;
     if root.is_system() {
         run("ldconfig", &[])?;
-        if index_is_stale(root, slot)? {
+        if index_is_stale(root, slot, disk, &placed)? {
             run("depmod", &[&slot.manifest.kernel])?;
         }
     }
     Ok(placed)
 }
 
-/// The versions of all drivers that have modules for this kernel or libraries on disk: in the midst of an
-/// install there are several.
+/// Waits until the libraries and modules that were written are on disk.
 ///
 /// # Errors
-/// A module file or a directory cannot be read.
-pub fn on_disk(root: &Root, disk: &Disk) -> Result<BTreeSet<String>> {
-    let modules = disk.files()?.into_iter().filter(|file| DRIVERS.contains(&file.name.as_str()));
-    let mut found: BTreeSet<String> = modules.filter_map(|file| file.version).collect();
-    for directory in linker::directories(root)? {
+/// The disk failed, or was full before all of it was there.
+pub fn sync(root: &Root) -> Result<()> {
+    for directory in ["/usr/lib", "/lib/modules"].map(|directory| root.path(directory)) {
+        if directory.exists() {
+            store::sync(&directory)?;
+        }
+    }
+    Ok(())
+}
+
+/// The versions of all drivers of which modprobe or the linker would find something: in the midst of an
+/// install there are several. Libraries count where `slot` has libraries, which they could be found in
+/// the stead of; without a slot, wherever the linker looks.
+///
+/// A driver that lies beside the one that is chosen, as Debian's do, is in nobody's way.
+///
+/// # Errors
+/// The module index or a directory cannot be read.
+pub fn on_disk(root: &Root, disk: &Disk, slot: Option<&Slot>) -> Result<BTreeSet<String>> {
+    let kept: BTreeSet<String> = slot
+        .iter()
+        .flat_map(|slot| &slot.manifest.files)
+        .filter_map(|entry| stem(entry.path().as_ref()))
+        .collect();
+    let mut found = BTreeSet::new();
+    for file in damaged::files(disk)?.0 {
+        let name = file.name.as_str();
+        let is_found = DRIVERS.contains(&name)
+            && (file.alias == name
+                || kept.contains(&file.alias)
+                || damaged::find(disk, name)?.is_some_and(|first| first.path == file.path));
+        found.extend(file.version.filter(|_| is_found));
+    }
+    let has_libraries = |directory: &PathBuf| {
+        slot.is_none_or(|slot| {
+            slot.manifest
+                .files
+                .iter()
+                .map(|entry| Path::new(entry.path()))
+                .any(|path| path.parent() == Some(directory) && path.to_string_lossy().contains(".so"))
+        })
+    };
+    for directory in linker::directories(root)?.into_iter().filter(has_libraries) {
         found.extend(tree::list(root, &directory)?.iter().filter_map(|path| linker::version_of(path)));
     }
     Ok(found)
@@ -151,8 +184,12 @@ fn take_away(
     placed: &mut Placed,
 ) -> Result<()> {
     let own: BTreeSet<&Path> = slot.manifest.files.iter().map(|entry| Path::new(entry.path())).collect();
-    let is_theirs =
-        |path: &Path| !own.contains(path) && others.iter().any(|version| linker::is_of(path, version));
+    let names: BTreeSet<&str> = own.iter().filter_map(|path| soname(path)).collect();
+    let is_theirs = |path: &Path| {
+        !own.contains(path)
+            && others.iter().any(|version| linker::is_driver_version(version) && linker::is_of(path, version))
+            && (linker::is_nvidias(path) || soname(path).is_some_and(|name| names.contains(name)))
+    };
     let directories = linker::directories(root)?;
     for directory in &directories {
         for path in tree::list(root, directory)? {
@@ -174,19 +211,43 @@ fn take_away(
             }
         }
     }
-    for file in disk.files()? {
-        let Some(path) = below(root, &file.path) else { continue };
-        let of_others = file.version.as_ref().is_some_and(|version| others.contains(version));
-        if of_others && !own.contains(path.as_path()) && remove(&file.path)? {
+    let (files, damaged) = damaged::files(disk)?;
+    let theirs = files
+        .into_iter()
+        .filter(|file| file.version.as_ref().is_some_and(|version| others.contains(version)))
+        .map(|file| file.path);
+    // Whose a damaged file was nobody can tell. It serves no one, and what it is called is looked for.
+    let names: BTreeSet<String> =
+        own.iter().filter_map(|path| stem(path)).chain(DRIVERS.map(str::to_owned)).collect();
+    let damaged = damaged.into_iter().map(|file| file.0);
+    let damaged = damaged.filter(|path| stem(path).is_some_and(|stem| names.contains(&stem)));
+    for file in theirs.chain(damaged) {
+        let Some(path) = below(root, &file) else { continue };
+        if !own.contains(path.as_path()) && remove(&file)? {
             placed.removed.insert(path);
         }
     }
     Ok(())
 }
 
+/// A library's name up to its version.
+fn soname(path: &Path) -> Option<&str> {
+    Some(path.file_name()?.to_str()?.split_once(".so.")?.0)
+}
+
+/// The name that modprobe knows a module file by; none for any other file.
+fn stem(path: &Path) -> Option<String> {
+    let name = path.file_name()?.to_str()?;
+    Some(name.split_once(".ko")?.0.replace('-', "_"))
+}
+
 /// Whether a module file, or the directory of one, changed after the index was made: told by their
-/// times, so that it holds after a power cut as well.
-fn index_is_stale(root: &Root, slot: &Slot) -> Result<bool> {
+/// times, so that it holds after a power cut as well. What was taken away may have been anywhere: that the
+/// index still has it tells.
+fn index_is_stale(root: &Root, slot: &Slot, disk: &Disk, placed: &Placed) -> Result<bool> {
+    if placed.removed.iter().any(|path| stem(path).is_some()) || disk.misses_files()? {
+        return Ok(true);
+    }
     let index = root.path("/lib/modules").join(&slot.manifest.kernel).join("modules.dep.bin");
     let time = |path: &Path| -> Result<Option<(i64, i64)>> {
         match fs::metadata(path) {

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
-use modules::Disk;
+use modules::{DRIVER, Disk};
 use step::Root;
 
 use crate::collect::collect;
@@ -20,9 +20,11 @@ const LIB: &str = "/usr/lib/x86_64-linux-gnu";
 fn write(root: &Root, path: &str, text: &str, mode: u32) {
     let real = root.path(path);
     fs::create_dir_all(real.parent().expect("has a parent")).expect("creates");
-    let _ = fs::remove_file(&real);
-    fs::write(&real, text).expect("writes");
-    fs::set_permissions(&real, fs::Permissions::from_mode(mode)).expect("sets");
+    // By a rename: a file that is removed first may leave its inode's number to the next.
+    let new = real.with_file_name(".new");
+    fs::write(&new, text).expect("writes");
+    fs::set_permissions(&new, fs::Permissions::from_mode(mode)).expect("sets");
+    fs::rename(new, real).expect("renames");
 }
 
 fn link(root: &Root, path: &str, target: &str) {
@@ -80,7 +82,8 @@ fn tree(root: &Root) -> BTreeMap<String, (u32, String)> {
 
 fn put_back(root: &Root, slot: &Slot) -> Placed {
     let disk = Disk::open(root).expect("opens");
-    let others = on_disk(root, &disk).expect("reads").into_iter().filter(|version| version != OLD).collect();
+    let others = on_disk(root, &disk, Some(slot)).expect("reads");
+    let others = others.into_iter().filter(|version| version != OLD).collect();
     put_in_place(root, slot, &disk, &others).expect("puts back")
 }
 
@@ -226,4 +229,113 @@ fn packages_are_named_with_the_command_that_brings_them_in_step() {
     // Somebody installs over it.
     install(&root, OLD);
     assert_eq!(Note::read(&root).expect("reads"), None);
+}
+
+/// A kernel module that declares itself to be `name` in `version`, and has no code.
+fn module(name: &str, version: &str) -> Vec<u8> {
+    let info = format!("name={name}\0version={version}\0srcversion={version}\0vermagic=x\0");
+    let names = b"\0.modinfo\0.strtab\0";
+    let header = |name: u32, kind: u32, at: usize, size: usize| {
+        let mut bytes = Vec::new();
+        bytes.extend(name.to_le_bytes());
+        bytes.extend(kind.to_le_bytes());
+        for field in [0, 0, at as u64, size as u64] {
+            bytes.extend(field.to_le_bytes());
+        }
+        bytes.extend([0; 24]);
+        bytes
+    };
+    // A relocatable file for x86-64: elf(5).
+    let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x01\0\x3e\0\x01\0\0\0".to_vec();
+    file.extend([0; 16]);
+    file.extend(64_u64.to_le_bytes());
+    file.extend([0; 4]);
+    for field in [64_u16, 0, 0, 64, 3, 2] {
+        file.extend(field.to_le_bytes());
+    }
+    let at = 64 + 3 * 64;
+    file.extend([0; 64]);
+    file.extend(header(1, 1, at, info.len()));
+    file.extend(header(10, 3, at + info.len(), names.len()));
+    file.extend(info.as_bytes());
+    file.extend(names);
+    file
+}
+
+/// Puts module files where the running kernel looks, and in its index.
+fn modules(root: &Root, files: &[(&str, &[u8])]) {
+    let disk = Disk::open(root).expect("opens");
+    let mut index = String::new();
+    for (path, content) in files {
+        let real = disk.directory().join(path);
+        fs::create_dir_all(real.parent().expect("has a parent")).expect("creates");
+        fs::write(real, content).expect("writes");
+        index += &format!("{path}:\n");
+    }
+    fs::write(disk.directory().join("modules.dep"), index).expect("writes");
+}
+
+#[test]
+fn a_module_of_zeros_is_passed_over_and_taken_away() {
+    let (_directory, root) = at_temporary();
+    let slot = kept(&root);
+    let (damaged, renamed) = ("kernel/drivers/video/nvidia.ko", "kernel/drivers/video/nvidia-current.ko");
+    let (other, new) = ("kernel/drivers/video/nvidia-wmi.ko", "updates/nvidia-uvm.ko");
+    modules(
+        &root,
+        &[(damaged, &[0; 999]), (renamed, &[0; 9]), (other, &[0; 99]), (new, &module("nvidia_uvm", NEW))],
+    );
+    let disk = Disk::open(&root).expect("opens");
+    assert!(disk.files().is_err(), "it is one that stops a search");
+    assert_eq!(find(&disk, DRIVER).expect("passes over"), None);
+    assert_eq!(
+        on_disk(&root, &disk, Some(&slot)).expect("passes over"),
+        [NEW, OLD].map(str::to_owned).into()
+    );
+    assert!(!disk.misses_files().expect("reads"));
+    put_back(&root, &slot);
+    let left = [damaged, renamed, other, new].map(|path| disk.directory().join(path).exists());
+    // The third is not known to be a driver's.
+    assert_eq!(left, [false, true, true, false]);
+    assert!(
+        Disk::open(&root).expect("opens").misses_files().expect("reads"),
+        "the index has to be made anew"
+    );
+}
+
+#[test]
+fn what_other_packages_have_stays() {
+    let (_directory, root) = at_temporary();
+    let slot = kept(&root);
+    install(&root, NEW);
+    let beside = format!("{LIB}/nvidia/tesla-470");
+    let stays = [
+        // Debian's driver beside the driver.
+        format!("{beside}/libcuda.so.470.256.02"),
+        format!("{beside}/libnvidia-ml.so.470.256.02"),
+        // CUDA's forward compatibility, even of the new driver's version.
+        format!("/usr/local/cuda-12.4/compat/libcuda.so.{NEW}"),
+        "/usr/local/cuda-12.4/compat/libcuda.so.555.42.06".to_owned(),
+        // Tegra's.
+        format!("{LIB}/libcuda.so.1.1"),
+        format!("{LIB}/libssl.so.1.1"),
+        // Of the same version by chance.
+        format!("{LIB}/libother.so.{NEW}"),
+    ];
+    stays.iter().for_each(|path| write(&root, path, path, 0o644));
+    write(&root, "/etc/ld.so.conf", &format!("{LIB}\n/usr/local/cuda-12.4/compat\n"), 0o644);
+    let [new, tesla] = ["updates/dkms/nvidia-current.ko", "updates/dkms/nvidia-tesla-470.ko"];
+    modules(&root, &[(tesla, &module("nvidia", "470.256.02")), (new, &module("nvidia", NEW))]);
+    write(&root, "/etc/modprobe.d/nvidia.conf", "install nvidia modprobe -i nvidia-current\n", 0o644);
+    let gone = [format!("{LIB}/libGLX_nvidia.so.{NEW}"), format!("{LIB}/libcuda.so.{NEW}")];
+    write(&root, &gone[0], "new", 0o644);
+    put_back(&root, &slot);
+    for path in &stays {
+        assert!(root.path(path).exists(), "{path}");
+    }
+    for path in &gone {
+        assert!(!root.path(path).exists(), "{path}");
+    }
+    let directory = Disk::open(&root).expect("opens").directory().to_owned();
+    assert!(directory.join(tesla).exists() && !directory.join(new).exists());
 }
