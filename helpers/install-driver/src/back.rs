@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result, bail};
 use ledger::{Act, DriverFiles, Module, Object, Run, Step};
-use modules::{Disk, loaded};
-use slots::{Note, find, lock, on_disk, put_in_place, slots};
+use modules::{DRIVER, Disk, loaded};
+use slots::{Note, Slot, find, lock, on_disk, put_in_place, slots};
 use step::Context;
 
 use crate::exchange::{highest, must_be_whole, old, without};
@@ -59,8 +59,9 @@ fn put_back(
     let _lock = lock(&context.root)?;
     let slot = slots(&context.root)?
         .into_iter()
-        .find(|slot| slot.manifest.version == version && slot.find(old).is_some())
+        .find(|slot| slot.manifest.version == version && slot.has(old).is_some())
         .context("that driver is not kept: install it again and run `nvidia-reload rollback`")?;
+    fits(&slot, disk, version)?;
     must_be_whole(&slot)?;
     let mut others = without(on_disk(&context.root, disk, Some(&slot))?, version);
     others.extend(acts.iter().flat_map(announced).cloned());
@@ -75,6 +76,21 @@ fn put_back(
     ids.into_iter().try_for_each(|id| context.ledger.undone(id))?;
     context.warn(format!("{}: {}", note.sentence(), note.remedy));
     Ok(())
+}
+
+/// That libraries of the driver `version` have modules of the same for the kernel that runs: from the slot, or
+/// where that is for another kernel, on disk already.
+fn fits(slot: &Slot, disk: &Disk, version: &str) -> Result<()> {
+    let Some(misfit) = slot.misfit() else { return Ok(()) };
+    let here = find(disk, DRIVER)?.and_then(|file| file.version);
+    if here.as_deref() == Some(version) {
+        return Ok(());
+    }
+    bail!(
+        "{misfit}, for which the disk has {}: boot the kernel {}, or install driver {version} for this one, and run `nvidia-reload rollback`",
+        here.map_or_else(|| "no driver".to_owned(), |here| format!("driver {here}")),
+        slot.manifest.kernel
+    );
 }
 
 fn announced(act: &Act) -> impl Iterator<Item = &String> {

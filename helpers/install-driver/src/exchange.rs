@@ -23,6 +23,9 @@ pub(crate) fn from_slot(context: &Context, run: &Run, version: &str) -> Result<(
         .into_iter()
         .find(|slot| slot.manifest.version == version)
         .with_context(|| format!("driver {version} is not kept: `nvidia-reload slots` shows what is"))?;
+    if let Some(misfit) = slot.misfit() {
+        bail!("{misfit}");
+    }
     must_be_whole(&slot)?;
     let disk = Disk::open(&context.root)?;
     let id = announce(context, run, &disk, &slot, version)?;

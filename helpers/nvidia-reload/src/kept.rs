@@ -113,7 +113,7 @@ fn read(root: &Root) -> Result<(Vec<Slot>, Vec<slots::Unusable>)> {
 /// The kept driver `version`, whole; without a version, the newest that is not loaded.
 ///
 /// # Errors
-/// There is none, or it is spoiled: nothing was touched.
+/// There is none, it is spoiled or for another kernel: nothing was touched.
 pub fn choose(root: &Root, version: Option<&str>) -> Result<Slot> {
     let loaded = versions(root)?.loaded;
     let (slots, unusable) = read(root)?;
@@ -132,7 +132,12 @@ pub fn choose(root: &Root, version: Option<&str>) -> Result<Slot> {
             (None, None) => Fault::refused("no other driver than the one that is loaded is kept", shown),
         });
     };
-    whole(slot)
+    let Some(misfit) = slot.misfit() else { return whole(slot) };
+    let kernel = &slot.manifest.kernel;
+    Err(Fault::refused(
+        misfit,
+        format!("boot the kernel {kernel} to go back to it, or install that driver for the kernel that runs"),
+    ))
 }
 
 /// The slot of the driver that is loaded, whole: without it there is no way back.
@@ -143,13 +148,17 @@ pub fn of_loaded(root: &Root) -> Result<Slot> {
     let loaded = versions(root)?.loaded;
     let (slots, _) = read(root)?;
     let version = loaded.as_deref().unwrap_or("unknown");
-    match slots.into_iter().find(|slot| slot.manifest.version == version) {
-        Some(slot) => whole(slot),
-        None => Err(Fault::refused(
-            format!("driver {version}, which is loaded, is not kept: there would be no way back"),
-            "`systemctl start nvidia-reload-keep.service` keeps it, as long as the disk has it",
-        )),
-    }
+    let reason = match slots.into_iter().find(|slot| slot.manifest.version == version) {
+        Some(slot) => match slot.misfit() {
+            None => return whole(slot),
+            Some(misfit) => misfit,
+        },
+        None => format!("driver {version}, which is loaded, is not kept"),
+    };
+    Err(Fault::refused(
+        format!("{reason}: there would be no way back"),
+        "`systemctl start nvidia-reload-keep.service` keeps it, as long as the disk has it",
+    ))
 }
 
 fn whole(slot: Slot) -> Result<Slot> {
@@ -163,4 +172,34 @@ fn whole(slot: Slot) -> Result<Slot> {
     );
     fault.causes = spoiled;
     Err(fault)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_driver_that_is_kept_for_another_kernel_is_refused() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let root = Root::at(directory.path());
+        let slot = root.path(slots::DIRECTORY).join("535.261.03");
+        fs::create_dir_all(&slot).expect("creates");
+        let choose_for = |kernel: &str| {
+            let manifest = format!(
+                r#"{{"schema": "nvidia-reload.slot/1", "version": "535.261.03", "kernel": "{kernel}",
+                    "made_usec": 1, "origin": "names", "packages": [], "files": []}}"#
+            );
+            fs::write(slot.join("manifest.json"), manifest).expect("writes");
+            choose(&root, Some("535.261.03"))
+        };
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("is there");
+        assert!(choose_for(release.trim()).is_ok());
+        let fault = choose_for("1.0-another").expect_err("is for another");
+        assert!(
+            fault.error.contains("for the kernel 1.0-another, and") && fault.remedy.contains("boot"),
+            "{fault:?}"
+        );
+    }
 }

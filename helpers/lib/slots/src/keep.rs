@@ -168,11 +168,10 @@ pub(crate) fn make(
             }
         });
     }
-    let release = nix::sys::utsname::uname().context("ask the kernel for its release")?;
     let manifest = Manifest {
         schema: manifest::SCHEMA.to_owned(),
         version: version.to_owned(),
-        kernel: release.release().to_string_lossy().into_owned(),
+        kernel: slot::running_kernel()?,
         made_usec: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_micros() as u64),
         origin: driver.origin,
         packages: driver.packages.clone(),

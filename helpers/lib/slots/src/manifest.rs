@@ -63,6 +63,17 @@ impl Entry {
             Entry::Link(link) => &link.path,
         }
     }
+
+    /// Whether it is a kernel module, or a link to one.
+    pub(crate) fn is_module(&self) -> bool {
+        match self {
+            Entry::File(file) => file.module.is_some(),
+            Entry::Link(link) => Path::new(&link.path).file_name().is_some_and(|name| {
+                let name = name.to_string_lossy();
+                name.ends_with(".ko") || name.contains(".ko.")
+            }),
+        }
+    }
 }
 
 /// A regular file, as it was where it belongs.

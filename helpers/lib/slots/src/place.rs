@@ -32,13 +32,17 @@ pub struct Placed {
 /// found in their stead, and makes the linker's cache and the module index right.
 ///
 /// Each file is whole at any moment, the old one or the new one; after a power cut the same again ends
-/// well. Whether the slot is whole is the caller's to check before.
+/// well. Whether the slot is whole is the caller's to check before. Where it is for another kernel than the
+/// one that runs, that one's modules stay as they are.
 ///
 /// # Errors
 /// A file cannot be written, or `ldconfig` or `depmod` fails.
 pub fn put_in_place(root: &Root, slot: &Slot, disk: &Disk, others: &BTreeSet<String>) -> Result<Placed> {
     let mut placed = Placed::default();
-    for entry in &slot.manifest.files {
+    let directory = root.path("/lib/modules").join(&slot.manifest.kernel);
+    // A kernel that was removed meanwhile needs no modules.
+    let has_kernel = slot.misfit().is_none() || directory.exists();
+    for entry in slot.manifest.files.iter().filter(|entry| has_kernel || !entry.is_module()) {
         let path = Path::new(entry.path());
         let changed = match entry {
             Entry::File(file) => put_file(root, slot, file)?,
@@ -53,7 +57,7 @@ pub fn put_in_place(root: &Root, slot: &Slot, disk: &Disk, others: &BTreeSet<Str
     sync(root)?;
     if root.is_system() {
         run("ldconfig", &[])?;
-        if index_is_stale(root, slot, disk, &placed)? {
+        if has_kernel && index_is_stale(root, slot, disk, &placed)? {
             run("depmod", &[&slot.manifest.kernel])?;
         }
     }
@@ -211,6 +215,9 @@ fn take_away(
             }
         }
     }
+    if slot.misfit().is_some() {
+        return Ok(());
+    }
     let (files, damaged) = damaged::files(disk)?;
     let theirs = files
         .into_iter()
@@ -245,7 +252,8 @@ fn stem(path: &Path) -> Option<String> {
 /// times, so that it holds after a power cut as well. What was taken away may have been anywhere: that the
 /// index still has it tells.
 fn index_is_stale(root: &Root, slot: &Slot, disk: &Disk, placed: &Placed) -> Result<bool> {
-    if placed.removed.iter().any(|path| stem(path).is_some()) || disk.misses_files()? {
+    let is_running = slot.misfit().is_none();
+    if is_running && (placed.removed.iter().any(|path| stem(path).is_some()) || disk.misses_files()?) {
         return Ok(true);
     }
     let index = root.path("/lib/modules").join(&slot.manifest.kernel).join("modules.dep.bin");

@@ -35,9 +35,27 @@ pub struct Unusable {
 }
 
 impl Slot {
-    /// The kept file of the very module that `loaded` was, with the options that it had.
+    /// The kept file of the very module that `loaded` was, with the options that it had; none where the
+    /// slot is for another kernel, which takes no other's modules.
     pub fn find(&self, loaded: &ledger::Module) -> Option<File> {
+        self.has(loaded).filter(|_| self.misfit().is_none())
+    }
+
+    /// The same, whatever kernel it is for.
+    pub fn has(&self, loaded: &ledger::Module) -> Option<File> {
         self.regular().filter_map(|file| self.module(file)).find(|file| file.is(loaded))
+    }
+
+    /// Why its modules are none for the kernel that runs; nothing where they are.
+    pub fn misfit(&self) -> Option<String> {
+        let Manifest { version, kernel, .. } = &self.manifest;
+        match running_kernel() {
+            Ok(running) if running == *kernel => None,
+            Ok(running) => {
+                Some(format!("the kept driver {version} is for the kernel {kernel}, and {running} runs"))
+            }
+            Err(error) => Some(format!("{error:#}")),
+        }
     }
 
     fn regular(&self) -> impl Iterator<Item = &KeptFile> {
@@ -79,6 +97,12 @@ impl Slot {
         }
         found
     }
+}
+
+/// The release of the kernel that runs.
+pub(crate) fn running_kernel() -> Result<String> {
+    let name = nix::sys::utsname::uname().context("ask the kernel for its release")?;
+    Ok(name.release().to_string_lossy().into_owned())
 }
 
 /// The slots that can be read, newest first, and those that cannot.

@@ -339,3 +339,38 @@ fn what_other_packages_have_stays() {
     let directory = Disk::open(&root).expect("opens").directory().to_owned();
     assert!(directory.join(tesla).exists() && !directory.join(new).exists());
 }
+
+#[test]
+fn a_slot_for_another_kernel_leaves_the_modules_of_this_one() {
+    let (_directory, root) = at_temporary();
+    let path = "updates/nvidia.ko";
+    modules(&root, &[(path, &module(DRIVER, OLD))]);
+    let old = |slot: &Slot| {
+        let module = slot.manifest.regular().find_map(|file| file.module.clone()).expect("is kept");
+        let [version, srcversion] = [module.version, module.srcversion];
+        let loaded = ledger::Module { name: module.name, version, srcversion, parameters: BTreeMap::new() };
+        (slot.find(&loaded).is_some(), slot.has(&loaded).is_some())
+    };
+    let mut slot = kept(&root);
+    assert_eq!(old(&slot), (true, true));
+    assert_eq!(slot.misfit(), None);
+    // As after a boot of another kernel, which has the new driver.
+    let here = Disk::open(&root).expect("opens").directory().join(path);
+    fs::write(&here, module(DRIVER, NEW)).expect("writes");
+    slot.manifest.kernel = "1.0-another".into();
+    for entry in &mut slot.manifest.files {
+        if let Entry::File(KeptFile { module: Some(_), path, .. }) = entry {
+            *path = "/lib/modules/1.0-another/updates/nvidia.ko".into();
+        }
+    }
+    assert_eq!(old(&slot), (false, true));
+    install(&root, NEW);
+    let placed = put_back(&root, &slot);
+    assert!(placed.removed.contains(Path::new(&format!("{LIB}/libcuda.so.{NEW}"))), "{placed:?}");
+    assert!(here.exists(), "there is no other for this kernel");
+    let other = root.path("/lib/modules/1.0-another");
+    assert!(!other.exists(), "a kernel that was removed gets nothing");
+    fs::create_dir(&other).expect("creates");
+    put_back(&root, &slot);
+    assert!(other.join(path).exists());
+}
