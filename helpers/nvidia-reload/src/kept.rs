@@ -113,7 +113,7 @@ fn read(root: &Root) -> Result<(Vec<Slot>, Vec<slots::Unusable>)> {
 /// The kept driver `version`, whole; without a version, the newest that is not loaded.
 ///
 /// # Errors
-/// There is none, it is spoiled or for another kernel: nothing was touched.
+/// There is none, it is spoiled or for another kernel, or there is no room for it: nothing was touched.
 pub fn choose(root: &Root, version: Option<&str>) -> Result<Slot> {
     let loaded = versions(root)?.loaded;
     let (slots, unusable) = read(root)?;
@@ -132,12 +132,27 @@ pub fn choose(root: &Root, version: Option<&str>) -> Result<Slot> {
             (None, None) => Fault::refused("no other driver than the one that is loaded is kept", shown),
         });
     };
-    let Some(misfit) = slot.misfit() else { return whole(slot) };
-    let kernel = &slot.manifest.kernel;
-    Err(Fault::refused(
-        misfit,
-        format!("boot the kernel {kernel} to go back to it, or install that driver for the kernel that runs"),
-    ))
+    if let Some(misfit) = slot.misfit() {
+        let kernel = &slot.manifest.kernel;
+        let remedy = format!(
+            "boot the kernel {kernel} to go back to it, or install that driver for the kernel that runs"
+        );
+        return Err(Fault::refused(misfit, remedy));
+    }
+    has_room(root, &slot)?;
+    whole(slot)
+}
+
+fn has_room(root: &Root, slot: &Slot) -> Result<()> {
+    let version = &slot.manifest.version;
+    let what = format!("there is no room to put driver {version} on disk");
+    let short = slot.shortages(root).map_err(|error| Fault::refused(&what, "").because(&*error))?;
+    if short.is_empty() {
+        return Ok(());
+    }
+    let mut fault = Fault::refused(what, "make room there; nothing was touched");
+    fault.causes = short.iter().map(ToString::to_string).collect();
+    Err(fault)
 }
 
 /// The slot of the driver that is loaded, whole: without it there is no way back.

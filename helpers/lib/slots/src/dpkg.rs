@@ -44,8 +44,8 @@ pub(crate) fn owned(root: &Root, wanted: impl Fn(&Path) -> bool) -> Result<Vec<O
     for list in tree::list(root, &Path::new(DIRECTORY).join("info"))? {
         let name = list.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let Some(name) = name.strip_suffix(".list") else { continue };
-        let real = root.path(&list);
-        let text = fs::read_to_string(&real).with_context(|| format!("read {}", real.display()))?;
+        // A package that goes in this moment takes its list along.
+        let Some(text) = text(&root.path(&list))? else { continue };
         let files: Vec<PathBuf> = text.lines().map(|line| unmerged(&merged, line)).collect();
         if files.iter().any(|file| wanted(file)) {
             found.push(Owned { name: name.to_owned(), files });
@@ -71,12 +71,7 @@ pub(crate) fn versions(root: &Root, names: BTreeSet<String>) -> Result<Vec<Packa
     if names.is_empty() {
         return Ok(Vec::new());
     }
-    let real = root.path(DIRECTORY).join("status");
-    let text = match fs::read_to_string(&real) {
-        Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error).with_context(|| format!("read {}", real.display())),
-    };
+    let Some(text) = text(&root.path(DIRECTORY).join("status"))? else { return Ok(Vec::new()) };
     let mut found = Vec::new();
     for stanza in text.split("\n\n") {
         let field = |key: &str| {
@@ -90,6 +85,16 @@ pub(crate) fn versions(root: &Root, names: BTreeSet<String>) -> Result<Vec<Packa
     }
     found.sort();
     Ok(found)
+}
+
+/// What the file `path` says, none where it is not there. A package may list names that are no text, and a
+/// maintainer may have one: none of them is a driver's.
+fn text(path: &Path) -> Result<Option<String>> {
+    match fs::read(path) {
+        Ok(text) => Ok(Some(String::from_utf8_lossy(&text).into_owned())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+    }
 }
 
 /// The directories that a merged /usr has as links, which dpkg may still list under their old names.
@@ -119,12 +124,14 @@ mod tests {
         fs::create_dir_all(root.path("/var/lib/dpkg/info")).expect("creates");
         fs::create_dir_all(root.path("/usr/lib")).expect("creates");
         std::os::unix::fs::symlink("usr/lib", root.path("/lib")).expect("links");
-        let write = |path: &str, text: &str| fs::write(root.path(path), text).expect("writes");
-        write("/var/lib/dpkg/info/libnvidia-ml1:amd64.list", "/.\n/lib/libnvidia-ml.so.1\n");
-        write("/var/lib/dpkg/info/other.list", "/.\n/usr/bin/other\n");
+        let write = |path: &str, text: &[u8]| fs::write(root.path(path), text).expect("writes");
+        write("/var/lib/dpkg/info/libnvidia-ml1:amd64.list", b"/.\n/lib/libnvidia-ml.so.1\n");
+        // A name in Latin-1, and a list that leads nowhere, as one that goes in this moment.
+        write("/var/lib/dpkg/info/other.list", b"/.\n/usr/bin/other\n/usr/share/\xe9\n");
+        std::os::unix::fs::symlink("gone", root.path("/var/lib/dpkg/info/a.list")).expect("links");
         write(
             "/var/lib/dpkg/status",
-            "Package: libnvidia-ml1\nStatus: install ok installed\nArchitecture: amd64\nVersion: 535.1-1\nDescription: x\n Version: no\n\nPackage: other\nArchitecture: all\nVersion: 2\n",
+            b"Package: a\nMaintainer: \xe9\nVersion: 1\n\nPackage: libnvidia-ml1\nStatus: install ok installed\nArchitecture: amd64\nVersion: 535.1-1\nDescription: x\n Version: no\n\nPackage: other\nArchitecture: all\nVersion: 2\n",
         );
         let found = owners(&root, &["/usr/lib/libnvidia-ml.so.1".into()].into()).expect("reads");
         let expected = Package { name: "libnvidia-ml1:amd64".into(), version: "535.1-1".into() };

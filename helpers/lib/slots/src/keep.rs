@@ -6,17 +6,21 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use modules::{DRIVER, Disk, File, Loaded};
 use step::Root;
 
 use crate::collect::{Driver, below, collect};
 use crate::manifest::{self, Entry, KeptFile, KeptLink, KeptModule, Manifest};
 use crate::slot::{self, Slot};
-use crate::{DIRECTORY, linker, store};
+use crate::{DIRECTORY, linker, store, tree};
 
 /// How many are kept.
 const KEPT: usize = 2;
+
+/// Why a driver is not kept that somebody exchanges at the same time.
+const CHANGED: &str =
+    "changed while the driver was kept; `systemctl start nvidia-reload-keep.service` tries it again";
 
 /// Permission bits.
 const MODE: u32 = 0o7777;
@@ -38,9 +42,10 @@ pub fn keep(root: &Root, disk: &Disk, chain: &[Loaded]) -> Result<Option<String>
     let Some(version) = driver.version.clone().filter(|version| !version.contains('/')) else {
         return Ok(None);
     };
-    let driver = collect(root, disk, &version, files)?;
-    // The unit at boot and a run's way back may both come this way.
+    // The unit at boot and a run's way back may both come this way. Before anything is looked for: whoever
+    // has the lock may be exchanging the driver.
     let _lock = slot::lock(root)?;
+    let driver = collect(root, disk, &version, files)?;
     let place = root.path(DIRECTORY).join(&version);
     let wanted = entries(root, &driver)?;
     if let Ok(slot) = slot::slot(&place)
@@ -52,7 +57,7 @@ pub fn keep(root: &Root, disk: &Disk, chain: &[Loaded]) -> Result<Option<String>
         return Ok(Some(version));
     }
     make(root, &driver, &version, wanted)?;
-    prune(root)?;
+    prune(root, &version)?;
     Ok(Some(version))
 }
 
@@ -60,7 +65,13 @@ pub fn keep(root: &Root, disk: &Disk, chain: &[Loaded]) -> Result<Option<String>
 pub(crate) fn entries(root: &Root, driver: &Driver) -> Result<BTreeMap<PathBuf, Entry>> {
     let mut found = BTreeMap::new();
     for module in &driver.modules {
-        let path = below(root, &module.path).with_context(|| format!("{} is gone", module.path.display()))?;
+        let gone = || format!("{} is gone", module.path.display());
+        // Where kernels share modules, that of one is a link to that of another (RHEL's weak-updates).
+        let (links, path) = tree::follow(root, &below(root, &module.path).with_context(gone)?)?;
+        let path = path.with_context(gone)?;
+        for (path, target) in links {
+            found.insert(path.clone(), linked(&path, &target)?);
+        }
         found.insert(path.clone(), Entry::File(described(root, &path, Some(module))?));
     }
     for path in driver.files.keys() {
@@ -69,10 +80,13 @@ pub(crate) fn entries(root: &Root, driver: &Driver) -> Result<BTreeMap<PathBuf, 
         }
     }
     for (path, target) in &driver.links {
-        let link = KeptLink { path: text(path)?, target: text(target)? };
-        found.insert(path.clone(), Entry::Link(link));
+        found.insert(path.clone(), linked(path, target)?);
     }
     Ok(found)
+}
+
+fn linked(path: &Path, target: &Path) -> Result<Entry> {
+    Ok(Entry::Link(KeptLink { path: text(path)?, target: text(target)? }))
 }
 
 fn described(root: &Root, path: &Path, module: Option<&File>) -> Result<KeptFile> {
@@ -154,19 +168,65 @@ pub(crate) fn make(
         }
     }
     let new = directory.join(format!("{version}.new"));
+    let made = fill(root, driver, version, wanted, &new).and_then(|()| {
+        let place = directory.join(version);
+        remove(&place)?;
+        fs::rename(&new, &place).with_context(|| format!("create {}", place.display()))?;
+        store::sync(&directory)
+    });
+    if made.is_err() {
+        // A gigabyte that is of no use to anybody. Should it stay: the next time removes it.
+        remove(&new).unwrap_or_else(|error| eprintln!("{error:#}"));
+    }
+    made
+}
+
+/// Copies all that is `wanted` into the directory `new`.
+fn fill(
+    root: &Root,
+    driver: &Driver,
+    version: &str,
+    wanted: BTreeMap<PathBuf, Entry>,
+    new: &Path,
+) -> Result<()> {
+    let is_linked = |path: &Path| driver.files.get(path).copied().unwrap_or(false);
+    let is_copied = |file: &KeptFile| !is_linked(Path::new(&file.path)) || !store::may_link(file.mode);
+    let regular = wanted.values().filter_map(|entry| match entry {
+        Entry::File(file) => Some(file),
+        Entry::Link(_) => None,
+    });
+    let mut rest: u64 = regular.filter(|file| is_copied(file)).map(|file| file.size).sum();
     let mut files = Vec::new();
     for (path, entry) in wanted {
         files.push(match entry {
             Entry::Link(_) => entry,
             Entry::File(mut file) => {
                 let to = new.join(file.kept());
-                let parent = to.parent().unwrap_or(&new);
+                let parent = to.parent().unwrap_or(new);
                 fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
-                let linked = driver.files.get(&path).copied().unwrap_or(false);
-                file.sha256 = store::keep(&root.path(&path), &to, linked)?;
+                let sum = store::keep(&root.path(&path), &to, is_linked(&path), rest)?;
+                // It was looked at before hundreds of others were copied.
+                if described(root, &path, None)? != (KeptFile { module: None, ..file.clone() }) {
+                    bail!("{} {CHANGED}", path.display());
+                }
+                if is_copied(&file) {
+                    rest -= file.size;
+                }
+                file.sha256 = sum;
                 Entry::File(file)
             }
         });
+    }
+    // What is said of the modules was read earlier still.
+    let disk = Disk::open(root)?;
+    for module in &driver.modules {
+        let now = disk.inspect(&module.path)?;
+        let same = |file: &File| {
+            (file.name.clone(), file.version.clone(), file.srcversion.clone(), file.vermagic.clone())
+        };
+        if same(&now) != same(module) {
+            bail!("{} {CHANGED}", module.path.display());
+        }
     }
     let manifest = Manifest {
         schema: manifest::SCHEMA.to_owned(),
@@ -180,17 +240,14 @@ pub(crate) fn make(
     let path = new.join(manifest::FILE);
     fs::write(&path, serde_json::to_vec_pretty(&manifest).context("encode a manifest")?)
         .with_context(|| format!("write {}", path.display()))?;
-    store::sync(&new)?;
-    let place = directory.join(version);
-    remove(&place)?;
-    fs::rename(&new, &place).with_context(|| format!("create {}", place.display()))?;
-    store::sync(&directory)
+    store::sync(new)
 }
 
-/// Removes what is too old, and what was made by an earlier version of this program.
-fn prune(root: &Root) -> Result<()> {
+/// Removes what is too old, and what was made by an earlier version of this program. Not the `newest`: where
+/// the clock was set back, that is the oldest by its time.
+pub(crate) fn prune(root: &Root, newest: &str) -> Result<()> {
     let (kept, unusable) = slot::all(root)?;
-    for slot in kept.into_iter().skip(KEPT) {
+    for slot in kept.into_iter().filter(|slot| slot.manifest.version != newest).skip(KEPT - 1) {
         remove(&slot.directory)?;
     }
     for slot in unusable {

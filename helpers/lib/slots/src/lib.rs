@@ -17,6 +17,7 @@ mod linker;
 mod manifest;
 mod note;
 mod place;
+mod room;
 mod slot;
 mod store;
 #[cfg(test)]
@@ -29,6 +30,7 @@ pub use keep::keep;
 pub use manifest::{Entry, KeptFile, KeptLink, KeptModule, Manifest, Origin};
 pub use note::{Note, sentence};
 pub use place::{Placed, on_disk, put_in_place, sync};
+pub use room::Short;
 pub use slot::{Slot, Unusable, all, kept_library, lock, slots};
 
 /// Below the ledger's directory.

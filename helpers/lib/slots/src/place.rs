@@ -42,17 +42,24 @@ pub fn put_in_place(root: &Root, slot: &Slot, disk: &Disk, others: &BTreeSet<Str
     let directory = root.path("/lib/modules").join(&slot.manifest.kernel);
     // A kernel that was removed meanwhile needs no modules.
     let has_kernel = slot.misfit().is_none() || directory.exists();
-    for entry in slot.manifest.files.iter().filter(|entry| has_kernel || !entry.is_module()) {
-        let path = Path::new(entry.path());
-        let changed = match entry {
-            Entry::File(file) => put_file(root, slot, file)?,
-            Entry::Link(link) => put_link(root, link)?,
-        };
-        if changed {
-            placed.replaced.insert(path.to_owned());
+    let wanted = |entry: &&Entry| has_kernel || !entry.is_module();
+    let entries: Vec<&Entry> = slot.manifest.files.iter().filter(wanted).collect();
+    // While both drivers are there, each file has its own; so the other goes last. Only where there is no
+    // room for both does it go first: then neither is whole for a while.
+    let mut full = slot.shortages(root)?.into_iter().map(|short| short.to_string()).next();
+    if full.is_none() {
+        match put_all(root, slot, &entries, &mut placed) {
+            Err(error) if is_full(&error) => full = Some(format!("{error:#}")),
+            put => put?,
         }
     }
     take_away(root, slot, disk, others, &mut placed)?;
+    if let Some(full) = full {
+        eprintln!("the other driver's files went first: {full}");
+        // Some file systems have the room of what was removed only after that is on disk.
+        sync(root)?;
+        put_all(root, slot, &entries, &mut placed)?;
+    }
     // The files before the index that speaks of them.
     sync(root)?;
     if root.is_system() {
@@ -62,6 +69,25 @@ pub fn put_in_place(root: &Root, slot: &Slot, disk: &Disk, others: &BTreeSet<Str
         }
     }
     Ok(placed)
+}
+
+fn put_all(root: &Root, slot: &Slot, entries: &[&Entry], placed: &mut Placed) -> Result<()> {
+    for entry in entries {
+        let changed = match entry {
+            Entry::File(file) => put_file(root, slot, file)?,
+            Entry::Link(link) => put_link(root, link)?,
+        };
+        if changed {
+            placed.replaced.insert(PathBuf::from(entry.path()));
+        }
+    }
+    Ok(())
+}
+
+fn is_full(error: &anyhow::Error) -> bool {
+    let is =
+        |error: &std::io::Error| matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+    error.downcast_ref().is_some_and(is)
 }
 
 /// Waits until the libraries and modules that were written are on disk.
@@ -133,14 +159,19 @@ fn put_file(root: &Root, slot: &Slot, file: &KeptFile) -> Result<bool> {
         Err(error) => return Err(error).with_context(|| format!("look at {}", to.display())),
     }
     let new = aside(&to)?;
-    // A copy even where a link would do: who writes into the file must not spoil the slot.
-    let sum = store::copy(&slot.directory.join(file.kept()), &new, 0o600)?;
-    if sum != file.sha256 {
-        fs::remove_file(&new).with_context(|| format!("remove {}", new.display()))?;
-        bail!("the kept copy of {} is spoiled", file.path);
-    }
-    store::dress(&new, file.uid, file.gid, file.mode, file.modified_nsec)?;
-    rename(&new, &to)
+    let put = || {
+        // A copy even where a link would do: who writes into the file must not spoil the slot.
+        let sum = store::copy(&slot.directory.join(file.kept()), &new, 0o600, 0)?;
+        if sum != file.sha256 {
+            bail!("the kept copy of {} is spoiled", file.path);
+        }
+        store::dress(&new, file.uid, file.gid, file.mode, file.modified_nsec)?;
+        rename(&new, &to)
+    };
+    put().inspect_err(|_| {
+        // Half a file is of use to nobody; should it stay, it has a name that nobody looks for.
+        let _ = remove(&new);
+    })
 }
 
 fn put_link(root: &Root, link: &KeptLink) -> Result<bool> {
@@ -258,15 +289,15 @@ fn index_is_stale(root: &Root, slot: &Slot, disk: &Disk, placed: &Placed) -> Res
     }
     let index = root.path("/lib/modules").join(&slot.manifest.kernel).join("modules.dep.bin");
     let time = |path: &Path| -> Result<Option<(i64, i64)>> {
-        match fs::metadata(path) {
+        match fs::symlink_metadata(path) {
             Ok(data) => Ok(Some((data.ctime(), data.ctime_nsec()))),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| format!("look at {}", path.display())),
         }
     };
     let Some(made) = time(&index)? else { return Ok(true) };
-    for file in slot.manifest.regular().filter(|file| file.module.is_some()) {
-        let path = root.path(&file.path);
+    for entry in slot.manifest.files.iter().filter(|entry| entry.is_module()) {
+        let path = root.path(entry.path());
         for path in [Some(path.as_path()), path.parent()].into_iter().flatten() {
             if time(path)?.is_none_or(|changed| changed > made) {
                 return Ok(true);

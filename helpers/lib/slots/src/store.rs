@@ -9,6 +9,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
+use crate::room;
+
 /// Set-user-ID and set-group-ID.
 const SET_ID: u32 = 0o6000;
 
@@ -18,14 +20,16 @@ const SET_ID: u32 = 0o6000;
 /// it is only for files whose owner replaces them by a rename, and never for a program that runs as
 /// somebody else: the old one would stay within everybody's reach when the upgrade has mended it.
 ///
+/// Where no blocks can be shared there has to be room for `rest` bytes: this file and all that follow.
+///
 /// # Errors
 /// It cannot be copied, or changed meanwhile.
-pub(crate) fn keep(from: &Path, to: &Path, linked: bool) -> Result<String> {
+pub(crate) fn keep(from: &Path, to: &Path, linked: bool, rest: u64) -> Result<String> {
     let before = fs::symlink_metadata(from).with_context(|| format!("look at {}", from.display()))?;
-    if linked && before.mode() & SET_ID == 0 && fs::hard_link(from, to).is_ok() {
+    if linked && may_link(before.mode()) && fs::hard_link(from, to).is_ok() {
         return checksum(to);
     }
-    let sum = copy(from, to, 0o644)?;
+    let sum = copy(from, to, 0o644, rest.max(before.size()))?;
     let after = fs::symlink_metadata(from).with_context(|| format!("look at {}", from.display()))?;
     let same = |data: &fs::Metadata| (data.ino(), data.size(), data.mtime(), data.mtime_nsec());
     if same(&before) != same(&after) {
@@ -34,16 +38,25 @@ pub(crate) fn keep(from: &Path, to: &Path, linked: bool) -> Result<String> {
     Ok(sum)
 }
 
-/// Copies `from` to the new file `to` by a reflink, else byte by byte; returns the copy's checksum.
+/// Whether a file of this mode may be shared by a hard link, see [`keep`].
+pub(crate) fn may_link(mode: u32) -> bool {
+    mode & SET_ID == 0
+}
+
+/// Copies `from` to the new file `to` by a reflink, else byte by byte if there is room for `room` bytes and a
+/// margin, 0 for whatever there is; returns the copy's checksum.
 ///
 /// # Errors
-/// It cannot be read or written.
-pub(crate) fn copy(from: &Path, to: &Path, mode: u32) -> Result<String> {
+/// It cannot be read or written, or there is no room.
+pub(crate) fn copy(from: &Path, to: &Path, mode: u32, room: u64) -> Result<String> {
     let act = || format!("copy {} to {}", from.display(), to.display());
     let mut source = File::open(from).with_context(act)?;
     let mut copy = OpenOptions::new().write(true).create_new(true).mode(mode).open(to).with_context(act)?;
     if rustix::fs::ioctl_ficlone(&copy, &source).is_ok() {
         return checksum(to);
+    }
+    if room > 0 {
+        room::ask(to, room)?;
     }
     let mut hash = Sha256::new();
     let mut chunk = vec![0; 1 << 20];
@@ -121,15 +134,19 @@ mod tests {
         fs::write(at("a"), "abc").expect("writes");
         let sum = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         let inode = |name: &str| fs::metadata(at(name)).expect("is there").ino();
-        assert_eq!(keep(&at("a"), &at("linked"), true).expect("links"), sum);
+        assert_eq!(keep(&at("a"), &at("linked"), true, 3).expect("links"), sum);
         assert_eq!(inode("linked"), inode("a"));
-        assert_eq!(keep(&at("a"), &at("copied"), false).expect("copies"), sum);
+        assert_eq!(keep(&at("a"), &at("copied"), false, 3).expect("copies"), sum);
         assert_ne!(inode("copied"), inode("a"));
         fs::set_permissions(at("a"), fs::Permissions::from_mode(0o4755)).expect("sets");
-        keep(&at("a"), &at("copied too"), true).expect("copies");
+        keep(&at("a"), &at("copied too"), true, 3).expect("copies");
         assert_ne!(inode("copied too"), inode("a"));
         assert_eq!(fs::metadata(at("copied too")).expect("is there").mode() & SET_ID, 0);
-        assert!(keep(&at("a"), &at("copied"), false).is_err(), "never over another file");
+        assert!(keep(&at("a"), &at("copied"), false, 3).is_err(), "never over another file");
+        let error =
+            room::ask(&at("not/there/yet"), 1 << 60).expect_err("no file system has that").to_string();
+        assert!(error.contains("MiB free, and 1099511627840 are needed"), "{error}");
+        room::ask(&at("a"), 0).expect("the test writes here");
     }
 
     #[test]

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
 
 use modules::{DRIVER, Disk};
 use step::Root;
 
 use crate::collect::collect;
-use crate::keep::{entries, make, still_right};
+use crate::keep::{entries, make, prune, still_right};
 use crate::manifest::Origin;
 use crate::*;
 
@@ -373,4 +374,115 @@ fn a_slot_for_another_kernel_leaves_the_modules_of_this_one() {
     fs::create_dir(&other).expect("creates");
     put_back(&root, &slot);
     assert!(other.join(path).exists());
+}
+
+#[test]
+fn what_changes_while_it_is_kept_is_not_kept_and_leaves_nothing() {
+    let (_directory, root) = at_temporary();
+    modules(&root, &[("updates/nvidia.ko", &module(DRIVER, OLD))]);
+    let slot = kept(&root);
+    let place = root.path(DIRECTORY);
+    let real = Disk::open(&root).expect("opens").directory().join("updates/nvidia.ko");
+    let told = real.metadata().and_then(|data| data.modified()).expect("is there");
+    let fails_after = |change: &dyn Fn()| {
+        let disk = Disk::open(&root).expect("opens");
+        let driver = collect(&root, &disk, OLD, Vec::new()).expect("collects");
+        let wanted = entries(&root, &driver).expect("describes");
+        change();
+        let error = make(&root, &driver, OLD, wanted).expect_err("it changed").to_string();
+        assert!(!place.join(format!("{OLD}.new")).exists(), "half a slot is left");
+        assert_eq!(
+            all(&root).expect("reads").0,
+            std::slice::from_ref(&slot),
+            "the slot that was there is gone"
+        );
+        error
+    };
+    let error = fails_after(&|| write(&root, "/usr/bin/nvidia-smi", "smi of another driver", 0o755));
+    assert!(error.contains("nvidia-smi changed while the driver was kept"), "{error}");
+    // A module of the same size and time.
+    let error = fails_after(&|| {
+        fs::write(&real, module(DRIVER, "535.261.99")).expect("writes");
+        fs::File::open(&real).and_then(|file| file.set_modified(told)).expect("sets");
+    });
+    assert!(error.contains("nvidia.ko changed while the driver was kept"), "{error}");
+    let error = fails_after(&|| fs::remove_file(root.path("/usr/bin/nvidia-modprobe")).expect("removes"));
+    assert!(error.contains("nvidia-modprobe"), "{error}");
+}
+
+#[test]
+fn a_module_that_is_a_link_comes_back_as_one() {
+    let (_directory, root) = at_temporary();
+    write(&root, "/lib/modules/1.0-first/extra/nvidia.ko", "", 0o644);
+    fs::write(root.path("/lib/modules/1.0-first/extra/nvidia.ko"), module(DRIVER, OLD)).expect("writes");
+    let path = "weak-updates/nvidia.ko";
+    modules(&root, &[(path, b"")]);
+    let directory = Disk::open(&root).expect("opens").directory().to_owned();
+    let real = directory.join(path);
+    fs::remove_file(&real).expect("removes");
+    symlink("../../1.0-first/extra/nvidia.ko", &real).expect("links");
+    let slot = kept(&root);
+    fs::remove_file(&real).expect("removes");
+    fs::write(&real, module(DRIVER, NEW)).expect("writes");
+    fs::write(root.path("/lib/modules/1.0-first/extra/nvidia.ko"), "").expect("writes");
+    let placed = put_back(&root, &slot);
+    assert_eq!(fs::read_link(&real).expect("is a link"), Path::new("../../1.0-first/extra/nvidia.ko"));
+    assert_eq!(fs::metadata(&real).expect("leads there").mode() & 0o7777, 0o644);
+    assert_eq!(fs::read(&real).expect("reads"), module(DRIVER, OLD));
+    assert_eq!(placed.removed, Default::default());
+}
+
+#[test]
+fn a_clock_that_was_set_back_does_not_cost_the_newest() {
+    let (_directory, root) = at_temporary();
+    let slot = kept(&root);
+    let at = |version: &str| root.path(DIRECTORY).join(version);
+    for (days, version) in [(1, "550.1"), (2, "560.1"), (0, OLD)] {
+        fs::create_dir_all(at(version)).expect("creates");
+        let text = fs::read_to_string(slot.directory.join("manifest.json")).expect("reads");
+        let text = text.replace(&format!("\"version\": \"{OLD}\""), &format!("\"version\": \"{version}\""));
+        fs::write(at(version).join("manifest.json"), text).expect("writes");
+        let time = UNIX_EPOCH + Duration::from_secs(days * 86400);
+        fs::File::open(at(version)).and_then(|file| file.set_modified(time)).expect("sets");
+    }
+    prune(&root, OLD).expect("removes");
+    assert_eq!([OLD, "550.1", "560.1"].map(|version| at(version).exists()), [true, false, true]);
+}
+
+#[test]
+fn only_what_is_not_there_yet_needs_room() {
+    let (_directory, root) = at_temporary();
+    let mut slot = kept(&root);
+    assert_eq!(slot.shortages(&root).expect("asks"), []);
+    for entry in &mut slot.manifest.files {
+        if let Entry::File(file) = entry {
+            file.size = 1 << 50;
+        }
+    }
+    let short = slot.shortages(&root).expect("asks");
+    assert!(matches!(short.as_slice(), [one] if one.needed > 2 << 50 && one.free < 1 << 50), "{short:?}");
+}
+
+#[test]
+fn the_other_driver_goes_first_only_where_there_is_no_room_for_both() {
+    let (_directory, root) = at_temporary();
+    let mut slot = kept(&root);
+    install(&root, NEW);
+    let other = root.path(format!("{LIB}/libcuda.so.{NEW}"));
+    // So that it ends before the last step.
+    fs::write(root.path(DIRECTORY).join(OLD).join("files/usr/bin/nvidia-smi"), "spoiled").expect("writes");
+    let put = |slot: &Slot| {
+        let disk = Disk::open(&root).expect("opens");
+        put_in_place(&root, slot, &disk, &[NEW.to_owned()].into()).expect_err("is spoiled");
+        other.exists()
+    };
+    assert!(put(&slot));
+    for entry in &mut slot.manifest.files {
+        if let Entry::File(file) = entry {
+            file.size = 1 << 50;
+        }
+    }
+    assert!(!put(&slot));
+    let left = tree(&root).into_keys().find(|path| path.ends_with(".nvidia-reload"));
+    assert_eq!(left, None, "half a file is left");
 }
