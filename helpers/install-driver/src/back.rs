@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use anyhow::{Context as _, Result, bail};
 use ledger::{Act, DriverFiles, Module, Object, Run, Step};
 use modules::{DRIVER, Disk, loaded};
-use slots::{Note, Slot, find, lock, on_disk, put_in_place, slots};
+use slots::{Slot, find, lock, on_disk, put_in_place, slots};
 use step::Context;
 
-use crate::exchange::{highest, must_be_whole, old, without};
+use crate::exchange::{must_be_whole, note, old, without};
+use crate::packages;
 
 /// Puts the old driver's files back, if its successor was found not to serve or if they were about to be
 /// exchanged. A run that was cancelled before says nothing of the driver on disk: that stays.
@@ -21,6 +22,7 @@ pub(crate) fn undo(context: &Context) -> Result<()> {
     let Some((old, version)) = old(&run).and_then(|old| Some((old, old.version.clone()?))) else {
         return Ok(());
     };
+    packages::wait_a_little(context);
     let disk = Disk::open(&context.root)?;
     if acts.is_empty() && is_on_disk(context, &disk, &run, &version)? {
         return Ok(());
@@ -72,9 +74,9 @@ fn put_back(
     }
     context.status(format!("putting the files of driver {version} back"));
     let placed = put_in_place(&context.root, &slot, disk, &others)?;
-    let note = Note::write(&context.root, &run.id, &slot, highest(&others), &placed)?;
+    let said = note(context, run, &slot, &others, &placed);
     ids.into_iter().try_for_each(|id| context.ledger.undone(id))?;
-    context.warn(format!("{}: {}", note.sentence(), note.remedy));
+    context.warn(said);
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 use ledger::{DriverFiles, Module, Object, Run, Step};
 use modules::{DRIVER, Disk};
-use slots::{Note, Slot, lock, on_disk, put_in_place, slots, sync};
+use slots::{Note, Placed, Slot, lock, on_disk, put_in_place, sentence, slots, sync};
 use step::Context;
 
 /// Where the installer tells what it does.
@@ -32,9 +32,9 @@ pub(crate) fn from_slot(context: &Context, run: &Run, version: &str) -> Result<(
     context.status(format!("putting driver {version} on disk"));
     let others = without(on_disk(&context.root, &disk, Some(&slot))?, version);
     let placed = put_in_place(&context.root, &slot, &disk, &others)?;
-    let note = Note::write(&context.root, &run.id, &slot, highest(&others), &placed)?;
+    let said = note(context, run, &slot, &others, &placed);
     context.ledger.done(id)?;
-    context.warn(format!("{}: {}", note.sentence(), note.remedy));
+    context.warn(said);
     Ok(())
 }
 
@@ -122,7 +122,24 @@ pub(crate) fn without(mut versions: BTreeSet<String>, version: &str) -> BTreeSet
     versions
 }
 
+/// Notes what is on disk now, and says it. A note that cannot be made is no reason to give up a driver whose
+/// files are all in place.
+pub(crate) fn note(
+    context: &Context,
+    run: &Run,
+    slot: &Slot,
+    others: &BTreeSet<String>,
+    placed: &Placed,
+) -> String {
+    let instead_of = highest(others);
+    let what = sentence(&slot.manifest.version, instead_of.as_deref());
+    match Note::write(&context.root, &run.id, slot, instead_of, placed) {
+        Ok(note) => format!("{what}: {}", note.remedy),
+        Err(error) => format!("{what}; the package database is not, and there is no note of it: {error:#}"),
+    }
+}
+
 /// The one to name where there are several.
-pub(crate) fn highest(versions: &BTreeSet<String>) -> Option<String> {
+fn highest(versions: &BTreeSet<String>) -> Option<String> {
     versions.last().cloned()
 }

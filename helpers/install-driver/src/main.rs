@@ -3,6 +3,7 @@
 
 mod back;
 mod exchange;
+mod packages;
 
 use std::process::ExitCode;
 
@@ -16,11 +17,12 @@ fn main() -> ExitCode {
 
 fn run(context: &Context) -> Result<()> {
     let run = context.ledger.read()?.context("there is no open run: start nvidia-reload.target")?;
-    match Install::take(&context.root)? {
-        // The driver that is on disk is what is loaded next.
-        None => Ok(()),
-        Some(Install::Slot { version }) => exchange::from_slot(context, &run, &version),
-        Some(Install::Installer { version, file, arguments }) => {
+    // The driver that is on disk is what is loaded next, unless another was asked for.
+    let Some(asked) = Install::take(&context.root)? else { return Ok(()) };
+    packages::wait(context)?;
+    match asked {
+        Install::Slot { version } => exchange::from_slot(context, &run, &version),
+        Install::Installer { version, file, arguments } => {
             exchange::by_installer(context, &run, &version, &file, &arguments)
         }
     }
