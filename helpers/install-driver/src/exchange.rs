@@ -47,6 +47,8 @@ pub(crate) fn by_installer(
     arguments: &[String],
 ) -> Result<()> {
     let old = old(run).context("no driver was loaded: there is none to come back to")?;
+    // Who keeps a driver meanwhile would keep half of each.
+    let _lock = lock(&context.root)?;
     let slot = slots(&context.root)?.into_iter().find(|slot| slot.find(old).is_some());
     // From its first file on there is no other way back.
     let slot = slot.context("the driver that was loaded is not kept: there would be no way back")?;
