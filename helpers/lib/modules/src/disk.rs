@@ -184,20 +184,12 @@ impl Disk {
         Ok(self.candidates()?.iter().map(|(alias, _)| alias.clone()).collect())
     }
 
-    /// All module files whose names begin with the driver's.
-    ///
-    /// # Errors
-    /// The module index or a file cannot be read.
-    pub fn files(&self) -> Result<Vec<File>> {
-        self.candidates()?.iter().map(|(_, path)| self.inspect(path)).collect()
-    }
-
-    /// The same as far as they can be read, and those that cannot: an install that was cut off may leave
-    /// files of zeros.
+    /// All module files whose names begin with the driver's, as far as they can be read, and those that
+    /// cannot: an install that was cut off may leave files of zeros.
     ///
     /// # Errors
     /// The module index cannot be read.
-    pub fn readable(&self) -> Result<(Vec<File>, Vec<Unreadable>)> {
+    pub fn files(&self) -> Result<(Vec<File>, Vec<Unreadable>)> {
         let (mut found, mut unreadable) = (Vec::new(), Vec::new());
         for (_, path) in self.candidates()? {
             match self.inspect(path) {

@@ -9,7 +9,7 @@ use step::Root;
 
 use crate::dpkg::{self, Package};
 use crate::manifest::Origin;
-use crate::{installer, linker, tree};
+use crate::{damaged, installer, linker, tree};
 
 /// Where firmware of one driver lies, below a directory named for its version.
 const FIRMWARE: [&str; 2] = ["/lib/firmware/nvidia", "/lib/firmware/updates/nvidia"];
@@ -92,12 +92,12 @@ pub(crate) struct Driver {
 /// The files of the driver `version` that is on disk; `loaded` are the files of what is loaded.
 ///
 /// # Errors
-/// A directory, the linker's configuration or a package database cannot be read.
+/// The module index, a directory, the linker's configuration or a package database cannot be read.
 pub(crate) fn collect(root: &Root, disk: &Disk, version: &str, loaded: Vec<File>) -> Result<Driver> {
     let mut modules = loaded;
     // Modules of this driver that are not loaded now may be by the time they are needed; one that is
-    // installed later is kept when it is loaded.
-    for file in disk.files()? {
+    // installed later is kept when it is loaded. One that is damaged cannot be.
+    for file in damaged::files(disk)?.0 {
         if file.version.as_deref() == Some(version) && modules.iter().all(|known| known.name != file.name) {
             modules.push(file);
         }

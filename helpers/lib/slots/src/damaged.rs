@@ -24,7 +24,7 @@ pub fn find(disk: &Disk, name: &str) -> Result<Option<File>> {
 /// # Errors
 /// The module index cannot be read.
 pub(crate) fn files(disk: &Disk) -> Result<(Vec<File>, Vec<Unreadable>)> {
-    let (files, damaged) = disk.readable()?;
+    let (files, damaged) = disk.files()?;
     damaged.iter().for_each(|file| say(&file.to_string()));
     Ok((files, damaged))
 }
