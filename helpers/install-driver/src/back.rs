@@ -74,7 +74,7 @@ fn put_back(
     }
     context.status(format!("putting the files of driver {version} back"));
     let placed = put_in_place(&context.root, &slot, disk, &others)?;
-    let said = note(context, run, &slot, &others, &placed);
+    let said = note(&context.root, &run.id, &slot, &others, &placed);
     ids.into_iter().try_for_each(|id| context.ledger.undone(id))?;
     context.warn(said);
     Ok(())
@@ -119,4 +119,25 @@ fn is_on_disk(context: &Context, disk: &Disk, run: &Run, version: &str) -> Resul
 
 fn is_same(now: &Module, then: &Module) -> bool {
     now.version == then.version && now.srcversion == then.srcversion
+}
+
+#[cfg(test)]
+mod tests {
+    use step::Root;
+
+    use super::*;
+
+    #[test]
+    fn a_slot_for_another_kernel_is_no_way_back_without_modules_for_this_one() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let root = Root::at(directory.path());
+        let disk = Disk::open(&root).expect("opens");
+        let here = disk.directory().file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let fits = |kernel: &str| fits(&crate::tests::slot(&root, kernel), &disk, "535.261.03");
+        fits(&here).expect("is for this one");
+        let error = fits("1.0-another").expect_err("is for another").to_string();
+        let expected =
+            format!("is for the kernel 1.0-another, and {here} runs, for which the disk has no driver: boot");
+        assert!(error.contains(&expected), "{error}");
+    }
 }

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use ledger::{DriverFiles, Module, Object, Run, Step};
 use modules::{DRIVER, Disk};
 use slots::{Note, Placed, Slot, lock, on_disk, put_in_place, sentence, slots, sync};
-use step::Context;
+use step::{Context, Root};
 
 /// Where the installer tells what it does.
 const LOG: &str = "/var/log/nvidia-installer.log";
@@ -32,7 +32,7 @@ pub(crate) fn from_slot(context: &Context, run: &Run, version: &str) -> Result<(
     context.status(format!("putting driver {version} on disk"));
     let others = without(on_disk(&context.root, &disk, Some(&slot))?, version);
     let placed = put_in_place(&context.root, &slot, &disk, &others)?;
-    let said = note(context, run, &slot, &others, &placed);
+    let said = note(&context.root, &run.id, &slot, &others, &placed);
     context.ledger.done(id)?;
     context.warn(said);
     Ok(())
@@ -127,15 +127,15 @@ pub(crate) fn without(mut versions: BTreeSet<String>, version: &str) -> BTreeSet
 /// Notes what is on disk now, and says it. A note that cannot be made is no reason to give up a driver whose
 /// files are all in place.
 pub(crate) fn note(
-    context: &Context,
-    run: &Run,
+    root: &Root,
+    run: &str,
     slot: &Slot,
     others: &BTreeSet<String>,
     placed: &Placed,
 ) -> String {
     let instead_of = highest(others);
     let what = sentence(&slot.manifest.version, instead_of.as_deref());
-    match Note::write(&context.root, &run.id, slot, instead_of, placed) {
+    match Note::write(root, run, slot, instead_of, placed) {
         Ok(note) => format!("{what}: {}", note.remedy),
         Err(error) => format!("{what}; the package database is not, and there is no note of it: {error:#}"),
     }
@@ -144,4 +144,28 @@ pub(crate) fn note(
 /// The one to name where there are several.
 fn highest(versions: &BTreeSet<String>) -> Option<String> {
     versions.last().cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_that_cannot_be_made_is_said_and_no_more() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let root = Root::at(directory.path());
+        let slot = crate::tests::slot(&root, "1.0-any");
+        let others = ["550.1".to_owned()].into();
+        let said = || note(&root, "r", &slot, &others, &Placed::default());
+        assert_eq!(
+            said(),
+            "the files of driver 535.261.03 are on disk again, in place of 550.1: install driver 535.261.03 \
+             again, or 550.1, by the way it came"
+        );
+        let in_the_way = root.path("/var/lib/nvidia-reload/put-back.json.new");
+        std::fs::create_dir(&in_the_way).expect("creates");
+        let said = said();
+        let what = "the files of driver 535.261.03 are on disk again, in place of 550.1; ";
+        assert!(said.starts_with(what) && said.contains("there is no note of it: write"), "{said}");
+    }
 }

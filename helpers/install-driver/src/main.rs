@@ -27,3 +27,20 @@ fn run(context: &Context) -> Result<()> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use step::Root;
+
+    /// A kept driver 535.261.03 for `kernel`, without files.
+    pub(crate) fn slot(root: &Root, kernel: &str) -> slots::Slot {
+        let directory = root.path(slots::DIRECTORY).join("535.261.03");
+        std::fs::create_dir_all(&directory).expect("creates");
+        let manifest = format!(
+            r#"{{"schema": "nvidia-reload.slot/1", "version": "535.261.03", "kernel": "{kernel}",
+                "made_usec": 1, "origin": "names", "packages": [], "files": []}}"#
+        );
+        std::fs::write(directory.join("manifest.json"), manifest).expect("writes");
+        slots::slots(root).expect("reads").remove(0)
+    }
+}
