@@ -196,25 +196,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_driver_that_is_kept_for_another_kernel_is_refused() {
+    fn a_driver_for_another_kernel_or_without_room_is_refused() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let root = Root::at(directory.path());
         let slot = root.path(slots::DIRECTORY).join("535.261.03");
         fs::create_dir_all(&slot).expect("creates");
-        let choose_for = |kernel: &str| {
+        let choose_one = |kernel: &str, files: &str| {
             let manifest = format!(
                 r#"{{"schema": "nvidia-reload.slot/1", "version": "535.261.03", "kernel": "{kernel}",
-                    "made_usec": 1, "origin": "names", "packages": [], "files": []}}"#
+                    "made_usec": 1, "origin": "names", "packages": [], "files": [{files}]}}"#
             );
             fs::write(slot.join("manifest.json"), manifest).expect("writes");
             choose(&root, Some("535.261.03"))
         };
         let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("is there");
-        assert!(choose_for(release.trim()).is_ok());
-        let fault = choose_for("1.0-another").expect_err("is for another");
+        assert!(choose_one(release.trim(), "").is_ok());
+        let fault = choose_one("1.0-another", "").expect_err("is for another");
         assert!(
             fault.error.contains("for the kernel 1.0-another, and") && fault.remedy.contains("boot"),
             "{fault:?}"
         );
+        let large = r#"{"kind": "file", "path": "/usr/lib/large", "mode": 420, "uid": 0, "gid": 0,
+            "size": 1125899906842624, "modified_nsec": 0, "sha256": ""}"#;
+        let fault = choose_one(release.trim(), large).expect_err("nobody has a PiB");
+        assert_eq!(fault.error, "there is no room to put driver 535.261.03 on disk");
+        assert!(fault.causes[0].contains("MiB free, and 2147483712 are needed"), "{fault:?}");
     }
 }

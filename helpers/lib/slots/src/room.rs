@@ -19,7 +19,7 @@ const MARGIN: u64 = 64 << 20;
 /// A file system with less room than is needed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Short {
-    /// A directory in it.
+    /// Its topmost directory.
     pub place: PathBuf,
     /// The bytes that are free.
     pub free: u64,
@@ -48,8 +48,7 @@ impl Slot {
             if now.as_ref().is_some_and(|now| is_in_place(now, file)) {
                 continue;
             }
-            let place = nearest(&to);
-            let device = fs::metadata(&place).with_context(|| format!("look at {}", place.display()))?.dev();
+            let (place, device) = file_system(&to)?;
             let (_, more, largest) = places.entry(device).or_insert((place, 0, 0));
             *more += file.size.saturating_sub(now.map_or(0, |now| now.size()));
             *largest = file.size.max(*largest);
@@ -79,7 +78,7 @@ fn is_in_place(now: &fs::Metadata, file: &KeptFile) -> bool {
 /// It has not, or its file system cannot be asked.
 pub(crate) fn ask(directory: &Path, needed: u64) -> Result<()> {
     let needed = needed.saturating_add(MARGIN);
-    let place = nearest(directory);
+    let (place, _) = file_system(directory)?;
     let free = bytes(&place, |data| data.f_bavail)?;
     if free < needed {
         bail!("{}: make room there", Short { place, free, needed });
@@ -87,9 +86,15 @@ pub(crate) fn ask(directory: &Path, needed: u64) -> Result<()> {
     Ok(())
 }
 
-/// `path`, or the nearest directory above it that is there.
-fn nearest(path: &Path) -> PathBuf {
-    path.ancestors().find(|path| path.is_dir()).unwrap_or(path).to_owned()
+/// The topmost directory of the file system that `path` is in, or will be, and the number of its device.
+fn file_system(path: &Path) -> Result<(PathBuf, u64)> {
+    let device = |path: &Path| fs::metadata(path).ok().filter(fs::Metadata::is_dir).map(|data| data.dev());
+    let mut above = path.ancestors().filter_map(|path| Some((path, device(path)?)));
+    let (mut top, number) = above.next().with_context(|| format!("{} is nowhere", path.display()))?;
+    for (next, _) in above.take_while(|(_, next)| *next == number) {
+        top = next;
+    }
+    Ok((top.to_owned(), number))
 }
 
 fn bytes(place: &Path, blocks: impl Fn(&StatVfs) -> u64) -> Result<u64> {
