@@ -16,6 +16,8 @@ pub const SCHEMA: &str = "nvidia-reload.slots/1";
 pub enum State {
     /// Every file is as it was kept.
     Whole,
+    /// It is whole, and its modules are for another kernel than the one that runs.
+    OtherKernel,
     /// A file is not: it is no way back.
     Spoiled,
 }
@@ -27,7 +29,7 @@ pub struct Kept {
     pub version: String,
     /// Whether it could be put back.
     pub state: State,
-    /// What is wrong with it, file by file.
+    /// What is wrong with it: each spoiled file, and the kernel where it is for another.
     pub problems: Vec<String>,
     /// When it was kept, in microseconds since 1970; null where that cannot be read.
     pub made_usec: Option<u64>,
@@ -55,9 +57,9 @@ pub struct List {
 impl List {
     /// What `nvidia-reload slots` exits with: 1 where one is spoiled.
     pub fn exit(&self) -> Exit {
-        match self.slots.iter().all(|slot| slot.state == State::Whole) {
-            true => Exit::Done,
-            false => Exit::Failed,
+        match self.slots.iter().any(|slot| slot.state == State::Spoiled) {
+            false => Exit::Done,
+            true => Exit::Failed,
         }
     }
 }
@@ -89,11 +91,18 @@ pub fn list(root: &Root) -> Result<List> {
     Ok(List { schema: SCHEMA, slots: found })
 }
 
-fn kept(slot: &Slot, problems: Vec<String>) -> Kept {
+fn kept(slot: &Slot, mut problems: Vec<String>) -> Kept {
     let manifest = &slot.manifest;
+    let misfit = slot.misfit();
+    let state = match (problems.is_empty(), &misfit) {
+        (false, _) => State::Spoiled,
+        (true, Some(_)) => State::OtherKernel,
+        (true, None) => State::Whole,
+    };
+    problems.extend(misfit);
     Kept {
         version: manifest.version.clone(),
-        state: if problems.is_empty() { State::Whole } else { State::Spoiled },
+        state,
         problems,
         made_usec: Some(manifest.made_usec),
         files: manifest.files.len(),

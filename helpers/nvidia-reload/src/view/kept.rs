@@ -31,6 +31,7 @@ pub fn kept(list: &List, style: Style, now: SystemTime) -> String {
         .map(|slot| {
             let is = match (slot.state, slot.loaded, slot.on_disk) {
                 (State::Spoiled, ..) => "spoiled",
+                (State::OtherKernel, ..) => "for another kernel",
                 (_, true, true) => "loaded, on disk",
                 (_, true, false) => "loaded",
                 (_, false, true) => "on disk",
@@ -51,7 +52,7 @@ pub fn kept(list: &List, style: Style, now: SystemTime) -> String {
         })
         .collect();
     let mut page = table(style, &COLUMNS, &rows);
-    for slot in list.slots.iter().filter(|slot| slot.state == State::Spoiled) {
+    for slot in list.slots.iter().filter(|slot| slot.state != State::Whole) {
         page.push('\n');
         let head = format!("{} is no way back", slot.version);
         page.push_str(&format!("{}\n", style.paint(Paint::Bad, &clean(&head))));
