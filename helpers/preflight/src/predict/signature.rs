@@ -1,5 +1,6 @@
 //! Whether the kernel loads modules only with a signature, and the files have one that it knows.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
@@ -39,24 +40,42 @@ pub(crate) fn assess(
     };
     let known = known(context, disk, loaded)?;
     let keys = keys(&context.root)?;
+    let mut unsigned = Vec::new();
+    let mut unsure: BTreeMap<&str, Vec<&Path>> = BTreeMap::new();
     for one in found {
-        let path = one.file.path.display();
         match &one.declared.signature {
-            None => findings.refuse(
-                format!("{path} is not signed, and {why}"),
-                "sign the modules with a key that is enrolled (`mokutil --import`), or install signed ones",
-            ),
+            None => unsigned.push(one.file.path.as_path()),
             Some(signature) if is_known(signature, &known, &keys) => {}
-            Some(signature) => findings.warn(
-                format!(
-                    "whether the kernel knows the key of {} that {path} is signed with cannot be told, and {why}",
-                    signature.signer.as_deref().unwrap_or("an unnamed signer")
-                ),
-                "`mokutil --list-enrolled` shows the keys; should it not, the loaded driver comes back",
-            ),
+            Some(signature) => unsure
+                .entry(signature.signer.as_deref().unwrap_or("an unnamed signer"))
+                .or_default()
+                .push(&one.file.path),
         }
     }
+    // They are signed together, or not at all: told once.
+    if let Some(files) = named(&unsigned) {
+        findings.refuse(
+            format!("{files}: not signed, and {why}"),
+            "sign the modules with a key that is enrolled (`mokutil --import`), or install signed ones",
+        );
+    }
+    for (signer, files) in unsure {
+        let files = named(&files).unwrap_or_default();
+        findings.warn(
+            format!("{files}: whether the kernel knows the key of {signer} cannot be told, and {why}"),
+            "`mokutil --list-enrolled` shows the keys; should it not, the loaded driver comes back",
+        );
+    }
     Ok(())
+}
+
+/// The first of some files, and how many more there are; none for none.
+fn named(files: &[&Path]) -> Option<String> {
+    let first = files.first()?.display();
+    Some(match files.len() - 1 {
+        0 => first.to_string(),
+        more => format!("{first} and {more} more"),
+    })
 }
 
 fn demand(root: &Root) -> Result<Option<Demand>> {
@@ -139,6 +158,15 @@ mod tests {
             Some(Demand::Lockdown)
         );
         assert_eq!(demand(&[enforce("Y\n")]), Some(Demand::Enforced));
+    }
+
+    #[test]
+    fn files_are_named_once() {
+        let paths = ["/a.ko", "/b.ko", "/c.ko"].map(Path::new);
+        let named = |count| named(&paths[..count]);
+        assert_eq!(named(0), None);
+        assert_eq!(named(1).as_deref(), Some("/a.ko"));
+        assert_eq!(named(3).as_deref(), Some("/a.ko and 2 more"));
     }
 
     #[test]
