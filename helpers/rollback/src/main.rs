@@ -5,12 +5,18 @@
 //! and then the run is closed with the list of what is not back.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::Subcommand;
 use ledger::{Run, Step};
-use modules::{DRIVER, Disk, Source, differences, driver_version, load, loaded, nodes};
+use modules::{
+    DRIVER, Disk, Source, Unloaded, chain, differences, driver_version, load, loaded, nodes, unload,
+};
 use step::{Context, Leftovers, Order, finish, order_unit, undo_steps};
+
+/// A module that nobody uses goes at once, or never.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What loads the driver that is on disk.
 const RELOAD: &str = "nvidia-reload.target";
@@ -39,8 +45,8 @@ fn recover(context: &Context) -> Result<ExitCode> {
         for problem in undo_steps(&[Step::InstallDriver]) {
             context.warn(problem);
         }
-        if let Err(error) = load_missing(context, &open) {
-            context.warn(format!("the boot has loaded no driver, and none can be loaded now: {error:#}"));
+        if let Err(error) = match_disk(context, &open) {
+            context.warn(format!("the driver on disk is not loaded in place of the boot's: {error:#}"));
         }
     }
     let ended = run(context);
@@ -51,18 +57,34 @@ fn recover(context: &Context) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A boot that met a half driver may have loaded none: what is on disk now is loaded in its place.
-fn load_missing(context: &Context, open: &Run) -> Result<()> {
+/// A boot that met a half driver has loaded the wrong one, or none, and made no device nodes: what is on disk
+/// is loaded in its place, if nobody uses that yet. Else the reload that is started afterwards does it.
+fn match_disk(context: &Context, open: &Run) -> Result<()> {
     let root = &context.root;
-    if loaded(root, DRIVER)?.is_some() {
-        return Ok(());
-    }
     let disk = Disk::open(root)?;
-    for module in &open.snapshot.modules {
-        if loaded(root, &module.name)?.is_none()
-            && let Some(file) = disk.find(&module.name)?
+    let chain = chain(root)?;
+    let mut names: Vec<&str> = open.snapshot.modules.iter().map(|module| module.name.as_str()).collect();
+    let of_boot = driver_version(root)?;
+    if of_boot.is_some() && of_boot != disk.find(DRIVER)?.and_then(|file| file.version) {
+        if chain.iter().any(|module| module.users() > 0) {
+            return Ok(());
+        }
+        for module in &chain {
+            let name = &module.module.name;
+            match unload(name, PATIENCE)? {
+                Unloaded::Gone => context.info(format!("{name}, which the boot has loaded, is unloaded")),
+                other => bail!("{name} cannot be unloaded: {other:?}"),
+            }
+        }
+        // Others' modules that stood on it.
+        let more = chain.iter().rev().map(|module| module.module.name.as_str());
+        names.extend(more.filter(|name| !open.snapshot.modules.iter().any(|module| module.name == *name)));
+    }
+    for name in names {
+        if loaded(root, name)?.is_none()
+            && let Some(file) = disk.find(name)?
         {
-            context.info(format!("{} is loaded, which the boot has not done", file.path.display()));
+            context.info(format!("{} is loaded", file.path.display()));
             load(root, &disk, &Source::Disk(file))?;
         }
     }

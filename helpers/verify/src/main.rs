@@ -111,6 +111,12 @@ fn gpus_are_there(context: &Context, before: &[String]) -> Result<()> {
 }
 
 fn keep_driver(context: &Context, disk: &Disk) -> Result<()> {
+    // What is on disk in the midst of an exchange, or after one that was cut off, is nothing to go back to. A
+    // run that ends well has the driver kept after its commit.
+    if context.ledger.read()?.is_some_and(|run| !run.committed) {
+        context.info("a run is open: the driver is kept once that has ended");
+        return Ok(());
+    }
     let loaded = chain(&context.root)?;
     match keep(&context.root, disk, &loaded).context("keep the driver for the way back")? {
         Some(version) => context.info(format!("driver {version} is kept for the way back")),

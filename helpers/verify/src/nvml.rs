@@ -32,6 +32,12 @@ pub(crate) fn judge(context: &Context, before: &[Gpu], state: Option<&State>) ->
         context.warn(format!("NVML cannot be asked, its library is not installed: {reason}"));
         return Ok(());
     }
+    // Where nothing makes the nodes (nvidia-modprobe, udev), NVML saw no driver before the run either.
+    let control = context.root.path("/dev/nvidiactl");
+    if state.nvml == Answer::NotLoaded && before.is_empty() && !control.exists() {
+        context.warn(format!("NVML cannot be asked: there is no {}", control.display()));
+        return Ok(());
+    }
     context.info(format!("NVML works: {}", serves(&state.nvml)?));
     let mut failed = Vec::new();
     for check in gpus::check(before, &state.gpus, Fabric::NotBroken) {
