@@ -18,9 +18,10 @@ depends() {
 	return 0
 }
 
-# Called before the drivers of add_drivers and force_drivers are installed, and for each of those dracut
-# looks at omit_drivers, a regular expression (dracut.conf's own omit_drivers gives way to add_drivers; so
-# that, which other packages set, would not do).
+# For each kernel module that it installs, dracut looks at omit_drivers, a regular expression (dracut.conf's own
+# omit_drivers gives way to add_drivers; so that, which other packages set, would not do). The directory's
+# number is low since others install the drivers of what is in use (50drm, 90kernel-modules): this has to
+# be said before.
 installkernel() {
 	# The kill switch: it turns off everything that comes from nvidia-reload.
 	if [[ " $(</proc/cmdline) " == *" nvidia_reload=0 "* ]]; then
