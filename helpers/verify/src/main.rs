@@ -66,6 +66,10 @@ fn run(context: &Context) -> Result<()> {
     if let Err(error) = request::forget(&context.root) {
         context.warn(format!("{error:#}"));
     }
+    // The next boot is looked at beside the rest, if there is anything to look at.
+    if let Err(error) = initramfs::note(&context.root, &disk) {
+        context.warn(format!("whether the initramfs is in step cannot be told: {error:#}"));
+    }
     // From here on the new driver stays, whatever happens to the rest. It is a gigabyte that has to be
     // kept, and the workloads wait: that goes on beside them.
     if let Err(error) = order_unit(Order::Queue, KEEP, None) {

@@ -117,6 +117,35 @@ pub fn seen(root: &Root, archive: &Path) -> Result<Option<Seen>> {
     Ok(fits.then_some(seen))
 }
 
+/// There while the initramfs is known to be in step with the disk: a condition of the unit that would look
+/// into it.
+pub const IN_STEP: &str = "/run/nvidia-reload/initramfs-in-step";
+
+/// Notes whether the initramfs is known to be in step with `disk`.
+///
+/// # Errors
+/// It cannot be told, and is not noted as known then; or the note cannot be written.
+pub fn note(root: &Root, disk: &Disk) -> Result<()> {
+    let note = root.path(IN_STEP);
+    match fs::remove_file(&note) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("remove {}", note.display()));
+        }
+        _ => {}
+    }
+    let in_step = match archive(root, &release()?)? {
+        None => true,
+        Some(archive) => match seen(root, &archive)? {
+            Some(seen) => seen.stale(disk)?.is_empty(),
+            None => false,
+        },
+    };
+    if in_step {
+        fs::write(&note, "").with_context(|| format!("write {}", note.display()))?;
+    }
+    Ok(())
+}
+
 /// The running kernel's release.
 ///
 /// # Errors
@@ -167,6 +196,32 @@ pub fn maker(root: &Root, archive: &Path, release: &str) -> Option<Vec<String>> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_known_is_not_noted_as_in_step() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let root = Root::at(directory.path());
+        let release = release().expect("runs");
+        for path in ["/boot", "/var/lib/nvidia-reload", "/run/nvidia-reload"] {
+            fs::create_dir_all(root.path(path)).expect("creates");
+        }
+        let disk = Disk::open(&root).expect("opens");
+        let noted = || {
+            note(&root, &disk).expect("notes");
+            root.path(IN_STEP).exists()
+        };
+        assert!(noted(), "there is none");
+        let archive = root.path("/boot").join(format!("initrd.img-{release}"));
+        fs::write(&archive, "a").expect("writes");
+        assert!(!noted(), "nobody has looked into it");
+        let seen = |modules| Seen::new(archive.clone(), Marks::of(&archive).expect("looks"), modules);
+        seen(Vec::new()).keep(&root).expect("writes");
+        assert!(noted(), "it holds nothing of the driver");
+        let packed =
+            Packed { name: "nvidia".into(), path: "a".into(), version: Some("1".into()), srcversion: None };
+        seen(vec![packed]).keep(&root).expect("writes");
+        assert!(!noted(), "the disk has no such module");
+    }
 
     #[test]
     fn what_was_seen_holds_until_the_archive_changes() {
