@@ -94,9 +94,10 @@ loaded_modules() {
 
 # --- what a run of nvidia-reload leaves
 
-# Waits until no step is active, starting or stopping any more.
+# Waits until no step is active, starting or stopping any more. A way back runs depmod, which took a minute
+# and a half where other machines were emulated on the same cores.
 settled() {
-	wait_for 120 no_step_active
+	wait_for 300 no_step_active
 }
 no_step_active() {
 	[ -z "$(systemctl list-units --no-legend --state=active,activating,deactivating,reloading \
