@@ -234,7 +234,9 @@ impl StepProgress {
                 self.state = State::Undoing;
             }
             ActiveState::Failed => {
-                if self.state == State::Waiting && !of_this_run {
+                // Also when its process has begun: systemd may tell of that first, and of the unit after.
+                let runs = self.seen.exited_usec < self.seen.started_usec;
+                if self.state == State::Waiting && (!of_this_run || runs) {
                     return;
                 }
                 if self.state != State::Undoing {

@@ -84,6 +84,18 @@ fn after_a_good_run_the_steps_stay_done() {
 }
 
 #[test]
+fn a_step_that_failed_in_an_earlier_run_has_not_failed_when_its_process_begins() {
+    let mut progress = progress();
+    let service = UnitChange { started_usec: Some(RUN + 5), exited_usec: Some(0), ..UnitChange::default() };
+    progress.change(&Step::ModprobeChain.unit(), &service, RUN + 5);
+    let change = progress.change(&Step::ModprobeChain.unit(), &active(ActiveState::Failed), RUN + 5);
+    assert_eq!((change, state_of(&progress, Step::ModprobeChain)), (Change::None, State::Waiting));
+    progress.change(&Step::ModprobeChain.unit(), &active(ActiveState::Activating), RUN + 6);
+    assert_eq!(state_of(&progress, Step::ModprobeChain), State::Running);
+    assert!(progress.failed().is_none());
+}
+
+#[test]
 fn what_an_earlier_run_left_is_not_of_this_one() {
     let mut progress = progress();
     let service = Service {
