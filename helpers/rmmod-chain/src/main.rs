@@ -79,7 +79,8 @@ fn shut_gate(context: &Context, disk: &Disk, loaded: &[Loaded]) -> Result<()> {
     let mut names: BTreeSet<String> = disk.names()?;
     for module in loaded {
         names.insert(module.module.name.clone());
-        names.extend(disk.find(&module.module.name)?.map(|file| file.alias));
+        // One that cannot be read is among the names by that of its file.
+        names.extend(slots::find(disk, &module.module.name)?.map(|file| file.alias));
     }
     names.insert(modules::DRIVER.to_owned());
     let id = context.ledger.intent(Step::RmmodChain, Object::Gate { path: gate::FILE.to_owned() })?;

@@ -65,7 +65,7 @@ fn match_disk(context: &Context, open: &Run) -> Result<()> {
     let chain = chain(root)?;
     let mut names: Vec<&str> = open.snapshot.modules.iter().map(|module| module.name.as_str()).collect();
     let of_boot = driver_version(root)?;
-    if of_boot.is_some() && of_boot != disk.find(DRIVER)?.and_then(|file| file.version) {
+    if of_boot.is_some() && of_boot != slots::find(&disk, DRIVER)?.and_then(|file| file.version) {
         if chain.iter().any(|module| module.users() > 0) {
             return Ok(());
         }
@@ -82,7 +82,7 @@ fn match_disk(context: &Context, open: &Run) -> Result<()> {
     }
     for name in names {
         if loaded(root, name)?.is_none()
-            && let Some(file) = disk.find(name)?
+            && let Some(file) = slots::find(&disk, name)?
         {
             context.info(format!("{} is loaded", file.path.display()));
             load(root, &disk, &Source::Disk(file))?;
