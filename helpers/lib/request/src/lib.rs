@@ -8,7 +8,7 @@ mod packages;
 mod record;
 mod store;
 
-pub use packages::{Busy, package_manager};
+pub use packages::{Busy, package_manager, wait_for_packages};
 pub use record::{Request, SCHEMA, State};
 pub use store::{PATH, ask, forget, read, update};
 

@@ -5,11 +5,12 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
-use step::Root;
+use step::{Context, Root};
 
 /// What a package manager locks while it works, with a record lock over the whole file: dpkg and
 /// apt, rpm and dnf.
@@ -19,6 +20,9 @@ const LOCKS: [&str; 4] = [
     "/usr/lib/sysimage/rpm/.rpm.lock",
     "/var/lib/rpm/.rpm.lock",
 ];
+
+/// How often the locks are looked at.
+const INTERVAL: Duration = Duration::from_millis(50);
 
 /// A package manager at work.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +51,35 @@ pub fn package_manager(root: &Root) -> Result<Option<Busy>> {
         }
     }
     Ok(None)
+}
+
+/// Waits until no package manager is at work, and says for whom it waits. Who is still at work after `time`.
+///
+/// # Errors
+/// A lock cannot be asked for.
+pub fn wait_for_packages(context: &Context, time: Duration) -> Result<Option<Busy>> {
+    until_free(&context.root, time, |busy| {
+        let waiting = format!("waiting for the package manager (process {})", busy.pid);
+        context.info(&waiting);
+        context.status(waiting);
+    })
+}
+
+/// Who is still at work after `time`; nobody once nobody is. `said` is called for each that is waited for.
+fn until_free(root: &Root, time: Duration, mut said: impl FnMut(&Busy)) -> Result<Option<Busy>> {
+    let end = Instant::now() + time;
+    let mut known = None;
+    loop {
+        let Some(busy) = package_manager(root)? else { return Ok(None) };
+        if Instant::now() >= end {
+            return Ok(Some(busy));
+        }
+        if known != Some(busy.pid) {
+            said(&busy);
+            known = Some(busy.pid);
+        }
+        std::thread::sleep(INTERVAL);
+    }
 }
 
 /// The process that holds a write lock on `path`.
@@ -100,5 +133,39 @@ mod tests {
         drop(child.stdin.take());
         child.wait().expect("ends");
         assert_eq!(holder(file.path()).expect("asks"), None);
+    }
+
+    #[test]
+    fn it_is_waited_for_as_long_as_there_is_time() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let root = Root::at(directory.path());
+        let lock = root.path("/var/lib/dpkg/lock");
+        std::fs::create_dir_all(lock.parent().expect("has a parent")).expect("creates");
+        std::fs::write(&lock, "").expect("writes");
+        let mut waited_for = Vec::new();
+        let mut wait = |time| until_free(&root, time, |busy| waited_for.push(busy.pid)).expect("asks");
+        assert_eq!(wait(Duration::ZERO), None);
+        // A process does not see its own record locks. This one gives it back when it is told to.
+        let mut child = std::process::Command::new("python3")
+            .arg("-c")
+            .arg("import fcntl,sys\nf=open(sys.argv[1],'w')\nfcntl.lockf(f,fcntl.LOCK_EX)\nprint(flush=True)\nsys.stdin.read()")
+            .arg(&lock)
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("starts");
+        let pid = child.id() as i32;
+        let output = child.stdout.as_mut().expect("is piped");
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(output), &mut String::new()).expect("reads");
+        assert_eq!(wait(3 * INTERVAL).map(|busy| busy.pid), Some(pid));
+        let stdin = child.stdin.take();
+        let release = std::thread::spawn(move || {
+            std::thread::sleep(3 * INTERVAL);
+            drop(stdin);
+        });
+        assert_eq!(wait(Duration::from_secs(60)), None);
+        assert_eq!(waited_for, [pid, pid]);
+        release.join().expect("ends");
+        child.wait().expect("ends");
     }
 }

@@ -27,6 +27,7 @@ mod tree;
 pub use damaged::find;
 pub use dpkg::{Package, owners};
 pub use keep::keep;
+pub use linker::is_driver_version;
 pub use manifest::{Entry, KeptFile, KeptLink, KeptModule, Manifest, Origin};
 pub use note::{Note, sentence};
 pub use place::{Placed, on_disk, put_in_place, sync};

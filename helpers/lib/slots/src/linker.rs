@@ -109,8 +109,8 @@ pub(crate) fn is_nvidias(path: &Path) -> bool {
     stem.contains("nvidia") || stem.starts_with("libcuda") || stem.starts_with("libnv")
 }
 
-/// Three digits and more numbers. A library's own version is shorter: NVIDIA's Tegra has a `libcuda.so.1.1`.
-pub(crate) fn is_driver_version(version: &str) -> bool {
+/// Whether `version` is one of a driver: three digits and more numbers. A library's own version is shorter: NVIDIA's Tegra has a `libcuda.so.1.1`.
+pub fn is_driver_version(version: &str) -> bool {
     let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
     version.split_once('.').is_some_and(|(branch, rest)| {
         branch.len() >= 3 && is_number(branch) && rest.split('.').all(is_number)

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
+use std::path::PathBuf;
 
 use bus::{Job, JobResult, Manager};
 use ledger::{Ledger, Run, Step};
@@ -130,23 +131,32 @@ fn begin(session: &mut Session<'_>, order: &Order<'_>, root: &Root) -> Result<Jo
         }
         session.restart();
     }
-    // Only now: an earlier run's preflight takes away what it finds.
-    let started = ask(root, order).and_then(|()| Ok(session.start(order.unit)?));
-    // One that has begun takes what it was asked for, or its preflight takes it away; one that never began
-    // leaves it for nobody.
-    if started.is_err() {
-        take_back(root, order)?;
-    }
-    started
+    // Only now: an earlier run's preflight takes away what it finds. The run takes what it was asked for, or
+    // its preflight takes it away; one that never began leaves it for nobody.
+    let mut written = Vec::new();
+    let started = ask(root, order, &mut written).and_then(|()| Ok(session.start(order.unit)?));
+    started.map_err(|mut fault| {
+        for path in written {
+            if let Err(error) = fs::remove_file(&path)
+                && error.kind() != ErrorKind::NotFound
+            {
+                let path = path.display();
+                fault.causes.push(format!("{path} is left, and the next run does what it says: {error}"));
+            }
+        }
+        fault
+    })
 }
 
-/// Says what the run is to do beyond a reload.
-fn ask(root: &Root, order: &Order<'_>) -> Result<()> {
-    let write = |path: &str, text: String| {
+/// Says what the run is to do beyond a reload; `written` has the files that say it.
+fn ask(root: &Root, order: &Order<'_>, written: &mut Vec<PathBuf>) -> Result<()> {
+    let mut write = |path: &str, text: String| -> Result<()> {
         let path = root.path(path);
         fs::write(&path, text).map_err(|error| {
             Fault::refused(format!("cannot write {}", path.display()), "nothing was begun").because(&error)
-        })
+        })?;
+        written.push(path);
+        Ok(())
     };
     if let Some(gpus) = order.reset {
         write(RESET_REQUEST, gpus.iter().map(|id| format!("{id}\n")).collect())?;
@@ -155,29 +165,11 @@ fn ask(root: &Root, order: &Order<'_>) -> Result<()> {
         write(IF_IDLE_REQUEST, String::new())?;
     }
     if let Some(install) = order.install {
+        // Somebody else's is not replaced, and stays.
         install.ask(root).map_err(|error| {
             Fault::refused("the run cannot be told what to install; nothing was begun", "").because(&*error)
         })?;
-    }
-    Ok(())
-}
-
-/// Takes back what was asked for.
-fn take_back(root: &Root, order: &Order<'_>) -> Result<()> {
-    let asked = [
-        (order.reset.is_some(), RESET_REQUEST),
-        (order.if_idle && !order.joined, IF_IDLE_REQUEST),
-        (order.install.is_some(), step::REQUEST),
-    ];
-    for path in asked.iter().filter(|(is_asked, _)| *is_asked).map(|(_, path)| root.path(path)) {
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                let what = format!("cannot remove {}", path.display());
-                return Err(Fault::new(Exit::Failed, what, "remove it, or the next run does what it says")
-                    .because(&error));
-            }
-            _ => {}
-        }
+        written.push(root.path(step::REQUEST));
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
+use slots::is_driver_version;
 use step::Root;
 
 use super::{linker, packages};
@@ -108,13 +109,6 @@ fn libraries(root: &Root, change: Change<'_>, findings: &mut Findings) -> Result
 fn version_of(file: &Path) -> Option<String> {
     let (_, version) = file.file_name()?.to_str()?.split_once(".so.")?;
     is_driver_version(version).then(|| version.to_owned())
-}
-
-/// Three digits and more numbers: a library's own number is shorter.
-fn is_driver_version(version: &str) -> bool {
-    let mut parts = version.split('.');
-    let is_branch = parts.next().is_some_and(|branch| branch.len() >= 3);
-    is_branch && version.contains('.') && version.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
 }
 
 fn service(root: &Root, service: &Service, change: Change<'_>, findings: &mut Findings) -> Result<()> {
