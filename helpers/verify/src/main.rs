@@ -12,7 +12,7 @@ use clap::Subcommand;
 use ledger::{Run, Step};
 use modules::{Disk, State, chain, changed_parameters, gpus, loaded, nodes};
 use slots::keep;
-use step::{Context, Order, order_unit};
+use step::Context;
 
 /// What else this helper does.
 #[derive(Debug, Clone, Subcommand)]
@@ -26,9 +26,6 @@ enum Verb {
         smoke: bool,
     },
 }
-
-/// What keeps the driver that serves, beside the rest of the run.
-const KEEP: &str = "nvidia-reload-keep.service";
 
 fn main() -> ExitCode {
     step::main_with(Step::Verify, run, |_| Ok(()), extra)
@@ -69,11 +66,6 @@ fn run(context: &Context) -> Result<()> {
     // The next boot is looked at beside the rest, if there is anything to look at.
     if let Err(error) = initramfs::note(&context.root, &disk) {
         context.warn(format!("whether the initramfs is in step cannot be told: {error:#}"));
-    }
-    // From here on the new driver stays, whatever happens to the rest. It is a gigabyte that has to be
-    // kept, and the workloads wait: that goes on beside them.
-    if let Err(error) = order_unit(Order::Queue, KEEP, None) {
-        context.warn(format!("the driver is not kept for the way back: {error}"));
     }
     Ok(())
 }
