@@ -128,7 +128,7 @@ impl Manager {
         for unit in units {
             paths.push((self.path(unit)?, (*unit).to_owned()));
         }
-        Signals::open(self, paths)
+        Signals::open(self, &paths)
     }
 
     /// What `name` is. A unit that does not exist is one with [`LoadState::NotFound`].

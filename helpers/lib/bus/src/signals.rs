@@ -65,14 +65,18 @@ pub struct Signals {
 
 impl Signals {
     /// Signals of jobs and of the units at `paths`.
-    pub(crate) fn open(manager: &Manager, paths: Vec<(String, String)>) -> Result<Self, Error> {
+    pub(crate) fn open(manager: &Manager, paths: &[(String, String)]) -> Result<Self, Error> {
         let (sender, receiver) = mpsc::channel();
         // One stream without a rule keeps the order; the rules only tell a bus daemon what to
         // deliver, a manager's own socket delivers everything.
         let connection = manager.connection().clone();
         let stream = MessageStream::from(&connection);
+        let units: HashMap<String, String> = paths.iter().cloned().collect();
+        // Reads from the very first moment on: zbus keeps 64 messages for a stream, and then nothing comes
+        // through any more, the answers to our own questions included.
+        thread::spawn(move || wait(forward(stream, &units, &sender)));
         if connection.is_bus() {
-            for rule in rules(&paths) {
+            for rule in rules(paths) {
                 wait(connection.call_method(
                     Some("org.freedesktop.DBus"),
                     "/org/freedesktop/DBus",
@@ -84,8 +88,6 @@ impl Signals {
             }
         }
         manager.subscribe()?;
-        let units: HashMap<String, String> = paths.into_iter().collect();
-        thread::spawn(move || wait(forward(stream, &units, &sender)));
         Ok(Self { receiver })
     }
 

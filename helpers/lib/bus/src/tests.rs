@@ -17,8 +17,9 @@ use crate::{ActiveState, Error, Event, JobResult, Manager, Mode, SystemState, Un
 
 const MANAGER: &str = "/org/freedesktop/systemd1";
 
-/// Ends the job of `short.service` before it answers, as systemd does with a job that has nothing
-/// to do; leaves that of `long.service` in its queue; knows no other.
+/// Says much of other units before it answers a subscription, as systemd 257 does at a look at units
+/// that were not loaded; ends the job of `short.service` before it answers, as systemd does with a job
+/// that has nothing to do; leaves that of `long.service` in its queue; knows no other.
 #[derive(Default)]
 struct Fake {
     queue: Vec<JobRow>,
@@ -30,7 +31,12 @@ fn job(id: u32) -> OwnedObjectPath {
 
 #[interface(name = "org.freedesktop.systemd1.Manager")]
 impl Fake {
-    fn subscribe(&self) {}
+    async fn subscribe(&self, #[zbus(signal_emitter)] emitter: SignalEmitter<'_>) -> fdo::Result<()> {
+        for _ in 0..1000 {
+            Fake::unit_removed(&emitter, "other.device", job(7)).await?;
+        }
+        Ok(())
+    }
 
     async fn start_unit(
         &mut self,
@@ -93,6 +99,10 @@ impl Fake {
         unit: &str,
         result: &str,
     ) -> zbus::Result<()>;
+
+    #[zbus(signal)]
+    async fn unit_removed(emitter: &SignalEmitter<'_>, unit: &str, path: OwnedObjectPath)
+    -> zbus::Result<()>;
 
     #[zbus(signal)]
     async fn reloading(emitter: &SignalEmitter<'_>, active: bool) -> zbus::Result<()>;
