@@ -1,5 +1,6 @@
 //! Asking NVML in a process of its own, for at most so long.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -98,6 +99,7 @@ pub fn talk<T: DeserializeOwned>(command: &mut Command, input: &[u8], time: Dura
         let ready =
             poll(&mut [PollFd::new(&output, PollFlags::IN)], Some(&timeout)).context("wait for NVML")?;
         if ready == 0 {
+            eprintln!("{shown} does not answer: {}", about(child.id()));
             // Stuck in the kernel it would not die of this; we do not wait for it.
             let _ = child.kill();
             return Ok(None);
@@ -115,6 +117,23 @@ pub fn talk<T: DeserializeOwned>(command: &mut Command, input: &[u8], time: Dura
     serde_json::from_slice(&text).with_context(|| format!("understand what {shown} says")).map(Some)
 }
 
+/// What a process is doing, for whoever has to find out why it does not answer: the driver that does not
+/// let go of a call and a library that turns in circles are two different defects.
+fn about(pid: u32) -> String {
+    let of = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let stat = of("stat");
+    // Behind the name, which may hold anything: proc_pid_stat(5), fields 3, 14 and 15.
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let seconds = |field: usize| {
+        let ticks: u64 = fields.get(field - 3).and_then(|ticks| ticks.parse().ok()).unwrap_or_default();
+        ticks / rustix::param::clock_ticks_per_second()
+    };
+    let state = fields.first().copied().unwrap_or("gone");
+    let wchan = of("wchan");
+    let at = if matches!(wchan.as_str(), "" | "0") { String::new() } else { format!(", in {wchan}") };
+    format!("state {state}{at}; {} s of CPU as a program, {} s in the kernel", seconds(14), seconds(15))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,6 +145,14 @@ mod tests {
         };
         assert_eq!(say("cat", b"7", 10_000).expect("answers"), Some(7));
         assert_eq!(say("exec sleep 60", &[], 50).expect("is given up"), None);
+        let mut at_rest = Command::new("sleep").arg("60").spawn().expect("starts");
+        let now = Instant::now();
+        while !about(at_rest.id()).starts_with("state S") {
+            assert!(now.elapsed() < Duration::from_secs(10), "{}", about(at_rest.id()));
+            std::thread::yield_now();
+        }
+        assert!(about(at_rest.id()).ends_with("; 0 s of CPU as a program, 0 s in the kernel"));
+        at_rest.kill().and_then(|()| at_rest.wait()).expect("ends");
         assert!(say("echo x", &[], 10_000).is_err());
         let error = say("exit 3", &[], 10_000).expect_err("failed");
         assert!(error.to_string().contains("exit 3 ended with exit status: 3"), "{error}");
