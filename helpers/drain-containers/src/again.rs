@@ -3,25 +3,39 @@
 use std::time::Duration;
 
 use engines::{Client, Definition, Ended, Error, Phase};
-use ledger::Container;
+use ledger::{Container, Object};
+use step::Context;
 
 /// How long an engine may take to delete a container that it stopped.
 const DELETED: Duration = Duration::from_secs(60);
 
 /// Brings up a container that was taken, by whatever it takes.
-pub(crate) async fn bring_up(client: &Client, taken: &Container) -> Result<Ended, Error> {
+pub(crate) async fn bring_up(context: &Context, client: &Client, taken: &Container) -> Result<Ended, Error> {
     match &taken.definition {
         Some(definition) => {
             let definition = serde_json::from_value(definition.clone())
                 .map_err(|error| Error::Odd(format!("its definition in the ledger: {error}")))?;
-            from_definition(client, taken, &definition).await
+            from_definition(context, client, taken, &definition).await
         }
-        None => engines::bring_up(client, &taken.id, taken.paused).await,
+        None => by_id(context, client, taken, &taken.id).await,
+    }
+}
+
+/// Starts a container, also where the engine died over an earlier start and does not know what runs.
+async fn by_id(context: &Context, client: &Client, taken: &Container, id: &str) -> Result<Ended, Error> {
+    match engines::bring_up(client, id, taken.paused).await {
+        Err(Error::Refused { .. }) if engines::end_cut_off(&context.root, client, id).await? => {
+            let name = Object::Container(taken.clone());
+            context.info(format!("{name} ran without its engine knowing: that is ended, and it starts anew"));
+            engines::bring_up(client, id, taken.paused).await
+        }
+        result => result,
     }
 }
 
 /// One that its engine deletes when it stops: made anew, unless it never stopped.
 async fn from_definition(
+    context: &Context,
     client: &Client,
     taken: &Container,
     definition: &Definition,
@@ -30,7 +44,7 @@ async fn from_definition(
         Ok(container) if matches!(container.phase(), Phase::Down | Phase::Removing) => {
             client.await_gone(&taken.id, DELETED).await?;
         }
-        Ok(_) => return engines::bring_up(client, &taken.id, taken.paused).await,
+        Ok(_) => return by_id(context, client, taken, &taken.id).await,
         Err(Error::Gone) => {}
         Err(error) => return Err(error),
     }
@@ -40,7 +54,7 @@ async fn from_definition(
         Err(Error::Gone) => client.create(&taken.name, definition).await?,
         Err(error) => return Err(error),
     };
-    match engines::bring_up(client, &id, taken.paused).await? {
+    match by_id(context, client, taken, &id).await? {
         Ended::Gone => {
             Err(Error::Odd("it was made anew, ended at once, and was deleted again (--rm)".to_owned()))
         }

@@ -29,6 +29,8 @@ pub(crate) struct Fake {
     pub(crate) fails: (i64, u32),
     /// How it ended last.
     pub(crate) exit_code: i64,
+    /// A start is refused as long as this process lives.
+    pub(crate) cut_off: Option<u32>,
     /// What its health check says, one word a look; the last one stays.
     pub(crate) health: Vec<&'static str>,
 }
@@ -116,6 +118,9 @@ fn reply(method: &str, parts: &[&str], name: &str, state: &mut State) -> Option<
             if *order == "stop" && fake.stubborn {
                 return Some((500, json!({"message": "cannot stop it"})));
             }
+            if *order == "start" && fake.cut_off.is_some_and(lives) {
+                return Some((500, json!({"message": "id already in use"})));
+            }
             fake.status = match *order {
                 "stop" => "exited",
                 "pause" => "paused",
@@ -135,6 +140,10 @@ fn reply(method: &str, parts: &[&str], name: &str, state: &mut State) -> Option<
         }
         _ => Some((400, json!({"message": "the fake does not know this"}))),
     }
+}
+
+fn lives(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
 
 fn describe(id: &str, fake: &Fake) -> Value {

@@ -1,6 +1,8 @@
 //! Taking and giving back, against the [fake engine](crate::fake_engine).
 
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
 
 use ledger::{Act, Ledger, Snapshot, State, Step};
 use step::{Context, Root, Stop};
@@ -109,6 +111,33 @@ fn an_engine_that_hangs_up_is_asked_again() {
     machine.give_back().expect("starts it");
     assert_eq!(machine.orders(), ["stop a", "start a"], "the look showed that each was heard");
     assert_eq!(machine.states(), [State::Undone]);
+}
+
+#[test]
+fn what_runs_without_its_engine_knowing_is_ended_and_started_anew() {
+    let machine = machine([container("a", "running"), container("bb", "running")], "");
+    machine.take().expect("stops them");
+    // Of a and of bb, whose engines say that they are down; only that of a is refused for it.
+    let mut firsts = ["ida", "idbb"].map(|id| {
+        let first = Command::new("sleep").arg("60").spawn().expect("starts");
+        let shim = machine.context.root.path(format!("/proc/{id}").replace("id", "10"));
+        let task = shim.join("task/1");
+        fs::create_dir_all(&task).expect("creates");
+        fs::write(shim.join("comm"), "containerd-shim\n").expect("writes");
+        let words = format!("/usr/bin/containerd-shim-runc-v2\0-namespace\0moby\0-id\0{id}\0");
+        fs::write(shim.join("cmdline"), words).expect("writes");
+        fs::write(task.join("children"), format!("{} ", first.id())).expect("writes");
+        first
+    });
+    machine.with("a", |fake| fake.cut_off = Some(firsts[0].id()));
+    machine.give_back().expect("starts them");
+    assert_eq!((machine.status("a"), machine.status("bb")), ("running".into(), "running".into()));
+    assert_eq!(machine.states(), [State::Undone, State::Undone]);
+    let ended = firsts[0].wait().expect("has ended");
+    assert_eq!(ended.signal(), Some(9));
+    assert_eq!(firsts[1].try_wait().expect("lives"), None, "nobody was in the way");
+    firsts[1].kill().expect("ends");
+    firsts[1].wait().expect("has ended");
 }
 
 #[test]

@@ -146,7 +146,7 @@ async fn give_back(
 /// An engine that dies takes down what it had started (Docker without live-restore): what was given
 /// back before its death is looked at once more.
 async fn start_again(context: &Context, client: &Client, taken: &Taken) -> Result<(), String> {
-    match again::bring_up(client, &taken.container).await {
+    match again::bring_up(context, client, &taken.container).await {
         Ok(Ended::Brought) => {
             let name = Object::Container(taken.container.clone());
             context.info(format!("{name} went down with its engine, and runs again"));
@@ -170,7 +170,7 @@ async fn member(client: &Client, taken: &Taken) -> Member {
 async fn start(context: &Context, client: &Client, taken: &Taken, majors: &Majors) -> Result<(), String> {
     let Taken { act, container } = taken;
     let name = Object::Container(container.clone());
-    let ended = match again::bring_up(client, container).await {
+    let ended = match again::bring_up(context, client, container).await {
         Ok(ended) => ended,
         Err(error) => return fail(context, taken, &error.to_string()),
     };

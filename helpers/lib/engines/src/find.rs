@@ -11,14 +11,18 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use rustix::process::Pid;
 use step::Root;
 
 use crate::{Engine, Kind, Presence};
+
+/// What the kernel keeps of `containerd-shim-runc-v2`.
+const SHIM: &[u8] = b"containerd-shim";
 
 /// The socket on which an engine answers.
 fn socket(kind: Kind, user: Option<u32>) -> String {
@@ -50,22 +54,11 @@ impl Running {
     /// `/proc` cannot be read.
     pub fn look(root: &Root) -> io::Result<Self> {
         let mut running = Self::default();
-        for entry in fs::read_dir(root.path("/proc"))? {
-            let entry = entry?;
-            if !entry.file_name().to_string_lossy().starts_with(|first: char| first.is_ascii_digit()) {
-                continue;
-            }
-            // A process that ended meanwhile has nothing to say.
-            let mut comm = [0; 16];
-            let read = fs::File::open(entry.path().join("comm")).and_then(|mut file| file.read(&mut comm));
-            let Ok(length) = read else { continue };
-            match comm[..length].trim_ascii_end() {
+        for (process, comm) in processes(root)? {
+            match comm.as_slice() {
                 b"dockerd" => running.dockerd = true,
-                // The kernel keeps 15 bytes of containerd-shim-runc-v2.
-                b"containerd-shim" => {
-                    running.shim |= is_dockers_shim(&entry.path()) && has_child(&entry.path());
-                }
-                b"conmon" => running.monitors.extend(monitor(&entry.path())),
+                SHIM => running.shim |= shims_container(&process).is_some() && has_child(&process),
+                b"conmon" => running.monitors.extend(monitor(&process)),
                 _ => {}
             }
         }
@@ -94,18 +87,49 @@ impl Running {
     }
 }
 
-fn is_dockers_shim(process: &Path) -> bool {
-    let Ok(text) = fs::read(process.join("cmdline")) else { return false };
-    let mut arguments = text.split(|byte| *byte == 0);
-    arguments.any(|argument| argument == b"-namespace") && arguments.next() == Some(b"moby")
+/// The processes that there are: their directories, and the names that the kernel has for them.
+fn processes(root: &Root) -> io::Result<Vec<(PathBuf, Vec<u8>)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(root.path("/proc"))? {
+        let entry = entry?;
+        if !entry.file_name().to_string_lossy().starts_with(|first: char| first.is_ascii_digit()) {
+            continue;
+        }
+        // A process that ended meanwhile has nothing to say.
+        let Ok(comm) = fs::read(entry.path().join("comm")) else { continue };
+        found.push((entry.path(), comm.trim_ascii_end().to_vec()));
+    }
+    Ok(found)
 }
 
-/// Whether any of its threads has a child; also true where the kernel does not tell.
+/// The container that a shim of Docker's looks after; none for other processes.
+fn shims_container(process: &Path) -> Option<String> {
+    let text = fs::read(process.join("cmdline")).ok()?;
+    let arguments: Vec<&[u8]> = text.split(|byte| *byte == 0).collect();
+    let after = |name: &[u8]| arguments.iter().skip_while(|word| **word != name).nth(1).copied();
+    (after(b"-namespace") == Some(b"moby"))
+        .then(|| String::from_utf8_lossy(after(b"-id").unwrap_or_default()).into_owned())
+}
+
+/// The shims of the Docker container `id`. There are two for a moment, while one starts the other.
+pub(crate) fn shims(root: &Root, id: &str) -> io::Result<Vec<PathBuf>> {
+    let shims = processes(root)?.into_iter().filter(|(_, comm)| comm == SHIM).map(|(process, _)| process);
+    Ok(shims.filter(|shim| shims_container(shim).is_some_and(|container| container == id)).collect())
+}
+
+/// The children of all of its threads; none where the kernel does not tell.
+pub(crate) fn children(process: &Path) -> Option<Vec<Pid>> {
+    let mut children = Vec::new();
+    for thread in fs::read_dir(process.join("task")).ok()?.flatten() {
+        let pids = fs::read_to_string(thread.path().join("children")).ok()?;
+        children.extend(pids.split_ascii_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)));
+    }
+    Some(children)
+}
+
+/// Also true where the kernel does not tell.
 fn has_child(process: &Path) -> bool {
-    let Ok(threads) = fs::read_dir(process.join("task")) else { return false };
-    threads
-        .flatten()
-        .any(|thread| fs::read(thread.path().join("children")).map_or(true, |pids| !pids.is_empty()))
+    children(process).is_none_or(|children| !children.is_empty())
 }
 
 /// The user, id and bundle of the container that this conmon looks after.

@@ -15,6 +15,8 @@ mod bundle;
 #[cfg(feature = "client")]
 mod clients;
 #[cfg(feature = "client")]
+mod cut_off;
+#[cfg(feature = "client")]
 mod definition;
 #[cfg(feature = "client")]
 mod drive;
@@ -39,6 +41,8 @@ pub use model::{Container, Engine, Kind, Owner, Presence, SURVEY_SCHEMA, Survey,
 
 #[cfg(feature = "client")]
 pub use api::{Client, Error};
+#[cfg(feature = "client")]
+pub use cut_off::end_cut_off;
 #[cfg(feature = "client")]
 pub use definition::Definition;
 #[cfg(feature = "client")]
