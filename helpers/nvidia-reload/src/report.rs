@@ -111,6 +111,8 @@ pub struct Report {
     pub joined: bool,
     /// The ledger's id of the run; null if none was opened.
     pub run: Option<String>,
+    /// Whether the new driver has been seen to work, and stays whatever came after.
+    pub committed: bool,
     /// The driver before: loaded, and on disk.
     pub before: Versions,
     /// The driver now.
@@ -148,6 +150,7 @@ impl Report {
             unit: unit.to_owned(),
             joined: false,
             run: None,
+            committed: false,
             before: Versions::default(),
             after: Versions::default(),
             seconds: 0.0,
@@ -189,6 +192,7 @@ impl Report {
     /// With what the ledger has of the run.
     pub fn with_run(mut self, run: &Run) -> Self {
         self.run = Some(run.id.clone());
+        self.committed = run.committed;
         self.failures = run
             .failures
             .iter()

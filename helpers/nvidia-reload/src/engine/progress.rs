@@ -263,9 +263,13 @@ impl StepProgress {
 
     fn fail(&mut self) {
         const EXITED: i32 = 1;
-        self.failed = true;
-        self.exit_status =
+        let exit_status =
             (self.seen.code == EXITED && self.seen.exited_usec != 0).then_some(self.seen.status);
+        // Its work was done: what failed is what gives back.
+        if exit_status != Some(0) {
+            self.failed = true;
+            self.exit_status = exit_status;
+        }
     }
 
     fn work_ended(&mut self) {

@@ -84,6 +84,20 @@ fn after_a_good_run_the_steps_stay_done() {
 }
 
 #[test]
+fn a_step_that_could_not_give_back_has_done_its_work() {
+    let mut progress = progress();
+    start(&mut progress, Step::Preflight, RUN);
+    exit(&mut progress, Step::Preflight, RUN + 1, 0);
+    progress.phase = Phase::Closing;
+    // Its main process ended well; what follows it did not.
+    let ended = UnitChange { result: Some("exit-code".into()), ..UnitChange::default() };
+    progress.change(&Step::Preflight.unit(), &ended, RUN + 2);
+    progress.change(&Step::Preflight.unit(), &active(ActiveState::Failed), RUN + 2);
+    assert_eq!(state_of(&progress, Step::Preflight), State::Failed);
+    assert_eq!(progress.failed(), None);
+}
+
+#[test]
 fn a_step_that_failed_in_an_earlier_run_has_not_failed_when_its_process_begins() {
     let mut progress = progress();
     let service = UnitChange { started_usec: Some(RUN + 5), exited_usec: Some(0), ..UnitChange::default() };

@@ -99,6 +99,10 @@ fn headline(report: &Report, style: Style) -> (Paint, String) {
         Outcome::Failed => (Paint::Bad, format!("{what} failed{at} before anything was touched.")),
         Outcome::Refused => (Paint::Bad, format!("{what} was refused; nothing was touched.")),
         Outcome::RebootRequired => (Paint::Bad, "Only a reboot helps; nothing was touched.".to_owned()),
+        Outcome::Degraded if report.committed => (
+            Paint::Bad,
+            format!("{what} is done, in {time}, but not everything is back; {}.", now(&report.after)),
+        ),
         Outcome::Degraded => (
             Paint::Bad,
             format!("{what} ended{at} after {time}, but not everything is back; {}.", now(&report.after)),

@@ -15,6 +15,16 @@ fn what_is_not_back_is_named_with_its_reason() {
 }
 
 #[test]
+fn a_new_driver_that_stays_is_no_failure() {
+    let mut done = gallery::report(false);
+    done.outcome = Outcome::Degraded;
+    done.committed = true;
+    let page = report(&done, STYLE);
+    let headline = "The reload is done, in 4.2 s, but not everything is back; driver 550.163.01 is loaded.";
+    assert!(page.contains(headline), "{page}");
+}
+
+#[test]
 fn every_outcome_has_its_words() {
     let all = [
         Outcome::Done,
