@@ -10,7 +10,7 @@ use engines::{Client, Ended, Kind, Member, Way};
 use ledger::{Act, Container, Object, Run, Step};
 use step::Context;
 
-use crate::{again, cdi, podman};
+use crate::{again, cdi, podman, pods};
 
 /// How long an engine may be away, as it is while its daemon starts again.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -54,6 +54,9 @@ pub(crate) fn undo(context: &Context) -> Result<()> {
     if acts.is_empty() {
         return Ok(());
     }
+    // The kubelet comes up, and starts its own, while the others are started.
+    let no_kubelet = pods::start_kubelets(context, &run, &mut acts).err();
+    let of_pods = pods::of_pods(&mut acts);
     context.status(format!("starting containers: {}", acts.len()));
     let majors = majors(&run);
     let engines = by_engine(acts);
@@ -61,6 +64,16 @@ pub(crate) fn undo(context: &Context) -> Result<()> {
     let podman = podman::offer(context, podmans(&engines));
     let done = finish(context, &engines, &majors);
     drop(podman);
+    match no_kubelet {
+        None => pods::await_back(context, &run, of_pods)?,
+        Some(error) => {
+            for (act, _) in of_pods {
+                context.ledger.undo_failed(act, "the kubelet did not start")?;
+            }
+            done?;
+            return Err(error);
+        }
+    }
     done
 }
 

@@ -8,6 +8,7 @@ mod again;
 mod cdi;
 mod give_back;
 mod podman;
+mod pods;
 mod policy;
 mod take;
 

@@ -1,39 +1,42 @@
 //! Which of the containers are stopped here, and which must not be.
 
 use engines::{Container, Kind, Owner};
-use step::{AutoRemove, Reason};
+use step::{AutoRemove, Config, Pods, Reason};
 
 /// What becomes of the containers that have a GPU.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sorted {
     /// Stopped by their engine, and started again.
     pub(crate) ours: Vec<Container>,
+    /// Of pods: stopped once their kubelet is.
+    pub(crate) pods: Vec<Container>,
     /// Left to the step that stops units, with the unit.
     pub(crate) of_units: Vec<(Container, String)>,
     /// Why the run cannot go on.
     pub(crate) refusals: Vec<Reason>,
 }
 
-pub(crate) fn sort(containers: Vec<Container>, auto_remove: AutoRemove) -> Sorted {
+pub(crate) fn sort(containers: Vec<Container>, config: &Config) -> Sorted {
+    let auto_remove = config.containers.auto_remove;
     let mut sorted = Sorted::default();
     for container in containers {
+        let all_pods = config.containers.pods == Pods::All;
+        if let Some((why, remedy)) = container.owner.forbids(all_pods, &config.units.protect) {
+            let what = format!("{container} {} and {why}", container.reasons());
+            sorted.refusals.push(Reason::new(what, remedy));
+            continue;
+        }
         match &container.owner {
             Owner::Unit { unit } => {
                 let unit = unit.clone();
                 sorted.of_units.push((container, unit));
                 continue;
             }
-            owner @ (Owner::Swarm { .. } | Owner::Kubernetes { .. } | Owner::Nomad { .. }) => {
-                sorted.refusals.push(Reason::new(
-                    format!(
-                        "{container} {} and belongs to {owner}, which would start another",
-                        container.reasons()
-                    ),
-                    "drain this machine there first, so that nothing of it runs here",
-                ));
+            Owner::Kubernetes { .. } => {
+                sorted.pods.push(container);
                 continue;
             }
-            Owner::Engine | Owner::Compose { .. } => {}
+            _ => {}
         }
         if container.auto_remove && !may_be_deleted(&container, auto_remove) {
             sorted.refusals.push(Reason::new(
@@ -84,13 +87,28 @@ mod tests {
         }
     }
 
+    fn pod(name: &str, daemon_set: bool, kubelet: Option<&str>) -> Container {
+        let pod = format!("ml/{name}");
+        let kubelet = kubelet.map(str::to_owned);
+        container(name, Owner::Kubernetes { pod, uid: "u".into(), daemon_set, kubelet }, false)
+    }
+
+    fn config(text: &str) -> Config {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        std::fs::create_dir_all(directory.path().join("etc/nvidia-reload")).expect("creates");
+        std::fs::write(directory.path().join("etc/nvidia-reload/config.toml"), text).expect("writes");
+        Config::load(&step::Root::at(directory.path())).expect("loads")
+    }
+
     fn mixed() -> Vec<Container> {
         vec![
             container("plain", Owner::Engine, false),
             container("web", Owner::Compose { project: "p".into(), service: "web".into() }, false),
             container("brief", Owner::Engine, true),
             container("task", Owner::Swarm { service: "train".into() }, false),
-            container("pod", Owner::Kubernetes { pod: "ml/train-0".into() }, true),
+            pod("train-0", false, None),
+            pod("job-0", false, Some("kubelet.service")),
+            pod("plugin-0", true, Some("kubelet.service")),
             container("quadlet", Owner::Unit { unit: "job.service".into() }, true),
         ]
     }
@@ -101,30 +119,42 @@ mod tests {
 
     #[test]
     fn each_owner_has_its_way() {
-        let sorted = sort(mixed(), AutoRemove::Refuse);
+        let sorted = sort(mixed(), &config(""));
         assert_eq!(names(&sorted.ours), ["plain", "web"]);
         assert_eq!(sorted.of_units.len(), 1);
         assert_eq!(sorted.of_units[0].1, "job.service");
         let refusals: Vec<_> = sorted.refusals.iter().map(Reason::to_string).collect();
-        assert_eq!(refusals.len(), 3);
+        assert_eq!(refusals.len(), 4);
         assert!(refusals[0].contains("docker container brief (id-of-brief) holds a GPU"), "{refusals:?}");
         assert!(refusals[0].contains("auto-remove"), "{refusals:?}");
         assert!(refusals[1].contains("Swarm service train"), "{refusals:?}");
-        assert!(refusals[2].contains("Kubernetes pod ml/train-0"), "{refusals:?}");
+        assert!(refusals[2].contains("Kubernetes pod ml/train-0, which would start another"), "{refusals:?}");
+        assert!(refusals[3].contains("Kubernetes pod ml/job-0, which is of no DaemonSet"), "{refusals:?}");
+        assert_eq!(names(&sorted.pods), ["plugin-0"]);
+    }
+
+    #[test]
+    fn pods_go_as_the_configuration_says() {
+        let sorted = sort(mixed(), &config("[containers]\npods = \"all\""));
+        assert_eq!(names(&sorted.pods), ["job-0", "plugin-0"]);
+        assert_eq!(sorted.refusals.len(), 3, "without a kubelet there is nobody to start it again");
+        let sorted = sort(mixed(), &config("[units]\nprotect = [\"kubelet.service\"]"));
+        assert_eq!(names(&sorted.pods), [""; 0]);
+        assert!(sorted.refusals[4].to_string().contains("kubelet.service is protected"));
     }
 
     #[test]
     fn what_is_deleted_on_stop_may_be_let_go() {
-        let sorted = sort(mixed(), AutoRemove::LetGo);
+        let sorted = sort(mixed(), &config("[containers]\nauto-remove = \"let-go\""));
         assert_eq!(names(&sorted.ours), ["plain", "web", "brief"]);
-        assert_eq!(sorted.refusals.len(), 2);
+        assert_eq!(sorted.refusals.len(), 3);
     }
 
     #[test]
     fn only_docker_makes_containers_anew() {
         let docker = container("brief", Owner::Engine, true);
         let podman = Container { engine: Kind::Podman, ..docker.clone() };
-        let sorted = sort(vec![docker, podman], AutoRemove::Recreate);
+        let sorted = sort(vec![docker, podman], &config("[containers]\nauto-remove = \"recreate\""));
         assert_eq!((sorted.ours.len(), sorted.refusals.len()), (1, 1));
     }
 }

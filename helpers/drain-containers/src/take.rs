@@ -10,14 +10,15 @@ use ledger::{Object, Step};
 use step::{AutoRemove, Containers, Context, Stop};
 
 use crate::policy::{self, Sorted};
-use crate::{cdi, podman, survey, unreachable};
+use crate::{cdi, podman, pods, survey, unreachable};
 
 /// What an engine takes for a container that names no stop timeout of its own: Docker's and
 /// Podman's default.
 const STOP_TIMEOUT: i64 = 10;
 
 pub(crate) fn run(context: &Context) -> Result<()> {
-    let config = context.config()?.containers;
+    let whole = context.config()?;
+    let config = &whole.containers;
     context.status("looking for containers that have a GPU");
     let podman = podman::offer(context, Running::look(&context.root)?.podmans());
     let run = context.ledger.read()?;
@@ -32,7 +33,7 @@ pub(crate) fn run(context: &Context) -> Result<()> {
         // What of its containers holds a GPU is stopped with the other holders, or refused there.
         context.warn(format!("{engine} cannot be asked: {reason}"));
     }
-    let Sorted { ours, of_units, refusals } = policy::sort(survey.containers, config.auto_remove);
+    let Sorted { ours, pods, of_units, refusals } = policy::sort(survey.containers, &whole);
     if !refusals.is_empty() {
         return Err(Stop::Refused(refusals).into());
     }
@@ -40,16 +41,18 @@ pub(crate) fn run(context: &Context) -> Result<()> {
         context.info(format!("{container} is left to its unit {unit}"));
     }
     cdi::note(context)?;
-    if ours.is_empty() {
+    if ours.is_empty() && pods.is_empty() {
         context.info("no container has a GPU");
         return Ok(());
     }
-    let failed = engines::wait_for(stop_all(context, &ours, &config))??;
+    let failed = engines::wait_for(stop_all(context, &ours, config))??;
     drop(podman);
     if !failed.is_empty() {
         bail!("{} of {} containers did not stop: {}", failed.len(), ours.len(), failed.join("; "));
     }
-    context.status(format!("stopped containers: {}", ours.len()));
+    // Last, so that the kubelet is away for as short as can be.
+    let of_pods = pods::take(context, &whole, &scope, &pods)?;
+    context.status(format!("stopped containers: {}", ours.len() + of_pods));
     Ok(())
 }
 
@@ -75,7 +78,9 @@ async fn stop_all(context: &Context, ours: &[Container], config: &Containers) ->
     }
     let stopped = Cell::new(0);
     let mut failed = Vec::new();
-    context.status(format!("stopped 0 of {}", ours.len()));
+    if !ours.is_empty() {
+        context.status(format!("stopped 0 of {}", ours.len()));
+    }
     for wave in engines::waves(&members(ours), Way::Down) {
         let results = engines::side_by_side(wave, config.parallel, async |index: usize| {
             let (container, act) = (&ours[index], acts[index]);
@@ -153,7 +158,7 @@ async fn stop(
 }
 
 /// The time between the stop signal and SIGKILL: the container's own, bounded.
-fn grace(own: Option<i64>, longest: u64) -> Duration {
+pub(crate) fn grace(own: Option<i64>, longest: u64) -> Duration {
     // Negative is for ever.
     let own = u64::try_from(own.unwrap_or(STOP_TIMEOUT)).unwrap_or(longest);
     Duration::from_secs(own.min(longest))
@@ -166,7 +171,7 @@ fn members(containers: &[Container]) -> Vec<Member> {
         .collect()
 }
 
-fn object(container: &Container, health_timeout: u64) -> ledger::Container {
+pub(crate) fn object(container: &Container, health_timeout: u64) -> ledger::Container {
     ledger::Container {
         engine: container.engine.name().to_owned(),
         socket: container.socket.clone(),

@@ -8,7 +8,7 @@ use holders::{Fate, Holder, Rules, Scan, ancestors};
 use ledger::Step;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use step::{Action, AutoRemove, Config, Context};
+use step::{Action, AutoRemove, Config, Context, Pods};
 
 use crate::findings::Findings;
 
@@ -149,19 +149,21 @@ fn containers(config: &Config, survey: &Survey, holders: &[Holder], findings: &m
         }
     }
     let mut actions = Vec::new();
+    let all_pods = config.containers.pods == Pods::All;
     for container in &survey.containers {
+        if let Some((why, remedy)) = container.owner.forbids(all_pods, &config.units.protect) {
+            findings.refuse(format!("{container} {why}"), remedy);
+            continue;
+        }
         match &container.owner {
-            Owner::Swarm { .. } | Owner::Kubernetes { .. } | Owner::Nomad { .. } => findings.refuse(
-                format!("{container} is of {}, which would start another one", container.owner),
-                "drain the node there first",
-            ),
+            Owner::Kubernetes { kubelet: Some(kubelet), .. } => add_kubelet(&mut actions, kubelet),
             // Stopped and started with its unit.
             Owner::Unit { unit } => {
                 let object = named(container.user, unit.clone());
                 actions.push(action(Step::StopUnits, object, container, holders));
                 continue;
             }
-            Owner::Engine | Owner::Compose { .. } => {}
+            _ => {}
         }
         let mut action = action(Step::DrainContainers, container.to_string(), container, holders);
         if container.auto_remove {
@@ -184,20 +186,34 @@ fn containers(config: &Config, survey: &Survey, holders: &[Holder], findings: &m
     actions
 }
 
+fn add_kubelet(actions: &mut Vec<Action>, unit: &str) {
+    if actions.iter().any(|action| action.object == unit) {
+        return;
+    }
+    actions.push(Action {
+        step: Step::DrainContainers,
+        object: unit.to_owned(),
+        what: "stop, start again afterwards".into(),
+        why: "it would start the containers of pods again, and does so afterwards".into(),
+        pids: Vec::new(),
+        comes_back: true,
+    });
+}
+
 fn action(step: Step, object: String, container: &Container, holders: &[Holder]) -> Action {
     let mut pids: Vec<i32> =
         holders.iter().filter(|holder| is_in(container, holder)).map(|holder| holder.pid).collect();
     // It ends with its first process, also one that holds nothing at the moment.
-    if pids.is_empty() {
+    if pids.is_empty() && container.pid > 0 {
         pids.push(container.pid);
     }
     Action {
         step,
         object,
-        what: if container.paused {
-            "stop, start and pause again afterwards"
-        } else {
-            "stop, start again afterwards"
+        what: match container.engine {
+            _ if container.paused => "stop, start and pause again afterwards",
+            Kind::Containerd => "stop; the kubelet starts it again afterwards",
+            _ => "stop, start again afterwards",
         }
         .into(),
         why: container.reasons(),

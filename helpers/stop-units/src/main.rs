@@ -44,11 +44,14 @@ enum Verb {
         #[arg(long)]
         user: Option<u32>,
     },
-    /// Stop one unit, without waiting.
+    /// Stop one unit.
     #[command(hide = true)]
     StopUnit {
         /// The unit.
         unit: String,
+        /// Wait until that has ended.
+        #[arg(long)]
+        wait: bool,
         /// The user whose manager is asked; else the system's.
         #[arg(long)]
         user: Option<u32>,
@@ -61,7 +64,7 @@ fn main() -> ExitCode {
         Verb::IsStopping => Ok(answer(context, bus::is_stopping().map_err(Into::into))),
         Verb::StartUnit { unit, no_wait: true, user } => single::queue(&unit, user),
         Verb::StartUnit { unit, no_wait: false, user } => single::start(&unit, user),
-        Verb::StopUnit { unit, user } => single::stop(&unit, user),
+        Verb::StopUnit { unit, wait, user } => single::stop(&unit, wait, user),
     })
 }
 

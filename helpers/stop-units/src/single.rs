@@ -9,7 +9,7 @@ use step::NO_SUCH_UNIT;
 
 use crate::manager;
 
-/// How long a start may take.
+/// How long a start, or a stop, may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Starts a unit and waits until that has ended.
@@ -33,8 +33,18 @@ pub(crate) fn queue(unit: &str, user: Option<u32>) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Has a unit stopped, without waiting for it.
-pub(crate) fn stop(unit: &str, user: Option<u32>) -> Result<ExitCode> {
-    manager(user)?.stop(unit, bus::Mode::Replace)?;
+/// Has a unit stopped; waits for it where that is asked for.
+pub(crate) fn stop(unit: &str, wait: bool, user: Option<u32>) -> Result<ExitCode> {
+    let manager = manager(user)?;
+    if !wait {
+        manager.stop(unit, bus::Mode::Replace)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut follower = manager.follow(&[])?;
+    let job = follower.stop(unit)?;
+    let result = follower.wait(&job, Instant::now() + PATIENCE)?;
+    if !result.is_success() {
+        bail!("the stop of {unit} ended with {result}");
+    }
     Ok(ExitCode::SUCCESS)
 }

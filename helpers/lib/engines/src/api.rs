@@ -144,7 +144,7 @@ impl Client {
         // Podman does not know the word "restarting", and refuses the whole question.
         let states = match self.kind {
             Kind::Docker => r#"["running","paused","restarting"]"#,
-            Kind::Podman => r#"["running","paused"]"#,
+            _ => r#"["running","paused"]"#,
         };
         let filters = percent_encoded(&format!(r#"{{"status":{states}}}"#));
         let list: Vec<Summary> = self.get(&format!("/containers/json?all=true&filters={filters}")).await?;

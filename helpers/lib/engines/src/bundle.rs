@@ -19,6 +19,13 @@ use crate::numbers::Number;
 struct Spec {
     linux: Linux,
     mounts: Vec<Mount>,
+    process: Process,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Process {
+    env: Vec<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -31,6 +38,23 @@ struct Mount {
 #[serde(default)]
 struct Linux {
     devices: Vec<Node>,
+    resources: Resources,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Resources {
+    devices: Vec<Rule>,
+}
+
+/// Which devices may be opened; without a kind or a number, all.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Rule {
+    allow: bool,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    major: Option<i64>,
 }
 
 #[derive(Default, Deserialize)]
@@ -62,6 +86,39 @@ pub fn mounted(root: &Root, directory: &str) -> Vec<(String, Number)> {
     sources.chain(nodes(&spec)).collect()
 }
 
+/// What a container was started with, where its engine does not tell.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Given {
+    /// The character devices.
+    pub devices: Vec<(String, Number)>,
+    /// The environment.
+    pub environment: Vec<String>,
+    /// Whether it may open every device of the host.
+    pub privileged: bool,
+}
+
+/// What the container was started with; nothing where the bundle is not where the engine puts it by
+/// default.
+pub fn given(root: &Root, engine: Kind, id: &str) -> Given {
+    let spec = spec(root, engine, id).unwrap_or_default();
+    let all = |rule: &Rule| {
+        rule.allow
+            && rule.kind.as_deref().is_none_or(|kind| kind == "a")
+            && rule.major.is_none_or(|at| at < 0)
+    };
+    Given {
+        devices: nodes(&spec),
+        privileged: spec.linux.resources.devices.iter().any(all),
+        environment: spec.process.env,
+    }
+}
+
+/// The first process of a pod's container, in our pid namespace: its shim notes it.
+pub fn first_process(root: &Root, id: &str) -> Option<i32> {
+    let note = format!("/run/containerd/io.containerd.runtime.v2.task/k8s.io/{id}/init.pid");
+    fs::read_to_string(root.path(note)).ok()?.trim().parse().ok()
+}
+
 fn spec(root: &Root, engine: Kind, id: &str) -> Option<Spec> {
     // The id becomes a part of a path.
     if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
@@ -73,6 +130,9 @@ fn spec(root: &Root, engine: Kind, id: &str) -> Option<Spec> {
             format!("/run/containerd/io.containerd.runtime.v2.task/moby/{id}/config.json"),
             format!("/run/docker/containerd/daemon/io.containerd.runtime.v2.task/moby/{id}/config.json"),
         ],
+        Kind::Containerd => {
+            vec![format!("/run/containerd/io.containerd.runtime.v2.task/k8s.io/{id}/config.json")]
+        }
         Kind::Podman => {
             vec![format!("/var/lib/containers/storage/overlay-containers/{id}/userdata/config.json")]
         }
@@ -102,6 +162,28 @@ mod tests {
         assert_eq!(nodes(&parse(b"{}")), []);
         assert_eq!(nodes(&parse(b"{\"linux\":{\"devices\":null}}")), [], "odd answers are no answer");
         assert_eq!(devices(&Root::system(), Kind::Docker, "../../etc"), []);
+    }
+
+    #[test]
+    fn a_privileged_container_may_open_all() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let root = Root::at(directory.path());
+        let bundle = root.path("/run/containerd/io.containerd.runtime.v2.task/k8s.io/0a");
+        fs::create_dir_all(&bundle).expect("creates");
+        let given = |rules: &str| {
+            let text = format!(
+                r#"{{"process":{{"env":["A=1"]}},"linux":{{"resources":{{"devices":[{rules}]}},
+                "devices":[{{"path":"/dev/nvidia0","type":"c","major":195,"minor":0}}]}}}}"#
+            );
+            fs::write(bundle.join("config.json"), text).expect("writes");
+            super::given(&root, Kind::Containerd, "0a")
+        };
+        let one = r#"{"allow":false,"access":"rwm"},{"allow":true,"type":"c","major":195,"access":"rw"}"#;
+        let devices = vec![("/dev/nvidia0".to_owned(), (195, 0))];
+        let expected = Given { devices, environment: vec!["A=1".into()], privileged: false };
+        assert_eq!(given(one), expected);
+        assert!(given(r#"{"allow":true,"access":"rwm"}"#).privileged);
+        assert!(given(r#"{"allow":true,"type":"a","major":-1,"minor":-1,"access":"rwm"}"#).privileged);
     }
 
     #[test]

@@ -6,6 +6,8 @@
 //! - Docker is asked when `dockerd` runs, or when a `containerd-shim` of Docker's namespace
 //!   (`moby`) has a child: such a container outlived its daemon (live-restore, a killed dockerd).
 //!   A shim without a child is what is left of a container that ended while the daemon went away.
+//! - containerd is asked for pods when a `containerd-shim` of the kubelet's namespace (`k8s.io`) has a
+//!   child, at the socket that the shim was given.
 //! - Podman has no daemon, and each user may have one of his own. It is asked when a `conmon` of that
 //!   user's runs: each container has one as long as it lives.
 
@@ -19,6 +21,7 @@ use std::path::{Path, PathBuf};
 use rustix::process::Pid;
 use step::Root;
 
+use crate::owner::unit_of;
 use crate::{Engine, Kind, Presence};
 
 /// What the kernel keeps of `containerd-shim-runc-v2`.
@@ -30,6 +33,7 @@ fn socket(kind: Kind, user: Option<u32>) -> String {
         (Kind::Docker, _) => "/run/docker.sock".to_owned(),
         (Kind::Podman, None) => "/run/podman/podman.sock".to_owned(),
         (Kind::Podman, Some(uid)) => format!("/run/user/{uid}/podman/podman.sock"),
+        (Kind::Containerd, _) => "/run/containerd/containerd.sock".to_owned(),
     }
 }
 
@@ -45,6 +49,11 @@ pub struct Running {
     shim: bool,
     /// Of each container of Podman's: the user, the id, the directory of its bundle.
     monitors: Vec<(u32, String, String)>,
+    /// The sockets of the containerds that run pods.
+    pods: BTreeSet<String>,
+    /// The units that kubelets run in, and those that containerds do.
+    kubelets: BTreeSet<String>,
+    runtimes: BTreeSet<String>,
 }
 
 impl Running {
@@ -57,12 +66,35 @@ impl Running {
         for (process, comm) in processes(root)? {
             match comm.as_slice() {
                 b"dockerd" => running.dockerd = true,
-                SHIM => running.shim |= shims_container(&process).is_some() && has_child(&process),
+                SHIM => running.note_shim(root, &process),
                 b"conmon" => running.monitors.extend(monitor(&process)),
+                b"kubelet" if is_ours(root, &process) => running.kubelets.extend(unit(&process)),
+                b"containerd" if is_ours(root, &process) => running.runtimes.extend(unit(&process)),
                 _ => {}
             }
         }
         Ok(running)
+    }
+
+    fn note_shim(&mut self, root: &Root, process: &Path) {
+        match Shim::of(process) {
+            Some(shim) if shim.namespace == "moby" => self.shim |= has_child(process),
+            Some(shim) if shim.namespace == "k8s.io" && is_ours(root, process) && has_child(process) => {
+                self.pods.insert(shim.address);
+            }
+            _ => {}
+        }
+    }
+
+    /// The containerds that run pods.
+    pub(crate) fn containerds(&self, root: &Root) -> Vec<Engine> {
+        self.pods.iter().map(|socket| listening(root, Kind::Containerd, None, socket.clone())).collect()
+    }
+
+    /// The unit that runs the kubelet; none where a stop of it would stop the runtime as well (k3s, rke2).
+    pub(crate) fn kubelet(&self) -> Option<&str> {
+        let mut units = self.kubelets.iter().map(String::as_str);
+        units.next().filter(|unit| units.next().is_none() && !self.runtimes.contains(*unit))
     }
 
     /// The Podmans that run a container: root's is none, a user's own goes by the user id.
@@ -102,19 +134,45 @@ fn processes(root: &Root) -> io::Result<Vec<(PathBuf, Vec<u8>)>> {
     Ok(found)
 }
 
-/// The container that a shim of Docker's looks after; none for other processes.
-fn shims_container(process: &Path) -> Option<String> {
-    let text = fs::read(process.join("cmdline")).ok()?;
-    let arguments: Vec<&[u8]> = text.split(|byte| *byte == 0).collect();
-    let after = |name: &[u8]| arguments.iter().skip_while(|word| **word != name).nth(1).copied();
-    (after(b"-namespace") == Some(b"moby"))
-        .then(|| String::from_utf8_lossy(after(b"-id").unwrap_or_default()).into_owned())
+/// What a shim was started for.
+struct Shim {
+    namespace: String,
+    id: String,
+    /// The socket of its containerd.
+    address: String,
+}
+
+impl Shim {
+    fn of(process: &Path) -> Option<Self> {
+        let text = fs::read(process.join("cmdline")).ok()?;
+        let arguments: Vec<_> = text.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
+        let after =
+            |name| Some(arguments.iter().skip_while(|word| *word != name).nth(1)?.clone().into_owned());
+        Some(Self {
+            namespace: after("-namespace")?,
+            id: after("-id").unwrap_or_default(),
+            address: after("-address").unwrap_or_else(|| socket(Kind::Containerd, None)),
+        })
+    }
+}
+
+/// Whether a process is none of a machine in the machine: a Kubernetes in a container has a kubelet, a
+/// runtime and sockets of its own, and the container is all that is seen of it here.
+fn is_ours(root: &Root, process: &Path) -> bool {
+    let namespace = |process: &Path| fs::read_link(process.join("ns/pid")).ok();
+    namespace(process) == namespace(&root.path("/proc/1"))
+}
+
+/// The system's unit that a process runs in.
+fn unit(process: &Path) -> Option<String> {
+    unit_of(&fs::read_to_string(process.join("cgroup")).ok()?)
 }
 
 /// The shims of the Docker container `id`. There are two for a moment, while one starts the other.
 pub(crate) fn shims(root: &Root, id: &str) -> io::Result<Vec<PathBuf>> {
     let shims = processes(root)?.into_iter().filter(|(_, comm)| comm == SHIM).map(|(process, _)| process);
-    Ok(shims.filter(|shim| shims_container(shim).is_some_and(|container| container == id)).collect())
+    let is_meant = |shim: Shim| shim.namespace == "moby" && shim.id == id;
+    Ok(shims.filter(|process| Shim::of(process).is_some_and(is_meant)).collect())
 }
 
 /// The children of all of its threads; none where the kernel does not tell.
@@ -148,12 +206,17 @@ fn monitor(process: &Path) -> Option<(u32, String, String)> {
 /// Finds the engine's socket and says whether it takes a connection.
 pub fn find(root: &Root, kind: Kind, user: Option<u32>, running: &Running) -> Engine {
     let socket = socket(kind, user);
-    let engine = |presence| Engine { kind, user, socket: socket.clone(), presence };
-    if let Some(reason) = running.nothing(kind, user) {
-        return engine(Presence::Absent { reason: reason.to_owned() });
+    match running.nothing(kind, user) {
+        Some(reason) => {
+            Engine { kind, user, socket, presence: Presence::Absent { reason: reason.to_owned() } }
+        }
+        None => listening(root, kind, user, socket),
     }
-    // Something of it runs: where nothing listens, that is no absence.
-    engine(match reach(root, &socket) {
+}
+
+/// An engine of which something runs: where nothing listens, that is no absence.
+fn listening(root: &Root, kind: Kind, user: Option<u32>, socket: String) -> Engine {
+    let presence = match reach(root, &socket) {
         Ok(()) => Presence::Ready,
         Err(error) if error.kind() == io::ErrorKind::NotFound => Presence::Unreachable {
             errno: None,
@@ -163,7 +226,8 @@ pub fn find(root: &Root, kind: Kind, user: Option<u32>, running: &Running) -> En
             errno: error.raw_os_error(),
             reason: format!("connect to {socket}: {error}"),
         },
-    })
+    };
+    Engine { kind, user, socket, presence }
 }
 
 /// Connects and hangs up.
@@ -216,6 +280,43 @@ mod tests {
         assert!(matches!(docker(&root), Presence::Absent { .. }), "its container has ended");
         fs::write(root.path("/proc/8/task/1/children"), "9 ").expect("writes");
         assert_eq!(docker(&root), Presence::Ready);
+    }
+
+    #[test]
+    fn pods_are_asked_for_where_their_shims_say() {
+        let (_directory, root) = tree();
+        process(&root, 7, "containerd-shim", b"/x\0-namespace\0k8s.io\0-id\0p\0-address\0/run/c.sock\0");
+        assert_eq!(Running::look(&root).expect("looks").containerds(&root), [], "no container of it runs");
+        fs::write(root.path("/proc/7/task/1/children"), "9 ").expect("writes");
+        process(&root, 8, "kubelet", b"/usr/bin/kubelet\0");
+        fs::write(root.path("/proc/8/cgroup"), "0::/system.slice/kubelet.service\n").expect("writes");
+        let running = Running::look(&root).expect("looks");
+        let engines = running.containerds(&root);
+        assert_eq!((engines[0].kind, engines[0].socket.as_str()), (Kind::Containerd, "/run/c.sock"));
+        assert!(matches!(engines[0].presence, Presence::Unreachable { .. }), "{engines:?}");
+        assert_eq!(running.kubelet(), Some("kubelet.service"));
+
+        // rke2 runs both in one unit.
+        process(&root, 10, "containerd", b"containerd\0");
+        fs::write(root.path("/proc/10/cgroup"), "0::/system.slice/kubelet.service\n").expect("writes");
+        assert_eq!(Running::look(&root).expect("looks").kubelet(), None);
+    }
+
+    #[test]
+    fn a_kubernetes_in_a_container_is_that_containers() {
+        let (_directory, root) = tree();
+        process(&root, 7, "containerd-shim", b"/x\0-namespace\0k8s.io\0-id\0p\0-address\0/run/c.sock\0");
+        fs::write(root.path("/proc/7/task/1/children"), "9 ").expect("writes");
+        process(&root, 8, "kubelet", b"/usr/bin/kubelet\0");
+        let cgroup = "0::/system.slice/docker-0a.scope/kubelet.slice/kubelet.service\n";
+        fs::write(root.path("/proc/8/cgroup"), cgroup).expect("writes");
+        for (pid, namespace) in [(1, "pid:[1]"), (7, "pid:[2]"), (8, "pid:[2]")] {
+            let directory = root.path(format!("/proc/{pid}/ns"));
+            fs::create_dir_all(&directory).expect("creates");
+            std::os::unix::fs::symlink(namespace, directory.join("pid")).expect("links");
+        }
+        let running = Running::look(&root).expect("looks");
+        assert_eq!((running.containerds(&root).len(), running.kubelet()), (0, None));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Docker and Podman: which containers have a GPU, stopped and given back side by side.
+//! Docker, Podman, and the pods of a kubelet on containerd: which containers have a GPU, stopped and given
+//! back side by side.
 //!
 //! The types of [`Survey`] stand alone, so that who only reads `drain-containers list --json`
 //! links no HTTP; the rest needs the feature `client`.
@@ -30,6 +31,8 @@ mod numbers;
 mod order;
 #[cfg(feature = "client")]
 mod owner;
+#[cfg(feature = "client")]
+pub mod pods;
 #[cfg(feature = "client")]
 mod select;
 #[cfg(feature = "client")]

@@ -29,6 +29,8 @@ pub enum Kind {
     Docker,
     /// Podman, of root or of a user.
     Podman,
+    /// containerd, for the pods of a kubelet.
+    Containerd,
 }
 
 impl Kind {
@@ -37,12 +39,13 @@ impl Kind {
         match self {
             Kind::Docker => "docker",
             Kind::Podman => "podman",
+            Kind::Containerd => "containerd",
         }
     }
 
     /// The engine of that name in the ledger.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Kind::Docker, Kind::Podman].into_iter().find(|kind| kind.name() == name)
+        [Kind::Docker, Kind::Podman, Kind::Containerd].into_iter().find(|kind| kind.name() == name)
     }
 }
 
@@ -51,6 +54,7 @@ impl fmt::Display for Kind {
         f.write_str(match self {
             Kind::Docker => "Docker",
             Kind::Podman => "Podman",
+            Kind::Containerd => "containerd",
         })
     }
 }
@@ -143,6 +147,33 @@ impl Container {
     }
 }
 
+impl Owner {
+    /// Why a container that somebody else would start again must not be stopped, and what to do
+    /// about it; none where it may be. `all_pods` is the configuration's word that every pod would be
+    /// started again, `protected` are the units that it protects.
+    pub fn forbids(&self, all_pods: bool, protected: &[String]) -> Option<(String, &'static str)> {
+        let drain_first = "drain this machine there first, so that nothing of it runs here";
+        match self {
+            Owner::Engine | Owner::Compose { .. } | Owner::Unit { .. } => None,
+            Owner::Swarm { .. } | Owner::Nomad { .. } | Owner::Kubernetes { kubelet: None, .. } => {
+                Some((format!("belongs to {self}, which would start another"), drain_first))
+            }
+            Owner::Kubernetes { kubelet: Some(kubelet), .. } if protected.contains(kubelet) => Some((
+                format!("belongs to {self}, and {kubelet} is protected by the configuration"),
+                "drain this machine there first, or lift units.protect",
+            )),
+            // What a pod's restart policy is, only the control plane tells. And a kubelet that finds
+            // such a pod stopped when it starts may turn it away for good, where the device plugin is
+            // not there yet (kubernetes/kubernetes issue 125579).
+            Owner::Kubernetes { daemon_set: false, .. } if !all_pods => Some((
+                format!("belongs to {self}, which is of no DaemonSet and might not be started again"),
+                "`kubectl drain NODE --ignore-daemonsets` first, or say that all pods are with containers.pods",
+            )),
+            Owner::Kubernetes { .. } => None,
+        }
+    }
+}
+
 impl fmt::Display for Container {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The same words as the ledger's, so that a reader finds one by the other.
@@ -173,6 +204,15 @@ pub enum Owner {
     Kubernetes {
         /// `NAMESPACE/POD`, or the container's name where the labels do not say.
         pod: String,
+        /// The pod's UID; empty where the labels do not say.
+        #[serde(default)]
+        uid: String,
+        /// Whether it is of a DaemonSet: then it is sure to be started again.
+        #[serde(default)]
+        daemon_set: bool,
+        /// The unit that runs the kubelet, where that can be stopped and leaves the runtime running.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        kubelet: Option<String>,
     },
     /// A Nomad allocation: the client would start another.
     Nomad {
@@ -194,7 +234,7 @@ impl fmt::Display for Owner {
                 write!(f, "service {service} of compose project {project}")
             }
             Owner::Swarm { service } => write!(f, "Swarm service {service}"),
-            Owner::Kubernetes { pod } => write!(f, "Kubernetes pod {pod}"),
+            Owner::Kubernetes { pod, .. } => write!(f, "Kubernetes pod {pod}"),
             Owner::Nomad { allocation } => write!(f, "Nomad allocation {allocation}"),
             Owner::Unit { unit } => write!(f, "systemd unit {unit}"),
         }

@@ -29,16 +29,21 @@ fn by_label(container: &Inspect) -> Option<Owner> {
     }
     if let Some(pod) = label("io.kubernetes.pod.name") {
         let namespace = label("io.kubernetes.pod.namespace").unwrap_or_else(|| "default".to_owned());
-        return Some(Owner::Kubernetes { pod: format!("{namespace}/{pod}") });
+        return Some(docker_pod(format!("{namespace}/{pod}")));
     }
     if container.name().starts_with("k8s_") {
-        return Some(Owner::Kubernetes { pod: container.name().to_owned() });
+        return Some(docker_pod(container.name().to_owned()));
     }
     if let Some(allocation) = label("com.hashicorp.nomad.alloc_id") {
         return Some(Owner::Nomad { allocation });
     }
     // Quadlet and `podman generate systemd` set it.
     label("PODMAN_SYSTEMD_UNIT").map(|unit| Owner::Unit { unit })
+}
+
+/// A pod whose kubelet has Docker for its runtime, as it could be until Kubernetes 1.23: left alone.
+fn docker_pod(pod: String) -> Owner {
+    Owner::Kubernetes { pod, uid: String::new(), daemon_set: false, kubelet: None }
 }
 
 fn compose(container: &Inspect) -> Option<Owner> {

@@ -15,6 +15,7 @@ use crate::numbers::Machine;
 use crate::select::{self, Beside};
 use crate::{
     Client, Container, Engine, Error, Kind, Owner, Phase, Presence, SURVEY_SCHEMA, Survey, bundle, owner,
+    pods,
 };
 
 /// Runs a future to its end on this thread.
@@ -63,13 +64,20 @@ pub async fn gpu_containers(root: &Root, holding: &[String], parallel: usize) ->
         unknown: Vec::new(),
     };
     let mut known = BTreeSet::new();
-    let engines = [(Kind::Docker, None), (Kind::Podman, None)].into_iter();
     let users = running.podmans().into_iter().flatten().map(|uid| (Kind::Podman, Some(uid)));
-    for (kind, user) in engines.chain(users) {
-        let mut engine = find(root, kind, user, &running);
+    let engines = [(Kind::Docker, None), (Kind::Podman, None)].into_iter().chain(users);
+    let engines = engines.map(|(kind, user)| find(root, kind, user, &running));
+    for mut engine in engines.chain(running.containerds(root)) {
         if engine.presence == Presence::Ready {
-            match ask(root, &engine, &running, &machine, holding, parallel, &mut known).await {
-                Ok(containers) => survey.containers.extend(containers),
+            let answer = match engine.kind {
+                Kind::Containerd => pods::ask(root, &engine, &running, &machine, holding).await,
+                _ => ask(root, &engine, &running, &machine, holding, parallel).await,
+            };
+            match answer {
+                Ok((containers, ids)) => {
+                    survey.containers.extend(containers);
+                    known.extend(ids);
+                }
                 Err(error) => {
                     let errno = match &error {
                         Error::Unreachable { errno, .. } => *errno,
@@ -86,7 +94,7 @@ pub async fn gpu_containers(root: &Root, holding: &[String], parallel: usize) ->
     Ok(survey)
 }
 
-/// The containers of one engine that have a GPU, oldest first; every id it knows goes to `known`.
+/// The containers of one engine that have a GPU, oldest first, and the ids of all that are up.
 async fn ask(
     root: &Root,
     engine: &Engine,
@@ -94,8 +102,7 @@ async fn ask(
     machine: &Machine,
     holding: &[String],
     parallel: usize,
-    known: &mut BTreeSet<String>,
-) -> Result<Vec<Container>, Error> {
+) -> Result<(Vec<Container>, Vec<String>), Error> {
     let client = Client::new(root, engine.kind, &engine.socket)?;
     let ids = client.up().await?;
     let answers = side_by_side(&ids, parallel, async |id: &String| client.inspect(id).await).await;
@@ -108,7 +115,6 @@ async fn ask(
             Err(error) => return Err(error),
         }
     }
-    known.extend(ids);
     let uses_runtime = |container: &Inspect| {
         let runtime = container.host_config.as_ref().and_then(|host| host.runtime.as_deref());
         runtime.is_some_and(select::is_nvidia_runtime)
@@ -138,7 +144,7 @@ async fn ask(
             found.push(describe(root, engine, &container, &clients, why));
         }
     }
-    Ok(found)
+    Ok((found, ids))
 }
 
 fn odd(error: io::Error) -> Error {

@@ -11,7 +11,8 @@ mod store;
 
 pub use gpu::{Fabric, Gpu, GpuInstance, Health, Instance, Mode, RemappedRows, Setting};
 pub use object::{
-    Chosen, Console, Container, DriverFiles, Module, Node, Object, Process, Settings, Snapshot, Step, Unit,
+    Chosen, Console, Container, DriverFiles, Module, Node, Object, Pod, Process, Settings, Snapshot, Step,
+    Unit,
 };
 pub use record::{Act, Event, Outcome, Record, Run, State, VERSION};
 pub use store::{DIRECTORY, Ledger};

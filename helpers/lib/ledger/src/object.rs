@@ -171,7 +171,7 @@ impl fmt::Display for Object {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Container {
-    /// `docker` or `podman`.
+    /// `docker`, `podman`, or `containerd` for a container of a pod.
     pub engine: String,
     /// The engine's API socket.
     pub socket: String,
@@ -191,6 +191,21 @@ pub struct Container {
     /// words, with its environment: the file is root's alone to read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub definition: Option<serde_json::Value>,
+    /// The pod it is of: another container is started in its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<Pod>,
+}
+
+/// What names a container of a pod whatever its id.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pod {
+    /// The pod's UID.
+    pub uid: String,
+    /// The container's name in the pod.
+    pub container: String,
+    /// How long the kubelet gets until it runs again, in seconds.
+    pub timeout: u64,
 }
 
 /// A systemd unit.
@@ -201,7 +216,8 @@ pub struct Unit {
     pub name: String,
     /// The user whose manager runs it; none for the system's.
     pub user: Option<u32>,
-    /// Why it was stopped: `holder`, `trigger` of one, or `dependent` on one.
+    /// Why it was stopped: `holder`, `trigger` of one, or `dependent` on one; `kubelet` for what would
+    /// start the containers of pods again.
     pub role: String,
 }
 

@@ -46,6 +46,17 @@ pub enum AutoRemove {
     LetGo,
 }
 
+/// Which pods of a kubelet may be stopped.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pods {
+    /// Those of DaemonSets, which are sure to be started again.
+    #[default]
+    DaemonSets,
+    /// All: somebody knows that each would be.
+    All,
+}
+
 /// How containers are stopped.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
@@ -60,11 +71,22 @@ pub struct Containers {
     /// How long to wait for the health check of a container that was started again, in seconds, before
     /// those that depend on it are started; 0 not to wait.
     pub health_timeout: u64,
+    /// Which pods may be stopped.
+    pub pods: Pods,
+    /// How long the kubelet gets until a pod's container runs again, in seconds.
+    pub pods_timeout: u64,
 }
 
 impl Default for Containers {
     fn default() -> Self {
-        Self { stop_timeout_max: 60, parallel: 0, auto_remove: AutoRemove::Refuse, health_timeout: 0 }
+        Self {
+            stop_timeout_max: 60,
+            parallel: 0,
+            auto_remove: AutoRemove::Refuse,
+            health_timeout: 0,
+            pods: Pods::DaemonSets,
+            pods_timeout: 300,
+        }
     }
 }
 
@@ -198,6 +220,7 @@ impl Config {
     fn validate(&self) -> Result<()> {
         for (key, seconds) in [
             ("containers.stop-timeout-max", self.containers.stop_timeout_max),
+            ("containers.pods-timeout", self.containers.pods_timeout),
             ("units.stop-timeout", self.units.stop_timeout),
             ("processes.grace", self.processes.grace),
             ("verify.smoke-timeout", self.verify.smoke_timeout),
@@ -332,6 +355,7 @@ mod tests {
             ("[processes]\ngrace = 0", "processes.grace"),
             ("[proceses]\n", "proceses"),
             ("[containers]\nauto-remove = \"keep\"", "auto-remove"),
+            ("[containers]\npods = \"none\"", "pods"),
             ("[units]\nprotect = [\"sshd\"]", "units.protect"),
             ("[processes", "processes"),
             ("[gpus]\nlocked-clocks = [1, 2]", "locked-clocks"),

@@ -14,8 +14,8 @@ mod stop;
 mod verified;
 
 pub use config::{
-    AutoRemove, Config, Containers, Gpus, Initramfs, LockedClocks, Policy, Processes, StaleInitramfs, Units,
-    Upgrade, Verify,
+    AutoRemove, Config, Containers, Gpus, Initramfs, LockedClocks, Pods, Policy, Processes, StaleInitramfs,
+    Units, Upgrade, Verify,
 };
 pub use finish::{Leftovers, finish};
 pub use harness::{Context, NoVerb, Verb, boot_id, main, main_with, open_ledger, show_status};

@@ -19,6 +19,8 @@ pub enum Order {
     Queue,
     /// Stop it, without waiting.
     Stop,
+    /// Stop it, and wait until that has ended.
+    Halt,
 }
 
 /// Has a unit started or stopped by the system's manager, or by that of `user`. Whether there is such
@@ -35,6 +37,7 @@ fn order_by(helper: &Path, order: Order, unit: &str, user: Option<u32>) -> io::R
         Order::Start => ("start-unit", None),
         Order::Queue => ("start-unit", Some("--no-wait")),
         Order::Stop => ("stop-unit", None),
+        Order::Halt => ("stop-unit", Some("--wait")),
     };
     let status = Command::new(helper)
         .args([verb, unit])

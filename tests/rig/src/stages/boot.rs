@@ -34,16 +34,19 @@ pub struct Parts<'a> {
     pub booted: &'a Stage,
     /// See [`super::package::hold`].
     pub hold: &'a Stage,
+    /// See [`super::package::kubelet_sim`].
+    pub kubelet_sim: &'a Stage,
     /// See [`super::package::nvml_sim`].
     pub nvml_sim: &'a Stage,
     /// See [`super::package::package`].
     pub product: Option<&'a Stage>,
 }
 
-/// The machine with `hold`, the simulation of NVML (not in NVML's place yet) and, where there is one, the product's package.
+/// The machine with `hold`, the simulations (not in the place of what they stand in for yet) and, where there is
+/// one, the product's package.
 pub fn prepared(cache: &Cache, parts: &Parts<'_>, spec: &Spec, accel: &Accel) -> Result<Stage> {
-    let Parts { image, booted, hold, nvml_sim, product } = parts;
-    let key = Key::new("prepared 1").on(image).on(booted).on(hold).on(nvml_sim);
+    let Parts { image, booted, hold, kubelet_sim, nvml_sim, product } = parts;
+    let key = Key::new("prepared 1").on(image).on(booted).on(hold).on(kubelet_sim).on(nvml_sim);
     let mut key = machine::key(key, spec, accel);
     let mut what = format!("the machine with its tools ({})", named(spec));
     if let Some(product) = product {
@@ -54,6 +57,7 @@ pub fn prepared(cache: &Cache, parts: &Parts<'_>, spec: &Spec, accel: &Accel) ->
         let machine = Machine::resume(cache, image, booted, &disk_in(dir), spec, accel)?;
         let ssh = machine.ssh()?;
         ssh.send(&into(hold.folder(), "usr/local/bin", &["hold".into()]))?;
+        ssh.send(&into(kubelet_sim.folder(), "usr/local/bin", &["kubelet-sim".into()]))?;
         // The program looks for the library there.
         let [library, program] = NVML_SIM.map(OsString::from);
         ssh.send(&into(nvml_sim.folder(), "usr/local/lib/nvml-sim", &[library]))?;

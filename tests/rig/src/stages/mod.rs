@@ -74,12 +74,14 @@ pub fn provide(cache: &Cache, content: &Content<'_>) -> Result<Built> {
     let accel = accel::choose(cache, &image.file("vmlinuz"))?;
     let booted = boot::booted(cache, &image, content.spec, &accel)?;
     let hold = hold(cache)?;
+    let kubelet_sim = package::kubelet_sim(cache)?;
     let nvml_sim = package::nvml_sim(cache)?;
     let product = if content.with_package { package::package(cache)? } else { None };
     let parts = boot::Parts {
         image: &image,
         booted: &booted,
         hold: &hold,
+        kubelet_sim: &kubelet_sim,
         nvml_sim: &nvml_sim,
         product: product.as_ref(),
     };

@@ -1,5 +1,5 @@
 //! What is built from this checkout for the machine: the product's Debian
-//! package, `hold`, and the simulation of NVML.
+//! package, `hold`, and the simulations of NVML and of a kubelet.
 
 use std::ffi::OsString;
 use std::fs;
@@ -88,23 +88,34 @@ pub fn installed_packages(product: &Stage) -> Result<Vec<OsString>> {
 
 /// The static program that holds a device.
 pub fn hold(cache: &Cache) -> Result<Stage> {
-    let source = checkout().join("tests/hold");
-    let key = Key::new("hold 1").with_files(&source)?;
-    cache.get("hold", "the program hold", key, &[], |dir, work| {
+    program(cache, "hold", Key::new("hold 1").with_files(&checkout().join("tests/hold"))?)
+}
+
+/// The stand-in for a kubelet.
+pub fn kubelet_sim(cache: &Cache) -> Result<Stage> {
+    let key = Key::new("kubelet-sim 1")
+        .with_files(&checkout().join("tests/kubelet-sim"))?
+        .with_files(&checkout().join("helpers/lib/cri"))?;
+    program(cache, "kubelet-sim", key)
+}
+
+/// A static program of the tests.
+fn program(cache: &Cache, name: &'static str, key: Key) -> Result<Stage> {
+    cache.get(name, &format!("the program {name}"), key, &[], |dir, work| {
         // A target folder of its own: the flags would otherwise rebuild all
         // that is in the shared one, back and forth.
         let target = cache.root().join("cargo-hold");
         run_logged(
             cargo()
-                .args(["build", "--release", "--package", "hold", "--target", TARGET, "--target-dir"])
+                .args(["build", "--release", "--package", name, "--target", TARGET, "--target-dir"])
                 .arg(&target)
                 .env("RUSTFLAGS", "-C target-feature=+crt-static")
                 .current_dir(checkout()),
             work,
-            &cache.log("hold"),
+            &cache.log(name),
         )?;
-        fs::copy(target.join(TARGET).join("release/hold"), dir.join("hold"))
-            .context("cargo built no hold")?;
+        fs::copy(target.join(TARGET).join("release").join(name), dir.join(name))
+            .with_context(|| format!("cargo built no {name}"))?;
         Ok(())
     })
 }
