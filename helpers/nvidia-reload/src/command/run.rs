@@ -96,7 +96,7 @@ pub fn carry_out(order: &Order<'_>, manager: &Manager, place: &mut Place) -> Res
     }
     let ended = follow(&mut session, &job, order, &ledger).map_err(|fault| lost(fault, order))?;
     let progress = session.end();
-    let facts = match ended {
+    let (facts, at) = match ended {
         Ended::Interrupted => {
             report = Report::new(order.command, Outcome::Interrupted, order.unit);
             report.seconds = (now_usec() - began) as f64 / 1e6;
@@ -106,16 +106,19 @@ pub fn carry_out(order: &Order<'_>, manager: &Manager, place: &mut Place) -> Res
                 ..report.with_progress(&progress)
             });
         }
-        Ended::Facts { job, settled } => Facts {
-            asked: order.asked,
-            job,
-            settled,
-            preflight: preflight(&progress),
-            run: before.run(&ledger, order)?,
-            staying: !order.staying.is_empty(),
-        },
+        Ended::Facts { job, settled, at } => {
+            let facts = Facts {
+                asked: order.asked,
+                job,
+                settled,
+                preflight: preflight(&progress),
+                run: before.run(&ledger, order)?,
+                staying: !order.staying.is_empty(),
+            };
+            (facts, at)
+        }
     };
-    Ok(tell(&facts, order, began, driver, &progress, place))
+    Ok(tell(&facts, order, (at - began) as f64 / 1e6, driver, &progress, place))
 }
 
 /// Starts the unit, after whatever an earlier run still gives back: a start in the middle of it
@@ -176,27 +179,35 @@ fn ask(root: &Root, order: &Order<'_>, written: &mut Vec<PathBuf>) -> Result<()>
 
 enum Ended {
     Interrupted,
-    Facts { job: Option<JobResult>, settled: bool },
+    /// With the time at which all was done: what is left then is to let go of the units.
+    Facts {
+        job: Option<JobResult>,
+        settled: bool,
+        at: u64,
+    },
 }
 
 fn follow(session: &mut Session<'_>, job: &Job, order: &Order<'_>, ledger: &Ledger) -> Result<Ended> {
     let result = match session.wait(job)? {
         Wait::For(result) => result,
         Wait::Interrupted => return Ok(Ended::Interrupted),
-        Wait::Late => return Ok(Ended::Facts { job: None, settled: false }),
+        Wait::Late => return Ok(Ended::Facts { job: None, settled: false, at: now_usec() }),
     };
+    let at = now_usec();
     if order.asked == Asked::Stop && result.is_success() {
-        return Ok(Ended::Facts { job: Some(result), settled: true });
+        return Ok(Ended::Facts { job: Some(result), settled: true, at });
     }
+    let is_done = order.start && result.is_success();
+    let at = move || if is_done { at } else { now_usec() };
     if order.start {
         // After the commit the driver stays: what is left is to let go of the units.
         let committed = result.is_success() || ledger.read()?.is_some_and(|run| run.committed);
         session.enter(if committed { Phase::Closing } else { Phase::Unwinding });
     }
     match session.settle(order.staying)? {
-        Wait::For(()) => Ok(Ended::Facts { job: Some(result), settled: true }),
+        Wait::For(()) => Ok(Ended::Facts { job: Some(result), settled: true, at: at() }),
         Wait::Interrupted => Ok(Ended::Interrupted),
-        Wait::Late => Ok(Ended::Facts { job: Some(result), settled: false }),
+        Wait::Late => Ok(Ended::Facts { job: Some(result), settled: false, at: at() }),
     }
 }
 
@@ -208,14 +219,14 @@ fn preflight(progress: &Progress) -> Option<i32> {
 fn tell(
     facts: &Facts,
     order: &Order<'_>,
-    began: u64,
+    seconds: f64,
     before: Versions,
     progress: &Progress,
     place: &Place,
 ) -> Report {
     let mut report = Report::new(order.command, outcome(facts), order.unit).with_progress(progress);
     report.joined = order.joined;
-    report.seconds = (now_usec() - began) as f64 / 1e6;
+    report.seconds = seconds;
     report.after = versions(&place.root).unwrap_or_default();
     report.before = before;
     if let Some(run) = &facts.run {
