@@ -42,7 +42,10 @@ pub(crate) fn assess(
             Fate::StopContainer if is_surveyed(survey, holder) => {}
             Fate::StopContainer => findings.refuse(
                 format!("{} runs in a container that no engine here answers for", described(holder)),
-                "stop it, or start its engine",
+                match is_in_pod(holder) {
+                    true => "drain this machine in Kubernetes first, or start the pod's containerd",
+                    false => "stop it, or start its engine",
+                },
             ),
             Fate::StopUnit { user, unit } => add_unit(&mut actions, user, unit, holder),
             Fate::Kill => actions.push(Action {
@@ -224,6 +227,10 @@ fn action(step: Step, object: String, container: &Container, holders: &[Holder])
 
 fn is_in(container: &Container, holder: &Holder) -> bool {
     matches!(&holder.owner, holders::Owner::Container(owner) if owner.id == container.id)
+}
+
+fn is_in_pod(holder: &Holder) -> bool {
+    matches!(&holder.owner, holders::Owner::Container(owner) if owner.pod.is_some())
 }
 
 /// Whether a holder is of a container of a user's own Podman. Without a session of systemd's that
