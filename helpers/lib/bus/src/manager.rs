@@ -124,10 +124,7 @@ impl Manager {
 
     /// What happens from now on, of jobs and of `units`.
     pub(crate) fn signals(&self, units: &[&str]) -> Result<Signals, Error> {
-        let mut paths = Vec::new();
-        for unit in units {
-            paths.push((self.path(unit)?, (*unit).to_owned()));
-        }
+        let paths: Vec<_> = units.iter().map(|unit| (path_of(unit), (*unit).to_owned())).collect();
         Signals::open(self, &paths)
     }
 
@@ -275,6 +272,20 @@ impl Manager {
         })
         .map_err(|error| Error::of_call(what, unit, error))
     }
+}
+
+/// The object path of a unit by that name, as systemd's `sd_bus_path_encode(3)` makes it. Not asked for,
+/// as [`Manager::path`] does: that loads the unit.
+pub(crate) fn path_of(name: &str) -> String {
+    let mut path = "/org/freedesktop/systemd1/unit/".to_owned();
+    for (at, byte) in name.bytes().enumerate() {
+        if byte.is_ascii_alphabetic() || (at > 0 && byte.is_ascii_digit()) {
+            path.push(char::from(byte));
+        } else {
+            path.push_str(&format!("_{byte:02x}"));
+        }
+    }
+    path
 }
 
 /// The properties of an object.

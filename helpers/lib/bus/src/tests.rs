@@ -175,10 +175,10 @@ fn changes_of_a_unit_bring_their_values() {
             .into();
     let body = ("org.freedesktop.systemd1.Unit", values, Vec::<String>::new());
     // The second is of a unit that nobody asked about.
-    for at in [job(8), job(9)] {
+    for at in ["a.service", "b.service"].map(crate::manager::path_of) {
         block_on(server.emit_signal(
             None::<&str>,
-            at,
+            at.as_str(),
             "org.freedesktop.DBus.Properties",
             "PropertiesChanged",
             &body,
@@ -219,4 +219,16 @@ fn errors_have_kinds() {
 fn words_of_later_versions_survive() {
     assert_eq!(ActiveState::from("active".to_owned()), ActiveState::Active);
     assert_eq!(JobResult::from("sublimated".to_owned()).to_string(), "sublimated");
+}
+
+#[test]
+fn a_units_path_is_its_name_encoded() {
+    for (name, path) in [
+        ("a.service", "a_2eservice"),
+        ("nvidia-reload-rmmod-chain.service", "nvidia_2dreload_2drmmod_2dchain_2eservice"),
+        ("-.mount", "_2d_2emount"),
+        ("3d_x@é.socket", "_33d_5fx_40_c3_a9_2esocket"),
+    ] {
+        assert_eq!(crate::manager::path_of(name), format!("/org/freedesktop/systemd1/unit/{path}"));
+    }
 }

@@ -148,7 +148,7 @@ impl Dependents {
 }
 
 /// What only a service has.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Service {
     /// How its last run ended: `success`, `exit-code`, `timeout`, …
     pub result: String,

@@ -5,7 +5,7 @@ mod progress;
 
 use std::time::{Duration, Instant};
 
-use bus::{Error, Event as Seen, Follower, Job, JobResult, Manager};
+use bus::{ActiveState, Error, Event as Seen, Follower, Job, JobResult, Manager, Service};
 use ledger::Step;
 
 pub use outcome::{Asked, Facts, outcome};
@@ -224,9 +224,16 @@ impl<'a> Session<'a> {
 
     fn read(&mut self, mut tell: impl FnMut(&mut Self, &str, Change)) -> Result<(), Error> {
         let units: Vec<String> = self.progress.steps.iter().map(|step| step.step.unit()).collect();
+        let names: Vec<&str> = units.iter().map(String::as_str).collect();
+        let loaded = self.follower.manager().units(&names)?;
         for unit in &units {
             let manager = self.follower.manager();
-            let (active, service) = (manager.unit(unit)?.active, manager.service(unit)?);
+            // Each question about a unit that is not loaded has systemd load it, with all that it requires,
+            // let go of it again, and tell of both: for the steps at rest, thousands of messages.
+            let (active, service) = match loaded.iter().any(|listed| listed.name == *unit) {
+                true => (manager.unit(unit)?.active, manager.service(unit)?),
+                false => (ActiveState::Inactive, Service::default()),
+            };
             let change = self.progress.look(unit, active, &service, now_usec());
             tell(self, unit, change);
         }
