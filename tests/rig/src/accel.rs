@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::Read;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -13,9 +13,10 @@ use nix::sys::signal::Signal;
 use crate::cache::{Cache, Key};
 use crate::command::{output_of, tie};
 use crate::progress::note;
+use crate::room::Room;
 
-/// How QEMU runs the guest.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// How QEMU runs the guest, and where QEMU is.
+#[derive(Debug, Clone)]
 pub struct Accel {
     /// For `-accel`.
     pub name: &'static str,
@@ -23,14 +24,17 @@ pub struct Accel {
     pub cpu: &'static str,
     /// What a saved state depends on besides the machine's description.
     pub fingerprint: String,
+    /// QEMU and what goes with it.
+    pub tools: Room,
 }
 
 /// What works here. The finding is kept for this boot of the host and this
 /// QEMU.
-pub fn choose(cache: &Cache, kernel: &Path) -> Result<Accel> {
-    let version = output_of(Command::new("qemu-system-x86_64").arg("--version"))?;
+pub fn choose(cache: &Cache, tools: &Room, kernel: &Path) -> Result<Accel> {
+    let version = output_of(tools.command("qemu-system-x86_64").arg("--version"))?;
     let version = version.lines().next().unwrap_or_default().to_owned();
-    let tcg = Accel { name: "tcg,thread=multi", cpu: "max", fingerprint: version.clone() };
+    let tcg =
+        Accel { name: "tcg,thread=multi", cpu: "max", fingerprint: version.clone(), tools: tools.clone() };
     if !Path::new("/dev/kvm").exists() {
         return Ok(tcg);
     }
@@ -40,7 +44,7 @@ pub fn choose(cache: &Cache, kernel: &Path) -> Result<Accel> {
     let works = match fs::read_to_string(&finding).ok().as_deref().and_then(|text| text.split_once(' ')) {
         Some((asked, answer)) if asked == question => answer.trim() == "works",
         _ => {
-            let works = boots(kernel);
+            let works = boots(tools, kernel);
             if !works {
                 note("/dev/kvm is there but boots nothing: using software emulation");
             }
@@ -58,13 +62,13 @@ pub fn choose(cache: &Cache, kernel: &Path) -> Result<Accel> {
         .filter(|line| line.starts_with("model name") || line.starts_with("flags"))
         .take(2)
         .collect();
-    Ok(Accel { name: "kvm", cpu: "host", fingerprint: format!("{version} {}", model.join(" ")) })
+    Ok(Accel { name: "kvm", cpu: "host", fingerprint: format!("{version} {}", model.join(" ")), ..tcg })
 }
 
 /// Boots the guest's own kernel without a disk: it works when the kernel comes
 /// as far as missing its root file system.
-fn boots(kernel: &Path) -> bool {
-    let mut qemu = Command::new("qemu-system-x86_64");
+fn boots(tools: &Room, kernel: &Path) -> bool {
+    let mut qemu = tools.qemu();
     qemu.args(["-machine", "q35", "-accel", "kvm", "-cpu", "host", "-smp", "2", "-m", "512"])
         .args(["-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio", "-kernel"])
         .arg(kernel)

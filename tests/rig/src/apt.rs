@@ -9,16 +9,21 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::command::{output_of, run_logged};
+use crate::host;
 use crate::progress::Work;
 
-/// The suite of the machine, and the only one whose host source is looked for.
+/// The suite of the machine.
 pub const SUITE: &str = "bookworm";
+
+/// By these a source of the host is known to be Debian's archive, which has all of them.
+const SUITES: &[&str] = &["bookworm", "trixie", "forky", "sid", "oldstable", "stable", "testing", "unstable"];
 
 /// A source of Debian's archive, as the host has it.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Source {
     uri: String,
     suites: Vec<String>,
+    components: Vec<String>,
     signed_by: Option<String>,
     trusted: Option<String>,
 }
@@ -41,6 +46,9 @@ impl PrivateApt {
         ] {
             fs::create_dir_all(dir.join(folder))?;
         }
+        if host::which("apt-get").is_none() {
+            bail!("there is no apt-get here: the rig takes Debian's packages by it, and needs a Debian host");
+        }
         fs::write(dir.join("state/status"), "")?;
         let source = host_source()?;
         fs::write(dir.join("etc/sources.list.d/debian.sources"), source.for_suites(suites))?;
@@ -61,6 +69,26 @@ impl PrivateApt {
             log,
         )
         .with_context(|| format!("cannot download {}", names.join(" ")))
+    }
+
+    /// Downloads packages with all that they depend on, as onto a machine that has nothing; the
+    /// files.
+    pub fn download_with_dependencies(
+        &self,
+        names: &[String],
+        work: &Work,
+        log: &Path,
+    ) -> Result<Vec<PathBuf>> {
+        let mut install = self.command("apt-get");
+        install.args(["--quiet", "--yes", "--no-install-recommends", "--download-only", "install"]);
+        run_logged(install.args(names), work, log)
+            .with_context(|| format!("cannot download {}", names.join(" ")))?;
+        let mut packages: Vec<PathBuf> = fs::read_dir(self.dir.join("cache/archives"))?
+            .map(|entry| Ok(entry?.path()))
+            .collect::<Result<_>>()?;
+        packages.retain(|path| path.extension().is_some_and(|extension| extension == "deb"));
+        packages.sort();
+        Ok(packages)
     }
 
     /// The package that a meta package stands for: the first dependency whose
@@ -148,14 +176,17 @@ fn host_source() -> Result<Source> {
         }
     }
     bail!(
-        "no apt source of this host has the suite {SUITE} and a URI that ends in /debian\n\
-         The rig takes Debian's mirror and key from there: it needs a Debian 12 host with such a source."
+        "no apt source of this host is Debian's archive (a URI that ends in /debian, component main)\n\
+         The rig takes Debian's mirror and key from there: it needs a Debian host with such a source."
     )
 }
 
 impl Source {
     fn is_the_archive(&self) -> bool {
-        self.suites.iter().any(|suite| suite == SUITE) && self.uri.trim_end_matches('/').ends_with("/debian")
+        // Others' repositories have such names too, and seldom a `main`.
+        self.suites.iter().any(|suite| SUITES.contains(&suite.as_str()))
+            && self.components.iter().any(|component| component == "main")
+            && self.uri.trim_end_matches('/').ends_with("/debian")
     }
 
     fn for_suites(&self, suites: &[&str]) -> String {
@@ -199,6 +230,7 @@ fn parse_one_line(text: &str) -> Vec<Source> {
         if let (Some(uri), Some(suite)) = (words.next(), words.next()) {
             source.uri = uri.to_owned();
             source.suites = vec![suite.to_owned()];
+            source.components = words.map(str::to_owned).collect();
             sources.push(source);
         }
     }
@@ -234,6 +266,11 @@ fn parse_deb822(text: &str) -> Vec<Source> {
             sources.push(Source {
                 uri: uri.to_owned(),
                 suites: suites.split_whitespace().map(str::to_owned).collect(),
+                components: get("components")
+                    .iter()
+                    .flat_map(|c| c.split_whitespace())
+                    .map(str::to_owned)
+                    .collect(),
                 signed_by: get("signed-by"),
                 trusted: get("trusted"),
             });
@@ -262,8 +299,8 @@ mod tests {
 
     #[test]
     fn embedded_keys_and_disabled_stanzas_are_understood() {
-        let text = "Types: deb\nEnabled: no\nURIs: http://off.example/debian\nSuites: bookworm\n\n\
-                    Types: deb deb-src\nURIs: http://on.example/debian/\nSuites: bookworm\nSigned-By:\n -----BEGIN\n .\n -----END\n";
+        let text = "Types: deb\nEnabled: no\nURIs: http://off.example/debian\nSuites: bookworm\nComponents: main\n\n\
+                    Types: deb deb-src\nURIs: http://on.example/debian/\nSuites: trixie\nComponents: main\nSigned-By:\n -----BEGIN\n .\n -----END\n";
         let found: Vec<Source> = parse_deb822(text).into_iter().filter(Source::is_the_archive).collect();
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].signed_by.as_deref(), Some("\n -----BEGIN\n .\n -----END"));
@@ -274,7 +311,8 @@ mod tests {
         let text = "#deb http://a.example/debian bookworm main\n\
                     deb-src http://b.example/debian bookworm main\n\
                     deb [arch=amd64 signed-by=/k.gpg] http://c.example/debian/ bookworm main contrib # ours\n\
-                    deb http://d.example/debian bookworm-updates main\n";
+                    deb http://d.example/debian bookworm-updates main\n\
+                    deb http://docker.example/linux/debian bookworm stable\n";
         let found: Vec<Source> = parse_one_line(text).into_iter().filter(Source::is_the_archive).collect();
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].uri, "http://c.example/debian/");

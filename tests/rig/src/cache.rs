@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
@@ -24,7 +24,33 @@ const KEPT: usize = 2;
 /// The cache folder.
 pub struct Cache {
     root: PathBuf,
-    scratch: OnceLock<(PathBuf, File)>,
+    scratch: OnceLock<Arc<Scratch>>,
+}
+
+/// The folder of one run of the rig; its lock says that the run lives.
+struct Scratch {
+    dir: PathBuf,
+    _lock: File,
+}
+
+/// A folder that is gone when dropped. Until then no other rig takes its run for dead, whatever
+/// becomes of the cache that it is of: a machine runs for hours, and has all its files here.
+pub struct Folder {
+    dir: TempDir,
+    run: Arc<Scratch>,
+}
+
+impl Folder {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Kept when dropped.
+    fn keep(self) -> PathBuf {
+        let _lives_until_here = self.run;
+        self.dir.keep()
+    }
 }
 
 /// Something built and checked.
@@ -34,6 +60,8 @@ pub struct Stage {
     /// A digest of its content: what is built on it is another thing when it
     /// was built again.
     id: String,
+    /// A shared lock on the folder: no rig takes it away while it is in use.
+    _used: Arc<File>,
 }
 
 /// What a stage is made from; its digest names the folder.
@@ -103,6 +131,10 @@ impl Cache {
                     .join(".cache")
             }
         };
+        Cache::open_in(&base)
+    }
+
+    fn open_in(base: &Path) -> Result<Self> {
         let cache = Cache { root: base.join("nvidia-reload-rig"), scratch: OnceLock::new() };
         for folder in ["locks", "logs", "tmp"] {
             let folder = cache.root.join(folder);
@@ -117,19 +149,29 @@ impl Cache {
     }
 
     /// A new folder in the same file system, gone when dropped.
-    pub fn scratch(&self) -> Result<TempDir> {
-        let root = self.scratch_root()?;
-        tempfile::tempdir_in(&root).with_context(|| format!("cannot write to {}", root.display()))
+    pub fn scratch(&self) -> Result<Folder> {
+        let run = self.this_run()?.clone();
+        let dir = tempfile::tempdir_in(&run.dir)
+            .with_context(|| format!("cannot write to {}", run.dir.display()))?;
+        Ok(Folder { dir, run })
     }
 
-    /// The folder of this run of the rig for all that is not to be kept. Its
-    /// lock says that the run lives; folders of runs that were killed go now.
-    pub fn scratch_root(&self) -> Result<PathBuf> {
-        if let Some((dir, _)) = self.scratch.get() {
-            return Ok(dir.clone());
+    /// The folder of this run of the rig for all that is not to be kept.
+    pub fn scratch_root(&self) -> Result<&Path> {
+        Ok(&self.this_run()?.dir)
+    }
+
+    /// Makes it, and removes those of runs that were killed.
+    fn this_run(&self) -> Result<&Arc<Scratch>> {
+        if let Some(run) = self.scratch.get() {
+            return Ok(run);
         }
         let tmp = self.root.join("tmp");
         let _others_wait = self.lock("tmp", "its scratch folder")?;
+        // Another thread of this rig may have been quicker.
+        if let Some(run) = self.scratch.get() {
+            return Ok(run);
+        }
         for entry in fs::read_dir(&tmp)? {
             let dir = entry?.path();
             let dead = File::open(dir.join("lock")).map_or(true, |lock| lock.try_lock().is_ok());
@@ -141,7 +183,7 @@ impl Cache {
         cleanup::folder(dir.clone());
         let lock = File::create(dir.join("lock"))?;
         lock.lock()?;
-        Ok(self.scratch.get_or_init(|| (dir, lock)).0.clone())
+        Ok(self.scratch.get_or_init(|| Arc::new(Scratch { dir, _lock: lock })))
     }
 
     /// Where the log of a stage's last build lies.
@@ -220,7 +262,9 @@ impl Cache {
         }
         ours.sort();
         for (_, dir) in ours.iter().rev().skip(KEPT) {
-            if !parents.contains(dir) {
+            // One that a rig has open stays: its machine runs on it.
+            let folder = File::open(dir)?;
+            if !parents.contains(dir) && folder.try_lock().is_ok() {
                 fs::remove_dir_all(dir)?;
             }
         }
@@ -265,36 +309,44 @@ impl Stage {
 
 /// The stage in `dir`, if it is whole.
 fn open_stage(dir: &Path) -> Option<Stage> {
+    // Before the look: what is seen whole stays so.
+    let used = File::open(dir).ok()?;
+    used.lock_shared().ok()?;
     let mut manifest = read_manifest(dir)?;
-    let mut touched = false;
-    let mut digest = Sha256::new();
-    for entry in &mut manifest.files {
-        let path = dir.join(&entry.name);
-        let metadata = fs::metadata(&path).ok()?;
+    let mut written_to = Vec::new();
+    for (at, entry) in manifest.files.iter().enumerate() {
+        let metadata = fs::symlink_metadata(dir.join(&entry.name)).ok()?;
         if metadata.len() != entry.size {
             return None;
         }
         // Hashing gigabytes takes long: only where the time says it was
         // written to since.
         if modified_ns(&metadata) != entry.modified_ns {
-            if hash_file(&path).ok()? != entry.sha256 {
-                return None;
-            }
-            entry.modified_ns = modified_ns(&metadata);
-            touched = true;
+            written_to.push((at, modified_ns(&metadata)));
         }
-        digest.update(&entry.sha256);
+    }
+    let paths: Vec<PathBuf> = written_to.iter().map(|&(at, _)| dir.join(&manifest.files[at].name)).collect();
+    for (&(at, modified_ns), sha256) in written_to.iter().zip(hash_files(&paths).ok()?) {
+        let entry = &mut manifest.files[at];
+        if entry.sha256 != sha256 {
+            return None;
+        }
+        entry.modified_ns = modified_ns;
     }
     if !manifest.parents.iter().all(|parent| parent.is_dir()) {
         return None;
     }
-    if touched {
+    if !written_to.is_empty() {
         save_manifest(dir, &manifest).ok()?;
     } else if let Ok(file) = File::options().append(true).open(dir.join(MANIFEST)) {
         // The time of the last use, for pruning.
         let _ = file.set_modified(std::time::SystemTime::now());
     }
-    Some(Stage { dir: dir.to_owned(), id: hex(&digest.finalize()) })
+    let mut digest = Sha256::new();
+    for entry in &manifest.files {
+        digest.update(&entry.sha256);
+    }
+    Some(Stage { dir: dir.to_owned(), id: hex(&digest.finalize()), _used: Arc::new(used) })
 }
 
 fn read_manifest(dir: &Path) -> Option<Manifest> {
@@ -302,14 +354,15 @@ fn read_manifest(dir: &Path) -> Option<Manifest> {
 }
 
 fn write_manifest(dir: &Path, parents: &[&Stage]) -> Result<()> {
+    let paths = plain_files_under(dir)?;
     let mut files = Vec::new();
-    for path in files_under(dir)? {
-        let metadata = fs::metadata(&path)?;
+    for (path, sha256) in paths.iter().zip(hash_files(&paths)?) {
+        let metadata = fs::metadata(path)?;
         files.push(Entry {
             name: path.strip_prefix(dir)?.to_str().context("a file name is not UTF-8")?.to_owned(),
             size: metadata.len(),
             modified_ns: modified_ns(&metadata),
-            sha256: hash_file(&path)?,
+            sha256,
         });
     }
     let parents = parents.iter().map(|parent| parent.dir.clone()).collect();
@@ -323,8 +376,26 @@ fn save_manifest(dir: &Path, manifest: &Manifest) -> Result<()> {
     Ok(())
 }
 
+/// The files of a stage, sorted. What else a tree of Debian's has, links and special files, is not
+/// checked.
+fn plain_files_under(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut entries: Vec<(fs::FileType, PathBuf)> = fs::read_dir(dir)?
+        .map(|entry| entry.and_then(|entry| Ok((entry.file_type()?, entry.path()))))
+        .collect::<std::io::Result<_>>()?;
+    entries.sort_by(|(_, one), (_, other)| one.cmp(other));
+    let mut files = Vec::new();
+    for (kind, path) in entries {
+        if kind.is_dir() {
+            files.extend(plain_files_under(&path)?);
+        } else if kind.is_file() {
+            files.push(path);
+        }
+    }
+    Ok(files)
+}
+
 /// All files of a folder, sorted; the file itself where it is one. Links and
-/// special files do not belong in a stage or in a key.
+/// special files do not belong in a key.
 pub fn files_under(path: &Path) -> Result<Vec<PathBuf>> {
     let metadata = fs::symlink_metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
     if metadata.is_file() {
@@ -349,13 +420,71 @@ fn modified_ns(metadata: &fs::Metadata) -> i128 {
 
 /// By coreutils: an unoptimised build of the rig would take minutes for a disk
 /// image.
-fn hash_file(path: &Path) -> Result<String> {
-    let shown = output_of(Command::new("sha256sum").arg("--").arg(path))?;
-    // A name with odd characters is escaped, with a backslash in front.
-    let digest = shown.trim_start_matches('\\').split(' ').next().unwrap_or_default();
-    Ok(digest.to_owned())
+fn hash_files(paths: &[PathBuf]) -> Result<Vec<String>> {
+    let mut digests = Vec::new();
+    // As many as a command line takes.
+    for some in paths.chunks(500) {
+        // A line ends with a zero byte, and no name in it is escaped.
+        let shown = output_of(Command::new("sha256sum").args(["--zero", "--"]).args(some))?;
+        digests.extend(shown.split_terminator('\0').map(|line| line[..line.len().min(64)].to_owned()));
+    }
+    Ok(digests)
 }
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open_in(base: &TempDir) -> Cache {
+        Cache::open_in(base.path()).expect("a cache")
+    }
+
+    fn stage(cache: &Cache, version: usize) -> Stage {
+        let key = Key::new("test").with(version.to_string());
+        cache
+            .get("test", "a test", key, &[], |dir, _| Ok(fs::write(dir.join("file"), version.to_string())?))
+            .expect("a stage")
+    }
+
+    #[test]
+    fn a_second_rig_leaves_the_folders_of_the_first_alone() {
+        let base = tempfile::tempdir().expect("a folder");
+        let first = open_in(&base);
+        let of_a_machine = first.scratch().expect("a scratch folder");
+        // As `cargo rig shell` does it: the machine is all that is left.
+        drop(first);
+        let second = open_in(&base);
+        second.scratch().expect("a scratch folder");
+        assert!(of_a_machine.path().is_dir());
+        // And when it has ended, its run's folder goes.
+        let run = of_a_machine.run.dir.clone();
+        drop(of_a_machine);
+        open_in(&base).scratch().expect("a scratch folder");
+        assert!(!run.exists());
+    }
+
+    #[test]
+    fn a_second_rig_leaves_the_stages_that_the_first_uses_alone() {
+        let base = tempfile::tempdir().expect("a folder");
+        let in_use = stage(&open_in(&base), 0);
+        let not_in_use = stage(&open_in(&base), 1).dir;
+        for version in 2..5 {
+            stage(&open_in(&base), version);
+        }
+        assert!(in_use.dir.is_dir());
+        assert!(!not_in_use.exists());
+    }
+
+    #[test]
+    fn a_stage_that_was_changed_is_built_again() {
+        let base = tempfile::tempdir().expect("a folder");
+        let file = stage(&open_in(&base), 0).file("file");
+        std::os::unix::fs::symlink("nowhere", file.with_file_name("link")).expect("a link");
+        fs::write(&file, "1").expect("written");
+        assert_eq!(fs::read_to_string(stage(&open_in(&base), 0).file("file")).expect("read"), "0");
+    }
 }

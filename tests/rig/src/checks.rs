@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::cache::Cache;
 use crate::command::{cargo, without_cargo};
+use crate::room::Room;
 use crate::stages;
 
 /// A check.
@@ -55,7 +56,8 @@ pub const CHECKS: &[Check] = &[
         run: |cache| {
             let package = stages::package(cache)?.context("this checkout has no debian/control")?;
             let changes = package.file_like("", ".changes")?;
-            quiet(Command::new("lintian").args(["--fail-on", "error", "--info"]).arg(changes))
+            let lintian = Room::unpacked(cache, "lintian", "a room for lintian", &["lintian"])?;
+            quiet(lintian.inside(cache, &[], "lintian")?.args(["--fail-on", "error", "--info"]).arg(changes))
         },
     },
 ];

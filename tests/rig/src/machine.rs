@@ -3,20 +3,20 @@
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::signal::Signal;
 use serde_json::json;
-use tempfile::TempDir;
 
 use crate::accel::Accel;
-use crate::cache::{Cache, Key, Stage};
+use crate::cache::{Cache, Folder, Key, Stage};
 use crate::cleanup;
 use crate::command::tie;
 use crate::progress::note;
 use crate::qmp::Qmp;
+use crate::room::Room;
 use crate::ssh::Connection;
 use crate::stages::{Built, DRIVERS, Distro};
 
@@ -51,9 +51,10 @@ impl Default for Spec {
 pub struct Machine {
     qemu: Child,
     qmp: Qmp,
-    dir: TempDir,
+    dir: Folder,
     port: u16,
     image: Stage,
+    tools: Room,
     /// How many times it has come up.
     boots: usize,
     ssh: Option<Connection>,
@@ -82,7 +83,7 @@ impl Machine {
             Ok(machine) => Ok(machine),
             Err(error) => {
                 note(format!("the frozen machine does not wake ({error:#}): booting it"));
-                crate::disk::overlay(&frozen.file(DISK), disk)?;
+                crate::disk::overlay(&accel.tools, &frozen.file(DISK), disk)?;
                 Machine::boot(cache, image, disk, spec, accel)
             }
         }
@@ -96,11 +97,12 @@ impl Machine {
         spec: &Spec,
         accel: &Accel,
     ) -> Result<Self> {
-        crate::disk::overlay(&frozen.file(DISK), disk)?;
+        crate::disk::overlay(&accel.tools, &frozen.file(DISK), disk)?;
         let mut machine = Machine::start(cache, image, disk, spec, accel, true)?;
         let state = frozen.file(STATE);
         let state = state.to_str().context("the cache's path is not UTF-8")?;
-        machine.qmp.load(&format!("zstd -q -dc {}", shlex::try_quote(state)?))?;
+        let zstd = accel.tools.shell("zstd")?;
+        machine.qmp.load(&format!("{zstd} -q -dc {}", shlex::try_quote(state)?))?;
         // Its console starts anew when it wakes: what it said before is not in there.
         machine.boots = 0;
         machine.connect(Duration::from_secs(60))?;
@@ -111,7 +113,7 @@ impl Machine {
     pub fn throw_away(cache: &Cache, built: &Built, spec: &Spec) -> Result<Self> {
         let scratch = cache.scratch()?;
         let disk = scratch.path().join("disk.qcow2");
-        // QEMU has the disk open from here on: nothing is left to clean up.
+        // QEMU has the disk open from here on, and the machine has a folder of its own.
         Machine::resume(cache, &built.image, &built.frozen, &disk, spec, &built.accel)
     }
 
@@ -144,7 +146,7 @@ impl Machine {
     ) -> Result<Self> {
         let dir = cache.scratch()?;
         let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
-        let mut command = Command::new("qemu-system-x86_64");
+        let mut command = accel.tools.qemu();
         command
             .args(description(spec, accel))
             .arg("-kernel")
@@ -170,7 +172,10 @@ impl Machine {
         cleanup::watch(qemu.id());
         let (commands, answers) = qemu.stdin.take().zip(qemu.stdout.take()).context("QEMU has no pipes")?;
         match Qmp::connect(commands, answers) {
-            Ok(qmp) => Ok(Machine { qemu, qmp, dir, port, image: image.clone(), boots: 0, ssh: None }),
+            Ok(qmp) => {
+                let (image, tools) = (image.clone(), accel.tools.clone());
+                Ok(Machine { qemu, qmp, dir, port, image, tools, boots: 0, ssh: None })
+            }
             Err(error) => {
                 end(&mut qemu);
                 let log = fs::read_to_string(dir.path().join("qemu.log")).unwrap_or_default();
@@ -214,7 +219,7 @@ impl Machine {
 
     fn connect(&mut self, within: Duration) -> Result<()> {
         self.ssh = None;
-        self.ssh = Some(Connection::open(self.dir.path(), &self.image, self.port, within)?);
+        self.ssh = Some(Connection::open(self.dir.path(), &self.image, &self.tools, self.port, within)?);
         Ok(())
     }
 
@@ -259,7 +264,8 @@ impl Machine {
         self.qmp.call("stop", json!({}))?;
         let state = dir.join(STATE);
         let state = state.to_str().context("the cache's path is not UTF-8")?;
-        self.qmp.save(&format!("zstd -q -1 -T0 -o {}", shlex::try_quote(state)?))?;
+        let zstd = self.tools.shell("zstd")?;
+        self.qmp.save(&format!("{zstd} -q -1 -T0 -o {}", shlex::try_quote(state)?))?;
         let _ = self.qmp.call("quit", json!({}));
         self.qemu.wait()?;
         Ok(())

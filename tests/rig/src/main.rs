@@ -15,6 +15,7 @@ mod host;
 mod machine;
 mod progress;
 mod qmp;
+mod room;
 mod scenario;
 mod ssh;
 mod stages;
@@ -111,6 +112,10 @@ struct MachineArgs {
 }
 
 impl MachineArgs {
+    fn content<'a>(&self, spec: &'a Spec) -> Content<'a> {
+        Content { with_package: !self.no_package, with_stand_ins: true, spec }
+    }
+
     fn spec(&self, header: Option<&scenario::Header>) -> Spec {
         let asked = header.map(|header| header.spec(header.distros()[0])).unwrap_or_default();
         Spec {
@@ -143,14 +148,14 @@ fn act(verb: Verb) -> Result<u8> {
         Verb::Run { machine, path, arguments } => {
             let scenario = Scenario::open(&path)?;
             let spec = machine.spec(Some(scenario.header()));
-            let mut machine = start(&spec, !machine.no_package)?;
+            let mut machine = start(&machine.content(&spec))?;
             match scenario.run(&mut machine, &spec, &arguments, &Output::Ours, None)? {
                 End::Exit(status) => Ok(u8::try_from(status).unwrap_or(OWN_FAILURE)),
                 End::TimedOut => Ok(OWN_FAILURE),
             }
         }
         Verb::Shell { machine } => {
-            let machine = start(&machine.spec(None), !machine.no_package)?;
+            let machine = start(&machine.content(&machine.spec(None)))?;
             let ssh = machine.ssh()?;
             // Sets the clock.
             ssh.send(&["-T".into(), "/dev/null".into()])?;
@@ -159,13 +164,15 @@ fn act(verb: Verb) -> Result<u8> {
             Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(OWN_FAILURE))
         }
         Verb::Demo => {
-            let machine = start(&Spec::default(), true)?;
+            let spec = Spec::default();
+            let machine = start(&Content { with_package: true, with_stand_ins: false, spec: &spec })?;
             require_package(&machine)?;
             Ok(u8::try_from(demo::demo(&machine)?).unwrap_or(OWN_FAILURE))
         }
         Verb::Bench { json } => {
+            host::provide(host::TO_BENCH)?;
             let spec = Spec::default();
-            let mut machine = start(&spec, true)?;
+            let mut machine = start(&Content { with_package: true, with_stand_ins: true, spec: &spec })?;
             require_package(&machine)?;
             let cache = Cache::open()?;
             let package = stages::package(&cache)?.context("there is no package")?;
@@ -176,19 +183,16 @@ fn act(verb: Verb) -> Result<u8> {
         }
         Verb::Test { names, all, list, jobs } => suite::test(&names, all, list, jobs),
         Verb::Build { machine } => {
-            host::provide()?;
-            let content = Content { with_package: !machine.no_package, spec: &machine.spec(None) };
-            stages::provide(&Cache::open()?, &content)?;
+            stages::provide(&Cache::open()?, &machine.content(&machine.spec(None)))?;
             Ok(0)
         }
     }
 }
 
-fn start(spec: &Spec, with_package: bool) -> Result<Machine> {
-    host::provide()?;
+fn start(content: &Content<'_>) -> Result<Machine> {
     let cache = Cache::open()?;
-    let built = stages::provide(&cache, &Content { with_package, spec })?;
-    Machine::throw_away(&cache, &built, spec)
+    let built = stages::provide(&cache, content)?;
+    Machine::throw_away(&cache, &built, content.spec)
 }
 
 fn require_package(machine: &Machine) -> Result<()> {

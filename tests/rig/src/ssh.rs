@@ -13,6 +13,7 @@ use nix::sys::signal::Signal;
 
 use crate::cache::Stage;
 use crate::command::{shown, tie};
+use crate::room::Room;
 
 /// Relative, to the machine's folder: a socket's path may have 107 bytes, a
 /// cache folder's any number.
@@ -22,14 +23,15 @@ const SOCKET: &str = "ssh";
 pub struct Connection {
     master: Child,
     dir: PathBuf,
+    tools: Room,
 }
 
 impl Connection {
     /// Connects to the machine behind `port`, keeping the socket in `dir`.
-    pub fn open(dir: &Path, image: &Stage, port: u16, within: Duration) -> Result<Self> {
+    pub fn open(dir: &Path, image: &Stage, tools: &Room, port: u16, within: Duration) -> Result<Self> {
         let until = Instant::now() + within;
         loop {
-            match Connection::try_open(dir, image, port, until) {
+            match Connection::try_open(dir, image, tools, port, until) {
                 Ok(connection) => return Ok(connection),
                 Err(error) if Instant::now() > until => return Err(error),
                 Err(_) => std::thread::sleep(Duration::from_millis(100)),
@@ -37,9 +39,9 @@ impl Connection {
         }
     }
 
-    fn try_open(dir: &Path, image: &Stage, port: u16, until: Instant) -> Result<Self> {
+    fn try_open(dir: &Path, image: &Stage, tools: &Room, port: u16, until: Instant) -> Result<Self> {
         let _ = std::fs::remove_file(dir.join(SOCKET));
-        let mut command = Command::new("ssh");
+        let mut command = tools.command("ssh");
         command
             .current_dir(dir)
             .args(["-F", "none", "-M", "-N", "-S", SOCKET, "-p", &port.to_string()])
@@ -74,7 +76,7 @@ impl Connection {
         });
         let left = until.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
         let connected = receiver.recv_timeout(left).is_ok_and(|line| line.trim() == "connected");
-        let connection = Connection { master, dir: dir.to_owned() };
+        let connection = Connection { master, dir: dir.to_owned(), tools: tools.clone() };
         if !connected {
             bail!("no ssh connection to the machine");
         }
@@ -99,7 +101,7 @@ impl Connection {
     }
 
     fn client(&self) -> Command {
-        let mut command = Command::new("ssh");
+        let mut command = self.tools.command("ssh");
         command
             .current_dir(&self.dir)
             .args(["-F", "none", "-S", SOCKET])

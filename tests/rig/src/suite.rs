@@ -65,7 +65,6 @@ pub fn test(names: &[String], whole: bool, list: bool, jobs: Option<NonZero<usiz
         eprintln!("rig: no test is called {unknown}; cargo rig test --list shows all names");
         return Ok(USAGE);
     }
-    host::provide()?;
     let cache = Cache::open()?;
     // Made before there are several to make it.
     cache.scratch_root()?;
@@ -76,6 +75,9 @@ pub fn test(names: &[String], whole: bool, list: bool, jobs: Option<NonZero<usiz
     let asked = all.iter().filter(is_asked);
     let (checks, scenarios): (Vec<&Test>, Vec<&Test>) =
         asked.partition(|test| matches!(test, Test::Check(_)));
+    if !checks.is_empty() {
+        host::provide(host::TO_CHECK)?;
+    }
     let mut passed: Vec<bool> = checks.iter().map(|test| run_and_tell(test, &cache)).collect();
     let queue = Mutex::new(scenarios.iter());
     let next = || queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).next();
@@ -144,7 +146,7 @@ fn all_tests() -> Result<Vec<Test>> {
 fn run_scenario(cache: &Cache, scenario: &Scenario, distro: Distro) -> Result<()> {
     let header = scenario.header();
     let spec = header.spec(distro);
-    let content = Content { with_package: true, spec: &spec };
+    let content = Content { with_package: true, with_stand_ins: true, spec: &spec };
     let built = stages::provide(cache, &content).context("there is no machine to run it in")?;
     let mut machine = Machine::throw_away(cache, &built, &spec)?;
     let mut file: File = tempfile::tempfile()?;

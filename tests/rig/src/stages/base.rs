@@ -8,12 +8,13 @@ use crate::apt;
 use crate::cache::{Cache, Key, Stage};
 use crate::command::run_logged;
 use crate::host::require_root;
+use crate::room::Room;
 
 /// The archive's name in the stage.
 pub const ARCHIVE: &str = "root.tar.zst";
 
 /// The root file system, with the kernel installed.
-pub fn root(cache: &Cache, kernel: &Stage, distro: Distro) -> Result<Stage> {
+pub fn root(cache: &Cache, tools: &Room, kernel: &Stage, distro: Distro) -> Result<Stage> {
     let packages = distro.packages().join(",");
     let suite = distro.suite();
     let key = Key::new("base 2").on(kernel).with(suite).with(&packages).with_files(&recipe("base.sh"))?;
@@ -24,7 +25,7 @@ pub fn root(cache: &Cache, kernel: &Stage, distro: Distro) -> Result<Stage> {
         let sources = scratch.path().join("debian.sources");
         apt::write_sources(&sources, &[suite])?;
         let abi = kernel.read("abi")?;
-        let mut build = mmdebstrap(cache)?;
+        let mut build = mmdebstrap(cache, tools)?;
         build
             .args(["--format=tar", "--variant=minbase"])
             .arg(format!("--include={packages}"))

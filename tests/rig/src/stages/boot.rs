@@ -11,7 +11,7 @@ use crate::disk::overlay;
 use crate::machine::{self, Machine, Spec, disk_in};
 use crate::progress::Work;
 
-use super::package::NVML_SIM;
+use super::package::{NVML_SIM, StandIns};
 
 /// The bare machine, up and at rest.
 pub fn booted(cache: &Cache, image: &Stage, spec: &Spec, accel: &Accel) -> Result<Stage> {
@@ -19,7 +19,7 @@ pub fn booted(cache: &Cache, image: &Stage, spec: &Spec, accel: &Accel) -> Resul
     let what = format!("the booted machine ({})", named(spec));
     cache.get(&kind("booted", spec), &what, key, &[image], |dir, work| {
         let disk = disk_in(dir);
-        overlay(&disk_in(image.folder()), &disk)?;
+        overlay(&accel.tools, &disk_in(image.folder()), &disk)?;
         let machine = Machine::boot(cache, image, &disk, spec, accel)?;
         settle(&machine, work)?;
         machine.freeze(dir)
@@ -34,19 +34,20 @@ pub struct Parts<'a> {
     pub booted: &'a Stage,
     /// See [`super::package::hold`].
     pub hold: &'a Stage,
-    /// See [`super::package::kubelet_sim`].
-    pub kubelet_sim: &'a Stage,
-    /// See [`super::package::nvml_sim`].
-    pub nvml_sim: &'a Stage,
+    /// Where scenarios are to run.
+    pub stand_ins: Option<&'a StandIns>,
     /// See [`super::package::package`].
     pub product: Option<&'a Stage>,
 }
 
-/// The machine with `hold`, the simulations (not in the place of what they stand in for yet) and, where there is
-/// one, the product's package.
+/// The machine with `hold`, the stand-ins (not in the place of what they stand in for yet) and the product's
+/// package, where they are asked for.
 pub fn prepared(cache: &Cache, parts: &Parts<'_>, spec: &Spec, accel: &Accel) -> Result<Stage> {
-    let Parts { image, booted, hold, kubelet_sim, nvml_sim, product } = parts;
-    let key = Key::new("prepared 1").on(image).on(booted).on(hold).on(kubelet_sim).on(nvml_sim);
+    let Parts { image, booted, hold, stand_ins, product } = parts;
+    let mut key = Key::new("prepared 1").on(image).on(booted).on(hold);
+    if let Some(StandIns { kubelet_sim, nvml_sim }) = stand_ins {
+        key = key.on(kubelet_sim).on(nvml_sim);
+    }
     let mut key = machine::key(key, spec, accel);
     let mut what = format!("the machine with its tools ({})", named(spec));
     if let Some(product) = product {
@@ -57,11 +58,13 @@ pub fn prepared(cache: &Cache, parts: &Parts<'_>, spec: &Spec, accel: &Accel) ->
         let machine = Machine::resume(cache, image, booted, &disk_in(dir), spec, accel)?;
         let ssh = machine.ssh()?;
         ssh.send(&into(hold.folder(), "usr/local/bin", &["hold".into()]))?;
-        ssh.send(&into(kubelet_sim.folder(), "usr/local/bin", &["kubelet-sim".into()]))?;
-        // The program looks for the library there.
-        let [library, program] = NVML_SIM.map(OsString::from);
-        ssh.send(&into(nvml_sim.folder(), "usr/local/lib/nvml-sim", &[library]))?;
-        ssh.send(&into(nvml_sim.folder(), "usr/local/bin", &[program]))?;
+        if let Some(StandIns { kubelet_sim, nvml_sim }) = stand_ins {
+            ssh.send(&into(kubelet_sim.folder(), "usr/local/bin", &["kubelet-sim".into()]))?;
+            // The program looks for the library there.
+            let [library, program] = NVML_SIM.map(OsString::from);
+            ssh.send(&into(nvml_sim.folder(), "usr/local/lib/nvml-sim", &[library]))?;
+            ssh.send(&into(nvml_sim.folder(), "usr/local/bin", &[program]))?;
+        }
         if let Some(product) = product {
             let packages = super::package::installed_packages(product)?;
             ssh.send(&into(product.folder(), "root/package", &packages))?;

@@ -12,6 +12,7 @@ use crate::cache::{Cache, Key, Stage};
 use crate::command::run_logged;
 use crate::host::require_root;
 use crate::machine::disk_in;
+use crate::room::Room;
 
 /// Of each driver's userland, what a compute server has. nvidia-modprobe and
 /// nvidia-persistenced are not released with every driver: the suite's own.
@@ -71,6 +72,8 @@ pub struct Parts<'a> {
     pub userland: &'a Stage,
     /// See [`base::root`].
     pub base: &'a Stage,
+    /// QEMU and what goes with it.
+    pub tools: &'a Room,
     /// What the base is of.
     pub distro: Distro,
 }
@@ -96,7 +99,9 @@ pub fn image(cache: &Cache, parts: &Parts<'_>) -> Result<Stage> {
         fs::create_dir(&root)?;
         let run = |command: &mut Command| run_logged(command, work, &log);
 
-        run(Command::new("tar")
+        run(parts
+            .tools
+            .inside(cache, &[], "tar")?
             .args(["--xattrs", "--xattrs-include=*", "--zstd", "-xf"])
             .arg(parts.base.file(base::ARCHIVE))
             .arg("-C")
@@ -112,7 +117,9 @@ pub fn image(cache: &Cache, parts: &Parts<'_>) -> Result<Stage> {
         copy(&recipe(""), "recipes")?;
 
         let ssh_key = dir.join("key");
-        run(Command::new("ssh-keygen")
+        run(parts
+            .tools
+            .command("ssh-keygen")
             .args(["-q", "-t", "ed25519", "-N", "", "-C", "rig", "-f"])
             .arg(&ssh_key))?;
         fs::copy(ssh_key.with_extension("pub"), build.join("key.pub"))?;
@@ -132,13 +139,17 @@ pub fn image(cache: &Cache, parts: &Parts<'_>) -> Result<Stage> {
 
         let raw = scratch.path().join("disk.raw");
         fs::File::create(&raw)?.set_len(16 << 30)?;
-        run(Command::new("mkfs.ext4")
+        run(parts
+            .tools
+            .inside(cache, &[], "mkfs.ext4")?
             // All tables are written now, not by the guest's kernel while a
             // scenario measures something.
             .args(["-q", "-F", "-m", "0", "-E", "lazy_itable_init=0,lazy_journal_init=0", "-d"])
             .arg(&root)
             .arg(&raw))?;
-        run(Command::new("qemu-img")
+        run(parts
+            .tools
+            .command("qemu-img")
             .args(["convert", "-f", "raw", "-O", "qcow2"])
             .arg(&raw)
             .arg(disk_in(dir)))

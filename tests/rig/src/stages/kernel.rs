@@ -12,6 +12,7 @@ use crate::cache::{Cache, Key, Stage, files_under};
 use crate::command::run_logged;
 use crate::host::require_root;
 use crate::progress::Work;
+use crate::room::Room;
 
 /// The packages of one kernel: image, headers, and what builds modules. Kept,
 /// so that whatever is built later is built for the same kernel, also when the
@@ -39,7 +40,7 @@ pub fn packages(cache: &Cache) -> Result<Stage> {
 }
 
 /// NVIDIA's open kernel modules, in every version of [`DRIVERS`].
-pub fn nvidia_modules(cache: &Cache, kernel: &Stage) -> Result<Stage> {
+pub fn nvidia_modules(cache: &Cache, tools: &Room, kernel: &Stage) -> Result<Stage> {
     let mut key = Key::new("modules 1").on(kernel).with_files(&recipe("modules.sh"))?;
     for driver in DRIVERS {
         key = key.with(driver.version).with(driver.suite);
@@ -56,13 +57,13 @@ pub fn nvidia_modules(cache: &Cache, kernel: &Stage) -> Result<Stage> {
         apt.download(&names, &input, work, &log)
             .context("Debian's archive does not have these versions of NVIDIA's driver")?;
         let versions: Vec<&str> = DRIVERS.iter().map(|driver| driver.version).collect();
-        let build = Build { recipe: "modules.sh", arguments: &versions, input: &input };
+        let build = Build { tools, recipe: "modules.sh", arguments: &versions, input: &input };
         build.run(cache, kernel, dir, work, &log)
     })
 }
 
 /// The module that shows NVIDIA's driver its GPUs, and those beside it.
-pub fn fakegpu(cache: &Cache, kernel: &Stage) -> Result<Stage> {
+pub fn fakegpu(cache: &Cache, tools: &Room, kernel: &Stage) -> Result<Stage> {
     let source = checkout().join("tests/fakegpu");
     // Not what a build by hand left there.
     let mut files = vec![source.join("Makefile")];
@@ -82,13 +83,14 @@ pub fn fakegpu(cache: &Cache, kernel: &Stage) -> Result<Stage> {
         for file in &files {
             fs::copy(file, input.join(file.file_name().unwrap_or_default()))?;
         }
-        let build = Build { recipe: "fakegpu.sh", arguments: &[], input: scratch.path() };
+        let build = Build { tools, recipe: "fakegpu.sh", arguments: &[], input: scratch.path() };
         build.run(cache, kernel, dir, work, &log)
     })
 }
 
 /// A build in a throw-away Debian that has the kernel's headers.
 struct Build<'a> {
+    tools: &'a Room,
     recipe: &'a str,
     arguments: &'a [&'a str],
     input: &'a Path,
@@ -103,7 +105,7 @@ impl Build<'_> {
         let script = recipe(self.recipe);
         let arguments = self.arguments.join(" ");
         let recipe = self.recipe;
-        let mut build = mmdebstrap(cache)?;
+        let mut build = mmdebstrap(cache, self.tools)?;
         build
             .args(["--format=null", "--variant=apt"])
             .arg("--include=make,gcc-12,libc6-dev,libelf1,libssl3,binutils,bzip2,xz-utils,perl")
@@ -124,12 +126,9 @@ impl Build<'_> {
 }
 
 /// mmdebstrap, told how to reach the mirror.
-pub fn mmdebstrap(cache: &Cache) -> Result<Command> {
-    let mut command = Command::new("mmdebstrap");
-    command
-        .arg("--mode=root")
-        // Of its own accord it would fill /tmp, which may be small.
-        .env("TMPDIR", cache.scratch_root()?);
+pub fn mmdebstrap(cache: &Cache, tools: &Room) -> Result<Command> {
+    let mut command = tools.inside(cache, &[], "mmdebstrap")?;
+    command.arg("--mode=root");
     for line in apt::host_transport()? {
         command.arg(format!("--aptopt={line}"));
     }

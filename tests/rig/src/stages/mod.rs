@@ -2,7 +2,10 @@
 //!
 //! kernel → modules, fakegpu ─┐
 //!   └────→ base ─────────────┼→ image → booted → prepared
-//!          userland ─────────┘                   (package, hold, nvml-sim)
+//!          userland ─────────┘                      │
+//! workshop → package, hold, kubelet-sim, nvml-sim ──┘
+//!
+//! All by the tools, which are the rig's own; what does not stand on another is made side by side.
 
 mod base;
 mod boot;
@@ -10,14 +13,17 @@ mod distro;
 mod image;
 mod kernel;
 mod package;
+mod workshop;
 
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use anyhow::Result;
 
 use crate::accel::{self, Accel};
 use crate::cache::{Cache, Stage};
 use crate::machine::Spec;
+use crate::room::Room;
 
 pub use boot::into;
 pub use distro::Distro;
@@ -49,44 +55,77 @@ pub struct Built {
 pub struct Content<'a> {
     /// Install the product's package in it.
     pub with_package: bool,
+    /// Have the stand-ins there that scenarios ask for.
+    pub with_stand_ins: bool,
     /// Distribution, GPUs and driver to start with.
     pub spec: &'a Spec,
 }
 
+/// QEMU, and what else the rig runs to make the machine and to reach it.
+pub fn tools(cache: &Cache) -> Result<Room> {
+    const PACKAGES: &[&str] = &[
+        "debian-archive-keyring",
+        "e2fsprogs",
+        "mmdebstrap",
+        "openssh-client",
+        "qemu-system-x86",
+        "qemu-utils",
+        "zstd",
+    ];
+    Room::unpacked(cache, "tools", "the rig's tools, QEMU among them", PACKAGES)
+}
+
 /// Builds what is missing for this machine.
 pub fn provide(cache: &Cache, content: &Content<'_>) -> Result<Built> {
+    let spec = content.spec;
+    // Before there are several to make it.
+    cache.scratch_root()?;
+    let tools = tools(cache)?;
     let kernel = kernel::packages(cache)?;
-    let modules = kernel::nvidia_modules(cache, &kernel)?;
-    let fakegpu = kernel::fakegpu(cache, &kernel)?;
-    let userland = image::userland(cache)?;
-    let base = base::root(cache, &kernel, content.spec.distro)?;
-    let image = image::image(
-        cache,
-        &image::Parts {
-            kernel: &kernel,
-            modules: &modules,
-            fakegpu: &fakegpu,
-            userland: &userland,
-            base: &base,
-            distro: content.spec.distro,
-        },
-    )?;
-    let accel = accel::choose(cache, &image.file("vmlinuz"))?;
-    let booted = boot::booted(cache, &image, content.spec, &accel)?;
-    let hold = hold(cache)?;
-    let kubelet_sim = package::kubelet_sim(cache)?;
-    let nvml_sim = package::nvml_sim(cache)?;
-    let product = if content.with_package { package::package(cache)? } else { None };
-    let parts = boot::Parts {
-        image: &image,
-        booted: &booted,
-        hold: &hold,
-        kubelet_sim: &kubelet_sim,
-        nvml_sim: &nvml_sim,
-        product: product.as_ref(),
-    };
-    let frozen = boot::prepared(cache, &parts, content.spec, &accel)?;
-    Ok(Built { image, frozen, accel })
+    // Each command of a build dies with the thread that has started it: these live until it is done.
+    thread::scope(|scope| {
+        let ours = scope.spawn(|| {
+            let hold = hold(cache)?;
+            let product = if content.with_package { package(cache)? } else { None };
+            let stand_ins = content.with_stand_ins.then(|| package::stand_ins(cache)).transpose()?;
+            anyhow::Ok((hold, product, stand_ins))
+        });
+        let base = scope.spawn(|| {
+            let userland = image::userland(cache)?;
+            anyhow::Ok((userland, base::root(cache, &tools, &kernel, spec.distro)?))
+        });
+        let modules = kernel::nvidia_modules(cache, &tools, &kernel);
+        let fakegpu = kernel::fakegpu(cache, &tools, &kernel);
+        let (userland, base) = joined(base)?;
+        let image = image::image(
+            cache,
+            &image::Parts {
+                kernel: &kernel,
+                modules: &modules?,
+                fakegpu: &fakegpu?,
+                userland: &userland,
+                base: &base,
+                tools: &tools,
+                distro: spec.distro,
+            },
+        )?;
+        let accel = accel::choose(cache, &tools, &image.file("vmlinuz"))?;
+        let booted = boot::booted(cache, &image, spec, &accel)?;
+        let (hold, product, stand_ins) = joined(ours)?;
+        let parts = boot::Parts {
+            image: &image,
+            booted: &booted,
+            hold: &hold,
+            stand_ins: stand_ins.as_ref(),
+            product: product.as_ref(),
+        };
+        let frozen = boot::prepared(cache, &parts, spec, &accel)?;
+        Ok(Built { image, frozen, accel })
+    })
+}
+
+fn joined<T>(thread: thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// The checkout that the rig was built from.
@@ -95,6 +134,6 @@ pub fn checkout() -> PathBuf {
 }
 
 /// The files of the rig that go into the machine, or are run to make it.
-fn recipe(name: &str) -> PathBuf {
+pub fn recipe(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes").join(name)
 }

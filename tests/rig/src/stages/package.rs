@@ -9,8 +9,9 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::checkout;
+use super::workshop::workshop;
 use crate::cache::{Cache, Key, Stage, files_under};
-use crate::command::{cargo, run_logged, without_cargo};
+use crate::command::run_logged;
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
@@ -28,7 +29,7 @@ pub fn package(cache: &Cache) -> Result<Option<Stage>> {
         crate::progress::note("this checkout has no debian/control: the machine goes without nvidia-reload");
         return Ok(None);
     }
-    let mut key = Key::new("package 1");
+    let mut key = Key::new("package 2");
     for name in SOURCES {
         let path = checkout.join(name);
         if path.exists() {
@@ -54,16 +55,13 @@ pub fn package(cache: &Cache) -> Result<Option<Stage>> {
             }
         }
         run_logged(&mut copy, work, &log)?;
-        let target = cache.root().join("cargo-package");
+        let workshop = workshop(cache)?;
+        workshop.fetch(&source, work, &log)?;
         run_logged(
-            // The build dependencies are the rig's to install; cargo may well
-            // not be Debian's.
-            without_cargo(
-                Command::new("dpkg-buildpackage")
-                    .args(["-b", "-us", "-uc", "-d", "-nc"])
-                    .env("CARGO_TARGET_DIR", &target)
-                    .current_dir(&source),
-            ),
+            workshop
+                .command(&source, "dpkg-buildpackage")?
+                .args(["-b", "-us", "-uc", "-nc"])
+                .env("CARGO_TARGET_DIR", cache.root().join("cargo-package")),
             work,
             &log,
         )?;
@@ -91,8 +89,21 @@ pub fn hold(cache: &Cache) -> Result<Stage> {
     program(cache, "hold", Key::new("hold 1").with_files(&checkout().join("tests/hold"))?)
 }
 
+/// What only scenarios use.
+pub struct StandIns {
+    /// See [`kubelet_sim`].
+    pub kubelet_sim: Stage,
+    /// See [`nvml_sim`].
+    pub nvml_sim: Stage,
+}
+
+/// All of them.
+pub fn stand_ins(cache: &Cache) -> Result<StandIns> {
+    Ok(StandIns { kubelet_sim: kubelet_sim(cache)?, nvml_sim: nvml_sim(cache)? })
+}
+
 /// The stand-in for a kubelet.
-pub fn kubelet_sim(cache: &Cache) -> Result<Stage> {
+fn kubelet_sim(cache: &Cache) -> Result<Stage> {
     let key = Key::new("kubelet-sim 1")
         .with_files(&checkout().join("tests/kubelet-sim"))?
         .with_files(&checkout().join("helpers/lib/cri"))?;
@@ -105,14 +116,17 @@ fn program(cache: &Cache, name: &'static str, key: Key) -> Result<Stage> {
         // A target folder of its own: the flags would otherwise rebuild all
         // that is in the shared one, back and forth.
         let target = cache.root().join("cargo-hold");
+        let log = cache.log(name);
+        let workshop = workshop(cache)?;
+        workshop.fetch(&checkout(), work, &log)?;
         run_logged(
-            cargo()
+            workshop
+                .command(&checkout(), "cargo")?
                 .args(["build", "--release", "--package", name, "--target", TARGET, "--target-dir"])
                 .arg(&target)
-                .env("RUSTFLAGS", "-C target-feature=+crt-static")
-                .current_dir(checkout()),
+                .env("RUSTFLAGS", "-C target-feature=+crt-static"),
             work,
-            &cache.log(name),
+            &log,
         )?;
         fs::copy(target.join(TARGET).join("release").join(name), dir.join(name))
             .with_context(|| format!("cargo built no {name}"))?;
@@ -121,19 +135,22 @@ fn program(cache: &Cache, name: &'static str, key: Key) -> Result<Stage> {
 }
 
 /// The simulation of NVML: the library, and the program that installs it.
-pub fn nvml_sim(cache: &Cache) -> Result<Stage> {
+fn nvml_sim(cache: &Cache) -> Result<Stage> {
     let source = checkout().join("tests/nvml-sim");
     let key = Key::new("nvml-sim 1").with_files(&source)?;
     cache.get("nvml-sim", "the simulation of NVML", key, &[], |dir, work| {
         // Not static as `hold` is: NVML's callers bring the machine's own libc.
         let target = cache.root().join("cargo-nvml-sim");
+        let log = cache.log("nvml-sim");
+        let workshop = workshop(cache)?;
+        workshop.fetch(&checkout(), work, &log)?;
         run_logged(
-            cargo()
+            workshop
+                .command(&checkout(), "cargo")?
                 .args(["build", "--release", "--package", "nvml-sim", "--target-dir"])
-                .arg(&target)
-                .current_dir(checkout()),
+                .arg(&target),
             work,
-            &cache.log("nvml-sim"),
+            &log,
         )?;
         for file in NVML_SIM {
             fs::copy(target.join("release").join(file), dir.join(file))

@@ -1,0 +1,138 @@
+//! Debian's programs without a change to the host: packages of the machine's own suite, unpacked
+//! into a folder with all that they depend on. A program runs from there by the folder's own
+//! dynamic loader, and is a process of the host as any other (`/dev/kvm`, paths, rights); what looks
+//! for its files under fixed names runs with the folder as its root.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::apt::{self, PrivateApt};
+use crate::cache::{Cache, Key, Stage};
+use crate::command::run_logged;
+use crate::host::require_root;
+use crate::stages::{checkout, recipe};
+
+/// The stage's folder with the files.
+pub const ROOT: &str = "root";
+const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
+/// What a shell script expects anywhere, and no package depends on.
+const ESSENTIAL: &[&str] = &[
+    "base-files",
+    "base-passwd",
+    "bash",
+    "coreutils",
+    "dash",
+    "diffutils",
+    "findutils",
+    "grep",
+    "gzip",
+    "hostname",
+    "libc-bin",
+    "mount",
+    "sed",
+    "tar",
+    "util-linux",
+    "xz-utils",
+];
+/// How the host reaches mirrors by name, and whom it trusts: the same inside.
+const OF_THE_HOST: &[&str] = &[
+    "/etc/hosts",
+    "/etc/resolv.conf",
+    "/etc/nsswitch.conf",
+    "/etc/ssl",
+    "/etc/apt/auth.conf.d",
+    "/etc/apt/keyrings",
+    "/etc/apt/trusted.gpg.d",
+    "/usr/share/ca-certificates",
+    "/usr/local/share/ca-certificates",
+    "/usr/share/keyrings",
+];
+
+/// A folder of Debian's files.
+#[derive(Debug, Clone)]
+pub struct Room(Stage);
+
+impl Room {
+    /// These packages, unpacked: no script of theirs has run.
+    pub fn unpacked(cache: &Cache, kind: &str, what: &str, packages: &[&str]) -> Result<Room> {
+        let names: Vec<String> = [packages, ESSENTIAL].concat().into_iter().map(str::to_owned).collect();
+        let key =
+            Key::new("room 1").with(apt::SUITE).with(names.join(" ")).with_files(&recipe("unpack.sh"))?;
+        let stage = cache.get(kind, what, key, &[], |dir, work| {
+            require_root()?;
+            let log = cache.log(kind);
+            let scratch = cache.scratch()?;
+            let apt = PrivateApt::set_up(scratch.path(), &[apt::SUITE], work, &log)?;
+            let packages = apt.download_with_dependencies(&names, work, &log)?;
+            let mut unpack = Command::new("bash");
+            run_logged(unpack.arg(recipe("unpack.sh")).arg(dir.join(ROOT)).args(packages), work, &log)
+        })?;
+        Ok(Room(stage))
+    }
+
+    /// A root file system that is one already.
+    pub fn in_stage(stage: Stage) -> Room {
+        Room(stage)
+    }
+
+    fn root(&self) -> PathBuf {
+        self.0.file(ROOT)
+    }
+
+    /// A program, by the room's own loader and libraries.
+    pub fn command(&self, program: &str) -> Command {
+        let [loader, arguments @ ..] = self.words(program);
+        let mut command = Command::new(loader);
+        command.args(arguments);
+        command
+    }
+
+    /// The same for a shell.
+    pub fn shell(&self, program: &str) -> Result<String> {
+        let words = self.words(program).map(PathBuf::into_os_string).map(|word| word.into_string().ok());
+        let words: Option<Vec<String>> = words.into_iter().collect();
+        let words = words.context("the cache's path is not UTF-8")?;
+        Ok(shlex::try_join(words.iter().map(String::as_str))?)
+    }
+
+    fn words(&self, program: &str) -> [PathBuf; 4] {
+        let root = self.root();
+        let program = ["usr/bin", "usr/sbin"].map(|folder| root.join(folder).join(program));
+        let program = program.iter().find(|path| path.exists()).unwrap_or(&program[0]).clone();
+        [root.join("lib64/ld-linux-x86-64.so.2"), "--library-path".into(), root.join(LIBRARIES), program]
+    }
+
+    /// QEMU, with its firmware and its modules.
+    pub fn qemu(&self) -> Command {
+        let mut command = self.command("qemu-system-x86_64");
+        for firmware in ["usr/share/qemu", "usr/share/seabios"] {
+            command.arg("-L").arg(self.root().join(firmware));
+        }
+        command.env("QEMU_MODULE_DIR", self.root().join(LIBRARIES).join("qemu"));
+        command
+    }
+
+    /// A program with the room as its root, where the cache, this checkout and `shared` have their
+    /// own places.
+    pub fn inside(&self, cache: &Cache, shared: &[&Path], program: &str) -> Result<Command> {
+        require_root()?;
+        let checkout = fs::canonicalize(checkout())?;
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "--propagation", "private", "/bin/sh"])
+            .arg(recipe("inside.sh"))
+            .arg(self.root())
+            .args(OF_THE_HOST)
+            .args([cache.root(), &checkout])
+            .args(shared)
+            .args(["--", program])
+            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("LC_ALL", "C.UTF-8")
+            // Of their own accord some would fill /tmp, which may be small.
+            .env("TMPDIR", cache.scratch_root()?);
+        Ok(command)
+    }
+}
