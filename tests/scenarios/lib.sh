@@ -41,6 +41,9 @@
 #           esac
 #   rig-kexec INITRD
 #       the same into the kernel that runs, with another initramfs than the rig's own
+#   whole
+#       whether all of the scenario is to run: it is not in the default suite, where a long one shows
+#       the half that tells most
 #   RIG_GPUS, RIG_DRIVER, RIG_DISTRO
 #       what the machine was started with
 set -Eeuo pipefail
@@ -67,6 +70,11 @@ wait_for() {
 # assert_eq ACTUAL EXPECTED [WHAT]
 assert_eq() {
 	[ "$1" = "$2" ] || fail "${3:+$3: }expected '$2', got '$1'"
+}
+
+# Whether all of the scenario is to run.
+whole() {
+	[ -z "${RIG_SHORT:-}" ]
 }
 
 # status_of COMMAND…: its exit status, on standard output; its own output goes

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::crowd;
 use crate::machine::{Machine, Spec};
-use crate::scenario::{End, Output, Scenario};
+use crate::scenario::{End, Limit, Output, Scenario};
 
 const MIB: f64 = 1024.0 * 1024.0;
 /// The largest that each may be.
@@ -107,7 +107,7 @@ pub fn bench(
     let scenario = Scenario::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("bench"))?;
     let mut file = tempfile::tempfile()?;
     let output = Output::StdoutTo(file.try_clone()?);
-    match scenario.run(machine, spec, &[], &output, None)? {
+    match scenario.run(machine, spec, &[], &output, &Limit::default())? {
         End::Exit(0) => {}
         end => bail!("the measurement ended with {end:?}"),
     }

@@ -460,11 +460,15 @@ mod tests {
         let second = open_in(&base);
         second.scratch().expect("a scratch folder");
         assert!(of_a_machine.path().is_dir());
-        // And when it has ended, its run's folder goes.
+        // And when it has ended, its run's folder goes. (At one of the next times: a process that another
+        // test starts has the lock as well until its program runs.)
         let run = of_a_machine.run.dir.clone();
         drop(of_a_machine);
-        open_in(&base).scratch().expect("a scratch folder");
-        assert!(!run.exists());
+        let gone = (0..50).any(|_| {
+            open_in(&base).scratch().expect("a scratch folder");
+            !run.exists()
+        });
+        assert!(gone);
     }
 
     #[test]
@@ -472,11 +476,11 @@ mod tests {
         let base = tempfile::tempdir().expect("a folder");
         let in_use = stage(&open_in(&base), 0);
         let not_in_use = stage(&open_in(&base), 1).dir;
-        for version in 2..5 {
+        let gone = (2..50).any(|version| {
             stage(&open_in(&base), version);
-        }
-        assert!(in_use.dir.is_dir());
-        assert!(!not_in_use.exists());
+            !not_in_use.exists()
+        });
+        assert!(gone && in_use.dir.is_dir());
     }
 
     #[test]

@@ -15,13 +15,13 @@ mod host;
 mod machine;
 mod progress;
 mod qmp;
+mod results;
 mod room;
 mod scenario;
 mod ssh;
 mod stages;
 mod suite;
 
-use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};
 
@@ -30,7 +30,7 @@ use clap::{Args, Parser, Subcommand};
 
 use cache::Cache;
 use machine::{Machine, Spec};
-use scenario::{End, Output, Scenario, known_driver, possible_gpus};
+use scenario::{End, Limit, Output, Scenario, known_driver, possible_gpus};
 use stages::{Content, Distro};
 
 /// The rig's own failure: out of the way of what scenarios exit with.
@@ -75,19 +75,7 @@ enum Verb {
         json: Option<PathBuf>,
     },
     /// Run all checks and scenarios but those that take long, or those named
-    Test {
-        /// Names, as --list shows them
-        names: Vec<String>,
-        /// Run all of them
-        #[arg(long, conflicts_with = "names")]
-        all: bool,
-        /// Show the names of all checks and scenarios
-        #[arg(long)]
-        list: bool,
-        /// How many machines run at once; by default half as many as there are cores, and two at least
-        #[arg(long, value_name = "N")]
-        jobs: Option<NonZero<usize>>,
-    },
+    Test(suite::Asked),
     /// Build all that the other commands need, and run nothing
     Build {
         #[command(flatten)]
@@ -149,7 +137,7 @@ fn act(verb: Verb) -> Result<u8> {
             let scenario = Scenario::open(&path)?;
             let spec = machine.spec(Some(scenario.header()));
             let mut machine = start(&machine.content(&spec))?;
-            match scenario.run(&mut machine, &spec, &arguments, &Output::Ours, None)? {
+            match scenario.run(&mut machine, &spec, &arguments, &Output::Ours, &Limit::default())? {
                 End::Exit(status) => Ok(u8::try_from(status).unwrap_or(OWN_FAILURE)),
                 End::TimedOut => Ok(OWN_FAILURE),
             }
@@ -181,7 +169,7 @@ fn act(verb: Verb) -> Result<u8> {
             let within = bench::bench(&mut machine, &spec, &package, crowds, json.as_deref())?;
             Ok(u8::from(!within))
         }
-        Verb::Test { names, all, list, jobs } => suite::test(&names, all, list, jobs),
+        Verb::Test(asked) => suite::test(&asked),
         Verb::Build { machine } => {
             stages::provide(&Cache::open()?, &machine.content(&machine.spec(None)))?;
             Ok(0)

@@ -105,27 +105,28 @@ impl Scenario {
         &self.program
     }
 
-    /// Runs it to its end, through all the reboots it asks for. Without a
-    /// timeout it may take any time.
+    /// Runs it to its end, through all the reboots it asks for. As far
+    /// as `limit` goes.
     pub fn run(
         &self,
         machine: &mut Machine,
         spec: &Spec,
         arguments: &[String],
         to: &Output,
-        timeout: Option<Duration>,
+        limit: &Limit,
     ) -> Result<End> {
-        let until = timeout.map(|timeout| Instant::now() + timeout);
+        let until = limit.timeout.map(|timeout| Instant::now() + timeout);
         let mut words = vec![self.program.clone()];
         words.extend_from_slice(arguments);
         let words =
             shlex::try_join(words.iter().map(String::as_str)).context("an argument has a zero byte")?;
+        let short = if limit.short { "1" } else { "" };
         // All in one go: under emulation each command costs half a second.
         let mut before = format!("{} || exit {COPY_FAILED}; ", ssh::receive()?);
         let mut archive = Some(ssh::pack(&self.archive())?);
         for boot in 1.. {
             let line = format!(
-                "{before}RIG_BOOT={boot} RIG_GPUS={} RIG_DRIVER={} RIG_DISTRO={} exec /usr/lib/rig/run-scenario {words}",
+                "{before}RIG_BOOT={boot} RIG_GPUS={} RIG_DRIVER={} RIG_DISTRO={} RIG_SHORT={short} exec /usr/lib/rig/run-scenario {words}",
                 spec.gpus, spec.driver, spec.distro
             );
             before.clear();
@@ -174,6 +175,15 @@ impl Scenario {
         arguments.extend(["-C".into(), checkout().join("tests/scenarios").into(), "./lib.sh".into()]);
         arguments
     }
+}
+
+/// How much of a scenario runs.
+#[derive(Debug, Default)]
+pub struct Limit {
+    /// It may take that long, or any time.
+    pub timeout: Option<Duration>,
+    /// Only what belongs into the default suite.
+    pub short: bool,
 }
 
 /// Where a scenario's output goes; what is not named goes to ours.

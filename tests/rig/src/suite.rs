@@ -5,22 +5,27 @@ use std::io::{Read, Seek, SeekFrom};
 use std::num::NonZero;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use clap::Args;
 
 use crate::cache::Cache;
 use crate::checks::{CHECKS, Check};
 use crate::host;
 use crate::machine::{Machine, last_lines};
 use crate::progress;
-use crate::scenario::{End, Output, Scenario, diagnose};
+use crate::results::Results;
+use crate::scenario::{End, Limit, Output, Scenario, diagnose};
 use crate::stages::{self, Content, Distro, checkout};
 
 /// How long a scenario may take that does not say.
 const DEADLINE: Duration = Duration::from_secs(300);
+/// How many are named at the end.
+const SLOWEST: usize = 10;
 /// How a wrong command line ends, as clap has it.
 const USAGE: u8 = 2;
 
@@ -42,54 +47,123 @@ impl Test {
         matches!(self, Test::Scenario(.., true))
     }
 
-    fn run(&self, cache: &Cache) -> Result<()> {
+    fn run(&self, cache: &Cache, short: bool) -> Result<()> {
         match self {
             Test::Check(check) => check.run(cache),
-            Test::Scenario(_, path, distro, _) => run_scenario(cache, &Scenario::open(path)?, *distro),
+            Test::Scenario(_, path, distro, _) => run_scenario(cache, &Scenario::open(path)?, *distro, short),
         }
     }
 }
 
-/// Runs the tests of these names, or all but those that take long, or the `whole` of them: the checks one after the other, since
-/// cargo takes all cores, then scenarios in as many machines at once as `jobs` says.
-pub fn test(names: &[String], whole: bool, list: bool, jobs: Option<NonZero<usize>>) -> Result<u8> {
+/// What is asked for on the command line.
+#[derive(Debug, Default, Args)]
+pub struct Asked {
+    /// Names, as --list shows them
+    names: Vec<String>,
+    /// Run all of them, each as a whole
+    #[arg(long, conflicts_with = "names")]
+    all: bool,
+    /// Of these, the I-th of N equal parts
+    #[arg(long, value_name = "I/N")]
+    shard: Option<Shard>,
+    /// Show the names of all checks and scenarios
+    #[arg(long)]
+    list: bool,
+    /// Show how each ended last, and at which commit
+    #[arg(long)]
+    results: bool,
+    /// How many machines run at once; by default half as many as there are cores, and two at least
+    #[arg(long, value_name = "N")]
+    jobs: Option<NonZero<usize>>,
+}
+
+/// A part of the tests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Shard {
+    part: usize,
+    of: usize,
+}
+
+impl FromStr for Shard {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (part, of) = text.split_once('/').context("as in 1/4, please")?;
+        match (part.parse(), of.parse()) {
+            (Ok(part), Ok(of)) if (1..=of).contains(&part) => Ok(Shard { part, of }),
+            _ => bail!("as in 1/4, please"),
+        }
+    }
+}
+
+impl Shard {
+    /// Whether the test at this place of the list is in it: the same everywhere.
+    fn has(self, at: usize) -> bool {
+        at % self.of == self.part - 1
+    }
+}
+
+/// Runs the tests that are asked for: the checks one after the other, since cargo takes all cores, then
+/// scenarios in several machines at once, the longest first.
+pub fn test(asked: &Asked) -> Result<u8> {
     let all = all_tests()?;
-    if list {
+    if asked.list {
         for test in &all {
             let note = if test.is_by_name() { "  (with --all, or when it is named)" } else { "" };
             println!("{}{note}", test.name());
         }
         return Ok(0);
     }
-    if let Some(unknown) = names.iter().find(|name| !all.iter().any(|test| test.name() == *name)) {
+    if let Some(unknown) = asked.names.iter().find(|name| !all.iter().any(|test| test.name() == *name)) {
         eprintln!("rig: no test is called {unknown}; cargo rig test --list shows all names");
         return Ok(USAGE);
     }
     let cache = Cache::open()?;
+    let results = Results::open(&cache)?;
+    if asked.results {
+        print!("{}", results.table(all.iter().map(Test::name)));
+        return Ok(0);
+    }
     // Made before there are several to make it.
     cache.scratch_root()?;
-    let is_asked = |test: &&Test| match names {
-        [] => whole || !test.is_by_name(),
+    // What is in the default suite shows there the half of it that tells most.
+    let short = asked.names.is_empty() && !asked.all;
+    let is_asked = |test: &&Test| match asked.names.as_slice() {
+        [] => asked.all || !test.is_by_name(),
         names => names.iter().any(|name| name == test.name()),
     };
-    let asked = all.iter().filter(is_asked);
-    let (checks, scenarios): (Vec<&Test>, Vec<&Test>) =
-        asked.partition(|test| matches!(test, Test::Check(_)));
+    let chosen = all.iter().filter(is_asked).enumerate();
+    let (checks, mut scenarios): (Vec<&Test>, Vec<&Test>) = chosen
+        .filter(|&(at, _)| asked.shard.is_none_or(|shard| shard.has(at)))
+        .map(|(_, test)| test)
+        .partition(|test| matches!(test, Test::Check(_)));
+    // One that nobody knows may be a long one, too.
+    let length = |test: &Test| results.seconds(test.name()).unwrap_or(f64::INFINITY);
+    scenarios.sort_by(|one, other| length(other).total_cmp(&length(one)));
     if !checks.is_empty() {
         host::provide(host::TO_CHECK)?;
     }
-    let mut passed: Vec<bool> = checks.iter().map(|test| run_and_tell(test, &cache)).collect();
+    let run = |test| run_and_tell(test, &cache, &results, short);
+    let mut ended: Vec<Ended<'_>> = checks.iter().copied().map(run).collect::<Result<_>>()?;
     let queue = Mutex::new(scenarios.iter());
-    let next = || queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).next();
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
     thread::scope(|scope| {
-        let work = || std::iter::from_fn(next).map(|test| run_and_tell(test, &cache)).collect::<Vec<_>>();
-        let workers: Vec<_> = (0..jobs.unwrap_or_else(machines).get()).map(|_| scope.spawn(work)).collect();
+        let work = || std::iter::from_fn(next).copied().map(run).collect::<Result<Vec<_>>>();
+        let workers: Vec<_> =
+            (0..asked.jobs.unwrap_or_else(machines).get()).map(|_| scope.spawn(work)).collect();
         for worker in workers {
-            passed.extend(worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            ended.extend(worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
         }
-    });
-    let failed = passed.iter().filter(|passed| !**passed).count();
-    println!("{} passed, {failed} failed", passed.len() - failed);
+        anyhow::Ok(())
+    })?;
+    let failed = ended.iter().filter(|ended| !ended.passed).count();
+    println!("{} passed, {failed} failed", ended.len() - failed);
+    if ended.len() > SLOWEST {
+        ended.sort_by(|one, other| other.seconds.total_cmp(&one.seconds));
+        let slowest: Vec<String> =
+            ended.iter().take(SLOWEST).map(|one| format!("{} {:.0} s", one.name, one.seconds)).collect();
+        println!("the slowest: {}", slowest.join(", "));
+    }
     Ok(u8::from(failed > 0))
 }
 
@@ -100,17 +174,26 @@ fn machines() -> NonZero<usize> {
     NonZero::new((cores / 2).max(2)).unwrap_or(NonZero::<usize>::MIN)
 }
 
-fn run_and_tell(test: &Test, cache: &Cache) -> bool {
+/// How a test ended.
+struct Ended<'a> {
+    name: &'a str,
+    passed: bool,
+    seconds: f64,
+}
+
+fn run_and_tell<'a>(test: &'a Test, cache: &Cache, results: &Results, short: bool) -> Result<Ended<'a>> {
     let since = Instant::now();
-    let result = test.run(cache);
-    let word = if result.is_ok() { "ok  " } else { "FAIL" };
-    let mut text = format!("{word} {:<32} {:>6.1} s\n", test.name(), since.elapsed().as_secs_f64());
+    let result = test.run(cache, short);
+    let ended = Ended { name: test.name(), passed: result.is_ok(), seconds: since.elapsed().as_secs_f64() };
+    let word = if ended.passed { "ok  " } else { "FAIL" };
+    let mut text = format!("{word} {:<32} {:>6.1} s\n", ended.name, ended.seconds);
     if let Err(error) = &result {
         let lines = error.chain().map(ToString::to_string).collect::<Vec<_>>().join("\n");
         text.extend(lines.lines().map(|line| format!("       {line}\n")));
     }
     progress::result(&text);
-    result.is_ok()
+    results.set(ended.name, ended.passed, ended.seconds, short)?;
+    Ok(ended)
 }
 
 fn all_tests() -> Result<Vec<Test>> {
@@ -143,7 +226,7 @@ fn all_tests() -> Result<Vec<Test>> {
 }
 
 /// Runs a scenario in a machine of its own; the error has the output.
-fn run_scenario(cache: &Cache, scenario: &Scenario, distro: Distro) -> Result<()> {
+fn run_scenario(cache: &Cache, scenario: &Scenario, distro: Distro, short: bool) -> Result<()> {
     let header = scenario.header();
     let spec = header.spec(distro);
     let content = Content { with_package: true, with_stand_ins: true, spec: &spec };
@@ -152,7 +235,7 @@ fn run_scenario(cache: &Cache, scenario: &Scenario, distro: Distro) -> Result<()
     let mut file: File = tempfile::tempfile()?;
     let timeout = header.timeout.unwrap_or(DEADLINE);
     let output = Output::BothTo(file.try_clone()?);
-    let end = scenario.run(&mut machine, &spec, &[], &output, Some(timeout));
+    let end = scenario.run(&mut machine, &spec, &[], &output, &Limit { timeout: Some(timeout), short });
     let mut text = Vec::new();
     file.seek(SeekFrom::Start(0))?;
     file.read_to_end(&mut text)?;
@@ -167,6 +250,22 @@ fn run_scenario(cache: &Cache, scenario: &Scenario, distro: Distro) -> Result<()
         Err(error) => {
             let console = last_lines(&machine.console(), 20);
             Err(error.context(format!("{text}\nthe machine failed; its console:\n{console}")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_are_all_of_it_and_each_once() {
+        let shards = ["1/3", "2/3", "3/3"].map(|text| text.parse::<Shard>().expect("a shard"));
+        for at in 0..10 {
+            assert_eq!(shards.iter().filter(|shard| shard.has(at)).count(), 1, "{at}");
+        }
+        for wrong in ["0/3", "4/3", "1", "a/b", "1/0"] {
+            assert!(wrong.parse::<Shard>().is_err(), "{wrong}");
         }
     }
 }

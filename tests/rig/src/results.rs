@@ -1,0 +1,93 @@
+//! How each test ended last, kept in the cache: what is shown later, and which tests are long.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::cache::Cache;
+use crate::command::output_of;
+use crate::stages::checkout;
+
+/// One test's last end.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Ended {
+    /// It held.
+    pub passed: bool,
+    /// How long it took.
+    pub seconds: f64,
+    /// Only what the default suite runs of it.
+    pub short: bool,
+    /// The commit that was checked out; with a `+` where files were changed.
+    pub commit: String,
+}
+
+/// All of them.
+pub struct Results {
+    file: PathBuf,
+    commit: String,
+    last: Mutex<BTreeMap<String, Ended>>,
+}
+
+impl Results {
+    /// Reads what is kept.
+    pub fn open(cache: &Cache) -> Result<Self> {
+        let file = cache.root().join("results.json");
+        // What cannot be read, of another version of the rig as it may be, is as good as none.
+        let last = fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        Ok(Results { file, commit: commit(), last: Mutex::new(last.unwrap_or_default()) })
+    }
+
+    /// How this test ended last.
+    pub fn of(&self, name: &str) -> Option<Ended> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    /// What is known of how long it takes.
+    pub fn seconds(&self, name: &str) -> Option<f64> {
+        self.of(name).map(|ended| ended.seconds)
+    }
+
+    /// It has ended.
+    pub fn set(&self, name: &str, passed: bool, seconds: f64, short: bool) -> Result<()> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.insert(name.to_owned(), Ended { passed, seconds, short, commit: self.commit.clone() });
+        let folder = self.file.parent().context("the cache has no folder")?;
+        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        serde_json::to_writer_pretty(&mut file, &*last)?;
+        file.persist(&self.file).with_context(|| format!("cannot write {}", self.file.display()))?;
+        Ok(())
+    }
+
+    /// A table of how these ended last.
+    pub fn table<'a>(&self, names: impl Iterator<Item = &'a str>) -> String {
+        let mut text = format!("This checkout is {}.\n", self.commit);
+        for name in names {
+            text.push_str(&match self.of(name) {
+                None => format!("-    {name}\n"),
+                Some(Ended { passed, seconds, short, commit }) => {
+                    let word = if passed { "ok  " } else { "FAIL" };
+                    let short = if short { "  (short)" } else { "" };
+                    format!("{word} {name:<32} {seconds:>6.1} s  {commit}{short}\n")
+                }
+            });
+        }
+        text
+    }
+}
+
+fn commit() -> String {
+    let git = |arguments: &[&str]| output_of(Command::new("git").arg("-C").arg(checkout()).args(arguments));
+    match git(&["rev-parse", "--short", "HEAD"]) {
+        Ok(commit) => {
+            let changed = git(&["status", "--porcelain"]).map_or(true, |files| !files.trim().is_empty());
+            format!("{}{}", commit.trim(), if changed { "+" } else { "" })
+        }
+        Err(_) => "unknown".to_owned(),
+    }
+}
