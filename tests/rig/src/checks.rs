@@ -70,7 +70,7 @@ impl Check {
 }
 
 /// Runs a command in the checkout; what it printed is the error when it fails.
-fn quiet(command: &mut Command) -> Result<()> {
+pub fn quiet(command: &mut Command) -> Result<()> {
     let what = crate::command::shown(command);
     let (mut reader, writer) = std::io::pipe()?;
     without_cargo(command).current_dir(stages::checkout()).stdout(writer.try_clone()?).stderr(writer);

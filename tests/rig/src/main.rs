@@ -19,8 +19,10 @@ mod results;
 mod room;
 mod scenario;
 mod ssh;
+mod stage;
 mod stages;
 mod suite;
+mod worlds;
 
 use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};

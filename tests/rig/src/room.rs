@@ -118,21 +118,30 @@ impl Room {
     /// A program with the room as its root, where the cache, this checkout and `shared` have their
     /// own places.
     pub fn inside(&self, cache: &Cache, shared: &[&Path], program: &str) -> Result<Command> {
-        require_root()?;
         let checkout = fs::canonicalize(checkout())?;
-        let mut command = Command::new("unshare");
+        let mut places: Vec<&Path> = OF_THE_HOST.iter().map(Path::new).collect();
+        places.extend([cache.root(), &checkout]);
+        places.extend(shared);
+        let mut command = enter(&self.root(), &places, program.as_ref())?;
         command
-            .args(["--mount", "--propagation", "private", "/bin/sh"])
-            .arg(recipe("inside.sh"))
-            .arg(self.root())
-            .args(OF_THE_HOST)
-            .args([cache.root(), &checkout])
-            .args(shared)
-            .args(["--", program])
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             .env("LC_ALL", "C.UTF-8")
             // Of their own accord some would fill /tmp, which may be small.
             .env("TMPDIR", cache.scratch_root()?);
         Ok(command)
     }
+}
+
+/// A program with another root, where `shared` have the places that they have here.
+pub fn enter(root: &Path, shared: &[&Path], program: &Path) -> Result<Command> {
+    require_root()?;
+    let mut command = Command::new("unshare");
+    command
+        .args(["--mount", "--propagation", "private", "/bin/sh"])
+        .arg(recipe("inside.sh"))
+        .arg(root)
+        .args(shared)
+        .arg("--")
+        .arg(program);
+    Ok(command)
 }

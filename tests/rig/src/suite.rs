@@ -21,6 +21,7 @@ use crate::progress;
 use crate::results::Results;
 use crate::scenario::{End, Limit, Output, Scenario, diagnose};
 use crate::stages::{self, Content, Distro, checkout};
+use crate::worlds::{WORLDS, World};
 
 /// How long a scenario may take that does not say.
 const DEADLINE: Duration = Duration::from_secs(300);
@@ -31,6 +32,7 @@ const USAGE: u8 = 2;
 
 enum Test {
     Check(&'static Check),
+    World(&'static World),
     Scenario(String, PathBuf, Distro, bool),
 }
 
@@ -38,18 +40,20 @@ impl Test {
     fn name(&self) -> &str {
         match self {
             Test::Check(check) => check.name,
+            Test::World(world) => world.name,
             Test::Scenario(name, ..) => name,
         }
     }
 
     /// Whether it runs only where it is named, since it takes long or has run on another distribution.
     fn is_by_name(&self) -> bool {
-        matches!(self, Test::Scenario(.., true))
+        matches!(self, Test::World(_) | Test::Scenario(.., true))
     }
 
     fn run(&self, cache: &Cache, short: bool) -> Result<()> {
         match self {
             Test::Check(check) => check.run(cache),
+            Test::World(world) => world.run(cache),
             Test::Scenario(_, path, distro, _) => run_scenario(cache, &Scenario::open(path)?, *distro, short),
         }
     }
@@ -197,7 +201,7 @@ fn run_and_tell<'a>(test: &'a Test, cache: &Cache, results: &Results, short: boo
 }
 
 fn all_tests() -> Result<Vec<Test>> {
-    let mut tests: Vec<Test> = CHECKS.iter().map(Test::Check).collect();
+    let mut tests: Vec<Test> = CHECKS.iter().map(Test::Check).chain(WORLDS.iter().map(Test::World)).collect();
     let folder = checkout().join("tests/scenarios");
     let entries = fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
     let mut scenarios = Vec::new();

@@ -27,7 +27,9 @@ use crate::room::Room;
 
 pub use boot::into;
 pub use distro::Distro;
+pub use kernel::mmdebstrap;
 pub use package::{hold, package};
+pub use workshop::rust_folders;
 
 /// The drivers of the machine, and the suite that has each. The first is the
 /// one that is on disk and loaded unless another is asked for.

@@ -11,6 +11,7 @@ use super::tools;
 use crate::apt;
 use crate::cache::{Cache, Key};
 use crate::command::{cargo, run_logged, without_cargo};
+use crate::host::which;
 use crate::progress::Work;
 use crate::room::{ROOT, Room};
 
@@ -52,8 +53,7 @@ impl Workshop<'_> {
 
     /// A program in the workshop, in the folder `source`, which is in the cache or this checkout.
     pub fn command(&self, source: &Path, program: &str) -> Result<Command> {
-        let rust = rust()?;
-        let crates = crates()?;
+        let [rust, crates] = rust_folders()?;
         let mut command = self.room.inside(self.cache, &[&rust, &crates], "/usr/bin/env")?;
         command
             .arg("--chdir")
@@ -67,10 +67,15 @@ impl Workshop<'_> {
     }
 }
 
+/// The folder with Rust in it, and the one where cargo keeps the crates that it has downloaded.
+pub fn rust_folders() -> Result<[PathBuf; 2]> {
+    Ok([rust()?, crates()?])
+}
+
 /// The folder with Rust in it: cargo's own, since rustup's stand-ins look for others.
 fn rust() -> Result<PathBuf> {
-    let cargo =
-        std::env::var_os("CARGO").map(PathBuf::from).context("start the rig as `cargo rig`, please")?;
+    let cargo = std::env::var_os("CARGO").map(PathBuf::from).or_else(|| which("cargo"));
+    let cargo = cargo.context("there is no cargo in the PATH")?;
     let folder = cargo.ancestors().nth(2).context("cargo has no folder")?;
     if !folder.join("bin/rustc").exists() || !folder.join("lib/rustlib").exists() {
         bail!("there is no Rust in {}, where {} comes from", folder.display(), cargo.display());
@@ -84,7 +89,6 @@ fn rust() -> Result<PathBuf> {
     Ok(folder.to_owned())
 }
 
-/// Where cargo keeps the crates that it has downloaded.
 fn crates() -> Result<PathBuf> {
     let folder = match std::env::var_os("CARGO_HOME") {
         Some(folder) => PathBuf::from(folder),

@@ -1,0 +1,147 @@
+//! Other people's hosts, as roots: what the first command does there, as far as a machine that has
+//! booted, and that it leaves the host's packages alone.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::apt;
+use crate::cache::Cache;
+use crate::checks::quiet;
+use crate::command::output_of;
+use crate::machine::Spec;
+use crate::room::enter;
+use crate::stages::{self, Content, checkout, mmdebstrap, rust_folders};
+
+/// A host to be tried.
+pub struct World {
+    /// The test's name.
+    pub name: &'static str,
+    suite: &'static str,
+    /// A second suite, and what came from there before the rig did.
+    backports: Option<(&'static str, &'static str)>,
+}
+
+/// All of them.
+pub const WORLDS: &[World] = &[
+    World { name: "rig-host-debian12", suite: "bookworm", backports: None },
+    World {
+        name: "rig-host-debian12-backports",
+        suite: "bookworm",
+        backports: Some(("bookworm-backports", "qemu-utils")),
+    },
+    World { name: "rig-host-debian13", suite: "trixie", backports: None },
+];
+
+/// What has nothing to do with the host is taken from this one's cache, so that the test is a matter of
+/// minutes: not the tools, the workshop and what is built in it first, and no machine that has booted.
+const FINISHED: &[&str] =
+    &["kernel", "modules", "fakegpu", "userland", "base", "image", "package", "kubelet-sim", "nvml-sim"];
+
+impl World {
+    /// Tries it; the error has the output.
+    pub fn run(&self, cache: &Cache) -> Result<()> {
+        let spec = Spec::default();
+        stages::provide(cache, &Content { with_package: true, with_stand_ins: true, spec: &spec })?;
+        let scratch = cache.scratch()?;
+        let root = scratch.path().join("root");
+        self.make(cache, scratch.path(), &root)?;
+        let cache_of_the_host = scratch.path().join("cache");
+        lend(cache, &cache_of_the_host.join("nvidia-reload-rig"))?;
+
+        let before = packages(&root)?;
+        let rig = std::env::current_exe().context("where is the rig?")?;
+        let scenario = checkout().join("tests/scenarios/installed");
+        let run = |arguments: &[&Path]| {
+            let mut command = self.rig(cache, &root, &cache_of_the_host, &rig)?;
+            quiet(command.args(arguments))
+        };
+        run(&["run".as_ref(), &scenario]).context("no machine")?;
+        let after = packages(&root)?;
+        if after != before {
+            bail!("a machine has booted, and the host's packages are others:\n{}", changes(&before, &after));
+        }
+        // The checks compile on the host, and may ask for packages.
+        run(&["test".as_ref(), "fmt".as_ref()]).context("no checks")?;
+        let after = packages(&root)?;
+        let lost: Vec<&String> = before.iter().filter(|package| !after.contains(package)).collect();
+        if !lost.is_empty() {
+            bail!("the checks took packages from the host, or other versions: {lost:?}");
+        }
+        Ok(())
+    }
+
+    /// A Debian with what cargo needs, and nothing else.
+    fn make(&self, cache: &Cache, scratch: &Path, root: &Path) -> Result<()> {
+        let sources = scratch.join("debian.sources");
+        let suites: Vec<&str> =
+            std::iter::once(self.suite).chain(self.backports.map(|(suite, _)| suite)).collect();
+        apt::write_sources(&sources, &suites)?;
+        let mut build = mmdebstrap(cache, &stages::tools(cache)?)?;
+        build.args(["--format=directory", "--variant=apt", "--include=ca-certificates,gcc,libc6-dev"]);
+        if let Some((suite, package)) = self.backports {
+            build.arg(format!(
+                "--customize-hook=chroot \"$1\" apt-get install --yes --no-install-recommends -t {suite} {package}"
+            ));
+        }
+        build.arg("--skip=cleanup/apt/lists").arg(self.suite).arg(root).arg(&sources);
+        quiet(&mut build).context("this host cannot be had")
+    }
+
+    /// The rig there.
+    fn rig(&self, cache: &Cache, root: &Path, its_cache: &Path, rig: &Path) -> Result<Command> {
+        let [rust, crates] = rust_folders()?;
+        let checkout = fs::canonicalize(checkout())?;
+        let binaries = rig.parent().context("the rig has no folder")?;
+        let shared: [&Path; 7] = [
+            // The mirror's name; keys and certificates are the other host's own.
+            "/etc/hosts".as_ref(),
+            "/etc/resolv.conf".as_ref(),
+            cache.root(),
+            &checkout,
+            binaries,
+            &rust,
+            &crates,
+        ];
+        let mut command = enter(root, &shared, rig)?;
+        command
+            .env("XDG_CACHE_HOME", its_cache)
+            .env("CARGO", rust.join("bin/cargo"))
+            .env("CARGO_HOME", &crates)
+            .env("CARGO_NET_OFFLINE", "true")
+            .env_remove("TMPDIR")
+            .env("PATH", format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", rust.join("bin").display()));
+        Ok(command)
+    }
+}
+
+/// Links what is finished in `cache` into another.
+fn lend(cache: &Cache, other: &Path) -> Result<()> {
+    fs::create_dir_all(other)?;
+    for entry in fs::read_dir(cache.root())? {
+        let from = entry?.path();
+        let name = from.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.rsplit_once('-').is_some_and(|(kind, _)| FINISHED.contains(&kind)) {
+            output_of(Command::new("cp").args(["-al", "--"]).args([&from, &other.join(&name)]))?;
+        }
+    }
+    Ok(())
+}
+
+/// Each package with its version and state.
+fn packages(root: &Path) -> Result<Vec<String>> {
+    let list = output_of(Command::new("chroot").arg(root).args([
+        "/usr/bin/dpkg-query",
+        "--show",
+        "--showformat=${binary:Package} ${Version} ${db:Status-Abbrev}\\n",
+    ]))?;
+    Ok(list.lines().map(|line| line.trim().to_owned()).collect())
+}
+
+fn changes(before: &[String], after: &[String]) -> String {
+    let gone = before.iter().filter(|package| !after.contains(package)).map(|package| format!("- {package}"));
+    let new = after.iter().filter(|package| !before.contains(package)).map(|package| format!("+ {package}"));
+    gone.chain(new).collect::<Vec<_>>().join("\n")
+}
