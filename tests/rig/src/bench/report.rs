@@ -122,7 +122,8 @@ pub fn in_readme(readme: &str, report: &Report) -> Result<String> {
     let (before, rest) = readme.split_once(BEGIN).with_context(missing)?;
     let (mark, rest) = rest.split_once('\n').with_context(missing)?;
     let (_, after) = rest.split_once(END).with_context(missing)?;
-    Ok(format!("{before}{BEGIN}{mark}\n```text\n{}```\n{END}{after}", table(report)))
+    let chart = "![Downtime of a container](docs/bench.svg)";
+    Ok(format!("{before}{BEGIN}{mark}\n```text\n{}```\n\n{chart}\n{END}{after}", table(report)))
 }
 
 #[cfg(test)]
