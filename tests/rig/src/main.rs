@@ -68,13 +68,13 @@ enum Verb {
     },
     /// Watch a reload: another driver on disk, workloads running, one command
     Demo,
-    /// Measure the reload, as a table
+    /// Measure what a reload costs, beside doing it by hand, kexec and a reboot
     ///
-    /// The exit status is 1 when a figure is over its limit.
+    /// Says what got worse by more than 15 % than the committed figures. The exit status is 1 when a
+    /// figure is over its limit.
     Bench {
-        /// Write the figures to this file as well
-        #[arg(long, value_name = "FILE")]
-        json: Option<PathBuf>,
+        #[command(flatten)]
+        to: bench::To,
     },
     /// Run all checks and scenarios but those that take long, or those named
     Test(suite::Asked),
@@ -159,7 +159,7 @@ fn act(verb: Verb) -> Result<u8> {
             require_package(&machine)?;
             Ok(u8::try_from(demo::demo(&machine)?).unwrap_or(OWN_FAILURE))
         }
-        Verb::Bench { json } => {
+        Verb::Bench { to } => {
             host::provide(host::TO_BENCH)?;
             let spec = Spec::default();
             let mut machine = start(&Content { with_package: true, with_stand_ins: true, spec: &spec })?;
@@ -168,7 +168,7 @@ fn act(verb: Verb) -> Result<u8> {
             let package = stages::package(&cache)?.context("there is no package")?;
             let package = package.file_like("nvidia-reload_", ".deb")?;
             let crowds = crowd::measure(&cache)?;
-            let within = bench::bench(&mut machine, &spec, &package, crowds, json.as_deref())?;
+            let within = bench::bench(&mut machine, &spec, &package, &crowds, &to)?;
             Ok(u8::from(!within))
         }
         Verb::Test(asked) => suite::test(&asked),

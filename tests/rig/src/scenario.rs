@@ -160,8 +160,8 @@ impl Scenario {
         unreachable!("the loop has no end")
     }
 
-    /// Copies it into the machine, and the library with it: so an edit of the
-    /// library needs no new image.
+    /// Copies it into the machine, and the library and tests/on-gpu with it: so an
+    /// edit of those needs no new image.
     pub fn copy_into(&self, connection: &Connection) -> Result<()> {
         connection.send(&self.archive())
     }
@@ -172,7 +172,9 @@ impl Scenario {
         let mut arguments: Vec<OsString> = vec!["--exclude=.git".into()];
         arguments.extend(into(folder, FOLDER, std::slice::from_ref(&self.name)));
         arguments.push(format!("--transform=s,^{FOLDER}/\\./lib\\.sh$,usr/share/rig/lib.sh,").into());
+        arguments.push(format!("--transform=s,^{FOLDER}/\\./on-gpu,usr/share/rig/on-gpu,").into());
         arguments.extend(["-C".into(), checkout().join("tests/scenarios").into(), "./lib.sh".into()]);
+        arguments.extend(["-C".into(), checkout().join("tests").into(), "./on-gpu".into()]);
         arguments
     }
 }
