@@ -15,6 +15,7 @@ mod options;
 mod packages;
 mod room;
 mod signature;
+mod unpack;
 mod userland;
 
 pub(crate) use room::assess as room;
