@@ -21,8 +21,8 @@ pub(crate) enum Content {
 /// Why a compressed file cannot be unpacked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Damage {
-    /// The decoder's words.
-    Corrupt(String),
+    /// It is not what was compressed.
+    Corrupt,
     /// More comes out of it than any module has.
     TooLarge,
 }
@@ -30,7 +30,7 @@ pub(crate) enum Damage {
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Damage::Corrupt(why) => write!(f, "is corrupt or truncated, it cannot be unpacked ({why})"),
+            Damage::Corrupt => f.write_str("is corrupt or truncated: it cannot be unpacked"),
             Damage::TooLarge => write!(f, "is no module: unpacked it has more than {} MiB", LARGEST >> 20),
         }
     }
@@ -58,25 +58,17 @@ fn content_within(path: &Path, largest: usize) -> io::Result<Content> {
     file.rewind()?;
     let mut whole = Bounded { bytes: Vec::new(), largest, is_full: false };
     let mut reader = BufReader::new(&file);
-    let unpacked = match magic {
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => match ruzstd::decoding::StreamingDecoder::new(&mut reader) {
-            Ok(mut decoder) => {
-                io::copy(&mut decoder, &mut whole).map(drop).map_err(|error| error.to_string())
-            }
-            Err(error) => Err(error.to_string()),
-        },
-        [0xfd, b'7', b'z', b'X', b'Z', 0] => {
-            lzma_rs::xz_decompress(&mut reader, &mut whole).map_err(|error| format!("{error:?}"))
-        }
-        [0x1f, 0x8b, ..] => io::copy(&mut flate2::read::MultiGzDecoder::new(&mut reader), &mut whole)
-            .map(drop)
-            .map_err(|error| error.to_string()),
+    let is_whole = match magic {
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => ruzstd::decoding::StreamingDecoder::new(&mut reader)
+            .is_ok_and(|mut decoder| io::copy(&mut decoder, &mut whole).is_ok()),
+        [0xfd, b'7', b'z', b'X', b'Z', 0] => lzma_rs::xz_decompress(&mut reader, &mut whole).is_ok(),
+        [0x1f, 0x8b, ..] => io::copy(&mut flate2::read::MultiGzDecoder::new(&mut reader), &mut whole).is_ok(),
         _ => return Ok(Content::Plain(file, length)),
     };
-    Ok(match unpacked {
-        Ok(()) => Content::Unpacked(whole.bytes),
-        Err(_) if whole.is_full => Content::Damaged(Damage::TooLarge),
-        Err(why) => Content::Damaged(Damage::Corrupt(why)),
+    Ok(match is_whole {
+        true => Content::Unpacked(whole.bytes),
+        false if whole.is_full => Content::Damaged(Damage::TooLarge),
+        false => Content::Damaged(Damage::Corrupt),
     })
 }
 
@@ -171,7 +163,7 @@ pub(crate) mod tests {
         for packed in BY_TOOLS {
             assert!(matches!(unpacked(packed), Content::Unpacked(bytes) if bytes == b"hello\n"));
             for cut in 6..packed.len() {
-                assert!(matches!(unpacked(&packed[..cut]), Content::Damaged(Damage::Corrupt(_))), "{cut}");
+                assert!(matches!(unpacked(&packed[..cut]), Content::Damaged(Damage::Corrupt)), "{cut}");
             }
         }
         assert!(matches!(unpacked(b"\x7fELF"), Content::Plain(_, 4)));
