@@ -215,7 +215,7 @@ pub fn status(root: &Root) -> Result<Status> {
         unseen.push(format!("A request for a reload: {error:#}."));
         None
     });
-    let initramfs = stale_initramfs(root).unwrap_or_else(|error| {
+    let initramfs = stale_initramfs(root, &mut unseen).unwrap_or_else(|error| {
         unseen.push(format!("What the initramfs holds: {error:#}."));
         None
     });
@@ -270,9 +270,12 @@ fn add_gpu_memory(root: &Root, scan: &mut Scan) -> Vec<String> {
 }
 
 /// What was seen last in the initramfs: to read it takes seconds, and root.
-fn stale_initramfs(root: &Root) -> anyhow::Result<Option<Initramfs>> {
+fn stale_initramfs(root: &Root, unseen: &mut Vec<String>) -> anyhow::Result<Option<Initramfs>> {
     let release = initramfs::release()?;
-    let Some(archive) = initramfs::archive(root, &release)? else { return Ok(None) };
+    let Some(archive) = initramfs::archive(root, &release)? else {
+        unseen.push(format!("What the initramfs holds: {}.", initramfs::not_found(root, &release)?));
+        return Ok(None);
+    };
     let Some(seen) = initramfs::seen(root, &archive)? else { return Ok(None) };
     let stale = seen.stale(&modules::Disk::open(root)?)?;
     let remedy = initramfs::maker(root, &archive, &release).map(|words| words.join(" "));
