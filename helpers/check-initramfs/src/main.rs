@@ -52,7 +52,7 @@ fn act(root: &Root, verb: &Verb) -> Result<()> {
     }
     let release = release()?;
     let Some(archive) = initramfs::archive(root, &release)? else {
-        say(Priority::Info, &format!("no initramfs of kernel {release} is found: it is not looked into"));
+        say(Priority::Warning, &initramfs::not_found(root, &release)?);
         return Ok(());
     };
     show_status(&format!("looking into {}", archive.display()));

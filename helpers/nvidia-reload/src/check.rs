@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use gpu::{Answer, Library, Seen, State as Nvml, Trouble, ask_state};
 use messages::hear;
-use modules::{State, chain, gpus, on_bus};
+use modules::{State, chain, gpus, on_bus, out_of_reach};
 use serde::Serialize;
 use step::{Root, Versions};
 use xid::{Address, Class, Gpu, NvmlState, Verdict, verdicts};
@@ -141,6 +141,12 @@ pub fn check(root: &Root) -> Result<Checked> {
         Library::Found { version, .. } => version.clone(),
         Library::Absent { .. } => None,
     });
+    match out_of_reach(root, library.as_deref()) {
+        Ok(reason) => {
+            reason.into_iter().for_each(|reason| findings.add(Condition::RebootNeeded, reason.to_string()))
+        }
+        Err(error) => unseen.push(format!("the driver on disk: {error:#}")),
+    }
     in_step(&driver, library.as_deref(), &mut findings);
     let nvml = state.as_ref().map(|state| of_nvml(state, &mut findings)).unwrap_or_default();
     if let Some(Answer::Failed { reason }) = state.as_ref().map(|state| &state.nvml) {

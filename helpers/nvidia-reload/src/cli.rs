@@ -33,7 +33,8 @@ New fields may come within a version of the schema; none goes or changes its mea
 
 const AFTER_STATUS: &str = "\
 With --json: one object, schema \"nvidia-reload.status/1\":
-  driver       loaded, on_disk (versions or null), mismatch (true, false, or null for unknown)
+  driver       loaded, on_disk (versions or null), mismatch (true, false, or null for unknown),
+               out_of_reach (why no reload can help now, and what does: what, remedy; or null)
   state        in-service, busy, giving-back, drained, offline or unknown
   targets      the state of each target, or null where systemd does not answer
   gate         shut: the driver cannot be loaded now; busy: a run is under way

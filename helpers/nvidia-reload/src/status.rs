@@ -10,7 +10,7 @@ use modules::gate;
 use request::Request;
 use serde::Serialize;
 use slots::Note;
-use step::{Root, Versions};
+use step::{Reason, Root, Versions};
 
 use crate::fault::{Fault, Result};
 use crate::target::Target;
@@ -31,6 +31,8 @@ pub struct Driver {
     /// Whether both are there and differ: programs with the new libraries do not start until the
     /// driver is reloaded. None when one of them is not known.
     pub mismatch: Option<bool>,
+    /// Why no reload can help now, and what does; null where one may help.
+    pub out_of_reach: Option<Reason>,
 }
 
 /// A driver whose files were put on disk without its package manager or installer.
@@ -191,7 +193,7 @@ pub fn status(root: &Root) -> Result<Status> {
     })?;
     let busy = root.path(gate::BUSY);
     let gate = Gate { shut: gate::is_shut(root)?, busy: busy.exists() };
-    let (driver, disk_unseen) = driver(root)?;
+    let (mut driver, disk_unseen) = driver(root)?;
     // NVML holds the driver while it is asked: not in the middle of a run, and not for nobody. And a
     // library of another version does not start.
     let ask = !gate.busy && !scan.holders.is_empty() && driver.mismatch != Some(true);
@@ -199,6 +201,10 @@ pub fn status(root: &Root) -> Result<Status> {
     let Scan { modules, holders, consoles, unexplained, mut unseen, .. } = scan;
     unseen.extend(nvml_unseen);
     unseen.extend(disk_unseen);
+    driver.out_of_reach = out_of_reach(root).unwrap_or_else(|error| {
+        unseen.push(format!("Whether the driver is installed for this kernel: {error:#}."));
+        None
+    });
     let (runs, ledger_unseen) = runs(root)?;
     unseen.extend(ledger_unseen);
     let put_back = PutBack::read(root).unwrap_or_else(|error| {
@@ -209,7 +215,7 @@ pub fn status(root: &Root) -> Result<Status> {
         unseen.push(format!("A request for a reload: {error:#}."));
         None
     });
-    let initramfs = stale_initramfs(root).unwrap_or_else(|error| {
+    let initramfs = stale_initramfs(root, &mut unseen).unwrap_or_else(|error| {
         unseen.push(format!("What the initramfs holds: {error:#}."));
         None
     });
@@ -264,9 +270,12 @@ fn add_gpu_memory(root: &Root, scan: &mut Scan) -> Vec<String> {
 }
 
 /// What was seen last in the initramfs: to read it takes seconds, and root.
-fn stale_initramfs(root: &Root) -> anyhow::Result<Option<Initramfs>> {
+fn stale_initramfs(root: &Root, unseen: &mut Vec<String>) -> anyhow::Result<Option<Initramfs>> {
     let release = initramfs::release()?;
-    let Some(archive) = initramfs::archive(root, &release)? else { return Ok(None) };
+    let Some(archive) = initramfs::archive(root, &release)? else {
+        unseen.push(format!("What the initramfs holds: {}.", initramfs::not_found(root, &release)?));
+        return Ok(None);
+    };
     let Some(seen) = initramfs::seen(root, &archive)? else { return Ok(None) };
     let stale = seen.stale(&modules::Disk::open(root)?)?;
     let remedy = initramfs::maker(root, &archive, &release).map(|words| words.join(" "));
@@ -286,7 +295,15 @@ fn driver(root: &Root) -> Result<(Driver, Option<String>)> {
         (Some(loaded), Some(on_disk)) => Some(loaded != on_disk),
         _ => None,
     };
-    Ok((Driver { loaded, on_disk, mismatch }, unseen))
+    Ok((Driver { loaded, on_disk, mismatch, out_of_reach: None }, unseen))
+}
+
+fn out_of_reach(root: &Root) -> anyhow::Result<Option<Reason>> {
+    let library = match gpu::ask_helper(&root.path(gpu::HELPER), gpu::Question::Library, NVML_TIME)? {
+        Some(gpu::Library::Found { version, .. }) => version,
+        _ => None,
+    };
+    modules::out_of_reach(root, library.as_deref())
 }
 
 /// The driver's versions as a plan has them.

@@ -66,10 +66,11 @@ pub(crate) fn assess(context: &Context, config: &Config, asked: &Asked) -> Resul
             chosen = picked.iter().map(|pick| self::chosen(context, &pick.pci)).collect::<Result<_>>()?;
         }
     }
-    if exchange.is_none()
-        && let Some(state) = &state
-    {
-        gpus::library(state, &versions, &mut findings);
+    if exchange.is_none() {
+        driver::reach(&context.root, state.as_ref(), &mut findings)?;
+        if let Some(state) = &state {
+            gpus::library(&context.root, state, &versions, &mut findings)?;
+        }
     }
     let seen = gpus::assess(context, &config.gpus, &versions, state, reset, &mut findings)?;
     let nodes: Vec<String> = chosen.iter().flat_map(|gpu| gpu.nodes.iter().cloned()).collect();

@@ -4,7 +4,8 @@ use std::fs;
 use std::io::ErrorKind;
 
 use anyhow::{Context as _, Result};
-use modules::{DRIVER, Disk, File, Loaded, State};
+use gpu::{Library, State as NvmlState};
+use modules::{DRIVER, Disk, File, Loaded, State, out_of_reach};
 use slots::slots;
 use step::{Context, Root, Versions};
 
@@ -68,6 +69,21 @@ pub(crate) fn assess(
     };
     way_back(context, loaded, &files, findings)?;
     Ok(versions)
+}
+
+/// Judges whether the driver that is installed has modules for the running kernel.
+///
+/// # Errors
+/// What is loaded or on disk cannot be read.
+pub(crate) fn reach(root: &Root, state: Option<&NvmlState>, findings: &mut Findings) -> Result<()> {
+    let library = match state.map(|state| &state.library) {
+        Some(Library::Found { version, .. }) => version.as_deref(),
+        _ => None,
+    };
+    if let Some(reason) = out_of_reach(root, library)? {
+        findings.reboot(reason.what, reason.remedy);
+    }
+    Ok(())
 }
 
 /// A driver that lives in a container is loaded and unloaded by that container. The directory alone says

@@ -6,9 +6,9 @@ use std::time::Duration;
 use anyhow::Result;
 use gpu::{Answer, HELPER, Library, Recovery, Seen, State, Trouble, ask_state};
 use ledger::{Gpu, Setting, Settings};
-use modules::{DRIVER, Loaded};
+use modules::{DRIVER, Loaded, shadowed};
 use slots::kept_library;
-use step::{Context, Gpus, Versions};
+use step::{Context, Gpus, Root, Versions};
 
 use crate::findings::Findings;
 
@@ -86,19 +86,37 @@ pub(crate) fn settings(gpu: &Gpu) -> Settings {
 }
 
 /// A driver without the library of its version is of no use to any program.
-pub(crate) fn library(state: &State, versions: &Versions, findings: &mut Findings) {
+///
+/// # Errors
+/// The modules on disk cannot be read.
+pub(crate) fn library(
+    root: &Root,
+    state: &State,
+    versions: &Versions,
+    findings: &mut Findings,
+) -> Result<()> {
     match (&state.library, &versions.on_disk) {
-        (Library::Found { path, version: Some(version) }, Some(on_disk)) if version != on_disk => findings
-            .refuse(
+        (Library::Found { path, version: Some(version) }, Some(on_disk)) if version != on_disk => {
+            let remedy = match shadowed(root, version)? {
+                Some((taken, other)) => format!(
+                    "{} is of {version}, and modprobe takes {}: remove the package of the latter and run `depmod`",
+                    other.display(),
+                    taken.display()
+                ),
+                None => "finish the upgrade: modules and libraries have to be of one version".to_owned(),
+            };
+            findings.refuse(
                 format!("{} is of version {version}, the modules on disk are of {on_disk}", path.display()),
-                "finish the upgrade: modules and libraries have to be of one version",
-            ),
+                remedy,
+            );
+        }
         (Library::Found { .. }, _) => {}
         (Library::Absent { reason }, _) => findings.warn(
             format!("NVIDIA's libraries are not installed: {reason}"),
             "install them if programs are to use the GPU",
         ),
     }
+    Ok(())
 }
 
 fn answer(state: &State, findings: &mut Findings) {

@@ -93,12 +93,29 @@ fn judge(verdict: &Verdict, evidence: &Evidence, versions: &Versions, reset: boo
             "restart the machine: no reload cures that, and unloading the driver may never end",
         ),
         Class::Reset if reset => {}
-        Class::Reset => findings
-            .refuse(what, format!("loading the driver anew is no cure for that: {}", reset_remedy(versions))),
+        Class::Reset => findings.refuse(
+            what,
+            format!(
+                "loading the driver anew is no cure for that: {}{}",
+                reset_remedy(versions),
+                reset_by_others(evidence)
+            ),
+        ),
         // Nothing that a reload makes worse, or better.
         Class::Support => findings.warn(what, format!("NVIDIA's advice: {}", evidence.action)),
         // The programs start anew with a reload, and a mismatch of versions ends with it.
         Class::App | Class::Reload | Class::Info => {}
+    }
+}
+
+/// What makes a run go on where another tool has reset the GPU: the driver's own word, and no program's. A
+/// driver before 565 says nothing of a reset, and no line of a log that a program wrote is taken for one.
+fn reset_by_others(evidence: &Evidence) -> &'static str {
+    match evidence.line.is_some() && !evidence.by_nvml {
+        true => {
+            ". Another tool's reset since that message counts where the driver reports it: by NVML's recovery action or by Xid 154 (driver 565 and later). An older driver reports none: run `nvidia-reload reset` again"
+        }
+        false => "",
     }
 }
 
@@ -157,6 +174,7 @@ mod tests {
             "{reasons:?}"
         );
         assert!(reasons[0].contains("`nvidia-reload reset`"), "{reasons:?}");
+        assert!(reasons[0].contains("Another tool's reset"), "what else makes the run go on: {reasons:?}");
         assert_eq!(before(true, 119), (Run::Ready, vec![], vec![]));
         assert_eq!(before(true, 79).0, Run::RebootRequired);
         let (verdict, reasons, _) = of(79);
@@ -170,6 +188,19 @@ mod tests {
         let (verdict, _, warnings) = of(999);
         assert_eq!(verdict, Run::Ready);
         assert!(warnings[0].contains("contact support"), "{warnings:?}");
+    }
+
+    #[test]
+    fn a_reset_by_another_tool_counts_where_the_driver_reports_it() {
+        let text = "NVRM: Xid (PCI:0000:01:00): 119, pid=7, name=a, text";
+        let says = |from, to| {
+            format!(
+                "NVRM: Xid (PCI:0000:01:00): 154, GPU recovery action changed from 0x{from} (a) to 0x{to} (b)"
+            )
+        };
+        assert_eq!(found(false, &[text, &says(0, 1)]).0, Run::Refused);
+        assert_eq!(found(false, &[text, &says(0, 1), &says(1, 0)]), (Run::Ready, vec![], vec![]));
+        assert_eq!(found(false, &[text, &says(1, 0), text]).0, Run::Refused, "newer than the reset");
     }
 
     #[test]

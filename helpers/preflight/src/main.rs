@@ -5,6 +5,8 @@ mod assess;
 mod choose;
 mod driver;
 mod findings;
+#[cfg(test)]
+mod golden;
 mod gpus;
 mod health;
 mod package;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use gpu::{HELPER, Library, Question, ask_helper};
-use modules::{DRIVER, chain};
+use modules::{DRIVER, chain, out_of_reach};
 use step::{Reason, Root};
 
 /// The linker needs milliseconds.
@@ -20,6 +20,8 @@ pub(crate) enum Disk {
     InStep(String),
     /// It holds no whole driver: an upgrade is not at its end, or has failed half-way.
     Unfinished(Reason),
+    /// No reload can help: the driver that is installed has no modules for the running kernel.
+    OutOfReach(Reason),
     /// It holds another driver than the one that is loaded.
     Differs,
 }
@@ -29,6 +31,13 @@ pub(crate) fn look(root: &Root) -> Result<Disk> {
     let loaded = chain(root)?;
     if loaded.is_empty() {
         return Ok(Disk::NotLoaded);
+    }
+    let library = match ask_helper(Path::new(HELPER), Question::Library, LINKER)? {
+        Some(Library::Found { version, .. }) => version,
+        _ => None,
+    };
+    if let Some(reason) = out_of_reach(root, library.as_deref())? {
+        return Ok(Disk::OutOfReach(reason));
     }
     let unfinished = |what: String| Disk::Unfinished(Reason::new(what, "finish the upgrade"));
     let disk = modules::Disk::open(root)?;
@@ -61,8 +70,7 @@ pub(crate) fn look(root: &Root) -> Result<Disk> {
         }
     }
     let version = version.unwrap_or_default();
-    let library = ask_helper(Path::new(HELPER), Question::Library, LINKER)?;
-    if let Some(Library::Found { version: Some(library), .. }) = library
+    if let Some(library) = library
         && library != version
     {
         return Ok(unfinished(format!("the modules on disk are {version} and the libraries {library}")));

@@ -84,6 +84,10 @@ fn moment(root: &Root, config: &Config) -> Result<Next> {
                 wait: Wait::new(Vec::new(), RESCAN),
             });
         }
+        // Packages that bring it ask again.
+        Disk::OutOfReach(reason) => {
+            return Ok(Next::Leave { state: State::RebootRequired, because: vec![reason] });
+        }
         Disk::Differs => {}
     }
     match policy {

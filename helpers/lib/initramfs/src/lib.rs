@@ -134,7 +134,8 @@ pub fn note(root: &Root, disk: &Disk) -> Result<()> {
         _ => {}
     }
     let in_step = match archive(root, &release()?)? {
-        None => true,
+        // It may be somewhere else, or the machine may have none: that is not known.
+        None => false,
         Some(archive) => match seen(root, &archive)? {
             Some(seen) => seen.stale(disk)?.is_empty(),
             None => false,
@@ -155,29 +156,82 @@ pub fn release() -> Result<String> {
     Ok(name.release().to_string_lossy().into_owned())
 }
 
+/// Where boot loaders read from, beside /boot: the EFI system partition.
+const ESP: [&str; 3] = ["/boot/efi", "/efi", "/boot"];
+
 /// The initramfs of the kernel `release`, where distributions put it; none where it is somewhere else,
 /// as in a unified kernel image.
 ///
 /// # Errors
 /// It cannot be looked for.
 pub fn archive(root: &Root, release: &str) -> Result<Option<PathBuf>> {
-    let machine = fs::read_to_string(root.path("/etc/machine-id")).unwrap_or_default();
-    let candidates = [
+    let mut candidates = vec![
         // Debian and Ubuntu, of whichever tool.
         format!("/boot/initrd.img-{release}"),
         // Fedora and its relatives.
         format!("/boot/initramfs-{release}.img"),
         // openSUSE.
         format!("/boot/initrd-{release}"),
-        // The Boot Loader Specification.
-        format!("/boot/{}/{release}/initrd", machine.trim()),
+        // Images of ostree and bootc have it beside the modules.
+        format!("/usr/lib/modules/{release}/initramfs.img"),
     ];
-    for path in candidates.map(|path| root.path(path)) {
+    // Arch and its relatives name it by the kernel's package.
+    let package = fs::read_to_string(root.path(format!("/usr/lib/modules/{release}/pkgbase")));
+    candidates.extend(package.map(|package| format!("/boot/initramfs-{}.img", package.trim())));
+    for path in candidates.iter().map(|path| root.path(path)) {
         if path.try_exists().with_context(|| format!("look for {}", path.display()))? {
             return Ok(Some(path));
         }
     }
+    // The Boot Loader Specification: a folder for the machine or the distribution, in it one for the kernel.
+    for partition in ESP {
+        for entry in listed(&root.path(partition))? {
+            let inside = listed(&entry.join(release))?;
+            let is_one = |path: &&PathBuf| {
+                path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("initrd"))
+            };
+            if let Some(found) = inside.iter().find(is_one) {
+                return Ok(Some(found.clone()));
+            }
+        }
+    }
     Ok(None)
+}
+
+/// Why it is not known what the next boot loads, where [`archive`] finds nothing.
+///
+/// # Errors
+/// It cannot be looked for.
+pub fn not_found(root: &Root, release: &str) -> Result<String> {
+    let mut image = None;
+    for partition in ESP {
+        let images = listed(&root.path(partition).join("EFI/Linux"))?;
+        image = image.or(images.into_iter().find(|path| path.extension().is_some_and(|kind| kind == "efi")));
+    }
+    let where_ = match image {
+        Some(image) => format!("; unified kernel images such as {} are not read", image.display()),
+        None => String::new(),
+    };
+    Ok(format!(
+        "no initramfs of kernel {release} was found{where_}: it is not known whether the next boot loads the driver that is on disk"
+    ))
+}
+
+/// What is in a directory, in the order of the names; nothing where there is none.
+fn listed(directory: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(Vec::new());
+        }
+        Err(error) => return Err(error).with_context(|| format!("read {}", directory.display())),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        found.push(entry.with_context(|| format!("read {}", directory.display()))?.path());
+    }
+    found.sort();
+    Ok(found)
 }
 
 /// The command that makes `archive` anew, as a program and its arguments; none where no tool is known.
@@ -189,6 +243,9 @@ pub fn maker(root: &Root, archive: &Path, release: &str) -> Option<Vec<String>> 
     }
     if root.path("/usr/bin/dracut").exists() {
         return words(&["dracut", "--force", &archive.to_string_lossy(), release]);
+    }
+    if root.path("/usr/bin/mkinitcpio").exists() {
+        return words(&["mkinitcpio", "-P"]);
     }
     None
 }
@@ -210,7 +267,7 @@ mod tests {
             note(&root, &disk).expect("notes");
             root.path(IN_STEP).exists()
         };
-        assert!(noted(), "there is none");
+        assert!(!noted(), "none was found");
         let archive = root.path("/boot").join(format!("initrd.img-{release}"));
         fs::write(&archive, "a").expect("writes");
         assert!(!noted(), "nobody has looked into it");
@@ -221,6 +278,48 @@ mod tests {
             Packed { name: "nvidia".into(), path: "a".into(), version: Some("1".into()), srcversion: None };
         seen(vec![packed]).keep(&root).expect("writes");
         assert!(!noted(), "the disk has no such module");
+    }
+
+    #[test]
+    fn it_is_found_where_distributions_put_it() {
+        for path in [
+            "/boot/initrd.img-6.1",
+            "/boot/initramfs-6.1.img",
+            "/boot/initrd-6.1",
+            "/usr/lib/modules/6.1/initramfs.img",
+            "/boot/initramfs-linux-lts.img",
+            "/boot/0123456789abcdef0123456789abcdef/6.1/initrd",
+            "/boot/efi/0123456789abcdef0123456789abcdef/6.1/initrd",
+            "/boot/efi/opensuse-tumbleweed/6.1/initrd-0a1b2c",
+            "/efi/fedora/6.1/initrd",
+        ] {
+            let directory = tempfile::tempdir().expect("a temporary directory");
+            let root = Root::at(directory.path());
+            let put = |path: &str, text: &str| {
+                let path = root.path(path);
+                fs::create_dir_all(path.parent().expect("has a parent")).expect("creates");
+                fs::write(path, text).expect("writes");
+            };
+            put("/usr/lib/modules/6.1/pkgbase", "linux-lts\n");
+            put("/boot/vmlinuz-6.1", "");
+            // Of another kernel.
+            put("/boot/initrd.img-6.2", "");
+            put("/efi/fedora/6.2/initrd", "");
+            assert_eq!(archive(&root, "6.1").expect("looks"), None, "{path}");
+            put(path, "");
+            assert_eq!(archive(&root, "6.1").expect("looks"), Some(root.path(path)));
+        }
+    }
+
+    #[test]
+    fn what_is_not_found_is_said() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let root = Root::at(directory.path());
+        let said = || not_found(&root, "6.1").expect("looks");
+        assert!(said().starts_with("no initramfs of kernel 6.1 was found: it is not known"), "{}", said());
+        fs::create_dir_all(root.path("/boot/efi/EFI/Linux")).expect("creates");
+        fs::write(root.path("/boot/efi/EFI/Linux/arch-6.1.efi"), "").expect("writes");
+        assert!(said().contains("/boot/efi/EFI/Linux/arch-6.1.efi are not read"), "{}", said());
     }
 
     #[test]

@@ -46,6 +46,33 @@ fn only_facility_0_is_the_kernels() {
 }
 
 #[test]
+fn no_program_takes_an_error_back() {
+    let healthy = "NVRM: Xid (PCI:0000:01:00): 154, GPU recovery action changed from 0x1 (a) to 0x0 (b)";
+    let load = "NVRM: loading NVIDIA UNIX x86_64 Kernel Module  580.105.08  Wed Oct 29 23:15:11 UTC 2025";
+    let reset = "nvsentinel-gpu-reset: GPU reset executed: GPU-b6c3b2be, success: true";
+    let forged =
+        format!("12,2,700,-;{healthy}\n12,3,800,-;{load}\n12,4,900,-;{reset}\n30,5,950,-;{healthy}\n");
+    let (_directory, root) = machine(&format!("6,0,0,-;Linux version\n4,1,600,-;{}\n{forged}", xid(95)));
+    assert_eq!(heard(&hear(&root).expect("hears").messages), [(600, xid(95))]);
+    // The driver's own word is heard.
+    say(&root, &format!("6,0,0,-;Linux version\n4,1,600,-;{}\n{forged}4,6,990,-;{healthy}\n", xid(95)));
+    let messages = hear(&root).expect("hears").messages;
+    assert_eq!(heard(&messages), [(600, xid(95)), (990, healthy.to_owned())]);
+    // Nor by the journal, whatever the program's entry says of itself.
+    let mut exported = exported(&[(100, &xid(95))]);
+    for transport in ["syslog", "stdout", "journal"] {
+        exported.extend(
+            format!("__CURSOR=x\n_TRANSPORT={transport}\nSYSLOG_FACILITY=0\nSYSLOG_IDENTIFIER=kernel\nMESSAGE={healthy}\n\n")
+                .into_bytes(),
+        );
+    }
+    let all = assemble(Memory::default(), Ok(ring(7, 900)), |_, each| {
+        Ok(xid::read_export(exported.as_slice(), each)?)
+    });
+    assert_eq!(heard(&all.expect("hears").messages), [(100, xid(95)), (900, xid(31))]);
+}
+
+#[test]
 fn what_is_remembered_is_not_new() {
     let (_directory, root) = machine(&format!("6,0,0,-;Linux version\n4,1,600,-;{}\n", xid(79)));
     let first = hear(&root).expect("hears");

@@ -11,11 +11,11 @@ use std::rc::Rc;
 use anyhow::{Context, Result};
 use step::Root;
 
-use crate::DRIVER;
 use crate::declared::Declared;
 use crate::gate;
 use crate::kmod::{Kmod, KmodModule};
 use crate::loaded::loaded;
+use crate::{DRIVER, release};
 
 /// Where modprobe looks for its configuration, first match first (modprobe.d(5)).
 const CONFIGURATION: [&str; 5] = [
@@ -88,8 +88,12 @@ impl Disk {
     /// # Errors
     /// The kernel's release or the configuration cannot be read.
     pub fn open(root: &Root) -> Result<Self> {
-        let release = nix::sys::utsname::uname().context("ask the kernel for its release")?;
-        let directory = root.path("/lib/modules").join(release.release());
+        Self::of_kernel(root, &release(root)?)
+    }
+
+    /// Looks at `/lib/modules` of the kernel `release`.
+    pub(crate) fn of_kernel(root: &Root, release: &str) -> Result<Self> {
+        let directory = root.path("/lib/modules").join(release);
         Ok(Self {
             kmod: Kmod::new(&directory, &configuration(root)?)?,
             directory,

@@ -1,6 +1,8 @@
 //! The driver's kernel modules: which are loaded and who holds them, which are on disk; the gate that
 //! keeps them out; the device nodes.
 
+use anyhow::Context as _;
+
 mod declared;
 mod disk;
 pub mod gate;
@@ -9,6 +11,7 @@ mod load;
 mod loaded;
 pub mod nodes;
 mod parameters;
+mod reach;
 mod readback;
 mod unload;
 
@@ -18,8 +21,23 @@ pub use kmod::Symbol;
 pub use load::{Source, load};
 pub use loaded::{Loaded, State, chain, driver_version, gpus, loaded, on_bus};
 pub use parameters::{Changed, changed_parameters, parameters};
+pub use reach::{out_of_reach, shadowed};
 pub use readback::differences;
 pub use unload::{Unloaded, unload};
 
 /// The module that all others of the driver hang on.
 pub const DRIVER: &str = "nvidia";
+
+/// The release of the kernel that runs; of a fixture, what its `/proc` says.
+///
+/// # Errors
+/// The kernel does not tell.
+pub fn release(root: &step::Root) -> anyhow::Result<String> {
+    if !root.is_system()
+        && let Ok(release) = std::fs::read_to_string(root.path("/proc/sys/kernel/osrelease"))
+    {
+        return Ok(release.trim_end().to_owned());
+    }
+    let name = nix::sys::utsname::uname().context("ask the kernel for its release")?;
+    Ok(name.release().to_string_lossy().into_owned())
+}

@@ -16,6 +16,8 @@ pub struct Entry {
     message: Vec<u8>,
     cursor: Vec<u8>,
     is_foreign: bool,
+    says_kernel: bool,
+    last_is_message: bool,
     source_usec: Option<u64>,
     usec: Option<u64>,
 }
@@ -25,6 +27,11 @@ impl Entry {
     /// that a program wrote it to /dev/kmsg, for which the kernel leaves facility 0 to itself.
     pub fn is_kernels(&self) -> bool {
         self.has_message && !self.is_foreign
+    }
+
+    /// Whether the entry itself says that the kernel wrote it.
+    pub(crate) fn says_kernel(&self) -> bool {
+        self.is_kernels() && self.says_kernel
     }
 
     /// Its message; not UTF-8 only in part where a process is named so.
@@ -48,6 +55,8 @@ impl Entry {
         self.cursor.clear();
         self.has_message = false;
         self.is_foreign = false;
+        self.says_kernel = false;
+        self.last_is_message = false;
         self.source_usec = None;
         self.usec = None;
     }
@@ -57,6 +66,7 @@ impl Entry {
             place.clear();
             place.extend_from_slice(value);
         };
+        self.last_is_message = name == b"MESSAGE";
         match name {
             b"MESSAGE" => {
                 self.number = number;
@@ -64,7 +74,10 @@ impl Entry {
                 into(&mut self.message);
             }
             b"__CURSOR" => into(&mut self.cursor),
-            b"_TRANSPORT" => self.is_foreign |= value != b"kernel",
+            b"_TRANSPORT" => {
+                self.says_kernel = true;
+                self.is_foreign |= value != b"kernel";
+            }
             b"SYSLOG_FACILITY" => self.is_foreign |= value != b"0",
             b"_SOURCE_MONOTONIC_TIMESTAMP" => self.source_usec = decimal(value),
             b"__MONOTONIC_TIMESTAMP" => self.usec = decimal(value),
@@ -96,6 +109,14 @@ pub fn read_export(reader: impl BufRead, mut each: impl FnMut(&Entry)) -> io::Re
     Ok(())
 }
 
+/// What a line of a log belongs to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Within {
+    Lines,
+    Export,
+    Verbose,
+}
+
 pub(crate) struct Lines<R> {
     reader: R,
     /// How many there were so far.
@@ -125,9 +146,36 @@ impl<R: BufRead> Lines<R> {
         Ok(true)
     }
 
-    /// Whether an entry begins here.
-    pub(crate) fn begins_entry(&self) -> bool {
-        self.line.starts_with(b"__CURSOR=") || self.line.starts_with(b"__REALTIME_TIMESTAMP=")
+    /// What begins here: an entry, and in which form.
+    pub(crate) fn begins(&self) -> Within {
+        if self.line.starts_with(b"__CURSOR=") || self.line.starts_with(b"__REALTIME_TIMESTAMP=") {
+            return Within::Export;
+        }
+        // `Sun 2025-02-23 16:24:18.123456 UTC [s=…;i=…;b=…;m=…;t=…;x=…]`
+        let line = String::from_utf8_lossy(&self.line);
+        match line
+            .split_once(" [s=")
+            .is_some_and(|(_, cursor)| cursor.contains(";i=") && cursor.ends_with(']'))
+        {
+            true => Within::Verbose,
+            false => Within::Lines,
+        }
+    }
+
+    /// Takes the line as one of an entry that `journalctl -o verbose` writes; false if the entry ended
+    /// with the line before.
+    pub(crate) fn verbose_field(&self, entry: &mut Entry) -> bool {
+        let Some(field) = self.line.strip_prefix(b"    ") else { return false };
+        match field.iter().position(|byte| *byte == b'=') {
+            Some(at) if field[0] != b' ' => entry.set(self.number, &field[..at], &field[at + 1..]),
+            // A value of several lines is indented below its first: only a message of the kernel counts.
+            _ if entry.last_is_message => {
+                entry.message.push(b'\n');
+                entry.message.extend_from_slice(field.trim_ascii_start());
+            }
+            _ => {}
+        }
+        true
     }
 
     /// Takes the line as a field of an entry; false if the entry ends here.

@@ -8,11 +8,14 @@ pub mod catalogue;
 mod class;
 mod event;
 mod export;
+mod json;
 mod line;
 mod log;
 mod nvlink;
 mod parse;
+mod prefix;
 mod scan;
+mod stamp;
 mod verdict;
 mod words;
 

@@ -3,19 +3,11 @@
 use serde::Serialize;
 
 use crate::class::class;
+use crate::prefix::without_prefix;
 use crate::{Branch, Class, Detail, Event, nvlink, parse};
 
 /// The name and version of what [`Line`] is in JSON.
 pub const SCHEMA: &str = "nvidia-reload.message/1";
-
-/// What the driver's messages begin with.
-const BEGINNINGS: [&str; 3] = ["NVRM:", "nvidia-modeset:", "nvidia-nvswitch"];
-
-/// Enough for `[Sun Feb 23 16:24:18 2025]` and all that is like it.
-const LONGEST_STAMP: usize = 64;
-
-/// A date in words, a zone and a host.
-const MOST_WORDS: usize = 8;
 
 /// A recognised line, as `nvidia-reload explain --log --json` shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -106,99 +98,6 @@ fn unescape(text: &str) -> String {
     plain
 }
 
-/// The message without time, host and kernel's tag, as dmesg, the journal and syslog put them before
-/// it. Nothing else may be there: what another program says about the driver is not the driver's.
-fn without_prefix(line: &str) -> Option<&str> {
-    let mut rest = line.trim_start();
-    let mut words: Vec<&str> = Vec::new();
-    let mut tagged = false;
-    loop {
-        if is_beginning(rest) {
-            return is_prefix(&words, tagged).then_some(rest);
-        }
-        if let Some(behind) = rest.strip_prefix('[') {
-            let end = behind.find(']').filter(|end| *end <= LONGEST_STAMP)?;
-            rest = behind[end + 1..].trim_start();
-            // A stamp is as good as a word with the time.
-            words.push("0:");
-        } else if let Some(behind) = level(rest) {
-            rest = behind?.trim_start();
-        } else if let Some(behind) = rest.strip_prefix("MESSAGE=") {
-            rest = behind;
-        } else if let Some(behind) = facility_in_words(rest) {
-            rest = behind;
-        } else if let Some(behind) = rest.strip_prefix("kernel:").filter(|_| !tagged) {
-            tagged = true;
-            rest = behind.trim_start();
-        } else if let Some(behind) = rest.strip_prefix("kernel - - - ").filter(|_| !tagged) {
-            // RFC 5424, where process, message id and data have no value.
-            tagged = true;
-            rest = behind.trim_start();
-        } else {
-            let end = rest.find(char::is_whitespace)?;
-            let word = &rest[..end];
-            if tagged || word.ends_with(':') || words.len() == MOST_WORDS {
-                return None;
-            }
-            words.push(word);
-            rest = rest[end..].trim_start();
-        }
-    }
-}
-
-/// Whether a message of the driver begins here.
-pub(crate) fn is_beginning(text: &str) -> bool {
-    BEGINNINGS.iter().any(|beginning| text.starts_with(beginning))
-}
-
-/// Whether `words` are a time, and after it, before the kernel's tag, at most a zone and a host.
-fn is_prefix(words: &[&str], tagged: bool) -> bool {
-    let is_time = |word: &&&str| word.starts_with(|c: char| c.is_ascii_digit()) && word.contains([':', '.']);
-    let behind = match words.iter().rposition(|word| is_time(&word)) {
-        Some(at) => words.len() - at - 1,
-        None => words.len(),
-    };
-    behind
-        <= match (tagged, behind == words.len()) {
-            // Without a time there is a host at most.
-            (true, true) => 1,
-            (true, false) => 2,
-            (false, _) => 0,
-        }
-}
-
-/// `<4>`, `<4>1 ` or the numbers of /dev/kmsg before a message: what comes behind, or nothing where the
-/// facility is not the kernel's. None where no such thing is there.
-fn level(text: &str) -> Option<Option<&str>> {
-    let (number, behind) = match text.strip_prefix('<') {
-        Some(text) => {
-            let (number, behind) = text.split_once('>')?;
-            (number, behind.strip_prefix("1 ").unwrap_or(behind))
-        }
-        None => {
-            let (numbers, behind) = text.split_once(';')?;
-            let mut fields = numbers.split(',');
-            let number = fields.next()?;
-            let is_number =
-                |field: &str| !field.is_empty() && field.bytes().all(|byte| byte.is_ascii_digit());
-            if !(is_number(fields.next()?) && is_number(fields.next()?)) {
-                return None;
-            }
-            (number, behind)
-        }
-    };
-    let number: u32 = number.parse().ok()?;
-    // syslog(3): the priority is in the three lowest bits, the facility above them; the kernel's is 0.
-    Some((number >> 3 == 0).then_some(behind))
-}
-
-/// `kern  :warn  : `, as `dmesg --decode` has it.
-fn facility_in_words(text: &str) -> Option<&str> {
-    let behind = text.strip_prefix("kern")?.trim_start().strip_prefix(':')?;
-    let (level, behind) = behind.split_once(':')?;
-    level.trim_end().bytes().all(|byte| byte.is_ascii_lowercase()).then(|| behind.trim_start())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -233,8 +132,6 @@ mod tests {
             "[   12.345678] host kernel: ",
             "<4>1 2025-01-21T04:41:44.283390+00:00 host kernel - - - ",
             "Sep 18 20:07:01 ",
-            "MESSAGE=",
-            "    MESSAGE=",
         ] {
             assert_eq!(message(&format!("{prefix}{XID}")).as_deref(), Some(XID), "{prefix}");
         }
@@ -256,6 +153,9 @@ mod tests {
             // Written to /dev/kmsg by a program: facility 1.
             "12,1234,567890,-;",
             "<12>[  12.5] ",
+            // A field of the journal without the one that says whose it is.
+            "MESSAGE=",
+            "    MESSAGE=",
             "x",
         ] {
             assert_eq!(message(&format!("{prefix}{XID}")), None, "{prefix}");

@@ -2,10 +2,9 @@
 
 use std::io::{self, BufRead};
 
-use serde_json::Value;
-
-use crate::export::{Entry, Lines};
-use crate::line::is_beginning;
+use crate::export::{Entry, Lines, Within};
+use crate::json::{Objects, kernels_message};
+use crate::prefix::is_beginning;
 use crate::{Branch, Event, Line, message};
 
 /// The driver's longest message has five lines.
@@ -17,8 +16,8 @@ const SEVERAL_LINES: [&str; 2] = ["API mismatch: ", "The NVIDIA GPU "];
 /// Reads a log to its end and gives `each` what it recognises, in order. Returns how many lines there
 /// were.
 ///
-/// Lines may be of dmesg, of the journal or of syslog, of /dev/kmsg, and of `journalctl -o export` or
-/// `-o json`; those two say themselves which messages are the kernel's, and no others count.
+/// Lines may be of dmesg, of the journal in any of its forms, of syslog, of /dev/kmsg, of Talos, and
+/// objects in JSON. What says whose it is counts only where it says the kernel's.
 ///
 /// # Errors
 /// The log cannot be read to its end.
@@ -36,20 +35,41 @@ pub fn read_log(reader: impl BufRead, mut each: impl FnMut(Line)) -> io::Result<
         }
     };
     let mut entry = Entry::default();
-    let mut in_entry = false;
+    let mut within = Within::Lines;
+    let mut objects = Objects::default();
+    // The last line that is not indented was another's: what is indented below it is so too.
+    let mut is_anothers = false;
     while lines.next()? {
-        if in_entry || lines.begins_entry() {
-            in_entry = lines.field(&mut entry)?;
-            if !in_entry {
-                if entry.is_kernels() {
-                    give(entry.number, &entry.message());
-                }
-                entry.clear();
+        let ended = match within {
+            Within::Lines => None,
+            Within::Export => Some(!lines.field(&mut entry)?),
+            Within::Verbose => Some(!lines.verbose_field(&mut entry)),
+        };
+        if let Some(ended) = ended {
+            if !ended {
+                continue;
             }
-            continue;
+            if entry.says_kernel() {
+                give(entry.number, &entry.message());
+            }
+            entry.clear();
+            // An exported entry ends with an empty line, the other with whatever comes next.
+            if std::mem::replace(&mut within, Within::Lines) == Within::Export {
+                continue;
+            }
+        }
+        within = lines.begins();
+        match within {
+            Within::Lines => {}
+            Within::Export => {
+                lines.field(&mut entry)?;
+                continue;
+            }
+            Within::Verbose => continue,
         }
         let number = lines.number;
         let text = String::from_utf8_lossy(&lines.line);
+        let message = message(&text);
         if let Some((first, so_far, count)) = &mut open {
             if *count < MOST_LINES && goes_on(&text) {
                 so_far.push('\n');
@@ -60,11 +80,26 @@ pub fn read_log(reader: impl BufRead, mut each: impl FnMut(Line)) -> io::Result<
             give(*first, so_far);
             open = None;
         }
-        if text.starts_with('{') {
-            if let Some(text) = of_json(&text) {
-                give(number, &text);
-            }
-        } else if message(&text).is_some_and(|message| is_of_several_lines(&message)) {
+        if Objects::begins(&text) && !text.starts_with(char::is_whitespace) {
+            objects.give_up();
+        } else if message.is_some() {
+            // Whatever began above is broken: no line of JSON looks so.
+            objects.give_up();
+        }
+        if objects.goes_on() || Objects::begins(&text) {
+            objects.take(number, &text, |first, object| {
+                if let Some(message) = kernels_message(object) {
+                    give(first, &message);
+                }
+            });
+            continue;
+        }
+        if !text.starts_with(char::is_whitespace) {
+            is_anothers = !text.is_empty() && message.is_none();
+        } else if is_anothers && is_beginning(text.trim_start()) {
+            continue;
+        }
+        if message.is_some_and(|message| is_of_several_lines(&message)) {
             open = Some((number, text.into_owned(), 1));
         } else {
             give(number, &text);
@@ -73,7 +108,7 @@ pub fn read_log(reader: impl BufRead, mut each: impl FnMut(Line)) -> io::Result<
     if let Some((first, so_far, _)) = open {
         give(first, &so_far);
     }
-    if entry.is_kernels() {
+    if entry.says_kernel() {
         give(entry.number, &entry.message());
     }
     Ok(lines.number)
@@ -89,24 +124,6 @@ fn goes_on(text: &str) -> bool {
     message(text).is_some_and(|message| {
         is_beginning(&message) && !is_of_several_lines(&message) && Line::read(&message).is_none()
     })
-}
-
-/// The kernel's message in an object of `journalctl -o json`.
-fn of_json(text: &str) -> Option<String> {
-    let object: Value = serde_json::from_str(text).ok()?;
-    let is = |field: &str, value: &str| object.get(field).is_none_or(|found| found == value);
-    if !(is("_TRANSPORT", "kernel") && is("SYSLOG_FACILITY", "0")) {
-        return None;
-    }
-    match object.get("MESSAGE")? {
-        Value::String(text) => Some(text.clone()),
-        // Where it is not UTF-8 the journal gives its bytes.
-        Value::Array(bytes) => {
-            let bytes = bytes.iter().map(|byte| u8::try_from(byte.as_u64()?).ok());
-            Some(String::from_utf8_lossy(&bytes.collect::<Option<Vec<u8>>>()?).into_owned())
-        }
-        _ => None,
-    }
 }
 
 #[cfg(test)]
@@ -162,7 +179,8 @@ mod tests {
         let log = br#"{"MESSAGE":"NVRM: Xid (PCI:0000:01:00): 79, GPU has fallen off the bus.","_TRANSPORT":"kernel","SYSLOG_FACILITY":"0"}
 {"MESSAGE":"NVRM: Xid (PCI:0000:01:00): 79, GPU has fallen off the bus.","_TRANSPORT":"journal"}
 {"MESSAGE":[78,86,82,77,58,32,88,105,100,32,40,80,67,73,58,48,48,48,48,58,48,49,58,48,48,41,58,32,55,57,255]}
-{"MESSAGE":[78,86,82,77,58,32,88,105,100,32,40,80,67,73,58,48,48,48,48,58,48,49,58,48,48,41,58,32,55,57]}
+{"MESSAGE":[78,86,82,77,58,32,88,105,100,32,40,80,67,73,58,48,48,48,48,58,48,49,58,48,48,41,58,32,55,57],"_TRANSPORT":"kernel"}
+{"MESSAGE":"NVRM: Xid (PCI:0000:01:00): 79, no word of whose it is"}
 {"MESSAGE":null}
 {broken
 "#;

@@ -26,7 +26,10 @@ pub fn status(status: &Status, style: Style, now: SystemTime) -> String {
     let mut page = String::new();
     let mut row = |label: &str, value: String| page.push_str(&entry(label, &value, style));
     row("Driver", driver(status, style));
-    if status.driver.mismatch == Some(true) {
+    if let Some(reason) = &status.driver.out_of_reach {
+        row("", style.paint(Paint::Attention, &clean(&reason.what)));
+        row("", clean(&reason.remedy));
+    } else if status.driver.mismatch == Some(true) {
         let advice = "programs that start now do not match it; `nvidia-reload reload` loads the one on disk";
         row("", style.paint(Paint::Attention, advice));
     }

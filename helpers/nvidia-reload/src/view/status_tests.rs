@@ -11,6 +11,16 @@ fn a_busy_server_at_a_glance() {
 }
 
 #[test]
+fn where_no_reload_helps_none_is_advised() {
+    let mut here = busy_server();
+    here.request = None;
+    here.driver.out_of_reach = Some(step::Reason::new("there is none for this kernel", "install it"));
+    let page = status(&here, Style::PLAIN, now());
+    assert!(page.contains("there is none for this kernel\n") && page.contains("install it\n"), "{page}");
+    assert!(!page.contains("`nvidia-reload reload`"), "{page}");
+}
+
+#[test]
 fn a_file_gets_the_whole_command_lines() {
     let page = status(&busy_server(), Style::PLAIN, now());
     assert!(page.contains("--data /srv/data/imagenet --resume"));

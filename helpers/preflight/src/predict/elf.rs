@@ -1,12 +1,13 @@
 //! What is wrong with a module file that cannot be read as one, and which build a file is of.
 
 use std::fmt;
-use std::fs;
 use std::io;
 use std::path::Path;
 
 use object::read::{File, ReadCache};
-use object::{Architecture, FileKind, Object, ObjectKind, ObjectSection};
+use object::{Architecture, FileKind, Object, ObjectKind, ObjectSection, ReadRef};
+
+use super::unpack::{Content, Damage, content};
 
 /// Why a file is no module for this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub(crate) enum Flaw {
     Architecture(String),
     /// Its end is missing.
     CutOff,
+    /// It is compressed, and cannot be unpacked.
+    Packed(Damage),
 }
 
 impl fmt::Display for Flaw {
@@ -30,7 +33,8 @@ impl fmt::Display for Flaw {
             Flaw::NotElf => f.write_str("is no ELF file"),
             Flaw::NoModule => f.write_str("is an ELF file, but no kernel module"),
             Flaw::Architecture(of) => write!(f, "is for another processor ({of})"),
-            Flaw::CutOff => f.write_str("is cut off: its end is missing"),
+            Flaw::CutOff => f.write_str("is truncated: its end is missing"),
+            Flaw::Packed(damage) => write!(f, "{damage}"),
         }
     }
 }
@@ -46,27 +50,30 @@ const fn own() -> Option<Architecture> {
     }
 }
 
-/// What is wrong with the file `path`, none if nothing that shows without unpacking it.
+/// What is wrong with the file `path`, if anything.
 ///
 /// # Errors
 /// It cannot be read.
 pub(crate) fn flaw(path: &Path) -> io::Result<Option<Flaw>> {
-    let file = fs::File::open(path)?;
-    let length = file.metadata()?.len();
-    if length == 0 {
-        return Ok(Some(Flaw::Empty));
-    }
-    if is_compressed(path) {
-        return Ok(None);
-    }
-    let content = ReadCache::new(file);
-    Ok(match FileKind::parse(&content) {
-        Ok(FileKind::Elf32 | FileKind::Elf64) => match File::parse(&content) {
+    Ok(match content(path)? {
+        Content::Plain(file, 0) => {
+            drop(file);
+            Some(Flaw::Empty)
+        }
+        Content::Plain(file, length) => flaw_in(&ReadCache::new(file), length),
+        Content::Unpacked(bytes) => flaw_in(bytes.as_slice(), bytes.len() as u64),
+        Content::Damaged(damage) => Some(Flaw::Packed(damage)),
+    })
+}
+
+fn flaw_in<'a>(content: impl ReadRef<'a>, length: u64) -> Option<Flaw> {
+    match FileKind::parse(content) {
+        Ok(FileKind::Elf32 | FileKind::Elf64) => match File::parse(content) {
             Ok(elf) => of_elf(&elf, length),
             Err(_) => Some(Flaw::CutOff),
         },
         _ => Some(Flaw::NotElf),
-    })
+    }
 }
 
 fn of_elf<'a>(elf: &impl Object<'a>, length: u64) -> Option<Flaw> {
@@ -82,17 +89,20 @@ fn of_elf<'a>(elf: &impl Object<'a>, length: u64) -> Option<Flaw> {
     elf.sections().any(|section| section.file_range().is_some_and(outside)).then_some(Flaw::CutOff)
 }
 
-/// The build id of the file `path`, where it has one and is not compressed.
+/// The build id of the file `path`, where it has one.
 ///
 /// # Errors
 /// It cannot be read.
 pub(crate) fn build_id(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    if is_compressed(path) {
-        return Ok(None);
-    }
-    let content = ReadCache::new(fs::File::open(path)?);
-    let Ok(elf) = File::parse(&content) else { return Ok(None) };
-    Ok(elf.build_id().ok().flatten().map(<[u8]>::to_vec))
+    Ok(match content(path)? {
+        Content::Plain(file, _) => build_id_in(&ReadCache::new(file)),
+        Content::Unpacked(bytes) => build_id_in(bytes.as_slice()),
+        Content::Damaged(_) => None,
+    })
+}
+
+fn build_id_in<'a>(content: impl ReadRef<'a>) -> Option<Vec<u8>> {
+    File::parse(content).ok()?.build_id().ok().flatten().map(<[u8]>::to_vec)
 }
 
 /// The build id in the content of `/sys/module/NAME/notes/.note.gnu.build-id`: a note of ELF, with the
@@ -107,13 +117,12 @@ pub(crate) fn build_id_of_note(note: &[u8]) -> Option<&[u8]> {
     note.get(start..start.checked_add(number(4)?)?)
 }
 
-fn is_compressed(path: &Path) -> bool {
-    path.extension().is_none_or(|extension| extension != "ko")
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::predict::unpack::tests::{Form, packed};
     use proptest::prelude::*;
 
     /// The smallest ELF object file that has a section: the one that has the sections' names.
@@ -166,6 +175,25 @@ mod tests {
         let size = 80 + 64 + 32;
         beyond[size..size + 8].copy_from_slice(&[0xff; 8]);
         assert_eq!(flaw_of(&beyond), Some(Flaw::CutOff));
+    }
+
+    #[test]
+    fn a_compressed_file_is_judged_as_a_plain_one() {
+        let good = module();
+        let mut other = good.clone();
+        other[18] = 243;
+        for form in Form::ALL {
+            let flaw_of = |content: &[u8]| flaw_of(&packed(form, content));
+            assert_eq!(flaw_of(&good), None, "{form:?}");
+            assert_eq!(flaw_of(&good[..good.len() - 1]), Some(Flaw::CutOff), "{form:?}");
+            assert_eq!(flaw_of(&other), Some(Flaw::Architecture("Riscv64".into())), "{form:?}");
+            assert_eq!(flaw_of(b"text"), Some(Flaw::NotElf), "{form:?}");
+            let whole = packed(form, &good);
+            for cut in [8, whole.len() / 2, whole.len() - 5] {
+                let flaw = super::tests::flaw_of(&whole[..cut]);
+                assert!(matches!(flaw, Some(Flaw::Packed(_))), "{form:?} cut off at {cut}: {flaw:?}");
+            }
+        }
     }
 
     #[test]

@@ -61,7 +61,7 @@ const AGAIN: &str = "install the driver's modules again";
 fn unreadable(path: &Path, error: &anyhow::Error) -> String {
     match elf::flaw(path) {
         Ok(Some(flaw)) => format!("{} {flaw}", path.display()),
-        // Compressed: what is in it cannot be told.
+        // Libkmod asks for more than is looked at here.
         _ => format!("{} is damaged, or no kernel module: {}", path.display(), error.root_cause()),
     }
 }

@@ -15,14 +15,18 @@ mod options;
 mod packages;
 mod room;
 mod signature;
+mod unpack;
 mod userland;
 
 pub(crate) use room::assess as room;
 
+#[cfg(test)]
+pub(crate) use unpack::tests;
+
 use std::rc::Rc;
 
-use anyhow::{Context as _, Result};
-use modules::{DRIVER, Declared, Disk, File, Loaded};
+use anyhow::Result;
+use modules::{DRIVER, Declared, Disk, File, Loaded, release};
 use step::Context;
 
 use crate::findings::Findings;
@@ -51,8 +55,7 @@ pub(crate) fn assess(
     loaded: &[Loaded],
     findings: &mut Findings,
 ) -> Result<Vec<File>> {
-    let release = nix::sys::utsname::uname().context("ask the kernel for its release")?;
-    let release = release.release().to_string_lossy();
+    let release = release(&context.root)?;
     let found = files::find(disk, loaded, &release, findings)?;
     files::of_one_version(&found, findings);
     kernel::assess(context, disk, loaded, &found, &release, findings)?;

@@ -43,17 +43,17 @@ pub(super) fn location(scan: &mut Scan<'_>) -> Option<Location> {
     Some(Location { pci, function })
 }
 
-/// Process, its name, and the rest. Drivers before 525 leave out the name, some all of it; until 565
-/// what is not known is `'<unknown>'`.
+/// Process, its name, and the rest. Drivers before 525 leave out the name, some all of it, and 610 the
+/// number alone; until 565 what is not known is `'<unknown>'`.
 fn process(text: &str) -> (Option<u32>, Option<&str>, &str) {
-    let mut scan = Scan(text);
-    if scan.tag("pid=").is_none() {
-        return (None, None, text);
-    }
-    let (pid, rest) = scan.0.split_once(',').unwrap_or((scan.0, ""));
-    // Anything else than a number is a process that the driver does not know.
-    let pid = pid.trim().parse().ok();
-    let rest = rest.trim_start();
+    let (pid, rest) = match text.strip_prefix("pid=") {
+        Some(text) => {
+            let (pid, rest) = text.split_once(',').unwrap_or((text, ""));
+            // Anything else than a number is a process that the driver does not know.
+            (pid.trim().parse().ok(), rest.trim_start())
+        }
+        None => (None, text),
+    };
     let Some(named) = rest.strip_prefix("name=") else { return (pid, None, rest) };
     let (name, msg) = named.split_once(", ").unwrap_or((named, ""));
     (pid, Some(name.trim_end_matches(',')).filter(|name| *name != "<unknown>"), msg.trim_start())
@@ -218,6 +218,7 @@ mod tests {
         assert_eq!(of("pid=12, Ch 8"), (Some(12), None, "Ch 8".into()));
         assert_eq!(of("pid=12, name=a:b c.d"), (Some(12), name("a:b c.d"), String::new()));
         assert_eq!(of("pid=12, name=a, pid=13, name=b"), (Some(12), name("a"), "pid=13, name=b".into()));
+        assert_eq!(of("name=a.exe, channel 8"), (None, name("a.exe"), "channel 8".into()));
         assert_eq!(of("Ch 8, pid=12"), (None, None, "Ch 8, pid=12".into()));
     }
 }
