@@ -129,6 +129,9 @@ impl Default for Processes {
 pub struct Gpus {
     /// Whether a reload may apply changes of ECC or MIG mode that wait for one.
     pub allow_pending_changes: bool,
+    /// PCI addresses of GPUs that are bound to the driver and that NVML is known not to show: that they do
+    /// not start is no fault.
+    pub ignore: Vec<String>,
     /// The locked clocks of all GPUs, lowest and highest in MHz: NVML has no call that reads them.
     pub locked_gpu_clocks: Option<(u32, u32)>,
     /// Those of their memory.
@@ -158,6 +161,11 @@ impl Gpus {
     }
 
     fn validate(&self) -> Result<()> {
+        for address in &self.ignore {
+            if !is_pci(address) {
+                anyhow::bail!("gpus.ignore: {address:?} is no PCI address as `lspci -D` shows them");
+            }
+        }
         for uuid in self.by_uuid.keys() {
             if !uuid.starts_with("GPU-") {
                 anyhow::bail!("gpus.by-uuid: {uuid:?} is no GPU's UUID: `nvidia-smi -L` shows them");
@@ -176,6 +184,15 @@ impl Gpus {
         }
         Ok(())
     }
+}
+
+/// Whether it is `0000:3b:00.0`, or another in this form.
+fn is_pci(address: &str) -> bool {
+    let parts: Vec<&str> = address.split([':', '.']).collect();
+    let lengths: Vec<usize> = parts.iter().map(|part| part.len()).collect();
+    lengths == [4, 2, 2, 1]
+        && address.matches(':').count() == 2
+        && parts.iter().all(|part| part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')))
 }
 
 /// How the driver is verified.
@@ -359,6 +376,8 @@ mod tests {
             ("[units]\nprotect = [\"sshd\"]", "units.protect"),
             ("[processes", "processes"),
             ("[gpus]\nlocked-clocks = [1, 2]", "locked-clocks"),
+            ("[gpus]\nignore = [\"GPU-0\"]", "gpus.ignore"),
+            ("[gpus]\nignore = [\"0000:3b.00:0\"]", "gpus.ignore"),
             ("[gpus]\nlocked-gpu-clocks = [2, 1]", "locked-gpu-clocks"),
             ("[gpus.by-uuid.0]\nlocked-gpu-clocks = [1, 2]", "gpus.by-uuid"),
             ("[gpus.by-uuid.GPU-0]\nlocked = [1, 2]", "locked"),
