@@ -41,7 +41,8 @@ pub(crate) fn assess(
 fn mean_all(judged: &[Health], versions: &Versions, reset: bool, findings: &mut Findings) {
     for (at, health) in judged.iter().enumerate() {
         let Some(decisive) = health.evidence.first() else { continue };
-        let is_machines = |before: &Health| before.name.is_none() && before.evidence.first() == Some(decisive);
+        let is_machines =
+            |before: &Health| before.name.is_none() && before.evidence.first() == Some(decisive);
         if !judged[..at].iter().any(is_machines) {
             mean(health, decisive, versions, reset, findings);
         }

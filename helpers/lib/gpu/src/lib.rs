@@ -19,4 +19,4 @@ pub use guard::only_look;
 pub use links::{Links, links};
 pub use nvml::{Answer, Library, Usage, Used, library, state, usage};
 pub use set::{Given, give_back};
-pub use state::{Recovery, Seen, State, Trouble};
+pub use state::{Seen, State, Trouble};

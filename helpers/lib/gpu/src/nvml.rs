@@ -12,8 +12,8 @@ use nvml_wrapper::struct_wrappers::device::ProcessInfo;
 use nvml_wrapper::{Device, Nvml};
 use serde::{Deserialize, Serialize};
 
-use crate::{guard, read};
 use crate::state::State;
+use crate::{guard, read};
 
 /// The name that programs link against; the file behind it carries the version.
 const SONAME: &str = "libnvidia-ml.so.1";

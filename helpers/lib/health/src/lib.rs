@@ -143,8 +143,11 @@ fn add_nvml(
             gpu.nvml = Some(NvmlState { failed, ..NvmlState::default() });
         }
     }
-    let places: Vec<&str> =
-        left.iter().filter_map(|gpu| names.get(&gpu.pci)).map(|name| name.trim_start_matches("GPU ")).collect();
+    let places: Vec<&str> = left
+        .iter()
+        .filter_map(|gpu| names.get(&gpu.pci))
+        .map(|name| name.trim_start_matches("GPU "))
+        .collect();
     let one_of = match places.as_slice() {
         [] => String::new(),
         places => format!(" (one of {})", places.join(", ")),

@@ -72,7 +72,11 @@ fn a_gpu_that_nvml_does_not_show_has_failed() {
 fn a_gpu_that_did_not_start_has_failed_also_where_nvml_is_not_asked() {
     assert_eq!(judged(&[A], &[failed(A)], None, &[])[0].1, Class::Failed);
     assert_eq!(judged(&[A], &[failed(A)], Some(state(vec![])), &[])[0].1, Class::Failed);
-    assert_eq!(judged(&[A], &[failed(A)], Some(state(vec![well(0, A)])), &[])[0].1, Class::Info, "a later try");
+    assert_eq!(
+        judged(&[A], &[failed(A)], Some(state(vec![well(0, A)])), &[])[0].1,
+        Class::Info,
+        "a later try"
+    );
     assert_eq!(judged(&[A], &[failed(A)], None, &[A])[0].1, Class::Info, "somebody knows");
 }
 
@@ -108,5 +112,8 @@ fn the_driver_asks_for_a_recovery() {
     }
     let health = &of(bound(&[A]), &[], Some(&state(vec![asks])), &[])[0];
     assert_eq!((health.class, health.is_critical()), (Class::Reset, true));
-    assert_eq!(health.says(&health.evidence[0]), "GPU 0 (0000:01:00.0): the driver asks for a recovery: GPU reset (NVML field 230 is 1)");
+    assert_eq!(
+        health.says(&health.evidence[0]),
+        "GPU 0 (0000:01:00.0): the driver asks for a recovery: GPU reset (NVML field 230 is 1)"
+    );
 }

@@ -32,19 +32,12 @@ pub struct Heard {
     pub lost_before: Option<u64>,
     /// The time of the last record that was known before.
     remembered: u64,
-    /// How many of `messages` were known before.
-    known: usize,
     /// The time of the kernel's last record.
     until: u64,
     cursor: Option<String>,
 }
 
 impl Heard {
-    /// The messages that came after the last [`Heard::remember`] of this boot.
-    pub fn since_remembered(&self) -> &[Message] {
-        &self.messages[self.known..]
-    }
-
     /// The time from which what the kernel says is about the driver that is loaded now and was not said
     /// before the last [`Heard::remember`] of this boot.
     pub fn news_since(&self) -> u64 {
@@ -92,7 +85,6 @@ fn assemble(
 ) -> Result<Heard> {
     let mut heard = Heard { resets: memory.resets(), cursor: memory.cursor.clone(), ..Heard::default() };
     let mut messages = memory.messages();
-    heard.known = messages.len();
     heard.until = memory.usec;
     heard.remembered = memory.usec;
     let (ring, problem) = match ring {

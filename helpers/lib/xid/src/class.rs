@@ -26,15 +26,8 @@ pub enum Class {
 
 impl Class {
     /// All of them, in their order.
-    pub const ALL: [Class; 7] = [
-        Class::Info,
-        Class::App,
-        Class::Reload,
-        Class::Support,
-        Class::Failed,
-        Class::Reset,
-        Class::Reboot,
-    ];
+    pub const ALL: [Class; 7] =
+        [Class::Info, Class::App, Class::Reload, Class::Support, Class::Failed, Class::Reset, Class::Reboot];
 
     /// Its name in tables and JSON.
     pub fn name(self) -> &'static str {

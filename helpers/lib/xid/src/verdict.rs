@@ -320,7 +320,9 @@ fn usual(class: Class) -> &'static str {
         Class::App => "restart the application",
         Class::Reload => "load the driver anew",
         Class::Support => "contact support",
-        Class::Failed => "load the driver anew; where that does not help, reset the GPU or restart the machine",
+        Class::Failed => {
+            "load the driver anew; where that does not help, reset the GPU or restart the machine"
+        }
         Class::Reset => "reset the GPU",
         Class::Reboot => "restart the machine",
     }
