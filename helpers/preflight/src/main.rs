@@ -69,6 +69,7 @@ fn run(context: &Context) -> Result<()> {
     let id = context.ledger.open(Snapshot {
         reset: asked.reset.is_some(),
         chosen,
+        parallel: config.containers.parallel,
         ..snapshot(context, container_units, seen)?
     })?;
     context.info(format!(
