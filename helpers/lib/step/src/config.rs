@@ -188,11 +188,12 @@ impl Gpus {
 
 /// Whether it is `0000:3b:00.0`, or another in this form.
 fn is_pci(address: &str) -> bool {
-    let parts: Vec<&str> = address.split([':', '.']).collect();
-    let lengths: Vec<usize> = parts.iter().map(|part| part.len()).collect();
-    lengths == [4, 2, 2, 1]
-        && address.matches(':').count() == 2
-        && parts.iter().all(|part| part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')))
+    let is_hex = |text: &str, length| {
+        text.len() == length && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let Some((device, function)) = address.rsplit_once('.') else { return false };
+    let [domain, bus, device] = device.split(':').collect::<Vec<_>>()[..] else { return false };
+    is_hex(domain, 4) && is_hex(bus, 2) && is_hex(device, 2) && is_hex(function, 1)
 }
 
 /// How the driver is verified.
@@ -235,16 +236,17 @@ impl Config {
     }
 
     fn validate(&self) -> Result<()> {
-        for (key, seconds) in [
-            ("containers.stop-timeout-max", self.containers.stop_timeout_max),
-            ("containers.pods-timeout", self.containers.pods_timeout),
-            ("units.stop-timeout", self.units.stop_timeout),
-            ("processes.grace", self.processes.grace),
-            ("verify.smoke-timeout", self.verify.smoke_timeout),
+        // The unit that runs the step gives up after 15 minutes, whatever is set here.
+        for (key, seconds, most) in [
+            ("containers.stop-timeout-max", self.containers.stop_timeout_max, 600),
+            ("containers.pods-timeout", self.containers.pods_timeout, 600),
+            ("units.stop-timeout", self.units.stop_timeout, 600),
+            // Given twice: to what is found first, and to what comes up meanwhile.
+            ("processes.grace", self.processes.grace, 400),
+            ("verify.smoke-timeout", self.verify.smoke_timeout, 600),
         ] {
-            // The unit that runs the step gives up after 15 minutes, whatever is set here.
-            if !(1..=600).contains(&seconds) {
-                anyhow::bail!("{key} = {seconds}: must be between 1 and 600 seconds");
+            if !(1..=most).contains(&seconds) {
+                anyhow::bail!("{key} = {seconds}: must be between 1 and {most} seconds");
             }
         }
         if self.containers.health_timeout > 600 {
@@ -370,6 +372,7 @@ mod tests {
         for (text, key) in [
             ("[processes]\ngrace = \"x\"", "grace"),
             ("[processes]\ngrace = 0", "processes.grace"),
+            ("[processes]\ngrace = 401", "processes.grace"),
             ("[proceses]\n", "proceses"),
             ("[containers]\nauto-remove = \"keep\"", "auto-remove"),
             ("[containers]\npods = \"none\"", "pods"),
