@@ -94,7 +94,8 @@ impl Default for Containers {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Units {
-    /// The longest time that all stops together may take, in seconds.
+    /// The longest time that all stops together may take, in seconds, whatever the units' own
+    /// `TimeoutStopSec=` say.
     pub stop_timeout: u64,
     /// Units that are never stopped; a holder in one is a refusal.
     pub protect: Vec<String>,
@@ -102,7 +103,7 @@ pub struct Units {
 
 impl Default for Units {
     fn default() -> Self {
-        Self { stop_timeout: 90, protect: Vec::new() }
+        Self { stop_timeout: 600, protect: Vec::new() }
     }
 }
 
