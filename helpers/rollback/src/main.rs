@@ -50,17 +50,11 @@ fn recover(context: &Context) -> Result<ExitCode> {
         }
     }
     let ended = run(context);
-    let matched = if goes_back { in_step(context) } else { Ok(()) };
-    both(ended, matched)?;
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Both errors where there are two: the end of the run comes first.
-fn both(ended: Result<()>, matched: Result<()>) -> Result<()> {
-    match (ended, matched) {
-        (Err(ended), Err(matched)) => bail!("{ended:#}; {matched:#}"),
-        (ended, matched) => ended.and(matched),
+    if goes_back {
+        in_step(context)?;
     }
+    ended?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// A boot that met a half driver has loaded the wrong one, or none, and made no device nodes: what is on disk
@@ -137,18 +131,4 @@ fn run(context: &Context) -> Result<()> {
         bail!("the machine is going down before everything is back: the next boot goes on");
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_error_hides_the_other() {
-        let error = |what: &'static str| Err(anyhow::anyhow!(what));
-        assert!(both(Ok(()), Ok(())).is_ok());
-        assert_eq!(both(error("a"), Ok(())).expect_err("fails").to_string(), "a");
-        assert_eq!(both(Ok(()), error("b")).expect_err("fails").to_string(), "b");
-        assert_eq!(both(error("a"), error("b")).expect_err("fails").to_string(), "a; b");
-    }
 }

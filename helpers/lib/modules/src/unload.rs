@@ -69,35 +69,10 @@ fn watch(name: &str, child: Pid, until: Instant) -> Result<Unloaded> {
             }
             WaitStatus::Exited(_, 0) => return Ok(Unloaded::Gone),
             WaitStatus::Exited(_, code) if code == Errno::EAGAIN as i32 => return Ok(Unloaded::Busy),
-            // It went by another's hand meanwhile.
-            WaitStatus::Exited(_, code) if code == Errno::ENOENT as i32 => return Ok(Unloaded::Gone),
             WaitStatus::Exited(_, code) => {
                 return Err(Errno::from_raw(code)).with_context(|| format!("unload {name}"));
             }
             other => bail!("the child that unloads {name} ended oddly: {other:?}"),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A child that ends with `code`, as the one that unloads does.
-    fn ended(code: i32) -> Result<Unloaded> {
-        // SAFETY: the child makes one system call only.
-        match unsafe { fork() }.expect("forks") {
-            // SAFETY: ends the child at once.
-            ForkResult::Child => unsafe { nix::libc::_exit(code) },
-            ForkResult::Parent { child } => watch("nvidia", child, Instant::now() + Duration::from_secs(10)),
-        }
-    }
-
-    #[test]
-    fn a_module_that_went_meanwhile_is_gone() {
-        assert!(matches!(ended(0), Ok(Unloaded::Gone)));
-        assert!(matches!(ended(Errno::ENOENT as i32), Ok(Unloaded::Gone)));
-        assert!(matches!(ended(Errno::EAGAIN as i32), Ok(Unloaded::Busy)));
-        assert!(ended(Errno::EPERM as i32).is_err());
     }
 }
