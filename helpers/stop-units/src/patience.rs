@@ -5,6 +5,9 @@ use std::time::{Duration, Instant};
 /// From the end of the manager's time until the unit is seen to have stopped.
 const MARGIN: Duration = Duration::from_secs(10);
 
+/// systemd's own default of `TimeoutStopSec=`.
+pub(crate) const DEFAULT: Option<Duration> = Some(Duration::from_secs(90));
+
 /// A user's own word on its units counts up to this: what systemd's default, 90 s, comes to.
 const OF_USER: Duration = Duration::from_secs(2 * 90 + 10);
 
@@ -25,8 +28,6 @@ pub(crate) fn until(now: Instant, limit: Instant, longest: &[Duration]) -> Insta
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const DEFAULT: Option<Duration> = Some(Duration::from_secs(90));
 
     #[test]
     fn a_unit_has_its_own_time_before_it_is_given_up() {

@@ -94,8 +94,8 @@ fn stop(
     for (id, planned) in &acts {
         match follower.stop(&planned.name) {
             Ok(job) => {
-                // One that is gone by now stops no longer.
-                let own = follower.manager().stop_timeout(&planned.name).unwrap_or(Some(Duration::ZERO));
+                // One that is gone by now has none any more.
+                let own = follower.manager().stop_timeout(&planned.name).unwrap_or(patience::DEFAULT);
                 jobs.push((job, patience::longest(own, user)));
             }
             // Gone by itself meanwhile.
