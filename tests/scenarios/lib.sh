@@ -25,7 +25,9 @@
 #       a simulation in the place of NVML, for every driver on disk, with the GPUs
 #       and the faults that FILE describes (then /etc/nvml-sim.toml, to be changed
 #       at will; tests/nvml-sim/src/config.rs says what can be in it); and what is
-#       set on its GPUs, as JSON by UUID; hides /proc/driver, which would contradict
+#       set on its GPUs, as JSON by UUID; hides /proc/driver, which would contradict, and takes
+#       away /etc/nvidia-reload/conf.d/50-rig-gpus.toml: as long as that is there, the product does
+#       not mind that NVML shows none of the machine's GPUs
 #   docker run -d gpu-job, podman run -d gpu-job
 #       a container that opens /dev/nvidiactl, where it is given that, and waits
 #   alice, bob

@@ -31,6 +31,8 @@ pub(crate) struct Fake {
     pub(crate) exit_code: i64,
     /// A start is refused as long as this process lives.
     pub(crate) cut_off: Option<u32>,
+    /// Its start takes a while.
+    pub(crate) slow: bool,
     /// What its health check says, one word a look; the last one stays.
     pub(crate) health: Vec<&'static str>,
 }
@@ -40,6 +42,8 @@ pub(crate) struct State {
     pub(crate) containers: BTreeMap<String, Fake>,
     /// Every order, in the order of arrival: `stop a`.
     pub(crate) orders: Vec<String>,
+    /// How many slow starts are under way, and the most that ever were.
+    pub(crate) starting: (usize, usize),
 }
 
 pub(crate) type Engine = Arc<Mutex<State>>;
@@ -51,7 +55,7 @@ pub(crate) fn container(name: &str, status: &str) -> (String, Fake) {
 /// Serves `containers` on `socket` until the test ends.
 pub(crate) fn serve(socket: &Path, containers: impl IntoIterator<Item = (String, Fake)>) -> Engine {
     let listener = UnixListener::bind(socket).expect("binds");
-    let state = State { containers: containers.into_iter().collect(), orders: Vec::new() };
+    let state = State { containers: containers.into_iter().collect(), orders: Vec::new(), starting: (0, 0) };
     let engine = Arc::new(Mutex::new(state));
     let shared = Arc::clone(&engine);
     std::thread::spawn(move || {
@@ -73,6 +77,18 @@ fn answer(mut stream: UnixStream, engine: &Engine) {
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     // Of a query there is only the name of what is created.
     let name = target.split("?name=").nth(1).unwrap_or_default();
+    let slow = parts.last() == Some(&"start")
+        && engine.lock().expect("not poisoned").containers.get(parts[1]).is_some_and(|fake| fake.slow);
+    if slow {
+        let starting = |change: isize| {
+            let mut state = engine.lock().expect("not poisoned");
+            state.starting.0 = state.starting.0.saturating_add_signed(change);
+            state.starting.1 = state.starting.1.max(state.starting.0);
+        };
+        starting(1);
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        starting(-1);
+    }
     let Some((status, body)) = reply(method, &parts, name, &mut engine.lock().expect("not poisoned")) else {
         return;
     };

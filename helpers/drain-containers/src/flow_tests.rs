@@ -18,6 +18,14 @@ struct Machine {
 
 /// A machine below a temporary root: a driver in `/proc/devices`, a `dockerd`, an open run.
 fn machine(containers: impl IntoIterator<Item = (String, Fake)>, config: &str) -> Machine {
+    machine_of(containers, config, Snapshot::default())
+}
+
+fn machine_of(
+    containers: impl IntoIterator<Item = (String, Fake)>,
+    config: &str,
+    snapshot: Snapshot,
+) -> Machine {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let root = Root::at(directory.path());
     for (path, text) in [
@@ -33,7 +41,7 @@ fn machine(containers: impl IntoIterator<Item = (String, Fake)>, config: &str) -
     }
     let docker = serve(&root.path("/run/docker.sock"), containers);
     let ledger = Ledger::new(root.path("/var/lib/nvidia-reload"), "this-boot");
-    ledger.open(Snapshot::default()).expect("opens");
+    ledger.open(snapshot).expect("opens");
     Machine { _directory: directory, context: Context { step: Step::DrainContainers, root, ledger }, docker }
 }
 
@@ -85,6 +93,21 @@ fn what_is_taken_comes_back_as_it_was() {
     machine.orders();
     machine.give_back().expect("has nothing to do");
     assert!(machine.orders().is_empty());
+}
+
+#[test]
+fn no_more_are_started_at_once_than_the_run_was_told() {
+    for (parallel, most) in [(1, 1), (2, 2)] {
+        let slow = |name| {
+            let (id, fake) = container(name, "running");
+            (id, Fake { slow: true, ..fake })
+        };
+        let snapshot = Snapshot { parallel, ..Snapshot::default() };
+        let machine = machine_of(["a", "bb", "ccc", "dddd"].map(slow), "", snapshot);
+        machine.take().expect("stops them");
+        machine.give_back().expect("starts them");
+        assert_eq!(machine.docker.lock().expect("not poisoned").starting.1, most);
+    }
 }
 
 #[test]

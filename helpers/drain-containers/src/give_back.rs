@@ -62,7 +62,7 @@ pub(crate) fn undo(context: &Context) -> Result<()> {
     let engines = by_engine(acts);
     // Listens until everything is back.
     let podman = podman::offer(context, podmans(&engines));
-    let done = finish(context, &engines, &majors);
+    let done = finish(context, &engines, &majors, run.snapshot.parallel);
     drop(podman);
     match no_kubelet {
         None => pods::await_back(context, &run, of_pods)?,
@@ -105,12 +105,12 @@ fn majors(run: &Run) -> Majors {
     majors
 }
 
-fn finish(context: &Context, engines: &ByEngine, majors: &Majors) -> Result<()> {
+fn finish(context: &Context, engines: &ByEngine, majors: &Majors, parallel: usize) -> Result<()> {
     let work = engines::side_by_side(
         engines,
-        0,
+        parallel,
         async |((engine, socket), taken): (&(String, String), &Vec<Taken>)| {
-            give_back(context, (engine, socket), taken, majors).await
+            give_back(context, (engine, socket), taken, majors, parallel).await
         },
     );
     let failed = engines::wait_for(work)?.concat();
@@ -126,6 +126,7 @@ async fn give_back(
     (engine, socket): (&str, &str),
     taken: &[Taken],
     majors: &Majors,
+    parallel: usize,
 ) -> Vec<String> {
     let client = match Kind::from_name(engine) {
         Some(kind) => Client::await_reach(&context.root, kind, socket, PATIENCE)
@@ -137,10 +138,11 @@ async fn give_back(
         Ok(client) => client,
         Err(reason) => return taken.iter().filter_map(|one| fail(context, one, &reason).err()).collect(),
     };
-    let members = engines::side_by_side(taken, 0, async |one: &Taken| member(&client, one).await).await;
+    let members =
+        engines::side_by_side(taken, parallel, async |one: &Taken| member(&client, one).await).await;
     let mut failed = Vec::new();
     for wave in engines::waves(&members, Way::Up) {
-        let results = engines::side_by_side(wave, 0, async |index: usize| {
+        let results = engines::side_by_side(wave, parallel, async |index: usize| {
             start(context, &client, &taken[index], majors).await
         });
         failed.extend(results.await.into_iter().filter_map(Result::err));
@@ -149,8 +151,9 @@ async fn give_back(
         if !client.was_away() {
             break;
         }
-        let results =
-            engines::side_by_side(taken, 0, async |one: &Taken| start_again(context, &client, one).await);
+        let results = engines::side_by_side(taken, parallel, async |one: &Taken| {
+            start_again(context, &client, one).await
+        });
         failed.extend(results.await.into_iter().filter_map(Result::err));
     }
     failed

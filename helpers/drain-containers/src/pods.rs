@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Error, Result, anyhow, bail};
 use cri::ContainerState;
 use engines::{Container, Kind, Owner, pods, side_by_side, wait_for};
 use holders::Scope;
 use ledger::{Act, Object, Pod, Run, Step, Unit};
-use step::{Config, Context, Order, Stop, order_unit};
+use step::{Config, Context, Order, Reason, order_unit};
 
 use crate::{policy, survey, take};
 
@@ -43,7 +43,7 @@ pub(crate) fn take(context: &Context, config: &Config, scope: &Scope, found: &[C
     }
     let policy::Sorted { pods: ours, refusals, .. } = policy::sort(now, config);
     if !refusals.is_empty() {
-        return Err(Stop::Refused(refusals).into());
+        return Err(came_up(&refusals));
     }
     let mut acts = Vec::new();
     for pod in &ours {
@@ -57,6 +57,12 @@ pub(crate) fn take(context: &Context, config: &Config, scope: &Scope, found: &[C
         bail!("{} of {} containers of pods did not stop: {}", failed.len(), ours.len(), failed.join("; "));
     }
     Ok(ours.len())
+}
+
+/// A failure, and no refusal: the kubelet and other containers are stopped by now, and have to come back.
+fn came_up(reasons: &[Reason]) -> Error {
+    let reasons: Vec<String> = reasons.iter().map(Reason::to_string).collect();
+    anyhow!("started while the others were stopped, and must not be stopped: {}", reasons.join("; "))
 }
 
 async fn stop(context: &Context, pod: &Container, act: u64, config: &Config) -> Result<()> {
@@ -206,4 +212,16 @@ async fn running(
         }));
     }
     Ok(running)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_came_up_meanwhile_is_a_failure_and_no_refusal() {
+        let error = came_up(&[Reason::new("pod a has a GPU", "drain the node")]);
+        assert!(error.downcast_ref::<step::Stop>().is_none(), "a refusal says that nothing was touched");
+        assert!(error.to_string().contains("pod a has a GPU: drain the node"), "{error}");
+    }
 }

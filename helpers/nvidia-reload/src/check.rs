@@ -1,16 +1,16 @@
 //! What the driver needs, for those who watch many machines: in one word, with the reasons.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use gpu::{Answer, Library, Seen, State as Nvml, Trouble, ask_state};
-use messages::hear;
-use modules::{State, chain, gpus, on_bus, out_of_reach};
+use gpu::Library;
+use health::Health;
+use modules::{State, chain, out_of_reach};
 use serde::Serialize;
 use step::{Root, Versions};
-use xid::{Address, Class, Gpu, NvmlState, Verdict, verdicts};
+use xid::Class;
 
 use crate::fault::Result;
+use crate::gpus::{Looked, Need, look};
 use crate::status::versions;
 
 /// The name and version of the JSON.
@@ -29,6 +29,8 @@ pub enum Condition {
     Unknown,
     /// A reload: another driver is on disk than is loaded.
     ReloadNeeded,
+    /// Whatever helps a GPU that does not work: a reload may, a reset, a reboot.
+    GpuFailed,
     /// A reset of a GPU.
     ResetNeeded,
     /// A reboot.
@@ -37,9 +39,10 @@ pub enum Condition {
 
 impl Condition {
     /// All of them.
-    pub const ALL: [Condition; 5] = [
+    pub const ALL: [Condition; 6] = [
         Condition::InStep,
         Condition::ReloadNeeded,
+        Condition::GpuFailed,
         Condition::ResetNeeded,
         Condition::RebootNeeded,
         Condition::Unknown,
@@ -50,6 +53,7 @@ impl Condition {
         match self {
             Condition::InStep => "in step",
             Condition::ReloadNeeded => "reload needed",
+            Condition::GpuFailed => "GPU failed",
             Condition::ResetNeeded => "reset needed",
             Condition::RebootNeeded => "reboot needed",
             Condition::Unknown => "unknown",
@@ -62,19 +66,10 @@ impl Condition {
         match self {
             Condition::InStep => 0,
             Condition::ReloadNeeded => 1,
-            Condition::ResetNeeded | Condition::RebootNeeded => 2,
+            Condition::GpuFailed | Condition::ResetNeeded | Condition::RebootNeeded => 2,
             Condition::Unknown => 3,
         }
     }
-}
-
-/// What one GPU needs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Need {
-    /// Its PCI address, without the function.
-    pub pci: String,
-    /// As `nvidia-reload explain` has it; `info` for a healthy one.
-    pub class: Class,
 }
 
 /// What was found.
@@ -118,27 +113,18 @@ impl Findings {
 /// # Errors
 /// What every user can read cannot be read.
 pub fn check(root: &Root) -> Result<Checked> {
-    let (mut findings, mut unseen) = (Findings::default(), Vec::new());
+    let mut findings = Findings::default();
     let driver = versions(root)?;
     let loaded = chain(root)?;
     for module in loaded.iter().filter(|module| module.state == State::Going) {
         let name = &module.module.name;
         findings.add(Condition::RebootNeeded, format!("{name} is stuck on its way out of the kernel"));
     }
-    let state = match ask_state(&root.path(gpu::HELPER), None, true, NVML_TIME) {
-        Ok(None) => {
-            let seconds = NVML_TIME.as_secs();
-            findings.add(Condition::Unknown, format!("NVML did not answer in {seconds} seconds"));
-            None
-        }
-        Ok(state) => state,
-        Err(error) => {
-            unseen.push(format!("what NVML says: {error:#}"));
-            None
-        }
-    };
-    let library = state.as_ref().and_then(|state| match &state.library {
-        Library::Found { version, .. } => version.clone(),
+    let looked = look(root, true, NVML_TIME);
+    let gpus = looked.needs();
+    let Looked { nvml, trouble, judged, mut unseen } = looked;
+    let library = nvml.and_then(|state| match state.library {
+        Library::Found { version, .. } => version,
         Library::Absent { .. } => None,
     });
     match out_of_reach(root, library.as_deref()) {
@@ -148,36 +134,10 @@ pub fn check(root: &Root) -> Result<Checked> {
         Err(error) => unseen.push(format!("the driver on disk: {error:#}")),
     }
     in_step(&driver, library.as_deref(), &mut findings);
-    let nvml = state.as_ref().map(|state| of_nvml(state, &mut findings)).unwrap_or_default();
-    if let Some(Answer::Failed { reason }) = state.as_ref().map(|state| &state.nvml) {
-        findings.add(Condition::Unknown, format!("NVML does not start: {reason}"));
+    if let Some(trouble) = trouble {
+        findings.add(Condition::Unknown, trouble);
     }
-    let heard = match hear(root) {
-        Ok(heard) => Some(heard),
-        Err(error) => {
-            unseen.push(format!("what the kernel said: {error:#}"));
-            None
-        }
-    };
-    let mut known = Vec::new();
-    for name in gpus(root)? {
-        let Ok(pci) = name.parse::<Address>() else { continue };
-        let on_bus = on_bus(root, &name).unwrap_or_else(|error| {
-            unseen.push(format!("whether GPU {name} is on the bus: {error:#}"));
-            None
-        });
-        known.push(Gpu {
-            pci,
-            on_bus,
-            reset_usec: heard.as_ref().and_then(|heard| heard.resets.get(&pci).copied()),
-            nvml: nvml.get(&pci).copied(),
-        });
-    }
-    let messages = heard.map(|heard| heard.messages).unwrap_or_default();
-    let verdicts = verdicts(&messages, &known);
-    verdicts.iter().for_each(|verdict| judge(verdict, &mut findings));
-    let need = |verdict: &Verdict| Some(Need { pci: verdict.pci?.to_string(), class: verdict.class });
-    let gpus = verdicts.iter().filter_map(need).collect();
+    judged.iter().for_each(|health| need(health, &mut findings));
     let (condition, mut why) = findings.condition();
     if condition == Condition::ReloadNeeded {
         match request::read(root) {
@@ -212,43 +172,17 @@ fn in_step(driver: &Versions, library: Option<&str>, findings: &mut Findings) {
     }
 }
 
-/// What NVML says of each GPU that it tells the address of. Of one that is out of use it often tells
-/// none: that is a finding by itself.
-fn of_nvml(state: &Nvml, findings: &mut Findings) -> BTreeMap<Address, NvmlState> {
-    let mut said = BTreeMap::new();
-    for seen in &state.gpus {
-        match seen {
-            Seen::Ok(gpu) => {
-                let Ok(pci) = gpu.pci.parse() else { continue };
-                let recovery_action = gpu.health.recovery_action;
-                said.insert(pci, NvmlState { recovery_action, ..NvmlState::default() });
-            }
-            Seen::Trouble { trouble: Trouble::Lost, .. } => {
-                findings.add(Condition::RebootNeeded, format!("{seen} is lost: it fell off the bus"));
-            }
-            Seen::Trouble { trouble: Trouble::ResetRequired, .. } => {
-                findings.add(Condition::ResetNeeded, format!("{seen} requires a reset"));
-            }
-            Seen::Trouble { trouble: Trouble::Other(error), .. } => {
-                findings.add(Condition::Unknown, format!("NVML cannot use {seen}: {error}"));
-            }
-        }
-    }
-    said
-}
-
-fn judge(verdict: &Verdict, findings: &mut Findings) {
-    let Some(evidence) = verdict.evidence.first() else { return };
-    let condition = match verdict.class {
+/// What a GPU, or the machine, needs.
+fn need(health: &Health, findings: &mut Findings) {
+    let Some(evidence) = health.evidence.first() else { return };
+    let condition = match health.class {
         Class::Reboot => Condition::RebootNeeded,
         Class::Reset => Condition::ResetNeeded,
+        Class::Failed => Condition::GpuFailed,
         // A mismatch of versions is seen by itself, and what programs did is theirs.
         Class::Reload | Class::App | Class::Info | Class::Support => return,
     };
-    match verdict.pci {
-        Some(pci) => findings.add(condition, format!("GPU {pci}: {}", evidence.what)),
-        None => findings.add(condition, evidence.what.clone()),
-    }
+    findings.add(condition, health.says(evidence));
 }
 
 #[cfg(test)]
@@ -284,27 +218,29 @@ mod tests {
     }
 
     #[test]
-    fn a_gpu_out_of_use_counts_without_an_address() {
-        let condition = |trouble| {
+    fn a_gpu_that_does_not_work_is_critical_whatever_it_needs() {
+        let condition = |class| {
             let mut findings = Findings::default();
-            let state = Nvml {
-                library: Library::Absent { reason: String::new() },
-                instead: None,
-                nvml: Answer::Asleep,
-                confidential_computing: None,
-                gpus: vec![Seen::Trouble { index: 1, pci: None, uuid: None, trouble }],
-            };
-            assert!(of_nvml(&state, &mut findings).is_empty());
-            findings.condition().0
+            let evidence =
+                xid::Evidence { class, what: "a".into(), line: None, usec: None, action: "", by_nvml: true };
+            let name = Some("GPU 0".to_owned());
+            need(&Health { name, pci: None, class, cold: false, evidence: vec![evidence] }, &mut findings);
+            let (condition, why) = findings.condition();
+            (condition, condition.exit(), why)
         };
-        assert_eq!(condition(Trouble::Lost), Condition::RebootNeeded);
-        assert_eq!(condition(Trouble::ResetRequired), Condition::ResetNeeded);
-        assert_eq!(condition(Trouble::Other("x".into())), Condition::Unknown);
+        for (class, expected) in [
+            (Class::Failed, Condition::GpuFailed),
+            (Class::Reset, Condition::ResetNeeded),
+            (Class::Reboot, Condition::RebootNeeded),
+        ] {
+            assert_eq!(condition(class), (expected, 2, vec!["GPU 0: a".to_owned()]));
+        }
+        assert_eq!(condition(Class::Support), (Condition::InStep, 0, vec![]));
     }
 
     #[test]
     fn exit_codes_are_those_of_plugins() {
         let codes: Vec<u8> = Condition::ALL.iter().map(|condition| condition.exit()).collect();
-        assert_eq!(codes, [0, 1, 2, 2, 3]);
+        assert_eq!(codes, [0, 1, 2, 2, 2, 3]);
     }
 }

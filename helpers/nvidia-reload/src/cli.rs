@@ -193,7 +193,7 @@ pub enum Command {
     /// Say in one line what the driver needs, for monitors and cron
     ///
     /// Works for every user; what only root sees is said to be unseen. Exits as a monitoring plugin
-    /// does: 0 in step, 1 reload needed, 2 reset or reboot needed, 3 unknown.
+    /// does: 0 in step, 1 reload needed, 2 GPU failed, reset or reboot needed, 3 unknown.
     #[command(after_long_help = AFTER_CHECK)]
     Check(Output),
     /// Write the same for Prometheus, in its text format

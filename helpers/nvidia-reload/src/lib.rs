@@ -14,6 +14,7 @@ pub mod command;
 pub mod engine;
 pub mod fault;
 pub mod generate;
+pub mod gpus;
 pub mod installer;
 pub mod interrupt;
 pub mod kept;

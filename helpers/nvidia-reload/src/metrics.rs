@@ -27,7 +27,7 @@ pub fn text(checked: &Checked) -> String {
         registry.register(name, help, family);
     };
     let condition = |condition: Condition| {
-        let word = condition.words().replace(' ', "-");
+        let word = condition.words().to_lowercase().replace(' ', "-");
         (vec![("condition", word)], i64::from(condition == checked.condition))
     };
     family(
@@ -42,10 +42,9 @@ pub fn text(checked: &Checked) -> String {
         ("library", version(&checked.library)),
     ];
     family("driver_info", "The driver's versions; empty for none", vec![(versions, 1)]);
-    let gpus = checked
-        .gpus
-        .iter()
-        .map(|gpu| (vec![("pci", gpu.pci.clone()), ("class", gpu.class.name().to_owned())], 1));
+    let gpus = checked.gpus.iter().map(|gpu| {
+        (vec![("pci", gpu.pci.clone().unwrap_or_default()), ("class", gpu.class.name().to_owned())], 1)
+    });
     family("gpu_class", "What each GPU needs, as `nvidia-reload explain` has it", gpus.collect());
     let unseen = Gauge::<i64>::default();
     unseen.set(i64::try_from(checked.unseen.len()).unwrap_or(i64::MAX));
@@ -87,7 +86,8 @@ pub fn write(path: &Path, text: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::{Need, SCHEMA};
+    use crate::check::SCHEMA;
+    use crate::gpus::Need;
     use step::Versions;
 
     #[test]
@@ -98,7 +98,7 @@ mod tests {
             why: vec!["1 is loaded, 2 is on disk".into()],
             driver: Versions { loaded: Some("1".into()), on_disk: Some("2".into()) },
             library: Some("2".into()),
-            gpus: vec![Need { pci: "0000:3b:00".into(), class: xid::Class::Info }],
+            gpus: vec![Need { pci: Some("0000:3b:00".into()), class: xid::Class::Info, why: Vec::new() }],
             unseen: Vec::new(),
         };
         let text = text(&checked);

@@ -13,6 +13,7 @@ use slots::Note;
 use step::{Reason, Root, Versions};
 
 use crate::fault::{Fault, Result};
+use crate::gpus::{Need, look};
 use crate::target::Target;
 
 /// The name and version of the JSON.
@@ -154,6 +155,8 @@ pub struct Status {
     pub gate: Gate,
     /// The loaded modules, dependents first.
     pub modules: Vec<Module>,
+    /// What each GPU needs.
+    pub gpus: Vec<Need>,
     /// Who holds the driver.
     pub holders: Vec<Holder>,
     /// Text consoles drawn on it.
@@ -197,9 +200,13 @@ pub fn status(root: &Root) -> Result<Status> {
     // NVML holds the driver while it is asked: not in the middle of a run, and not for nobody. And a
     // library of another version does not start.
     let ask = !gate.busy && !scan.holders.is_empty() && driver.mismatch != Some(true);
+    // After the scan: what asks NVML holds the driver.
+    let looked = look(root, !gate.busy && driver.loaded.is_some(), NVML_TIME);
+    let gpus = looked.needs();
     let nvml_unseen = if ask { add_gpu_memory(root, &mut scan) } else { Vec::new() };
     let Scan { modules, holders, consoles, unexplained, mut unseen, .. } = scan;
     unseen.extend(nvml_unseen);
+    unseen.extend(looked.trouble.iter().chain(&looked.unseen).map(|what| sentence(what)));
     unseen.extend(disk_unseen);
     driver.out_of_reach = out_of_reach(root).unwrap_or_else(|error| {
         unseen.push(format!("Whether the driver is installed for this kernel: {error:#}."));
@@ -239,6 +246,7 @@ pub fn status(root: &Root) -> Result<Status> {
         targets,
         gate,
         modules,
+        gpus,
         holders,
         consoles,
         unexplained,
@@ -248,6 +256,13 @@ pub fn status(root: &Root) -> Result<Status> {
         request,
         initramfs,
     })
+}
+
+/// `what` as the sentence that it is.
+fn sentence(what: &str) -> String {
+    let mut letters = what.chars();
+    let first: String = letters.next().into_iter().flat_map(char::to_uppercase).collect();
+    format!("{first}{}.", letters.as_str())
 }
 
 /// Adds the GPU memory that NVML tells of; returns what it could not tell, in sentences.

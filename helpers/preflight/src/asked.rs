@@ -18,11 +18,17 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    /// Reads it.
+    /// Reads it, and takes away what is for preflight alone: what becomes of this run, the next one is not it.
     ///
     /// # Errors
-    /// It cannot be told.
-    pub(crate) fn read(root: &Root) -> Result<Self> {
+    /// It cannot be told, or is still there.
+    pub(crate) fn take(root: &Root) -> Result<Self> {
+        let asked = Self::read(root)?;
+        remove(root)?;
+        Ok(asked)
+    }
+
+    fn read(root: &Root) -> Result<Self> {
         Ok(Self {
             reset: text(root, RESET_REQUEST)?.map(|text| text.lines().map(str::to_owned).collect()),
             exchange: Install::pending(root)?.map(|install| install.version().to_owned()),
@@ -45,6 +51,11 @@ fn text(root: &Root, path: &str) -> Result<Option<String>> {
 /// # Errors
 /// One is still there.
 pub(crate) fn forget(root: &Root) -> Result<()> {
+    remove(root)?;
+    Install::withdraw(root)
+}
+
+fn remove(root: &Root) -> Result<()> {
     for path in [RESET_REQUEST, IF_IDLE_REQUEST] {
         let path = root.path(path);
         match fs::remove_file(&path) {
@@ -54,7 +65,7 @@ pub(crate) fn forget(root: &Root) -> Result<()> {
             _ => {}
         }
     }
-    Install::withdraw(root)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -71,9 +82,12 @@ mod tests {
         fs::write(root.path(RESET_REQUEST), "0\nGPU-a\n").expect("writes");
         fs::write(root.path(IF_IDLE_REQUEST), "").expect("writes");
         Install::Slot { version: "535.1".into() }.ask(&root).expect("asks");
-        let asked = Asked::read(&root).expect("reads");
+        let asked = Asked::take(&root).expect("reads");
         assert_eq!(asked.reset, Some(vec!["0".to_owned(), "GPU-a".to_owned()]));
         assert_eq!((asked.exchange.as_deref(), asked.if_idle), (Some("535.1"), true));
+        // Killed now, it leaves no request for the next run; the installer's is another step's to read.
+        let left = Asked::read(&root).expect("reads");
+        assert_eq!(left, Asked { exchange: Some("535.1".into()), ..Asked::default() });
         forget(&root).expect("forgets");
         assert_eq!(Asked::read(&root).expect("reads"), Asked::default());
     }

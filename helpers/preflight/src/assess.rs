@@ -54,7 +54,7 @@ pub(crate) fn assess(context: &Context, config: &Config, asked: &Asked) -> Resul
     });
     let versions = versions?;
     let state = state.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-    health::assess(context, &heard, state.as_ref(), &versions, reset, &mut findings)?;
+    health::assess(context, config, &heard, state.as_ref(), &versions, reset, &mut findings)?;
     let scan = holders::scan(&context.root)?;
     let (mut picked, mut chosen) = (Vec::new(), Vec::new());
     if let Some(ids) = &asked.reset {
@@ -72,7 +72,7 @@ pub(crate) fn assess(context: &Context, config: &Config, asked: &Asked) -> Resul
             gpus::library(&context.root, state, &versions, &mut findings)?;
         }
     }
-    let seen = gpus::assess(context, &config.gpus, &versions, state, reset, &mut findings)?;
+    let seen = gpus::assess(&config.gpus, state, &mut findings);
     let nodes: Vec<String> = chosen.iter().flat_map(|gpu| gpu.nodes.iter().cloned()).collect();
     let survey = match survey {
         Some(survey) => survey.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?,

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
-use gpu::{Answer, HELPER, Library, Recovery, Seen, State, Trouble, ask_state};
+use gpu::{Answer, HELPER, Library, Seen, State, ask_state};
 use ledger::{Gpu, Setting, Settings};
 use modules::{DRIVER, Loaded, shadowed};
 use slots::kept_library;
@@ -36,21 +36,15 @@ pub(crate) fn ask(context: &Context, loaded: &[Loaded]) -> Result<Option<State>>
     ask_state(Path::new(HELPER), kept.as_deref(), true, TIME)
 }
 
-/// Judges what NVML said, for a reload or for a reset. Returns the GPUs, with all that is to be set again.
-pub(crate) fn assess(
-    context: &Context,
-    config: &Gpus,
-    versions: &Versions,
-    state: Option<State>,
-    reset: bool,
-    findings: &mut Findings,
-) -> Result<Vec<Gpu>> {
+/// Looks at what a run would lose of what is set. How the GPUs are is judged in `health`. Returns the GPUs,
+/// with all that is to be set again.
+pub(crate) fn assess(config: &Gpus, state: Option<State>, findings: &mut Findings) -> Vec<Gpu> {
     let Some(state) = state else {
         findings.refuse(
             format!("NVML did not answer in {} seconds: the driver or a GPU hangs", TIME.as_secs()),
             "`journalctl -k` may say why; where it stays so, only a reboot helps",
         );
-        return Ok(Vec::new());
+        return Vec::new();
     };
     answer(&state, findings);
     if state.confidential_computing == Some(true) {
@@ -59,25 +53,23 @@ pub(crate) fn assess(
             "shut down what uses it and turn it off, or change the driver with a reboot",
         );
     }
-    let bound = modules::gpus(&context.root)?;
     let mut gpus = Vec::new();
     for seen in &state.gpus {
         match seen {
             Seen::Ok(gpu) => {
-                recovery(gpu, versions, reset, findings);
                 if !config.allow_pending_changes {
                     pending(gpu, findings);
                 }
                 unread(gpu, findings);
                 gpus.push(with_locked_clocks((**gpu).clone(), config));
             }
-            Seen::Trouble { trouble, .. } => {
-                let name = named(seen, &state.gpus, &bound);
-                self::trouble(&name, trouble, versions, reset, findings);
-            }
+            Seen::Trouble { .. } => findings.warn(
+                format!("what is set on {seen} cannot be read, and does not come back"),
+                "set it again after the run",
+            ),
         }
     }
-    Ok(gpus)
+    gpus
 }
 
 /// What is to be set on `gpu` again, as the ledger has it.
@@ -131,67 +123,6 @@ fn answer(state: &State, findings: &mut Findings) {
         }
         // That the driver or the library is missing is said elsewhere.
         Answer::Ok { .. } | Answer::Asleep | Answer::NotLoaded | Answer::NoLibrary { .. } => {}
-    }
-}
-
-/// NVML names a GPU without a handle by its index only: its address is one that no other has.
-fn named(seen: &Seen, all: &[Seen], bound: &[String]) -> String {
-    let Seen::Trouble { index, pci: None, .. } = seen else { return seen.to_string() };
-    let is_told = |address: &String| {
-        all.iter().any(|other| match other {
-            Seen::Ok(gpu) => gpu.pci == *address,
-            Seen::Trouble { pci, .. } => pci.as_ref() == Some(address),
-        })
-    };
-    match bound.iter().filter(|address| !is_told(address)).collect::<Vec<_>>().as_slice() {
-        [] => format!("GPU {index}"),
-        [only] => format!("GPU {index} ({only})"),
-        several => {
-            let several: Vec<&str> = several.iter().map(|address| address.as_str()).collect();
-            format!("GPU {index} (one of {})", several.join(", "))
-        }
-    }
-}
-
-fn trouble(name: &str, trouble: &Trouble, versions: &Versions, reset: bool, findings: &mut Findings) {
-    match trouble {
-        Trouble::Lost => findings.reboot(
-            format!("{name} is lost: it fell off the bus, and unloading the driver under it may hang"),
-            "reboot the machine; where that does not help, switch the power off and on again",
-        ),
-        Trouble::ResetRequired if reset => findings.warn(
-            format!("{name} requires a reset, and what is set on it cannot be read"),
-            "set it again after the reset",
-        ),
-        Trouble::ResetRequired => {
-            let what = format!("{name} requires a reset, and a reload is none");
-            findings.refuse(what, reset_remedy(versions));
-        }
-        Trouble::Other(error) => findings.warn(
-            format!("NVML cannot use {name}: {error}"),
-            "the reload may help; what is set on this GPU does not come back",
-        ),
-    }
-}
-
-fn recovery(gpu: &Gpu, versions: &Versions, reset: bool, findings: &mut Findings) {
-    let Some(action) = gpu.health.recovery_action.map(Recovery::from) else { return };
-    let what = format!("the driver asks for a recovery of {gpu}: {action}");
-    match action {
-        Recovery::None => {}
-        Recovery::NodeReboot | Recovery::SystemReboot => findings.reboot(what, "reboot the machine"),
-        Recovery::Unknown(_) => {
-            findings.reboot(what, "reboot the machine; NVIDIA's documentation of this driver has the number");
-        }
-        Recovery::Reset | Recovery::DrainAndReset | Recovery::BusReset if reset => {}
-        Recovery::Reset | Recovery::DrainAndReset | Recovery::BusReset => {
-            findings.refuse(what, reset_remedy(versions));
-        }
-        Recovery::RecoverImexDomain => {
-            findings.refuse(what, "recover the IMEX domain: `systemctl restart nvidia-imex` on its nodes");
-        }
-        // The run ends what uses the GPU, and verify asks again.
-        Recovery::DrainP2p => findings.warn(what, "the reload ends what uses it, and looks again"),
     }
 }
 
@@ -264,43 +195,6 @@ mod tests {
     }
 
     #[test]
-    fn the_drivers_word_on_recovery_decides() {
-        use Verdict::{Ready, RebootRequired, Refused};
-        for (action, expected) in [
-            (None, (Ready, 0)),
-            (Some(0), (Ready, 0)),
-            (Some(1), (Refused, 0)),
-            (Some(2), (RebootRequired, 0)),
-            (Some(3), (Ready, 1)),
-            (Some(4), (Refused, 0)),
-            (Some(5), (Refused, 0)),
-            (Some(6), (Refused, 0)),
-            (Some(7), (RebootRequired, 0)),
-            (Some(8), (RebootRequired, 0)),
-        ] {
-            let gpu = gpu(Health { recovery_action: action, ..Health::default() });
-            assert_eq!(
-                verdict(|findings| recovery(&gpu, &Versions::default(), false, findings)),
-                expected,
-                "{action:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn what_speaks_against_a_reload_speaks_for_a_reset() {
-        let gpu = gpu(Health { recovery_action: Some(1), ..Health::default() });
-        assert_eq!(
-            verdict(|findings| recovery(&gpu, &Versions::default(), true, findings)),
-            (Verdict::Ready, 0)
-        );
-        let versions = Versions::default();
-        let trouble =
-            |reset| verdict(|findings| trouble("a", &Trouble::ResetRequired, &versions, reset, findings)).0;
-        assert_eq!((trouble(false), trouble(true)), (Verdict::Refused, Verdict::Ready));
-    }
-
-    #[test]
     fn where_no_reset_can_be_none_is_advised() {
         let versions = |on_disk: &str| Versions { loaded: Some("1".into()), on_disk: Some(on_disk.into()) };
         assert!(reset_remedy(&versions("1")).starts_with("`nvidia-reload reset`"));
@@ -314,16 +208,5 @@ mod tests {
             let gpu = gpu(Health { mig, ..Health::default() });
             assert_eq!(verdict(|findings| super::pending(&gpu, findings)).0, expected);
         }
-    }
-
-    #[test]
-    fn a_gpu_without_a_handle_has_the_address_that_is_left() {
-        let lost = |index| Seen::Trouble { index, pci: None, uuid: None, trouble: Trouble::Lost };
-        let all = [Seen::Ok(Box::new(gpu(Health::default()))), lost(1)];
-        let bound = |addresses: &[&str]| addresses.iter().map(ToString::to_string).collect::<Vec<_>>();
-        assert_eq!(named(&all[1], &all, &bound(&["0000:01:00.0", "0000:02:00.0"])), "GPU 1 (0000:02:00.0)");
-        assert_eq!(named(&all[1], &all, &bound(&["0000:01:00.0"])), "GPU 1");
-        let several = named(&lost(0), &[lost(0), lost(1)], &bound(&["a", "b"]));
-        assert_eq!(several, "GPU 0 (one of a, b)");
     }
 }

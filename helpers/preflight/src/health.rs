@@ -1,12 +1,11 @@
-//! What the GPUs need, by all that is known of them together: the kernel's messages, the bus, NVML. What
-//! NVML says by itself is told in `gpus`.
+//! What the GPUs need, and what that means for a run.
 
 use anyhow::Result;
-use gpu::{Seen, State, Trouble};
+use gpu::State;
+use health::{Health, judge};
 use messages::Heard;
-use modules::{gpus, on_bus};
-use step::{Context, Versions};
-use xid::{Address, Class, Evidence, Gpu, NvmlState, Verdict, verdicts};
+use step::{Config, Context, Versions};
+use xid::{Class, Evidence};
 
 use crate::findings::Findings;
 use crate::gpus::reset_remedy;
@@ -17,6 +16,7 @@ use crate::gpus::reset_remedy;
 /// The driver's GPUs cannot be listed.
 pub(crate) fn assess(
     context: &Context,
+    config: &Config,
     heard: &Heard,
     nvml: Option<&State>,
     versions: &Versions,
@@ -32,60 +32,31 @@ pub(crate) fn assess(
             "let journald keep the kernel's messages",
         );
     }
-    let mut known = Vec::new();
-    for name in gpus(&context.root)? {
-        let Ok(pci) = name.parse() else { continue };
-        known.push(Gpu {
-            pci,
-            on_bus: on_bus(&context.root, &name)?,
-            reset_usec: heard.resets.get(&pci).copied(),
-            nvml: nvml.and_then(|state| said(state, pci)),
-        });
-    }
-    judge_all(&verdicts(&heard.messages, &known), versions, reset, findings);
+    let judged = judge(&context.root, heard, nvml, &config.gpus.ignore)?;
+    mean_all(&judged, versions, reset, findings);
     Ok(())
 }
 
-/// What NVML says of the GPU at `pci`, where it tells the address.
-fn said(state: &State, pci: Address) -> Option<NvmlState> {
-    let is_it = |address: &str| address.parse() == Ok(pci);
-    state.gpus.iter().find_map(|seen| match seen {
-        Seen::Ok(gpu) if is_it(&gpu.pci) => {
-            Some(NvmlState { recovery_action: gpu.health.recovery_action, ..NvmlState::default() })
-        }
-        Seen::Trouble { pci: Some(address), trouble, .. } if is_it(address) => Some(NvmlState {
-            lost: *trouble == Trouble::Lost,
-            reset_required: *trouble == Trouble::ResetRequired,
-            recovery_action: None,
-        }),
-        _ => None,
-    })
-}
-
-/// What the whole machine has is the first verdict's, and said once.
-fn judge_all(verdicts: &[Verdict], versions: &Versions, reset: bool, findings: &mut Findings) {
-    for (at, verdict) in verdicts.iter().enumerate() {
-        let before = |decisive| verdicts[..at].iter().any(|before| self::decisive(before) == Some(decisive));
-        if let Some(decisive) = decisive(verdict).filter(|decisive| !before(decisive)) {
-            judge(verdict, decisive, versions, reset, findings);
+/// What the whole machine has is said once.
+fn mean_all(judged: &[Health], versions: &Versions, reset: bool, findings: &mut Findings) {
+    for (at, health) in judged.iter().enumerate() {
+        let Some(decisive) = health.evidence.first() else { continue };
+        let is_machines =
+            |before: &Health| before.name.is_none() && before.evidence.first() == Some(decisive);
+        if !judged[..at].iter().any(is_machines) {
+            mean(health, decisive, versions, reset, findings);
         }
     }
 }
 
-/// What decides, of what NVML does not say itself. What counts for nothing beside NVML's word is not
-/// among the evidence any more.
-fn decisive(verdict: &Verdict) -> Option<&Evidence> {
-    verdict.evidence.iter().find(|evidence| !evidence.by_nvml)
-}
-
-/// What a verdict means for a run.
-fn judge(verdict: &Verdict, evidence: &Evidence, versions: &Versions, reset: bool, findings: &mut Findings) {
-    let what = match verdict.pci {
-        Some(pci) => format!("GPU {pci}: {}", told(evidence)),
-        None => told(evidence),
-    };
+/// What it means for a run.
+fn mean(health: &Health, evidence: &Evidence, versions: &Versions, reset: bool, findings: &mut Findings) {
+    let mut what = health.says(evidence);
+    if let Some(usec) = evidence.usec {
+        what = format!("{what} ({})", stamp(usec));
+    }
     match evidence.class {
-        Class::Reboot if verdict.cold => {
+        Class::Reboot if health.cold => {
             findings.reboot(what, "switch the machine off and on again: less does not clear it");
         }
         Class::Reboot => findings.reboot(
@@ -101,8 +72,14 @@ fn judge(verdict: &Verdict, evidence: &Evidence, versions: &Versions, reset: boo
                 reset_by_others(evidence)
             ),
         ),
+        // The new driver may start it. Verify looks again.
+        Class::Failed => findings.warn(what, evidence.action),
+        Class::Support if evidence.by_nvml => {
+            findings.refuse(what, "recover the IMEX domain: `systemctl restart nvidia-imex` on its nodes");
+        }
         // Nothing that a reload makes worse, or better.
         Class::Support => findings.warn(what, format!("NVIDIA's advice: {}", evidence.action)),
+        Class::App if evidence.by_nvml => findings.warn(what, "the run ends what uses it, and looks again"),
         // The programs start anew with a reload, and a mismatch of versions ends with it.
         Class::App | Class::Reload | Class::Info => {}
     }
@@ -119,14 +96,6 @@ fn reset_by_others(evidence: &Evidence) -> &'static str {
     }
 }
 
-/// The evidence with its time, as dmesg shows it.
-fn told(evidence: &Evidence) -> String {
-    match evidence.usec {
-        Some(usec) => format!("{} ({})", evidence.what, stamp(usec)),
-        None => evidence.what.clone(),
-    }
-}
-
 /// `[  903.610907]`, to be found again in dmesg.
 fn stamp(usec: u64) -> String {
     format!("[{:5}.{:06}]", usec / 1_000_000, usec % 1_000_000)
@@ -135,7 +104,7 @@ fn stamp(usec: u64) -> String {
 #[cfg(test)]
 mod tests {
     use step::Verdict as Run;
-    use xid::Message;
+    use xid::{Gpu, Message, NvmlState, verdicts};
 
     use super::*;
 
@@ -151,9 +120,19 @@ mod tests {
         };
         let messages: Vec<Message> = texts.iter().map(message).collect();
         let mut findings = Findings::default();
-        let at = |gpu: &str| Gpu { nvml, ..Gpu::at(gpu.parse().expect("an address")) };
+        let at = |gpu: &str| Gpu { nvml: nvml.clone(), ..Gpu::at(gpu.parse().expect("an address")) };
         let gpus = ["0000:01:00", "0000:02:00"].map(at);
-        judge_all(&verdicts(&messages, &gpus), &Versions::default(), reset, &mut findings);
+        let judged: Vec<Health> = verdicts(&messages, &gpus)
+            .into_iter()
+            .map(|verdict| Health {
+                name: verdict.pci.map(|pci| format!("GPU {pci}")),
+                pci: verdict.pci,
+                class: verdict.class,
+                cold: verdict.cold,
+                evidence: verdict.evidence,
+            })
+            .collect();
+        mean_all(&judged, &Versions::default(), reset, &mut findings);
         let (verdict, reasons, warnings) = findings.verdict();
         let told = |reasons: Vec<step::Reason>| reasons.iter().map(ToString::to_string).collect();
         (verdict, told(reasons), told(warnings))
@@ -204,15 +183,47 @@ mod tests {
     }
 
     #[test]
-    fn the_drivers_own_verdict_beats_the_table_and_is_not_told_twice() {
+    fn the_drivers_own_verdict_beats_the_table() {
         let text = "NVRM: Xid (PCI:0000:01:00): 119, pid=7, name=a, text";
         let says = |recovery_action| Some(NvmlState { recovery_action, ..NvmlState::default() });
         assert_eq!(found(false, &[text]).0, Run::Refused);
         assert_eq!(beside(says(None), false, &[text]).0, Run::Refused, "a driver without the field");
         assert_eq!(beside(says(Some(0)), false, &[text]), (Run::Ready, vec![], vec![]));
-        // What NVML asks for is a finding of its own.
-        assert_eq!(beside(says(Some(1)), false, &[text]), (Run::Ready, vec![], vec![]));
         let uvm = "NVRM: uvm encountered global fatal error 0x60, requiring os reboot to recover.";
         assert_eq!(beside(says(Some(0)), false, &[uvm]).0, Run::RebootRequired);
+    }
+
+    #[test]
+    fn the_drivers_word_on_recovery_decides() {
+        use Run::{Ready, RebootRequired, Refused};
+        for (action, reload, reset) in [
+            (0, (Ready, 0), (Ready, 0)),
+            (1, (Refused, 0), (Ready, 0)),
+            (2, (RebootRequired, 0), (RebootRequired, 0)),
+            (3, (Ready, 2), (Ready, 2)),
+            (4, (Refused, 0), (Ready, 0)),
+            (5, (Refused, 0), (Refused, 0)),
+            (6, (Refused, 0), (Ready, 0)),
+            (7, (RebootRequired, 0), (RebootRequired, 0)),
+            (8, (RebootRequired, 0), (RebootRequired, 0)),
+        ] {
+            let nvml = NvmlState { recovery_action: Some(action), ..NvmlState::default() };
+            let of = |reset| {
+                let (verdict, _, warnings) = beside(Some(nvml.clone()), reset, &[]);
+                (verdict, warnings.len())
+            };
+            assert_eq!((of(false), of(true)), (reload, reset), "{action}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_work_is_no_reason_against_a_reload() {
+        let of = |nvml: NvmlState, reset| beside(Some(nvml), reset, &[]).0;
+        let failed = || NvmlState { failed: Some("NVML does not show it".into()), ..NvmlState::default() };
+        assert_eq!((of(failed(), false), of(failed(), true)), (Run::Ready, Run::Ready));
+        let reset = || NvmlState { reset_required: true, ..NvmlState::default() };
+        assert_eq!((of(reset(), false), of(reset(), true)), (Run::Refused, Run::Ready));
+        let (_, _, warnings) = beside(Some(failed()), false, &[]);
+        assert_eq!(warnings.len(), 2, "one for each GPU: {warnings:?}");
     }
 }

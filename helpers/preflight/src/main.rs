@@ -55,7 +55,7 @@ fn run(context: &Context) -> Result<()> {
     let config = context.config()?;
     package::wait(context)?;
     context.status("looking at the driver and at who holds it");
-    let asked = Asked::read(&context.root)?;
+    let asked = Asked::take(&context.root)?;
     let Assessed { plan, container_units, heard, seen, chosen } = assess::assess(context, &config, &asked)?;
     for warning in &plan.warnings {
         context.warn(warning.to_string());
@@ -71,6 +71,7 @@ fn run(context: &Context) -> Result<()> {
     let id = context.ledger.open(Snapshot {
         reset: asked.reset.is_some(),
         chosen,
+        parallel: config.containers.parallel,
         ..snapshot(context, container_units, seen)?
     })?;
     context.info(format!(

@@ -5,6 +5,7 @@
 
 mod closure;
 mod list;
+mod patience;
 mod single;
 mod start;
 mod stop;

@@ -7,10 +7,13 @@ use anyhow::{Result, bail};
 use bus::LoadState;
 use step::NO_SUCH_UNIT;
 
-use crate::manager;
+use crate::{manager, patience};
 
 /// How long a start, or a stop, may take.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a stop may take, whatever its unit says: the step that asks for it has 15 minutes for all.
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// Starts a unit and waits until that has ended.
 pub(crate) fn start(unit: &str, user: Option<u32>) -> Result<ExitCode> {
@@ -41,8 +44,9 @@ pub(crate) fn stop(unit: &str, wait: bool, user: Option<u32>) -> Result<ExitCode
         return Ok(ExitCode::SUCCESS);
     }
     let mut follower = manager.follow(&[])?;
+    let own = patience::longest(manager.stop_timeout(unit)?, user).min(LIMIT);
     let job = follower.stop(unit)?;
-    let result = follower.wait(&job, Instant::now() + PATIENCE)?;
+    let result = follower.wait(&job, Instant::now() + own.max(PATIENCE))?;
     if !result.is_success() {
         bail!("the stop of {unit} ended with {result}");
     }

@@ -9,7 +9,7 @@ use ledger::{Object, Step, Unit};
 use step::Context;
 
 use crate::closure::{Planned, Role, closure};
-use crate::{Whose, manager, transient, wanted};
+use crate::{Whose, manager, patience, transient, wanted};
 
 /// How often holders are looked for again: a unit may be started by something unknown while
 /// others stop, but not again and again.
@@ -18,7 +18,7 @@ const ROUNDS: u32 = 3;
 pub(crate) fn run(context: &Context) -> Result<()> {
     let config = context.config()?;
     let run = context.ledger.read()?.context("there is no open run: start nvidia-reload.target")?;
-    let deadline = Instant::now() + Duration::from_secs(config.units.stop_timeout);
+    let limit = Instant::now() + Duration::from_secs(config.units.stop_timeout);
     let mut tried: BTreeSet<Whose> = BTreeSet::new();
     let scope = run.snapshot.chosen_nodes().collect();
     let mut stopped = 0;
@@ -45,7 +45,7 @@ pub(crate) fn run(context: &Context) -> Result<()> {
         for (user, manager, plan) in plans {
             tried.extend(plan.iter().map(|planned| (user, planned.name.clone())));
             stopped += plan.iter().filter(|planned| planned.up).count();
-            stop(context, user, manager, &plan, deadline)?;
+            stop(context, user, manager, &plan, limit)?;
         }
         tried.extend(wanted.into_keys());
     }
@@ -69,9 +69,10 @@ fn stop(
     user: Option<u32>,
     manager: Manager,
     plan: &[Planned],
-    deadline: Instant,
+    limit: Instant,
 ) -> Result<()> {
     let mut acts = Vec::new();
+    let begun = Instant::now();
     for planned in plan {
         let unit = Unit { name: planned.name.clone(), user, role: planned.role.word().into() };
         if planned.up {
@@ -89,10 +90,14 @@ fn stop(
     context.status(format!("stopping {}", names.join(", ")));
     let mut follower = manager.follow(&[])?;
     let mut jobs = Vec::new();
-    let mut problems = Vec::new();
+    let (mut problems, mut refused) = (Vec::new(), Vec::new());
     for (id, planned) in &acts {
         match follower.stop(&planned.name) {
-            Ok(job) => jobs.push(job),
+            Ok(job) => {
+                // One that is gone by now has none any more.
+                let own = follower.manager().stop_timeout(&planned.name).unwrap_or(patience::DEFAULT);
+                jobs.push((job, patience::longest(own, user)));
+            }
             // Gone by itself meanwhile.
             Err(bus::Error::NoSuchUnit { .. }) => {}
             // One that must not be stopped by hand still goes along with another.
@@ -100,11 +105,15 @@ fn stop(
             Err(error) => {
                 let error = format!("{:#}", anyhow::Error::from(error));
                 context.ledger.failed(*id, &error)?;
+                refused.push(*id);
                 problems.push(error);
             }
         }
     }
-    for job in &jobs {
+    // One may wait for another that has to stop first: its time begins then.
+    let longest: Vec<Duration> = jobs.iter().map(|(_, longest)| *longest).collect();
+    for (at, (job, _)) in jobs.iter().enumerate() {
+        let deadline = patience::until(Instant::now(), limit, &longest[at..]);
         match follower.wait(job, deadline) {
             // What counts is the state that is read back.
             Ok(_) => {}
@@ -117,11 +126,12 @@ fn stop(
         if !unit.active.is_up() {
             context.ledger.done(*id)?;
             context.info(format!("stopped {}", shown(user, &planned.name)));
-        } else if problems.is_empty() {
+        } else if !refused.contains(id) {
             // The act stays open: its stop may still go on, and then it has to be given back.
             problems.push(format!(
-                "{} is not stopped: it is {} ({})",
+                "{} is not stopped after {} s: it is {} ({})",
                 shown(user, &planned.name),
+                begun.elapsed().as_secs(),
                 unit.active,
                 unit.sub
             ));

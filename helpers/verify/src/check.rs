@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use gpu::{Answer, Library, Seen, State};
 use ledger::Run;
+use messages::{Heard, hear};
 use modules::{DRIVER, Disk, chain, driver_version, nodes};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -18,10 +19,11 @@ use crate::{gpus_are_there, modules_serve, nvml};
 
 /// Looks, and prints what was found; with `smoke`, runs the configured test, too.
 pub(crate) fn check(context: &Context, smoke: bool) -> Result<ExitCode> {
-    let config = context.config()?.verify;
+    let config = context.config()?;
+    let (config, ignore) = (config.verify, config.gpus.ignore);
     let disk = Disk::open(&context.root)?;
     let loaded = driver_version(&context.root)?;
-    // Whoever asks NVML without a driver makes the kernel load one.
+    // Without a driver there is nothing to ask NVML.
     let state = if loaded.is_some() { nvml::ask()? } else { None };
     let run = last_run(context)?;
     let mut checks = vec![modules(context, &disk)?];
@@ -33,10 +35,16 @@ pub(crate) fn check(context: &Context, smoke: bool) -> Result<ExitCode> {
     if loaded.is_some() {
         let before = run.as_ref().map_or(&[][..], |run| &run.snapshot.seen);
         checks.extend(of_nvml(state.as_ref(), loaded.as_deref()));
-        if let Some(state) = state.filter(|state| matches!(state.nvml, Answer::Ok { .. })) {
-            checks.extend(gpus::check(before, &state.gpus, Fabric::Complete));
-            seen = state.gpus;
-        }
+        let heard = hear(&context.root).unwrap_or_else(|error| {
+            let what = format!("cannot be read: {error:#}");
+            checks.push(Check::new("kernel messages", Grade::Note, what));
+            Heard::default()
+        });
+        let judged = health::judge(&context.root, &heard, state.as_ref(), &ignore)?;
+        let answered = state.filter(|state| matches!(state.nvml, Answer::Ok { .. }));
+        let before = if answered.is_some() { before } else { &[] };
+        seen = answered.map(|state| state.gpus).unwrap_or_default();
+        checks.extend(gpus::check(before, &seen, &judged, |_| true, Fabric::Complete));
     }
     if smoke {
         checks.push(smoke_test(&config)?);

@@ -2,7 +2,6 @@
 
 mod check;
 mod gpus;
-mod messages;
 mod nvml;
 
 use std::process::ExitCode;
@@ -54,7 +53,6 @@ fn run(context: &Context) -> Result<()> {
     rest?;
     let state = state?;
     nvml::judge(context, &run.snapshot.seen, state.as_ref())?;
-    messages::check(context)?;
     for changed in changed_parameters(&context.root, &run.snapshot.modules)? {
         context.warn(changed.to_string());
     }

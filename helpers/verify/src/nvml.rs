@@ -6,7 +6,9 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use gpu::{Answer, HELPER, State, ask_state};
 use ledger::Gpu;
+use messages::hear;
 use step::Context;
+use xid::Evidence;
 
 use crate::check::Grade;
 use crate::gpus::{self, Fabric};
@@ -25,22 +27,27 @@ pub(crate) fn hung() -> String {
     format!("NVML did not answer in {} seconds", TIME.as_secs())
 }
 
-/// Whether the answer is that of a driver that serves, and every GPU of `before` is there and well.
+/// Whether the answer is that of a driver that serves, and every GPU is well: those of `before`, and those
+/// on the bus. An error from before the driver was loaded, or from before the run, is not the new driver's.
 pub(crate) fn judge(context: &Context, before: &[Gpu], state: Option<&State>) -> Result<()> {
     let Some(state) = state else { bail!(hung()) };
-    if let Answer::NoLibrary { reason } = &state.nvml {
-        context.warn(format!("NVML cannot be asked, its library is not installed: {reason}"));
-        return Ok(());
-    }
     // Where nothing makes the nodes (nvidia-modprobe, udev), NVML saw no driver before the run either.
     let control = context.root.path("/dev/nvidiactl");
-    if state.nvml == Answer::NotLoaded && before.is_empty() && !control.exists() {
+    if let Answer::NoLibrary { reason } = &state.nvml {
+        context.warn(format!("NVML cannot be asked, its library is not installed: {reason}"));
+    } else if state.nvml == Answer::NotLoaded && before.is_empty() && !control.exists() {
         context.warn(format!("NVML cannot be asked: there is no {}", control.display()));
-        return Ok(());
+    } else {
+        context.info(format!("NVML works: {}", serves(&state.nvml)?));
     }
-    context.info(format!("NVML works: {}", serves(&state.nvml)?));
+    let heard = hear(&context.root)?;
+    let judged = health::judge(&context.root, &heard, Some(state), &ignored(context))?;
+    let news = heard.news_since();
+    let is_new = |evidence: &Evidence| evidence.usec.is_none_or(|usec| usec > news);
+    // Without its word the GPUs of before cannot be compared.
+    let before = if matches!(state.nvml, Answer::Ok { .. }) { before } else { &[] };
     let mut failed = Vec::new();
-    for check in gpus::check(before, &state.gpus, Fabric::NotBroken) {
+    for check in gpus::check(before, &state.gpus, &judged, is_new, Fabric::NotBroken) {
         match check.grade {
             Grade::Ok => {}
             Grade::Note => context.warn(check.what),
@@ -51,6 +58,18 @@ pub(crate) fn judge(context: &Context, before: &[Gpu], state: Option<&State>) ->
         bail!(failed.join("; "));
     }
     Ok(())
+}
+
+/// The GPUs that NVML is known not to show. Preflight has read the configuration: one that cannot be read
+/// any more is no reason to take a good driver out again.
+pub(crate) fn ignored(context: &Context) -> Vec<String> {
+    match context.config() {
+        Ok(config) => config.gpus.ignore,
+        Err(error) => {
+            context.warn(format!("gpus.ignore is not known: {error:#}"));
+            Vec::new()
+        }
+    }
 }
 
 /// What NVML says of itself, where it works.

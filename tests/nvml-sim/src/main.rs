@@ -23,7 +23,8 @@ struct Arguments {
 enum Verb {
     /// Put the simulation in the place of NVML, for every driver that the machine has
     ///
-    /// What the real module says of its GPUs in /proc/driver is hidden from then on.
+    /// What the real module says of its GPUs in /proc/driver is hidden from then on, and the product is not
+    /// told any more to ignore them (gpus.ignore).
     ///
     /// What the description says under `set` is set then, in the module that is loaded.
     Install {
@@ -39,6 +40,9 @@ enum Verb {
 
 /// Where NVML is: in the system, and where `driver-on-disk` takes it from.
 const PLACES: [&str; 2] = ["/usr/lib/x86_64-linux-gnu", "/usr/share/rig/drivers"];
+
+/// Says that NVML does not show the machine's own GPUs, which is over now.
+const EXCEPTION: &str = "/etc/nvidia-reload/conf.d/50-rig-gpus.toml";
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().verb {
@@ -67,6 +71,9 @@ fn install(description: &Path, library: &Path) -> Result<()> {
     // What the real module says of its own GPUs, which never start, would contradict.
     mount(Some("nvml-sim"), "/proc/driver", Some("tmpfs"), MsFlags::MS_RDONLY, None::<&str>)
         .context("hide /proc/driver")?;
+    if Path::new(EXCEPTION).exists() {
+        fs::remove_file(EXCEPTION).with_context(|| format!("remove {EXCEPTION}"))?;
+    }
     let generation = generation().context("the driver is not loaded")?;
     settings::with(Path::new(settings::FILE), generation, &config, |kept| {
         let set = config.gpu.iter().map(|gpu| (gpu.uuid.clone().unwrap_or_default(), gpu.set.clone()));

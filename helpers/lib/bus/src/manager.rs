@@ -1,5 +1,7 @@
 //! A manager, asked one thing at a time.
 
+use std::time::Duration;
+
 use zbus::{Connection, OwnedObjectPath, OwnedVariant};
 
 use crate::connect::{Scope, connect, wait};
@@ -182,6 +184,25 @@ impl Manager {
                 status: of.get(SERVICE, "ExecMainStatus").await?,
             })
         })
+    }
+
+    /// How long the manager lets the unit `name` stop before it kills it (`TimeoutStopSec=`); none where it
+    /// waits for ever. Kinds of units that stop at once have no such time.
+    ///
+    /// # Errors
+    /// The name is none of a unit, or the manager does not answer.
+    pub fn stop_timeout(&self, name: &str) -> Result<Option<Duration>, Error> {
+        let (kind, property) = match name.rsplit('.').next() {
+            Some("service") => ("Service", "TimeoutStopUSec"),
+            Some("scope") => ("Scope", "TimeoutStopUSec"),
+            Some("socket") => ("Socket", "TimeoutUSec"),
+            Some("mount") => ("Mount", "TimeoutUSec"),
+            Some("swap") => ("Swap", "TimeoutUSec"),
+            _ => return Ok(Some(Duration::ZERO)),
+        };
+        let interface = format!("org.freedesktop.systemd1.{kind}");
+        let usec: u64 = self.look_at(name, async |of| of.get(&interface, property).await)?;
+        Ok((usec != u64::MAX).then(|| Duration::from_micros(usec)))
     }
 
     /// The descriptors that the manager keeps for the service `name` (`FileDescriptorStoreMax=`):

@@ -12,8 +12,8 @@ use nvml_wrapper::struct_wrappers::device::ProcessInfo;
 use nvml_wrapper::{Device, Nvml};
 use serde::{Deserialize, Serialize};
 
-use crate::read;
 use crate::state::State;
+use crate::{guard, read};
 
 /// The name that programs link against; the file behind it carries the version.
 const SONAME: &str = "libnvidia-ml.so.1";
@@ -181,8 +181,11 @@ fn is_asleep(list: &Path) -> bool {
 }
 
 /// Starts NVML with the linker's library; with `kept` where that does not fit the loaded driver. Says
-/// whether it was that.
+/// whether it was that. Without a driver it is not started: it would load one.
 pub(crate) fn start(kept: Option<&Path>) -> (Result<Nvml, NvmlError>, Option<PathBuf>) {
+    if !guard::is_loaded() {
+        return (Err(NvmlError::DriverNotLoaded), None);
+    }
     let init = |library: &OsStr| Nvml::builder().lib_path(library).init();
     match (init(SONAME.as_ref()), kept) {
         (Err(NvmlError::LibRmVersionMismatch), Some(kept)) if kept.exists() => {

@@ -37,7 +37,7 @@ impl fmt::Display for Gpu {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Health {
-    /// Field 230, from 565 on: see `gpu::Recovery` for what the numbers mean.
+    /// Field 230, from 565 on: see `xid::Class::of_recovery_action` for what the numbers mean.
     pub recovery_action: Option<u32>,
     /// Rows of memory that were remapped, from Ampere on.
     pub remapped_rows: Option<RemappedRows>,

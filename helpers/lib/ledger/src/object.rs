@@ -336,6 +336,16 @@ pub struct Snapshot {
     /// The GPUs as NVML showed them; empty where it showed none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub seen: Vec<Gpu>,
+    /// How many containers are started at once, as the configuration said when the run began; 0 for four a
+    /// core.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub parallel: usize,
+}
+
+// serde gives a reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 impl Snapshot {

@@ -30,17 +30,20 @@ pub struct Heard {
     /// Messages from before this time may be missing: the kernel's log forgot them, and there is no
     /// journal that has them.
     pub lost_before: Option<u64>,
-    /// How many of `messages` were known before.
-    known: usize,
+    /// The time of the last record that was known before.
+    remembered: u64,
     /// The time of the kernel's last record.
     until: u64,
     cursor: Option<String>,
 }
 
 impl Heard {
-    /// The messages that came after the last [`Heard::remember`] of this boot.
-    pub fn since_remembered(&self) -> &[Message] {
-        &self.messages[self.known..]
+    /// The time from which what the kernel says is about the driver that is loaded now and was not said
+    /// before the last [`Heard::remember`] of this boot.
+    pub fn news_since(&self) -> u64 {
+        let is_load = |message: &&Message| matches!(message.event, Event::DriverLoad { .. });
+        let load = self.messages.iter().rev().find(is_load).map_or(0, |message| message.usec);
+        load.max(self.remembered)
     }
 
     /// Keeps this, so that nothing of it is lost in this boot, whatever becomes of the kernel's log.
@@ -82,8 +85,8 @@ fn assemble(
 ) -> Result<Heard> {
     let mut heard = Heard { resets: memory.resets(), cursor: memory.cursor.clone(), ..Heard::default() };
     let mut messages = memory.messages();
-    heard.known = messages.len();
     heard.until = memory.usec;
+    heard.remembered = memory.usec;
     let (ring, problem) = match ring {
         Ok(ring) => (ring, None),
         Err(error) => (Ring::default(), Some(error)),

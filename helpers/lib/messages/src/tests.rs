@@ -76,17 +76,29 @@ fn no_program_takes_an_error_back() {
 fn what_is_remembered_is_not_new() {
     let (_directory, root) = machine(&format!("6,0,0,-;Linux version\n4,1,600,-;{}\n", xid(79)));
     let first = hear(&root).expect("hears");
-    assert_eq!(first.since_remembered().len(), 1);
+    assert_eq!((first.messages.len(), first.news_since()), (1, 0));
     first.remember(&root).expect("remembers");
     // The kernel's log forgot it.
     say(&root, &format!("6,9,500,-;older\n6,10,700,-;x\n4,11,900,-;{}\n", xid(31)));
     let second = hear(&root).expect("hears");
     assert_eq!(heard(&second.messages), [(600, xid(79)), (900, xid(31))]);
-    assert_eq!(heard(second.since_remembered()), [(900, xid(31))]);
+    assert_eq!(second.news_since(), 600);
     // Another boot has nothing to do with it.
     fs::write(root.path("/proc/sys/kernel/random/boot_id"), "another\n").expect("writes");
     say(&root, "6,0,0,-;Linux version\n");
     assert_eq!(hear(&root).expect("hears").messages, []);
+}
+
+#[test]
+fn news_are_the_loaded_drivers_own() {
+    let load = "NVRM: loading NVIDIA UNIX x86_64 Kernel Module  550.163.01  Tue Apr  8 12:41:17 UTC 2025";
+    let (_directory, root) = machine("6,0,0,-;Linux version\n");
+    hear(&root).and_then(|heard| heard.remember(&root)).expect("remembers");
+    say(
+        &root,
+        &format!("6,0,0,-;Linux version\n4,1,600,-;{}\n4,2,700,-;{load}\n4,3,800,-;{}\n", xid(119), xid(31)),
+    );
+    assert_eq!(hear(&root).expect("hears").news_since(), 700);
 }
 
 #[test]
@@ -96,7 +108,7 @@ fn a_reset_is_noted_at_the_time_of_the_log() {
     note_reset(&root, &[gpu]).expect("notes");
     let heard = hear(&root).expect("hears");
     assert_eq!(heard.resets, BTreeMap::from([(gpu, 600)]));
-    assert_eq!(heard.since_remembered(), []);
+    assert_eq!(heard.news_since(), 600);
 }
 
 /// Entries of a journal, as journalctl exports them.

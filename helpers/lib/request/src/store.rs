@@ -76,6 +76,12 @@ pub fn update(root: &Root, state: State, because: Vec<Reason>) -> Result<Option<
 /// It is still there.
 pub fn forget(root: &Root) -> Result<bool> {
     let path = root.path(PATH);
+    // Also where there is no place for a lock.
+    if !path.try_exists().with_context(|| format!("look for {}", path.display()))? {
+        return Ok(false);
+    }
+    // Else who updates it at this moment would put it back.
+    let _lock = lock(root)?;
     match fs::remove_file(&path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
@@ -132,6 +138,24 @@ mod tests {
         assert!(forget(&root).expect("removes"));
         assert_eq!(update(&root, State::Asking, Vec::new()).expect("looks"), None, "it stays dropped");
         assert_eq!(read(&root).expect("reads"), None);
+    }
+
+    #[test]
+    fn it_is_not_dropped_while_somebody_updates_it() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let root = Root::at(directory.path());
+        ask(&root, "a").expect("writes");
+        let updating = lock(&root).expect("locks");
+        let read = read(&root).expect("reads").expect("is there");
+        std::thread::scope(|scope| {
+            let dropped = scope.spawn(|| forget(&root));
+            // Time enough for one that does not wait.
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            write(&root, &read).expect("writes");
+            drop(updating);
+            assert!(dropped.join().expect("ends").expect("removes"));
+        });
+        assert_eq!(super::read(&root).expect("reads"), None, "it stays dropped");
     }
 
     #[test]

@@ -94,7 +94,8 @@ impl Default for Containers {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Units {
-    /// The longest time that all stops together may take, in seconds.
+    /// The longest time that all stops together may take, in seconds, whatever the units' own
+    /// `TimeoutStopSec=` say.
     pub stop_timeout: u64,
     /// Units that are never stopped; a holder in one is a refusal.
     pub protect: Vec<String>,
@@ -102,7 +103,7 @@ pub struct Units {
 
 impl Default for Units {
     fn default() -> Self {
-        Self { stop_timeout: 90, protect: Vec::new() }
+        Self { stop_timeout: 600, protect: Vec::new() }
     }
 }
 
@@ -129,6 +130,9 @@ impl Default for Processes {
 pub struct Gpus {
     /// Whether a reload may apply changes of ECC or MIG mode that wait for one.
     pub allow_pending_changes: bool,
+    /// PCI addresses of GPUs that are bound to the driver and that NVML is known not to show: that they do
+    /// not start is no fault.
+    pub ignore: Vec<String>,
     /// The locked clocks of all GPUs, lowest and highest in MHz: NVML has no call that reads them.
     pub locked_gpu_clocks: Option<(u32, u32)>,
     /// Those of their memory.
@@ -158,6 +162,11 @@ impl Gpus {
     }
 
     fn validate(&self) -> Result<()> {
+        for address in &self.ignore {
+            if !is_pci(address) {
+                anyhow::bail!("gpus.ignore: {address:?} is no PCI address as `lspci -D` shows them");
+            }
+        }
         for uuid in self.by_uuid.keys() {
             if !uuid.starts_with("GPU-") {
                 anyhow::bail!("gpus.by-uuid: {uuid:?} is no GPU's UUID: `nvidia-smi -L` shows them");
@@ -176,6 +185,16 @@ impl Gpus {
         }
         Ok(())
     }
+}
+
+/// Whether it is `0000:3b:00.0`, or another in this form.
+fn is_pci(address: &str) -> bool {
+    let is_hex = |text: &str, length| {
+        text.len() == length && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let Some((device, function)) = address.rsplit_once('.') else { return false };
+    let [domain, bus, device] = device.split(':').collect::<Vec<_>>()[..] else { return false };
+    is_hex(domain, 4) && is_hex(bus, 2) && is_hex(device, 2) && is_hex(function, 1)
 }
 
 /// How the driver is verified.
@@ -218,16 +237,17 @@ impl Config {
     }
 
     fn validate(&self) -> Result<()> {
-        for (key, seconds) in [
-            ("containers.stop-timeout-max", self.containers.stop_timeout_max),
-            ("containers.pods-timeout", self.containers.pods_timeout),
-            ("units.stop-timeout", self.units.stop_timeout),
-            ("processes.grace", self.processes.grace),
-            ("verify.smoke-timeout", self.verify.smoke_timeout),
+        // The unit that runs the step gives up after 15 minutes, whatever is set here.
+        for (key, seconds, most) in [
+            ("containers.stop-timeout-max", self.containers.stop_timeout_max, 600),
+            ("containers.pods-timeout", self.containers.pods_timeout, 600),
+            ("units.stop-timeout", self.units.stop_timeout, 600),
+            // Given twice: to what is found first, and to what comes up meanwhile.
+            ("processes.grace", self.processes.grace, 400),
+            ("verify.smoke-timeout", self.verify.smoke_timeout, 600),
         ] {
-            // The unit that runs the step gives up after 15 minutes, whatever is set here.
-            if !(1..=600).contains(&seconds) {
-                anyhow::bail!("{key} = {seconds}: must be between 1 and 600 seconds");
+            if !(1..=most).contains(&seconds) {
+                anyhow::bail!("{key} = {seconds}: must be between 1 and {most} seconds");
             }
         }
         if self.containers.health_timeout > 600 {
@@ -353,12 +373,15 @@ mod tests {
         for (text, key) in [
             ("[processes]\ngrace = \"x\"", "grace"),
             ("[processes]\ngrace = 0", "processes.grace"),
+            ("[processes]\ngrace = 401", "processes.grace"),
             ("[proceses]\n", "proceses"),
             ("[containers]\nauto-remove = \"keep\"", "auto-remove"),
             ("[containers]\npods = \"none\"", "pods"),
             ("[units]\nprotect = [\"sshd\"]", "units.protect"),
             ("[processes", "processes"),
             ("[gpus]\nlocked-clocks = [1, 2]", "locked-clocks"),
+            ("[gpus]\nignore = [\"GPU-0\"]", "gpus.ignore"),
+            ("[gpus]\nignore = [\"0000:3b.00:0\"]", "gpus.ignore"),
             ("[gpus]\nlocked-gpu-clocks = [2, 1]", "locked-gpu-clocks"),
             ("[gpus.by-uuid.0]\nlocked-gpu-clocks = [1, 2]", "gpus.by-uuid"),
             ("[gpus.by-uuid.GPU-0]\nlocked = [1, 2]", "locked"),

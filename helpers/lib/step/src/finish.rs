@@ -51,6 +51,13 @@ pub fn finish(
     Ok(Some(run))
 }
 
+fn done(reset: bool) -> &'static str {
+    match reset {
+        true => "done: the GPUs are reset and everything is restored",
+        false => "done: the new driver works and everything is restored",
+    }
+}
+
 /// Says how the run went, by name; what is not back is an error.
 fn report(context: &Context, run: &Run) -> Result<()> {
     for process in run.killed() {
@@ -63,7 +70,7 @@ fn report(context: &Context, run: &Run) -> Result<()> {
         context.warn(format!("{step} failed: {reason}"));
     }
     match run.outcome {
-        Some(Outcome::Done) => context.info("done: the new driver serves and everything is back"),
+        Some(Outcome::Done) => context.info(done(run.snapshot.reset)),
         Some(Outcome::RolledBack) => context.info("everything is as it was"),
         Some(Outcome::Degraded) | None => {
             let missing: Vec<String> = run.missing().iter().map(|act| act.object.to_string()).collect();
@@ -71,4 +78,15 @@ fn report(context: &Context, run: &Run) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reset_brings_no_new_driver() {
+        assert!(!done(true).contains("driver"));
+        assert!(done(false).contains("the new driver works"));
+    }
 }

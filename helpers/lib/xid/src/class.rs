@@ -16,6 +16,8 @@ pub enum Class {
     Reload,
     /// NVIDIA's support has to look at it; no software cures it, and none forbids a reload.
     Support,
+    /// The GPU does not work, and nothing tells which cure it needs; a reload may be one.
+    Failed,
     /// The GPU has to be reset. A reload is no cure.
     Reset,
     /// The machine has to be rebooted.
@@ -23,6 +25,10 @@ pub enum Class {
 }
 
 impl Class {
+    /// All of them, in their order.
+    pub const ALL: [Class; 7] =
+        [Class::Info, Class::App, Class::Reload, Class::Support, Class::Failed, Class::Reset, Class::Reboot];
+
     /// Its name in tables and JSON.
     pub fn name(self) -> &'static str {
         match self {
@@ -30,6 +36,7 @@ impl Class {
             Class::App => "app",
             Class::Reload => "reload",
             Class::Support => "support",
+            Class::Failed => "failed",
             Class::Reset => "reset",
             Class::Reboot => "reboot",
         }
@@ -42,6 +49,7 @@ impl Class {
             Class::App => "a reload goes on; the program has to be started again, by it or by you",
             Class::Reload => "a reload is the cure",
             Class::Support => "a reload goes on with a warning; it is no cure",
+            Class::Failed => "a reload goes on with a warning; it may be the cure",
             Class::Reset => {
                 "a reload is refused (exit 3), it would be no cure; `nvidia-reload reset` resets the GPUs"
             }
@@ -51,9 +59,7 @@ impl Class {
 
     /// The class of that name.
     pub fn named(name: &str) -> Option<Self> {
-        [Class::Info, Class::App, Class::Reload, Class::Support, Class::Reset, Class::Reboot]
-            .into_iter()
-            .find(|class| class.name() == name)
+        Class::ALL.into_iter().find(|class| class.name() == name)
     }
 
     /// The class of an `NVML_GPU_RECOVERY_ACTION_*`, which Xid 154 carries and NVML's field 230 is.
@@ -91,6 +97,7 @@ pub(crate) fn class(event: &Event, branch: Option<Branch>) -> Option<Class> {
         Event::GpuLost(_) | Event::UvmFatal { .. } => Some(Class::Reboot),
         Event::GspRatelimit { .. } | Event::Wpr2Up { .. } => Some(Class::Reset),
         Event::NeedsOpenModule { .. } | Event::NvlinkRxdetFailed => Some(Class::Support),
+        Event::RmInitFailed { .. } => Some(Class::Failed),
         Event::ApiMismatch(_) => Some(Class::Reload),
         _ => None,
     }

@@ -3,9 +3,9 @@
 //! The precedence, for each GPU:
 //! 1. Off the bus, or an error that the whole machine has until it is rebooted: nothing beats that.
 //! 2. The driver's own verdict: NVML's recovery action, or where it was not asked the last Xid 154.
-//! 3. NVML's `GPU_IS_LOST` and `RESET_REQUIRED`.
+//! 3. NVML's `GPU_IS_LOST` and `RESET_REQUIRED`, and that it cannot use the GPU or does not show it.
 //! 4. The classes of the messages since the driver was loaded, since the GPU was reset and since its
-//!    last Xid 154.
+//!    last Xid 154. That the GPU did not start is over once NVML shows it.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +26,7 @@ pub struct Message {
 }
 
 /// What NVML says of a GPU.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NvmlState {
     /// `NVML_FI_DEV_GET_GPU_RECOVERY_ACTION`, field 230; drivers before 565 have none.
     pub recovery_action: Option<u32>,
@@ -34,6 +34,8 @@ pub struct NvmlState {
     pub lost: bool,
     /// `NVML_ERROR_RESET_REQUIRED`.
     pub reset_required: bool,
+    /// Why it cannot use the GPU, for another reason: that it does not show it, or its error.
+    pub failed: Option<String>,
 }
 
 /// A GPU, and what is known of it from elsewhere.
@@ -61,7 +63,7 @@ impl Gpu {
 pub struct Evidence {
     /// What it means by itself.
     pub class: Class,
-    /// In words: `Xid 119 GSP RPC Timeout, …`, `NVML field 230 says GPU reset`.
+    /// In words: `Xid 119 GSP RPC Timeout, …`, `NVML says that the GPU is lost`.
     pub what: String,
     /// The kernel message, if it is one.
     pub line: Option<String>,
@@ -199,6 +201,10 @@ impl Subject {
     }
 
     fn verdict(mut self, pci: Option<Address>) -> Verdict {
+        // It came up after all.
+        if self.gpu.nvml.as_ref().is_some_and(|nvml| nvml.failed.is_none()) {
+            self.table.remove(INIT);
+        }
         let nvml = self.gpu.nvml.unwrap_or_default();
         // It was gone, it is back, and the driver says what it needs.
         if self.gpu.on_bus == Some(true) && (self.recovery.is_some() || nvml.recovery_action.is_some()) {
@@ -213,7 +219,8 @@ impl Subject {
         match nvml.recovery_action {
             // Newer than every message.
             Some(action) => {
-                let what = format!("NVML field 230 says: {}", catalogue::recovery_action(action));
+                let words = catalogue::recovery_action(action);
+                let what = format!("the driver asks for a recovery: {words} (NVML field 230 is {action})");
                 evidence.push(by_nvml(Class::of_recovery_action(action), &what));
                 evidence.extend(self.table.remove(LOSS));
             }
@@ -227,6 +234,9 @@ impl Subject {
         }
         if nvml.reset_required {
             evidence.push(by_nvml(Class::Reset, "NVML says that the GPU has to be reset"));
+        }
+        if let Some(why) = &nvml.failed {
+            evidence.push(by_nvml(Class::Failed, why));
         }
         evidence.retain(|evidence| evidence.class > Class::Info);
         // Stable: of one class, what is above comes first.
@@ -258,6 +268,9 @@ fn is_lasting(event: &Event) -> bool {
 /// What is said again when it is said that the GPU is off the bus.
 const LOSS: &str = "lost";
 
+/// What is said again each time that somebody opens a GPU that does not start.
+const INIT: &str = "init";
+
 fn is_loss(event: &Event) -> bool {
     matches!(event, Event::GpuLost(_)) || matches!(event, Event::Xid(xid) if xid.xid == 79)
 }
@@ -267,6 +280,7 @@ fn kind(event: &Event, class: Class) -> String {
     let kind = match event {
         // The same in two ways, and of one class.
         event if is_loss(event) => return LOSS.to_owned(),
+        Event::RmInitFailed { .. } => return INIT.to_owned(),
         Event::Xid(xid) => format!("xid {:03}", xid.xid),
         Event::Sxid(sxid) => format!("sxid {}", sxid.sxid),
         other => format!("{:?}", std::mem::discriminant(other)),
@@ -306,6 +320,9 @@ fn usual(class: Class) -> &'static str {
         Class::App => "restart the application",
         Class::Reload => "load the driver anew",
         Class::Support => "contact support",
+        Class::Failed => {
+            "load the driver anew; where that does not help, reset the GPU or restart the machine"
+        }
         Class::Reset => "reset the GPU",
         Class::Reboot => "restart the machine",
     }

@@ -48,6 +48,19 @@ fn nothing_said_is_healthy() {
 }
 
 #[test]
+fn a_gpu_that_did_not_start_has_failed_until_nvml_shows_it() {
+    let failed = format!("NVRM: GPU {A}.0: RmInitAdapter failed! (0x62:0x65:1859)");
+    let said = [LOAD.into(), failed.clone()];
+    let with = |nvml| of(&said, Gpu { nvml: Some(nvml), ..gpu(A) });
+    assert_eq!(class(&said), Class::Failed);
+    assert_eq!(class(&[failed, LOAD.into()]), Class::Info, "the driver before");
+    assert_eq!(with(NvmlState::default()).class, Class::Info);
+    let absent = with(NvmlState { failed: Some("NVML does not show it".into()), ..NvmlState::default() });
+    assert_eq!((absent.class, absent.evidence.len()), (Class::Failed, 2));
+    assert!(absent.evidence[0].line.is_some(), "the message says more: {absent:?}");
+}
+
+#[test]
 fn each_class_leads_to_itself_and_the_worst_counts() {
     for (code, expected) in [
         (31, Class::App),
@@ -165,7 +178,12 @@ fn any_text() -> impl Strategy<Value = String> {
 
 fn any_gpu(address: &'static str) -> impl Strategy<Value = Gpu> {
     let nvml = (prop::option::of(0u32..9), any::<bool>(), any::<bool>()).prop_map(
-        |(recovery_action, lost, reset_required)| NvmlState { recovery_action, lost, reset_required },
+        |(recovery_action, lost, reset_required)| NvmlState {
+            recovery_action,
+            lost,
+            reset_required,
+            failed: None,
+        },
     );
     (any::<Option<bool>>(), prop::option::of(0u64..12_000_000), prop::option::of(nvml))
         .prop_map(move |(on_bus, reset_usec, nvml)| Gpu { on_bus, reset_usec, nvml, ..gpu(address) })

@@ -10,7 +10,7 @@ pub fn line(checked: &Checked) -> String {
     let status = match checked.condition {
         Condition::InStep => "OK",
         Condition::ReloadNeeded => "WARNING",
-        Condition::ResetNeeded | Condition::RebootNeeded => "CRITICAL",
+        Condition::GpuFailed | Condition::ResetNeeded | Condition::RebootNeeded => "CRITICAL",
         Condition::Unknown => "UNKNOWN",
     };
     let mut text = match (&checked.driver.loaded, checked.condition) {
@@ -23,9 +23,10 @@ pub fn line(checked: &Checked) -> String {
     let of = |class: Class| checked.gpus.iter().filter(|gpu| gpu.class == class).count();
     // What follows the bar is figures to a monitor.
     format!(
-        "NVIDIA {status} - {} | gpus={} reset={} reboot={}\n",
+        "NVIDIA {status} - {} | gpus={} failed={} reset={} reboot={}\n",
         clean(&text).replace('|', "/"),
         checked.gpus.len(),
+        of(Class::Failed),
         of(Class::Reset),
         of(Class::Reboot)
     )
@@ -34,7 +35,8 @@ pub fn line(checked: &Checked) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::{Need, SCHEMA};
+    use crate::check::SCHEMA;
+    use crate::gpus::Need;
     use step::Versions;
 
     #[test]
@@ -45,16 +47,16 @@ mod tests {
             why: why.iter().map(|&why| why.to_owned()).collect(),
             driver: Versions { loaded: Some("1.2".into()), on_disk: Some("1.2".into()) },
             library: None,
-            gpus: vec![Need { pci: "0000:3b:00".into(), class }],
+            gpus: vec![Need { pci: Some("0000:3b:00".into()), class, why: Vec::new() }],
             unseen: unseen.iter().map(|&what| what.to_owned()).collect(),
         };
         assert_eq!(
             line(&checked(Condition::InStep, &[], Class::Info, &["a"])),
-            "NVIDIA OK - in step, driver 1.2 (not seen: a) | gpus=1 reset=0 reboot=0\n"
+            "NVIDIA OK - in step, driver 1.2 (not seen: a) | gpus=1 failed=0 reset=0 reboot=0\n"
         );
         assert_eq!(
             line(&checked(Condition::RebootNeeded, &["a|b", "c"], Class::Reboot, &[])),
-            "NVIDIA CRITICAL - reboot needed: a/b; c | gpus=1 reset=0 reboot=1\n"
+            "NVIDIA CRITICAL - reboot needed: a/b; c | gpus=1 failed=0 reset=0 reboot=1\n"
         );
         assert!(
             line(&checked(Condition::ReloadNeeded, &["a"], Class::App, &[]))

@@ -24,9 +24,6 @@ const LINES: [Column; 4] = [
     Column { title: "WHAT IT IS", right: false, least: 0, rank: 0 },
 ];
 
-const CLASSES: [Class; 6] =
-    [Class::Info, Class::App, Class::Reload, Class::Support, Class::Reset, Class::Reboot];
-
 /// A paragraph for each code.
 pub fn some(entries: &[&Entry], style: Style) -> String {
     entries.iter().map(|entry| one(entry, style)).collect::<Vec<_>>().join("\n")
@@ -74,7 +71,7 @@ fn paint(class: Class) -> Option<Paint> {
         Class::Info | Class::App => None,
         Class::Reload => Some(Paint::Good),
         Class::Support => Some(Paint::Attention),
-        Class::Reset | Class::Reboot => Some(Paint::Bad),
+        Class::Failed | Class::Reset | Class::Reboot => Some(Paint::Bad),
     }
 }
 
@@ -91,7 +88,7 @@ pub fn all(entries: &[&Entry], style: Style) -> String {
     };
     let mut page = table(style, &CODES, &entries.iter().map(row).collect::<Vec<_>>());
     page.push('\n');
-    page.push_str(&classes(&CLASSES, style));
+    page.push_str(&classes(&Class::ALL, style));
     page
 }
 
@@ -122,7 +119,7 @@ pub fn log(found: &[Line], lines: usize, style: Style) -> String {
     let recognised = count(found.len(), "message", "messages");
     page.push_str(&format!("\n{recognised} of the driver in {}.\n", count(lines, "line", "lines")));
     let is_seen = |class: &Class| found.iter().any(|line| line.cls == Some(*class));
-    let seen: Vec<Class> = CLASSES.into_iter().filter(is_seen).collect();
+    let seen: Vec<Class> = Class::ALL.into_iter().filter(is_seen).collect();
     page.push_str(&classes(&seen, style));
     page
 }

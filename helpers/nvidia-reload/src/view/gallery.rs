@@ -11,10 +11,12 @@ use initramfs::Packed;
 use ledger::{Event, Object, Record, Run, Snapshot, Step};
 use request::Request;
 use step::{Action, PLAN_SCHEMA, Plan, Reason, Verdict, Versions};
+use xid::Class;
 
 use super::Style;
 use crate::engine::{Phase, Progress};
 use crate::fault::Fault;
+use crate::gpus::Need;
 use crate::report::{Outcome, Report};
 use crate::status::{Driver, Gate, Initramfs, PutBack, RunInShort, Runs, SCHEMA, State, Status};
 
@@ -95,6 +97,14 @@ pub fn busy_server() -> Status {
         targets: Some([("nvidia-reload.target", "inactive".to_owned())].into()),
         gate: Gate::default(),
         modules: modules(),
+        gpus: vec![
+            Need { pci: Some("0000:3b:00".into()), class: Class::Info, why: Vec::new() },
+            Need {
+                pci: Some("0000:af:00".into()),
+                class: Class::Reset,
+                why: vec!["GPU 1 (0000:af:00.0): NVML says that the GPU has to be reset".into()],
+            },
+        ],
         holders: vec![
             daemon,
             holder(
@@ -175,6 +185,7 @@ pub fn drained_for_a_user() -> Status {
             out_of_reach: None,
         },
         state: State::Drained,
+        gpus: vec![Need { pci: Some("0000:3b:00".into()), class: Class::Info, why: Vec::new() }],
         holders: Vec::new(),
         consoles: Vec::new(),
         unexplained: Vec::new(),

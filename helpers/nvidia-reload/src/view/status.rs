@@ -3,10 +3,12 @@
 use std::time::SystemTime;
 
 use holders::{Container, Device, Engine, Holder, Kind, Owner, Place, Unexplained, Via};
+use xid::Class;
 
 use super::table::{Column, table};
 use super::text::{ago, bytes, clean, wrap};
 use super::{Paint, Style, request};
+use crate::gpus::Need;
 use crate::status::{Initramfs, RunInShort, State, Status};
 
 /// Where the values begin.
@@ -41,6 +43,9 @@ pub fn status(status: &Status, style: Style, now: SystemTime) -> String {
         row("References", modules(status));
     }
     row("Machine", machine(status, style));
+    for (at, value) in gpus(status, style).into_iter().enumerate() {
+        row(if at == 0 { "GPUs" } else { "" }, value);
+    }
     if status.gate.shut {
         row("Gate", style.paint(Paint::Attention, "shut: the driver cannot be loaded until the run ends"));
     }
@@ -140,6 +145,17 @@ fn machine(status: &Status, style: Style) -> String {
         State::Unknown => (Paint::Faint, "systemd does not tell"),
     };
     style.paint(paint, text)
+}
+
+/// Those that do not work, each with why; where there is none, how many there are.
+fn gpus(status: &Status, style: Style) -> Vec<String> {
+    let critical = |gpu: &&Need| gpu.class >= Class::Failed;
+    let bad = status.gpus.iter().filter(critical).filter_map(|gpu| gpu.why.first());
+    let mut values: Vec<String> = bad.map(|why| style.paint(Paint::Bad, &clean(why))).collect();
+    if values.is_empty() && !status.gpus.is_empty() {
+        values.push(style.paint(Paint::Good, &format!("{}, no fault is known", status.gpus.len())));
+    }
+    values
 }
 
 /// How it went, then a line for each thing that is to be known about it.

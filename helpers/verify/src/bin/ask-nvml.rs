@@ -3,9 +3,10 @@
 //! A program of its own, since whoever has talked to NVML holds the driver until it ends; and a
 //! small one, since it starts in every run twice.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Result;
 use clap::Parser;
 use gpu::Question;
 
@@ -24,14 +25,7 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let Arguments { question, kept, if_started } = Arguments::parse();
-    let answer = match question {
-        Question::Library => gpu::library().and_then(|library| Ok(serde_json::to_string(&library)?)),
-        Question::State => {
-            gpu::state(kept.as_deref(), if_started).and_then(|state| Ok(serde_json::to_string(&state)?))
-        }
-        Question::Links => gpu::links().and_then(|links| Ok(serde_json::to_string(&links)?)),
-        Question::Usage => serde_json::to_string(&gpu::usage()).map_err(Into::into),
-    };
+    let answer = gpu::only_look().and_then(|()| answer(question, kept.as_deref(), if_started));
     match answer {
         Ok(answer) => {
             println!("{answer}");
@@ -42,4 +36,13 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn answer(question: Question, kept: Option<&Path>, if_started: bool) -> Result<String> {
+    Ok(match question {
+        Question::Library => serde_json::to_string(&gpu::library()?)?,
+        Question::State => serde_json::to_string(&gpu::state(kept, if_started)?)?,
+        Question::Links => serde_json::to_string(&gpu::links()?)?,
+        Question::Usage => serde_json::to_string(&gpu::usage())?,
+    })
 }
