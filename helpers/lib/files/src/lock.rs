@@ -59,7 +59,10 @@ pub fn lock(path: &Path, limit: Duration, waiting: impl FnOnce(&str)) -> Result<
         }
         if let Some(waiting) = waiting.take() {
             let (holder, seconds) = (holder(&file), limit.as_secs());
-            waiting(&format!("waiting for the lock {}, held by {holder}, at most {seconds} s", path.display()));
+            waiting(&format!(
+                "waiting for the lock {}, held by {holder}, at most {seconds} s",
+                path.display()
+            ));
         }
         sleep(INTERVAL);
     }

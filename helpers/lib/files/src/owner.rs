@@ -42,7 +42,9 @@ impl fmt::Display for Untrusted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (culprit, uid, mode) = (self.culprit.display(), self.uid, self.mode);
         match self.is_writable {
-            true => write!(f, "{culprit} is writable by users other than root (owner {uid}, mode {mode:04o})")?,
+            true => {
+                write!(f, "{culprit} is writable by users other than root (owner {uid}, mode {mode:04o})")?
+            }
             false => write!(f, "{culprit} belongs to user {uid}, not to root (mode {mode:04o})")?,
         }
         if self.culprit != self.path {
