@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use files::check_owner;
 use serde::{Deserialize, Serialize};
 
 use crate::Root;
@@ -205,6 +206,8 @@ impl Config {
         let mut merged = toml::Table::new();
         let mut last = None;
         for path in fragments(root)? {
+            // What is in it is done by root.
+            check_owner(&path)?;
             let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
             let config: Config = toml::from_str(&text).with_context(|| format!("{}", path.display()))?;
             config.validate().with_context(|| format!("{}", path.display()))?;
@@ -212,9 +215,17 @@ impl Config {
             merge(&mut merged, table);
             last = Some(path);
         }
-        merged
-            .try_into()
-            .with_context(|| format!("merge the configuration up to {}", last.unwrap_or_default().display()))
+        let config: Self = merged.try_into().with_context(|| {
+            format!("merge the configuration up to {}", last.unwrap_or_default().display())
+        })?;
+        if let Some(program) = config.verify.smoke.first() {
+            match check_owner(&root.path(program)) {
+                // Whoever runs it says that it is not there.
+                Err(error) if error.is_not_found() => {}
+                checked => checked.context("verify.smoke is run by root")?,
+            }
+        }
+        Ok(config)
     }
 
     fn validate(&self) -> Result<()> {
@@ -346,6 +357,27 @@ mod tests {
         };
         assert_eq!(clocks("GPU-a"), (Some((5, 6)), Some((3, 4))));
         assert_eq!(clocks("GPU-b"), (Some((1, 2)), Some((3, 4))));
+    }
+
+    #[test]
+    fn what_others_can_write_is_not_believed() {
+        use std::os::unix::fs::PermissionsExt;
+        let text = "[verify]\nsmoke = [\"/opt/smoke\"]";
+        let (_directory, root) = tree(&[("/etc/nvidia-reload/conf.d/a.toml", text), ("/opt/smoke", "")]);
+        for path in ["/opt/smoke", "/etc/nvidia-reload/conf.d/a.toml", "/etc/nvidia-reload/conf.d", "/opt"] {
+            let mode =
+                |mode| fs::set_permissions(root.path(path), fs::Permissions::from_mode(mode)).expect("sets");
+            mode(0o777);
+            let error = format!("{:#}", Config::load(&root).expect_err("must refuse"));
+            let culprit = root.path(path);
+            for word in ["owner ", "mode 0777", &format!("`chmod go-w {}`", culprit.display())] {
+                assert!(error.contains(word), "{path}: {error}");
+            }
+            mode(0o755);
+            Config::load(&root).expect("is right again");
+        }
+        fs::remove_file(root.path("/opt/smoke")).expect("removes");
+        Config::load(&root).expect("that it is missing is said when it is run");
     }
 
     #[test]
