@@ -31,6 +31,19 @@ pub struct Untrusted {
 }
 
 impl Untrusted {
+    /// What is wrong, with owner and mode.
+    pub fn what(&self) -> String {
+        let (culprit, uid, mode) = (self.culprit.display(), self.uid, self.mode);
+        let what = match self.is_writable {
+            true => format!("{culprit} is writable by users other than root (owner {uid}, mode {mode:04o})"),
+            false => format!("{culprit} belongs to user {uid}, not to root (mode {mode:04o})"),
+        };
+        match self.culprit == self.path {
+            true => what,
+            false => format!("{what}, so {} is not trusted", self.path.display()),
+        }
+    }
+
     /// The command that makes it right.
     pub fn remedy(&self) -> String {
         let verb = if self.is_writable { "chmod go-w" } else { "chown root:" };
@@ -40,17 +53,7 @@ impl Untrusted {
 
 impl fmt::Display for Untrusted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (culprit, uid, mode) = (self.culprit.display(), self.uid, self.mode);
-        match self.is_writable {
-            true => {
-                write!(f, "{culprit} is writable by users other than root (owner {uid}, mode {mode:04o})")?
-            }
-            false => write!(f, "{culprit} belongs to user {uid}, not to root (mode {mode:04o})")?,
-        }
-        if self.culprit != self.path {
-            write!(f, ", so {} is not trusted", self.path.display())?;
-        }
-        write!(f, ": {}", self.remedy())
+        write!(f, "{}: {}", self.what(), self.remedy())
     }
 }
 

@@ -151,6 +151,11 @@ pub struct Act {
 }
 
 impl Act {
+    /// The same, fit to be shown; see [`Object::without_secrets`].
+    pub fn without_secrets(self) -> Self {
+        Act { object: self.object.without_secrets(), ..self }
+    }
+
     /// Whether something may still have to be given back.
     pub fn is_outstanding(&self) -> bool {
         matches!(self.state, State::Intent | State::Done | State::UndoFailed(_))

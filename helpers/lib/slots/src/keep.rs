@@ -13,7 +13,7 @@ use step::Root;
 use crate::collect::{Driver, below, collect};
 use crate::manifest::{self, Entry, KeptFile, KeptLink, KeptModule, Manifest};
 use crate::slot::{self, Slot};
-use crate::{DIRECTORY, linker, store, tree};
+use crate::{DIRECTORY, linker, lock, store, tree};
 
 /// How many are kept.
 const KEPT: usize = 2;
@@ -44,7 +44,7 @@ pub fn keep(root: &Root, disk: &Disk, chain: &[Loaded]) -> Result<Option<String>
     };
     // The unit at boot and a run's way back may both come this way. Before anything is looked for: whoever
     // has the lock may be exchanging the driver.
-    let _lock = slot::lock(root)?;
+    let _lock = lock::lock_to_save(root)?;
     let driver = collect(root, disk, &version, files)?;
     let place = root.path(DIRECTORY).join(&version);
     let wanted = entries(root, &driver)?;
@@ -176,7 +176,7 @@ pub(crate) fn make(
     });
     if made.is_err() {
         // A gigabyte that is of no use to anybody. Should it stay: the next time removes it.
-        remove(&new).unwrap_or_else(|error| eprintln!("{error:#}"));
+        remove(&new).unwrap_or_else(|error| step::say(&format!("{error:#}")));
     }
     made
 }
