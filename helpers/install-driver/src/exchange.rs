@@ -162,7 +162,8 @@ mod tests {
             "the files of driver 535.261.03 are on disk again, in place of 550.1: install driver 535.261.03 \
              again, or 550.1, by the way it came"
         );
-        let in_the_way = root.path("/var/lib/nvidia-reload/put-back.json.new");
+        let in_the_way = root.path("/var/lib/nvidia-reload/put-back.json");
+        std::fs::remove_file(&in_the_way).expect("removes");
         std::fs::create_dir(&in_the_way).expect("creates");
         let said = said();
         let what = "the files of driver 535.261.03 are on disk again, in place of 550.1; ";
