@@ -29,7 +29,7 @@ pub use damaged::find;
 pub use dpkg::{Package, owners};
 pub use keep::keep;
 pub use linker::is_driver_version;
-pub use lock::lock_for_run;
+pub use lock::{lock_for_run, lock_to_save};
 pub use manifest::{Entry, KeptFile, KeptLink, KeptModule, Manifest, Origin};
 pub use note::{Note, sentence};
 pub use place::{Placed, on_disk, put_in_place, sync};

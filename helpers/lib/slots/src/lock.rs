@@ -21,24 +21,15 @@ const KEEP_TIME: Duration = Duration::from_secs(60);
 /// What a run waits for [`KEEP`] after it was told to stop: that has 10 seconds.
 const RUN_TIME: Duration = Duration::from_secs(30);
 
-/// Keeps others from making or using slots while the lock is held.
+/// Keeps others from making or exchanging slots while the lock is held. For who saves the driver.
 ///
 /// # Errors
-/// Somebody else holds it for too long; or the folder is not there, or others than root can write to it.
-pub(crate) fn lock(root: &Root, time: Duration, waiting: impl FnOnce(&str)) -> Result<File> {
-    let directory = root.path(DIRECTORY);
-    fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
-    check_owner(&directory)?;
-    Ok(files::lock(&root.path(LOCK), time, waiting)?)
-}
-
-/// The same for who saves the driver.
-pub(crate) fn lock_to_save(root: &Root) -> Result<File> {
+/// Somebody else holds it for too long; or the folder cannot be made, or others than root can write to it.
+pub fn lock_to_save(root: &Root) -> Result<File> {
     lock(root, KEEP_TIME, step::say)
 }
 
-/// The same for a step of a run, which comes first: a save that is under way is stopped, and begins again once
-/// the run is over.
+/// The same for a step of a run, which comes first: a save that is under way is stopped.
 ///
 /// # Errors
 /// As above.
@@ -50,4 +41,11 @@ pub fn lock_for_run(context: &Context) -> Result<File> {
             context.warn(format!("{KEEP} is not stopped: {error}"));
         }
     })
+}
+
+fn lock(root: &Root, time: Duration, waiting: impl FnOnce(&str)) -> Result<File> {
+    let directory = root.path(DIRECTORY);
+    fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
+    check_owner(&directory)?;
+    Ok(files::lock(&root.path(LOCK), time, waiting)?)
 }

@@ -48,6 +48,6 @@ fn a_slot_that_others_can_write_is_not_used() {
     }
     mode(&root.path(DIRECTORY), 0o777);
     assert!(untrusted(&root).is_some_and(|found| found.what().contains("mode 0777")));
-    let error = format!("{:#}", crate::lock::lock_to_save(&root).expect_err("is refused"));
+    let error = format!("{:#}", lock_to_save(&root).expect_err("is refused"));
     assert!(error.contains("mode 0777") && error.contains("chmod go-w"), "{error}");
 }
