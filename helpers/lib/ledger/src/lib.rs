@@ -8,6 +8,7 @@ mod gpu;
 mod object;
 mod record;
 mod retire;
+mod room;
 mod store;
 mod tally;
 

@@ -9,30 +9,18 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use files::{check_owner, lock};
-use rustix::fs::{FallocateFlags, OFlags, fallocate};
-use rustix::io::Errno;
+use rustix::fs::OFlags;
 
 use crate::object::{Object, Snapshot, Step};
 use crate::record::{Event, Outcome, Record, Run, VERSION};
-use crate::retire;
 use crate::tally::Tally;
+use crate::{retire, room};
 
 /// Where the ledger lives on a machine.
 pub const DIRECTORY: &str = "/var/lib/nvidia-reload";
 
 /// Who writes holds it for as long as one line takes.
 const LOCK_TIME: Duration = Duration::from_secs(30);
-
-/// The room that an open run has for lines that must not fail, whatever else fills the disk: those that say
-/// what was done and restored, and how the run ended.
-const RESERVE: u64 = 256 << 10;
-
-/// The same for each act that was announced.
-const RESERVE_ACT: u64 = 1 << 10;
-
-/// The longest text of others in a line, in bytes: a command line, what an engine answered.
-const TEXT: usize = 4096;
-const COMMAND: usize = 512;
 
 /// The ledger of a machine.
 ///
@@ -116,8 +104,8 @@ impl Ledger {
             .mode(0o600)
             .open(&new)
             .with_context(|| format!("create {}", new.display()))?;
-        let line = self.line(&run, Event::Opened { snapshot: Box::new(snapshot) })?;
-        reserve(&file, 0, RESERVE + line.len() as u64)
+        let line = self.lines(&run, vec![Event::Opened { snapshot: Box::new(snapshot) }])?;
+        room::reserve(&file, 0, line.len(), 0)
             .and_then(|()| file.write_all_at(&line, 0))
             .and_then(|()| file.sync_all())
             .with_context(|| format!("write {}", new.display()))?;
@@ -179,17 +167,30 @@ impl Ledger {
     /// No open run, or the line is not safely on disk, or there is no room for those that will follow: then
     /// the act must not be done.
     pub fn intent(&self, step: Step, object: Object) -> Result<u64> {
-        let object = match object {
-            Object::Process(mut process) => {
-                cut(&mut process.command, COMMAND);
-                Object::Process(process)
-            }
-            object => object,
-        };
+        self.append(|tally| (tally.next_id(), vec![intent(tally.next_id(), step, object)]))
+    }
+
+    /// The same for any number of objects, in the time of one: they are in the ledger together before the
+    /// first is touched.
+    ///
+    /// # Errors
+    /// As those of [`Ledger::intent`]: then none of the acts may be done.
+    pub fn intents(&self, step: Step, objects: Vec<Object>) -> Result<Vec<u64>> {
         self.append(|tally| {
-            let id = tally.next_id();
-            (id, Event::Intent { id, step, object })
+            let ids: Vec<u64> = (tally.next_id()..).take(objects.len()).collect();
+            let events = ids.iter().zip(objects).map(|(id, object)| intent(*id, step, object)).collect();
+            (ids, events)
         })
+    }
+
+    /// Writes that these acts did not happen, or took what cannot be given back (`lost`), with the reason.
+    ///
+    /// # Errors
+    /// No open run, or the file cannot be written.
+    pub fn ended(&self, failed: &[u64], lost: &[u64], why_failed: &str, why_lost: &str) -> Result<()> {
+        let failed = failed.iter().map(|id| Event::Failed { id: *id, reason: why_failed.to_owned() });
+        let lost = lost.iter().map(|id| Event::Lost { id: *id, reason: why_lost.to_owned() });
+        self.append(|_| ((), failed.chain(lost).collect()))
     }
 
     /// Writes that act `id` was done.
@@ -286,18 +287,11 @@ impl Ledger {
         tally.run().map(Some)
     }
 
-    fn event(&self, mut event: Event) -> Result<()> {
-        if let Event::Failed { reason, .. }
-        | Event::Lost { reason, .. }
-        | Event::UndoFailed { reason, .. }
-        | Event::StepFailed { reason, .. } = &mut event
-        {
-            cut(reason, TEXT);
-        }
-        self.append(|_| ((), event))
+    fn event(&self, event: Event) -> Result<()> {
+        self.append(|_| ((), vec![event]))
     }
 
-    fn append<T>(&self, make: impl FnOnce(&Tally) -> (T, Event)) -> Result<T> {
+    fn append<T>(&self, make: impl FnOnce(&Tally) -> (T, Vec<Event>)) -> Result<T> {
         let path = self.path();
         let _lock = self.lock()?;
         let file = OpenOptions::new()
@@ -306,50 +300,46 @@ impl Ledger {
             .custom_flags(OFlags::NOFOLLOW.bits() as i32)
             .open(&path)
             .with_context(|| format!("open {}: is there an open run?", path.display()))?;
-        let (result, line, end, room) = self.with_tally(&file, |tally| {
-            // A file without one good line is no ledger.
-            tally.run_id().map_or_else(|| tally.run().map(drop), |_| Ok(()))?;
+        let (result, mut lines, end, acts) = self.with_tally(&file, |tally| {
+            let run = tally.id()?;
             if tally.is_closed() {
                 bail!("{} is of a run that is over", path.display());
             }
-            let (result, event) = make(tally);
-            let room =
-                matches!(event, Event::Intent { .. }).then_some(RESERVE + RESERVE_ACT * tally.acts() as u64);
-            Ok((result, self.line(tally.run_id().unwrap_or_default(), event)?, tally.bytes(), room))
+            let (result, events) = make(tally);
+            let announced = events.iter().filter(|event| matches!(event, Event::Intent { .. })).count();
+            let acts = (announced > 0).then_some(tally.acts() + announced);
+            Ok((result, self.lines(run, events)?, tally.bytes(), acts))
         })?;
-        let write = || -> std::io::Result<()> {
-            let size = file.metadata()?.size();
-            if let Some(room) = room {
-                reserve(&file, end, room + line.len() as u64)?;
+        let mut write = || -> std::io::Result<()> {
+            if let Some(acts) = acts {
+                room::reserve(&file, end, lines.len(), acts)?;
             }
             // Over a torn last line, and as long as that: to cut it off would free what is reserved.
-            let mut line = line;
-            let torn = usize::try_from(size.saturating_sub(end)).unwrap_or_default();
-            if line.len() < torn {
-                line.pop();
-                line.resize(torn, b' ');
-                line.push(b'\n');
+            let torn = usize::try_from(file.metadata()?.size().saturating_sub(end)).unwrap_or_default();
+            if !lines.is_empty() && lines.len() < torn {
+                lines.pop();
+                lines.resize(torn, b' ');
+                lines.push(b'\n');
             }
-            file.write_all_at(&line, end)?;
+            file.write_all_at(&lines, end)?;
             file.sync_data()
         };
         write().with_context(|| format!("write {}", path.display()))?;
         Ok(result)
     }
 
-    fn line(&self, run: &str, event: Event) -> Result<Vec<u8>> {
-        let record = Record {
-            v: VERSION,
-            run: run.to_owned(),
-            boot: self.boot.clone(),
-            realtime_usec: SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |age| age.as_micros() as u64),
-            event,
-        };
-        let mut line = serde_json::to_vec(&record).context("encode a line of the ledger")?;
-        line.push(b'\n');
-        Ok(line)
+    fn lines(&self, run: &str, events: Vec<Event>) -> Result<Vec<u8>> {
+        let realtime_usec =
+            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_micros() as u64);
+        let mut lines = Vec::new();
+        for mut event in events {
+            room::bound(&mut event);
+            let (run, boot) = (run.to_owned(), self.boot.clone());
+            let record = Record { v: VERSION, run, boot, realtime_usec, event };
+            serde_json::to_writer(&mut lines, &record).context("encode a line of the ledger")?;
+            lines.push(b'\n');
+        }
+        Ok(lines)
     }
 
     fn retire(&self, run: &Run) -> Result<()> {
@@ -360,22 +350,8 @@ impl Ledger {
     }
 }
 
-/// Sets blocks aside for `length` bytes from `from` on, without making the file longer. Where a file system
-/// cannot, a run has to do with what there is.
-fn reserve(file: &File, from: u64, length: u64) -> std::io::Result<()> {
-    match fallocate(file, FallocateFlags::KEEP_SIZE, from, length) {
-        Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Cuts a text to `bytes`, and shows that it was.
-fn cut(text: &mut String, bytes: usize) {
-    if text.len() > bytes {
-        let end = (0..=bytes).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
-        text.truncate(end);
-        text.push('…');
-    }
+fn intent(id: u64, step: Step, object: Object) -> Event {
+    Event::Intent { id, step, object }
 }
 
 fn sync_directory(directory: &Path) -> Result<()> {

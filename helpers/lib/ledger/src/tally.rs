@@ -88,26 +88,34 @@ impl Tally {
     /// # Errors
     /// No line could be understood.
     pub(crate) fn run(&self) -> Result<Run> {
-        match &self.run {
-            Some(run) => Ok(Run { damaged: self.damaged.clone(), ..run.clone() }),
-            None => bail!(
+        Ok(Run { damaged: self.damaged.clone(), ..self.begun()?.clone() })
+    }
+
+    /// The run's id.
+    ///
+    /// # Errors
+    /// No line could be understood.
+    pub(crate) fn id(&self) -> Result<&str> {
+        Ok(&self.begun()?.id)
+    }
+
+    fn begun(&self) -> Result<&Run> {
+        self.run.as_ref().with_context(|| {
+            format!(
                 "{} has no line that can be understood ({}); nothing was changed: \
                  move the file away to give the run up",
                 self.path.display(),
                 self.damaged.first().map_or("it is empty", String::as_str)
-            ),
-        }
+            )
+        })
     }
 
-    /// Whether the run is over; and how many acts it has.
+    /// Whether the run is over.
     pub(crate) fn is_closed(&self) -> bool {
         self.run.as_ref().is_some_and(|run| run.outcome.is_some())
     }
 
-    pub(crate) fn run_id(&self) -> Option<&str> {
-        self.run.as_ref().map(|run| run.id.as_str())
-    }
-
+    /// How many acts were announced.
     pub(crate) fn acts(&self) -> usize {
         self.place.len()
     }

@@ -1,6 +1,7 @@
 use super::*;
 use crate::object::{Container, Process};
 use crate::record::State;
+use crate::room::RESERVE;
 use proptest::prelude::*;
 
 fn gate() -> Object {
@@ -165,9 +166,15 @@ fn what_was_read_is_not_read_again() {
     }
     let bytes = fs::metadata(ledger.path()).expect("is there").size();
     assert!(bytes < 2000 * 1024, "{bytes}");
+    // Many at once are written in one.
+    let ids = ledger.intents(Step::KillHolders, vec![gate(), gate()]).expect("writes");
+    ledger.ended(&ids[..1], &ids[1..], "no", "gone").expect("writes");
+    let acts = other.read().expect("reads").expect("is open").acts;
+    let ends: Vec<State> = acts[2000..].iter().map(|act| act.state.clone()).collect();
+    assert_eq!((ids, ends), (vec![2001, 2002], vec![State::Failed("no".into()), State::Lost("gone".into())]));
     // What another process wrote meanwhile is seen.
     let id = other.intent(Step::UnbindVt, gate()).expect("writes");
-    assert_eq!((id, ledger.read().expect("reads").expect("is open").acts.len()), (2001, 2001));
+    assert_eq!((id, ledger.read().expect("reads").expect("is open").acts.len()), (2003, 2003));
 }
 
 #[test]
