@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use initramfs::{Marks, Packed, Seen, maker, release, seen};
 use modules::Disk;
-use step::{Config, Priority, Root, StaleInitramfs, log_as, open_ledger, show_status};
+use step::{Config, Priority, Root, StaleInitramfs, fix_path, log_as, open_ledger, show_status};
 
 /// The unit that runs this after a reload.
 const UNIT: &str = "nvidia-reload-check-initramfs.service";
@@ -34,6 +34,7 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
+    fix_path();
     let verb = Arguments::parse().verb;
     let root = Root::system();
     match act(&root, &verb) {

@@ -25,7 +25,7 @@ use clap::Subcommand;
 use engines::{Container, Engine, Presence, Running, Survey, Why};
 use holders::{Holder, Owner, Scope, ancestors};
 use ledger::Step;
-use step::{Context, Exit};
+use step::{Context, Exit, text};
 
 #[derive(Debug, Subcommand)]
 enum Verb {
@@ -57,14 +57,14 @@ fn list(context: &Context, json: bool, holding: Vec<String>, scope: &Scope) -> R
     };
     let mut out = std::io::stdout().lock();
     if json {
-        serde_json::to_writer_pretty(&mut out, &survey).context("print the containers")?;
-        writeln!(out)?;
+        writeln!(out, "{}", text::json(&survey).context("print the containers")?)?;
     } else {
         for (engine, reason) in unreachable(&survey) {
-            writeln!(out, "{engine} cannot be asked: {reason}")?;
+            writeln!(out, "{}", text::clean(&format!("{engine} cannot be asked: {reason}")))?;
         }
         for container in &survey.containers {
-            writeln!(out, "{container}: {}; looked after by {}", container.reasons(), container.owner)?;
+            let line = format!("{container}: {}; looked after by {}", container.reasons(), container.owner);
+            writeln!(out, "{}", text::clean(&line))?;
         }
     }
     drop(podman);

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::{Context as _, Result, bail};
 use ledger::{Act, DriverFiles, Module, Object, Run, Step};
 use modules::{DRIVER, Disk, loaded};
-use slots::{Slot, find, lock, on_disk, put_in_place, slots};
+use slots::{Slot, find, lock_for_run, on_disk, put_in_place, slots};
 use step::Context;
 
 use crate::exchange::{must_be_whole, note, old, without};
@@ -58,7 +58,7 @@ fn put_back(
             now.module.version.as_deref().unwrap_or("unknown")
         );
     }
-    let _lock = lock(&context.root)?;
+    let _lock = lock_for_run(context)?;
     let slot = slots(&context.root)?
         .into_iter()
         .find(|slot| slot.manifest.version == version && slot.has(old).is_some())

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 use ledger::{DriverFiles, Module, Object, Run, Step};
 use modules::{DRIVER, Disk};
-use slots::{Note, Placed, Slot, lock, on_disk, put_in_place, sentence, slots, sync};
+use slots::{Note, Placed, Slot, lock_for_run, on_disk, put_in_place, sentence, slots, sync};
 use step::{Context, Root};
 
 /// Where the installer tells what it does.
@@ -18,7 +18,7 @@ const SHOWN: usize = 8;
 
 /// Puts the kept driver `version` on disk.
 pub(crate) fn from_slot(context: &Context, run: &Run, version: &str) -> Result<()> {
-    let _lock = lock(&context.root)?;
+    let _lock = lock_for_run(context)?;
     let slot = slots(&context.root)?
         .into_iter()
         .find(|slot| slot.manifest.version == version)
@@ -48,7 +48,7 @@ pub(crate) fn by_installer(
 ) -> Result<()> {
     let old = old(run).context("no driver was loaded: there is none to come back to")?;
     // Who keeps a driver meanwhile would keep half of each.
-    let _lock = lock(&context.root)?;
+    let _lock = lock_for_run(context)?;
     let slot = slots(&context.root)?.into_iter().find(|slot| slot.find(old).is_some());
     // From its first file on there is no other way back.
     let slot = slot.context("the driver that was loaded is not kept: there would be no way back")?;
@@ -162,7 +162,8 @@ mod tests {
             "the files of driver 535.261.03 are on disk again, in place of 550.1: install driver 535.261.03 \
              again, or 550.1, by the way it came"
         );
-        let in_the_way = root.path("/var/lib/nvidia-reload/put-back.json.new");
+        let in_the_way = root.path("/var/lib/nvidia-reload/put-back.json");
+        std::fs::remove_file(&in_the_way).expect("removes");
         std::fs::create_dir(&in_the_way).expect("creates");
         let said = said();
         let what = "the files of driver 535.261.03 are on disk again, in place of 550.1; ";

@@ -5,10 +5,11 @@
 
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use files::{OwnerError, check_owner};
 use step::{Exit, Root};
 
 use crate::fault::{Fault, Result};
@@ -71,34 +72,19 @@ fn machine_name() -> Result<String> {
 
 /// Only root could have written the file, or put another in its place.
 fn is_safe(path: &Path) -> Result<()> {
-    let look = |path: &Path| {
-        fs::symlink_metadata(path)
-            .map_err(|error| Fault::refused(format!("cannot look at {}", path.display()), "").because(&error))
-    };
-    let data = look(path)?;
-    let shown = path.display();
-    if !data.is_file() {
+    match check_owner(path) {
+        Ok(()) => {}
+        Err(OwnerError::Untrusted(found)) => return Err(Fault::refused(found.what(), found.remedy())),
+        Err(OwnerError::Unknown { path, source }) => {
+            let error = format!("cannot look at {}", path.display());
+            return Err(Fault::refused(error, "").because(&source));
+        }
+    }
+    if !path.is_file() {
         return Err(Fault::refused(
-            format!("{shown} is no regular file"),
+            format!("{} is no regular file", path.display()),
             "give the path of NVIDIA's .run file",
         ));
-    }
-    if data.uid() != 0 {
-        let remedy = format!("`chown root: {shown}`, if you know what is in it");
-        return Err(Fault::refused(format!("{shown} belongs to user {}, not to root", data.uid()), remedy));
-    }
-    if data.mode() & 0o022 != 0 {
-        let error = format!("{shown} can be written by others than root (mode {:o})", data.mode() & 0o7777);
-        return Err(Fault::refused(error, format!("`chmod go-w {shown}`, if you know what is in it")));
-    }
-    for directory in path.ancestors().skip(1) {
-        let data = look(directory)?;
-        let sticky = data.mode() & 0o1000 != 0;
-        if data.uid() != 0 || (data.mode() & 0o022 != 0 && !sticky) {
-            let error =
-                format!("others than root can exchange {shown}: {} is theirs to write", directory.display());
-            return Err(Fault::refused(error, "move it to a directory of root's, such as /root"));
-        }
     }
     Ok(())
 }

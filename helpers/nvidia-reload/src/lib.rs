@@ -33,6 +33,7 @@ use clap::Parser;
 
 /// The whole program.
 pub fn main() -> ExitCode {
+    step::fix_path();
     let arguments = cli::Arguments::parse();
     command::dispatch(&arguments.command)
 }

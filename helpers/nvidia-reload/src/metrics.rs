@@ -1,8 +1,5 @@
 //! The same as `check`, for Prometheus: a file for the node exporter's textfile directory.
 
-use std::fs;
-use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use prometheus_client::encoding::text::encode;
@@ -13,6 +10,7 @@ use step::Exit;
 
 use crate::check::{Checked, Condition};
 use crate::fault::{Fault, Result};
+use crate::view::text::clean;
 
 type Labels = Vec<(&'static str, String)>;
 
@@ -21,7 +19,10 @@ pub fn text(checked: &Checked) -> String {
     let mut registry = Registry::with_prefix("nvidia_reload");
     let mut family = |name: &str, help: &str, rows: Vec<(Labels, i64)>| {
         let family = Family::<Labels, Gauge>::default();
-        for (labels, value) in rows {
+        for (mut labels, value) in rows {
+            for (_, text) in &mut labels {
+                *text = escaped(text);
+            }
             family.get_or_create(&labels).set(value);
         }
         registry.register(name, help, family);
@@ -55,12 +56,17 @@ pub fn text(checked: &Checked) -> String {
     text
 }
 
+/// A label's value as Prometheus reads it: the library writes it as it is, and a quotation mark or a line end in a
+/// version would make another metric of the rest.
+fn escaped(text: &str) -> String {
+    clean(text).replace('\\', "\\\\").replace('"', "\\\"")
+}
+
 /// Puts `text` into `path` in one go: whoever reads it finds the old one or the new one.
 ///
 /// # Errors
 /// It cannot be written there.
 pub fn write(path: &Path, text: &str) -> Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let fault = |error: &dyn std::error::Error| {
         Fault::new(
             Exit::Failed,
@@ -69,18 +75,7 @@ pub fn write(path: &Path, text: &str) -> Result<()> {
         )
         .because(error)
     };
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    // The node exporter reads what ends in .prom.
-    let new = folder.join(format!(".{name}.{}", std::process::id()));
-    let written = fs::File::create(&new).and_then(|mut file| {
-        file.set_permissions(fs::Permissions::from_mode(0o644))?;
-        file.write_all(text.as_bytes())?;
-        fs::rename(&new, path)
-    });
-    written.map_err(|error| {
-        let _ = fs::remove_file(&new);
-        fault(&error)
-    })
+    files::replace(path, 0o644, text.as_bytes()).map_err(|error| fault(&error))
 }
 
 #[cfg(test)]
@@ -88,6 +83,7 @@ mod tests {
     use super::*;
     use crate::check::SCHEMA;
     use crate::gpus::Need;
+    use std::fs;
     use step::Versions;
 
     #[test]
@@ -111,6 +107,32 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn a_label_is_one_label_whatever_is_in_it() {
+        let long = "9".repeat(100_000);
+        let odd = format!("5\"}} 1\nforged 1\n\x1b[2J\\{long}");
+        let checked = Checked {
+            schema: SCHEMA,
+            condition: Condition::ReloadNeeded,
+            why: Vec::new(),
+            driver: Versions { loaded: Some(odd), on_disk: Some(String::from_utf8_lossy(b"\xff").into()) },
+            library: None,
+            gpus: Vec::new(),
+            unseen: Vec::new(),
+        };
+        let text = text(&checked);
+        assert!(
+            !text.lines().any(|line| line.starts_with("forged")) && !text.contains('\x1b'),
+            "{text:.400}"
+        );
+        // Backslashes of the escapes are escaped themselves: Prometheus knows three escapes and no others.
+        let value = format!(
+            r#"{{loaded="5\"}} 1\\nforged 1\\n\\x1b[2J\\{long}",on_disk="{}",library=""}} 1"#,
+            '\u{fffd}'
+        );
+        assert!(text.contains(&value), "{text:.400}");
     }
 
     #[test]

@@ -222,7 +222,8 @@ impl Report {
                 }
             } else {
                 let object = act.object.clone();
-                self.missing.push(Missing { name: object.to_string(), step: act.step, reason, object });
+                let (name, object) = (object.to_string(), object.without_secrets());
+                self.missing.push(Missing { name, step: act.step, reason, object });
             }
         }
         self

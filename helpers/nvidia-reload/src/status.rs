@@ -123,7 +123,7 @@ impl From<&Run> for RunInShort {
             last_usec: run.last_usec,
             outcome: run.outcome,
             failures: run.failures.clone(),
-            missing: run.missing().into_iter().cloned().collect(),
+            missing: run.missing().into_iter().cloned().map(Act::without_secrets).collect(),
             ended: run.killed().into_iter().cloned().collect(),
         }
     }
@@ -219,7 +219,10 @@ pub fn status(root: &Root) -> Result<Status> {
         None
     });
     let request = request::read(root).unwrap_or_else(|error| {
-        unseen.push(format!("A request for a reload: {error:#}."));
+        unseen.push(match is_denied(&error) {
+            true => "A request for a reload: only root may read it.".to_owned(),
+            false => format!("A request for a reload: {error:#}."),
+        });
         None
     });
     let initramfs = stale_initramfs(root, &mut unseen).unwrap_or_else(|error| {
@@ -339,16 +342,19 @@ fn runs(root: &Root) -> Result<(Runs, Option<String>)> {
             Ok((Runs { visible: true, open: short(open), last: short(last) }, None))
         }
         Err(error) => {
-            let denied = error
-                .downcast_ref::<std::io::Error>()
-                .is_some_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied);
-            let why = match denied {
+            let why = match is_denied(&error) {
                 true => "The runs so far: only root may read the ledger.".to_owned(),
                 false => format!("The runs so far: {error:#}."),
             };
             Ok((Runs::default(), Some(why)))
         }
     }
+}
+
+fn is_denied(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
 }
 
 /// The states of our units that systemd has in memory; the others are inactive.

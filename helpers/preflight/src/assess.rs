@@ -169,5 +169,9 @@ fn earlier_run(context: &Context, findings: &mut Findings) -> Result<()> {
         ),
         Err(error) => findings.refuse(format!("{error:#}"), "see above"),
     }
+    // A rollback would not use what is in there, and by then it is late.
+    if let Some(found) = slots::untrusted(&context.root) {
+        findings.refuse(found.what(), found.remedy());
+    }
     Ok(())
 }

@@ -22,7 +22,8 @@ use assess::Assessed;
 use clap::Subcommand;
 use ledger::{Gpu, Snapshot, Step};
 use modules::{chain, differences, gpus, nodes, parameters};
-use step::{Context, Exit, Leftovers, Stop, Verdict, finish};
+use slots::lock_for_run;
+use step::{Context, Exit, Leftovers, Reason, Stop, Verdict, finish};
 
 /// What else this helper does.
 #[derive(Debug, Clone, Subcommand)]
@@ -68,12 +69,18 @@ fn run(context: &Context) -> Result<()> {
         Verdict::Refused => return Err(Stop::Refused(plan.reasons).into()),
         Verdict::RebootRequired => return Err(Stop::RebootRequired(plan.reasons).into()),
     }
+    // A save of the driver that is under way ends here, and while the run is open none begins.
+    let lock = lock_for_run(context).map_err(|error| {
+        let remedy = "wait until that has ended; `nvidia-reload status` shows what is going on";
+        Stop::Refused(vec![Reason::new(format!("{error:#}"), remedy)])
+    })?;
     let id = context.ledger.open(Snapshot {
         reset: asked.reset.is_some(),
         chosen,
         parallel: config.containers.parallel,
         ..snapshot(context, container_units, seen)?
     })?;
+    drop(lock);
     context.info(format!(
         "run {id}: driver {} is loaded, {} is on disk",
         plan.driver.loaded.as_deref().unwrap_or("unknown"),

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
-use step::Context;
+use step::{Context, text};
 
 use crate::closure::closure;
 use crate::stop::{by_manager, shown};
@@ -56,15 +56,14 @@ pub(crate) fn list(context: &Context, json: bool, nodes: &[String]) -> Result<()
     }
     let mut out = std::io::stdout().lock();
     if json {
-        serde_json::to_writer_pretty(&mut out, &list).context("print the units")?;
-        writeln!(out)?;
+        writeln!(out, "{}", text::json(&list).context("print the units")?)?;
         return Ok(());
     }
     for unit in &list.units {
-        writeln!(out, "{}: {}", shown(unit.user, &unit.name), unit.role)?;
+        writeln!(out, "{}: {}", text::clean(&shown(unit.user, &unit.name)), unit.role)?;
     }
     for refused in &list.refused {
-        writeln!(out, "refused: {refused}")?;
+        writeln!(out, "refused: {}", text::clean(refused))?;
     }
     Ok(())
 }

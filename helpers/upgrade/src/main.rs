@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use request::{State, UNIT, forget, read, update};
 use round::Next;
-use step::{Priority, Reason, Root, log_as, show_status};
+use step::{Priority, Reason, Root, fix_path, log_as, show_status};
 
 /// So many looks in a row may fail.
 const FAILURES: u32 = 10;
@@ -26,6 +26,7 @@ const FAILURES: u32 = 10;
 const AGAIN: Duration = Duration::from_secs(30);
 
 fn main() -> ExitCode {
+    fix_path();
     let root = Root::system();
     let Err(error) = run(&root) else { return ExitCode::SUCCESS };
     say(Priority::Error, &format!("{error:#}"));

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
 use ledger::{Run, Step};
 use modules::{Disk, State, chain, changed_parameters, gpus, loaded, nodes};
-use slots::keep;
+use slots::{keep, lock_to_save};
 use step::Context;
 
 /// What else this helper does.
@@ -105,6 +105,8 @@ fn gpus_are_there(context: &Context, before: &[String]) -> Result<()> {
 }
 
 fn keep_driver(context: &Context, disk: &Disk) -> Result<()> {
+    // Before anything is looked for: a run takes it, too, before it is opened.
+    let _lock = lock_to_save(&context.root)?;
     // What is on disk in the midst of an exchange, or after one that was cut off, is nothing to go back to. A
     // run that ends well has the driver kept after its commit.
     if context.ledger.read()?.is_some_and(|run| !run.committed) {

@@ -5,11 +5,12 @@
 //! kept beside the file's own marks, and whoever wants to know reads that.
 
 use std::fs;
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use files::replace;
 use modules::Disk;
 use serde::{Deserialize, Serialize};
 use step::Root;
@@ -91,12 +92,8 @@ impl Seen {
     /// It cannot be written.
     pub fn keep(&self, root: &Root) -> Result<()> {
         let path = root.path(PATH);
-        let new = path.with_extension("new");
         let text = serde_json::to_vec_pretty(self).context("encode what the initramfs holds")?;
-        fs::File::create(&new)
-            .and_then(|mut file| file.write_all(&text))
-            .and_then(|()| fs::rename(&new, &path))
-            .with_context(|| format!("write {}", path.display()))
+        replace(&path, 0o644, &text).with_context(|| format!("write {}", path.display()))
     }
 }
 

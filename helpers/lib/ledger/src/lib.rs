@@ -7,7 +7,10 @@
 mod gpu;
 mod object;
 mod record;
+mod retire;
+mod room;
 mod store;
+mod tally;
 
 pub use gpu::{Fabric, Gpu, GpuInstance, Health, Instance, Mode, RemappedRows, Setting};
 pub use object::{

@@ -141,6 +141,17 @@ pub enum Object {
     },
 }
 
+impl Object {
+    /// The same without what only a restart needs and nobody else may read: a container's definition has its
+    /// environment in it.
+    pub fn without_secrets(self) -> Self {
+        match self {
+            Object::Container(container) => Object::Container(Container { definition: None, ..container }),
+            other => other,
+        }
+    }
+}
+
 impl fmt::Display for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::object::{Object, Process, Snapshot, Step};
 
-/// The format that this program writes. A line of any other is refused, never overwritten.
+/// The format that this program writes. Older ones are read and finished: whatever a newer one adds has a
+/// default here. A ledger of a newer one is refused, never overwritten.
 pub const VERSION: u32 = 1;
 
 /// One line.
@@ -150,6 +151,11 @@ pub struct Act {
 }
 
 impl Act {
+    /// The same, fit to be shown; see [`Object::without_secrets`].
+    pub fn without_secrets(self) -> Self {
+        Act { object: self.object.without_secrets(), ..self }
+    }
+
     /// Whether something may still have to be given back.
     pub fn is_outstanding(&self) -> bool {
         matches!(self.state, State::Intent | State::Done | State::UndoFailed(_))
@@ -179,9 +185,34 @@ pub struct Run {
     pub outcome: Option<Outcome>,
     /// The last line's time, in microseconds since 1970.
     pub last_usec: u64,
+    /// The lines that could not be understood, each `FILE:LINE: why`: what they said is not in the rest.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub damaged: Vec<String>,
 }
 
 impl Run {
+    /// The run that `first` is of, with nothing done so far. Where the line that opened it is damaged, the
+    /// machine as it was is not known, and what was stopped can still be restored.
+    pub(crate) fn begun(first: &Record) -> Self {
+        let snapshot = match &first.event {
+            Event::Opened { snapshot } => (**snapshot).clone(),
+            _ => Snapshot::default(),
+        };
+        Run {
+            id: first.run.clone(),
+            boot: first.boot.clone(),
+            opened_usec: first.realtime_usec,
+            snapshot,
+            acts: Vec::new(),
+            failures: Vec::new(),
+            driver_failed: false,
+            committed: false,
+            outcome: None,
+            last_usec: first.realtime_usec,
+            damaged: Vec::new(),
+        }
+    }
+
     /// Adds up lines. The first must open the run, all must belong to it.
     ///
     /// # Errors
@@ -190,21 +221,10 @@ impl Run {
         let Some(first) = records.first() else {
             bail!("the ledger has no line");
         };
-        let Event::Opened { snapshot } = &first.event else {
+        if !matches!(first.event, Event::Opened { .. }) {
             bail!("line 1 does not open a run");
-        };
-        let mut run = Run {
-            id: first.run.clone(),
-            boot: first.boot.clone(),
-            opened_usec: first.realtime_usec,
-            snapshot: (**snapshot).clone(),
-            acts: Vec::new(),
-            failures: Vec::new(),
-            driver_failed: false,
-            committed: false,
-            outcome: None,
-            last_usec: first.realtime_usec,
-        };
+        }
+        let mut run = Run::begun(first);
         let mut place = BTreeMap::new();
         for (number, record) in records.iter().enumerate().skip(1) {
             run.add(record, &mut place).with_context(|| format!("line {}", number + 1))?;
@@ -212,7 +232,7 @@ impl Run {
         Ok(run)
     }
 
-    fn add(&mut self, record: &Record, place: &mut BTreeMap<u64, usize>) -> Result<()> {
+    pub(crate) fn add(&mut self, record: &Record, place: &mut BTreeMap<u64, usize>) -> Result<()> {
         if record.run != self.id {
             bail!("belongs to run {}, not to {}", record.run, self.id);
         }

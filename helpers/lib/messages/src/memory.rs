@@ -5,6 +5,7 @@ use std::fs;
 use std::io::ErrorKind;
 
 use anyhow::{Context, Result};
+use files::replace;
 use serde::{Deserialize, Serialize};
 use step::Root;
 use xid::{Address, Message, condensed};
@@ -57,7 +58,10 @@ impl Memory {
         let path = root.path(FILE);
         let text = match fs::read(&path) {
             Ok(text) => text,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::default()),
+            // Who may not read this may not read the kernel's log either, and is told so.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {
+                return Ok(Self::default());
+            }
             Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
         };
         // What cannot be understood can be read again from the kernel and the journal.
@@ -69,11 +73,9 @@ impl Memory {
     /// The file cannot be written.
     pub(crate) fn save(&self, root: &Root) -> Result<()> {
         let path = root.path(FILE);
-        let new = path.with_extension("json.new");
         let text = serde_json::to_vec(self).context("encode what is kept")?;
-        // Whole or not at all; /run needs no syncing.
-        fs::write(&new, text).with_context(|| format!("write {}", new.display()))?;
-        fs::rename(&new, &path).with_context(|| format!("rename {} to {}", new.display(), path.display()))
+        // Root's alone to read, as the kernel's log may be; /run needs no syncing.
+        replace(&path, 0o600, &text).with_context(|| format!("write {}", path.display()))
     }
 
     pub(crate) fn messages(&self) -> Vec<Message> {

@@ -70,7 +70,7 @@ pub fn open(root: &Root) -> Result<()> {
     if root.is_system()
         && let Err(error) = reload_udev()
     {
-        eprintln!("{error:#}");
+        step::say(&format!("{error:#}"));
     }
     result
 }

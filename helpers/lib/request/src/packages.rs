@@ -82,7 +82,8 @@ fn until_free(root: &Root, time: Duration, mut said: impl FnMut(&Busy)) -> Resul
     }
 }
 
-/// The process that holds a write lock on `path`.
+/// The process that holds a write lock on `path`. A read lock means nothing: whoever can read rpm's lock file, as
+/// every user can, can take one.
 fn holder(path: &Path) -> Result<Option<i32>> {
     let file = match File::open(path) {
         Ok(file) => file,
@@ -90,7 +91,8 @@ fn holder(path: &Path) -> Result<Option<i32>> {
         Err(error) => return Err(error).with_context(|| format!("open {}", path.display())),
     };
     let mut lock = libc::flock {
-        l_type: libc::F_WRLCK as i16,
+        // What a write lock of somebody else would be in the way of, and a read lock not.
+        l_type: libc::F_RDLCK as i16,
         l_whence: libc::SEEK_SET as i16,
         l_start: 0,
         l_len: 0,
@@ -110,6 +112,23 @@ mod tests {
         let file = tempfile::NamedTempFile::new().expect("a temporary file");
         assert_eq!(holder(file.path()).expect("asks"), None);
         assert_eq!(holder(Path::new("/no/such/lock")).expect("asks"), None);
+    }
+
+    #[test]
+    fn a_read_lock_is_no_package_manager() {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        let mut child = std::process::Command::new("python3")
+            .args(["-c", "import fcntl,sys\nf=open(sys.argv[1])\nfcntl.lockf(f,fcntl.LOCK_SH)\nprint(flush=True)\nsys.stdin.read()"])
+            .arg(file.path())
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("starts");
+        let output = child.stdout.as_mut().expect("is piped");
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(output), &mut String::new()).expect("reads");
+        assert_eq!(holder(file.path()).expect("asks"), None);
+        drop(child.stdin.take());
+        child.wait().expect("ends");
     }
 
     #[test]

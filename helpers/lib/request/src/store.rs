@@ -1,12 +1,11 @@
 //! The file: replaced as a whole, by one writer at a time.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
+use files::replace;
 use step::{Reason, Root};
 
 use crate::{Request, SCHEMA, State};
@@ -17,7 +16,10 @@ pub const PATH: &str = "/run/nvidia-reload/request.json";
 /// Whoever changes the request holds a lock on this.
 const LOCK: &str = "/run/nvidia-reload/request.lock";
 
-/// The request, if there is one. Everybody may read it.
+/// It is held for as long as a small file is written.
+const LOCK_TIME: Duration = Duration::from_secs(10);
+
+/// The request, if there is one. Only root may read it.
 ///
 /// # Errors
 /// It cannot be read, or another version wrote it.
@@ -90,29 +92,15 @@ pub fn forget(root: &Root) -> Result<bool> {
 }
 
 fn lock(root: &Root) -> Result<File> {
-    let path = root.path(LOCK);
-    let locked = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .and_then(|file| file.lock().map(|()| file));
-    locked.with_context(|| format!("lock {}", path.display()))
+    Ok(files::lock(&root.path(LOCK), LOCK_TIME, |_| ())?)
 }
 
+/// Root's alone to read: it names processes of others, with their command lines. Not synced: a request does not
+/// outlive the boot.
 fn write(root: &Root, request: &Request) -> Result<()> {
     let path = root.path(PATH);
-    let new = path.with_extension("new");
     let text = serde_json::to_vec_pretty(request).context("encode the request")?;
-    replace(&new, &path, &text).with_context(|| format!("write {}", path.display()))
-}
-
-/// Not synced: a request does not outlive the boot.
-fn replace(new: &Path, path: &Path, text: &[u8]) -> std::io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(new)?;
-    file.write_all(text)?;
-    fs::rename(new, path)
+    replace(&path, 0o600, &text).with_context(|| format!("write {}", path.display()))
 }
 
 fn now_usec() -> u64 {
@@ -133,6 +121,11 @@ mod tests {
         ask(&root, "package a").expect("writes");
         let request = ask(&root, "package b").expect("writes");
         assert_eq!(request.reasons, ["package a", "package b"]);
+        for path in [PATH, LOCK] {
+            let mode =
+                std::os::unix::fs::MetadataExt::mode(&fs::metadata(root.path(path)).expect("is there"));
+            assert_eq!(mode & 0o777, 0o600, "{path}");
+        }
         let updated = update(&root, State::Refused, vec![Reason::new("x", "y")]).expect("writes");
         assert_eq!(updated, read(&root).expect("reads"));
         assert!(forget(&root).expect("removes"));

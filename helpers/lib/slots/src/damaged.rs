@@ -30,5 +30,5 @@ pub(crate) fn files(disk: &Disk) -> Result<(Vec<File>, Vec<Unreadable>)> {
 }
 
 fn say(what: &str) {
-    eprintln!("a module on disk is no driver, and passed over: {what}");
+    step::say(&format!("a module on disk is no driver, and passed over: {what}"));
 }

@@ -25,7 +25,8 @@ const CHANGED: &str =
 /// Permission bits.
 const MODE: u32 = 0o7777;
 
-/// Keeps the driver whose modules are in `chain`, which are loaded, if the disk still has them all.
+/// Keeps the driver whose modules are in `chain`, which are loaded, if the disk still has them all. For who has
+/// the lock for it, see [`crate::lock_to_save`]: a driver that is being exchanged is not whole.
 /// Returns the version that is kept, or none when the disk has another.
 ///
 /// # Errors
@@ -42,9 +43,6 @@ pub fn keep(root: &Root, disk: &Disk, chain: &[Loaded]) -> Result<Option<String>
     let Some(version) = driver.version.clone().filter(|version| !version.contains('/')) else {
         return Ok(None);
     };
-    // The unit at boot and a run's way back may both come this way. Before anything is looked for: whoever
-    // has the lock may be exchanging the driver.
-    let _lock = slot::lock(root)?;
     let driver = collect(root, disk, &version, files)?;
     let place = root.path(DIRECTORY).join(&version);
     let wanted = entries(root, &driver)?;
@@ -176,7 +174,7 @@ pub(crate) fn make(
     });
     if made.is_err() {
         // A gigabyte that is of no use to anybody. Should it stay: the next time removes it.
-        remove(&new).unwrap_or_else(|error| eprintln!("{error:#}"));
+        remove(&new).unwrap_or_else(|error| step::say(&format!("{error:#}")));
     }
     made
 }

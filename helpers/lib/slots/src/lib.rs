@@ -14,6 +14,7 @@ mod dpkg;
 mod installer;
 mod keep;
 mod linker;
+mod lock;
 mod manifest;
 mod note;
 mod place;
@@ -28,11 +29,12 @@ pub use damaged::find;
 pub use dpkg::{Package, owners};
 pub use keep::keep;
 pub use linker::is_driver_version;
+pub use lock::{lock_for_run, lock_to_save};
 pub use manifest::{Entry, KeptFile, KeptLink, KeptModule, Manifest, Origin};
 pub use note::{Note, sentence};
 pub use place::{Placed, on_disk, put_in_place, sync};
 pub use room::Short;
-pub use slot::{Slot, Unusable, all, kept_library, lock, slots};
+pub use slot::{Slot, Unusable, all, kept_library, slots, untrusted};
 
 /// Below the ledger's directory.
 pub const DIRECTORY: &str = "/var/lib/nvidia-reload/slots";

@@ -1,12 +1,13 @@
 //! The note that the disk no longer is what its package database says.
 
-use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
+use files::replace_synced;
 use serde::{Deserialize, Serialize};
 use step::Root;
 
@@ -73,14 +74,8 @@ impl Note {
             files,
         };
         let path = root.path(FILE);
-        let new = path.with_extension("json.new");
-        let write = || -> std::io::Result<()> {
-            let mut file = File::create(&new)?;
-            file.write_all(&serde_json::to_vec_pretty(&note)?)?;
-            file.sync_all()?;
-            fs::rename(&new, &path)
-        };
-        write().with_context(|| format!("write {}", path.display()))?;
+        let text = serde_json::to_vec_pretty(&note).context("encode a note")?;
+        replace_synced(&path, 0o644, &text).with_context(|| format!("write {}", path.display()))?;
         Ok(note)
     }
 

@@ -55,7 +55,7 @@ pub fn put_in_place(root: &Root, slot: &Slot, disk: &Disk, others: &BTreeSet<Str
     }
     take_away(root, slot, disk, others, &mut placed)?;
     if let Some(full) = full {
-        eprintln!("the other driver's files went first: {full}");
+        step::say(&format!("the other driver's files went first: {full}"));
         // Some file systems have the room of what was removed only after that is on disk.
         sync(root)?;
         put_all(root, slot, &entries, &mut placed)?;

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
+use files::{OwnerError, Untrusted, check_owner};
 use modules::File;
 use step::Root;
 
-use crate::manifest::{KeptFile, Manifest};
+use crate::manifest::{self, KeptFile, Manifest};
 use crate::{DIRECTORY, store};
 
 /// NVML's library, without its version.
@@ -89,7 +90,9 @@ impl Slot {
         let mut found = Vec::new();
         for file in self.regular().filter(|file| wanted(file)) {
             let path = self.directory.join(file.kept());
-            match store::checksum(&path) {
+            // Else it could be another one by the time it is used.
+            let checked = check_owner(&path).map_err(Into::into).and_then(|()| store::checksum(&path));
+            match checked {
                 Ok(sum) if sum == file.sha256 => {}
                 Ok(_) => found.push(format!("{}: the checksum differs", path.display())),
                 Err(error) => found.push(format!("{error:#}")),
@@ -140,17 +143,27 @@ pub fn all(root: &Root) -> Result<(Vec<Slot>, Vec<Unusable>)> {
 pub fn slots(root: &Root) -> Result<Vec<Slot>> {
     let (found, unusable) = all(root)?;
     for slot in unusable {
-        eprintln!("the kept driver {} is no way back: {}", slot.version, slot.reason);
+        step::say(&format!("the slot of driver {} cannot be used: {}", slot.version, slot.reason));
     }
     Ok(found)
 }
 
 /// The slot in `directory`.
 pub(crate) fn slot(directory: &Path) -> Result<Slot> {
+    check_owner(&directory.join(manifest::FILE))?;
     let used = fs::metadata(directory)
         .and_then(|data| data.modified())
         .with_context(|| format!("look at {}", directory.display()))?;
     Ok(Slot { manifest: Manifest::read(directory)?, used, directory: directory.to_owned() })
+}
+
+/// Why no slot can be believed: others than root can write to their folder. None where they cannot.
+pub fn untrusted(root: &Root) -> Option<Untrusted> {
+    match check_owner(&root.path(DIRECTORY)) {
+        Err(OwnerError::Untrusted(found)) => Some(found),
+        // Whoever needs a slot says that there is none.
+        _ => None,
+    }
 }
 
 /// Where NVML's library of `version` is kept, if it is: only a library of the loaded driver's version
@@ -160,20 +173,9 @@ pub fn kept_library(root: &Root, version: &str) -> PathBuf {
     let name = format!("{LIBRARY}{version}");
     let kept = slot(&directory).ok().and_then(|slot| {
         let file = slot.regular().find(|file| file.path.ends_with(&format!("/{name}")))?;
-        Some(directory.join(file.kept()))
+        // Root loads it.
+        Some(directory.join(file.kept())).filter(|path| check_owner(path).is_ok())
     });
     // Where there is none, whoever looks for it finds none there.
     kept.unwrap_or_else(|| directory.join(name))
-}
-
-/// Keeps others from making or using slots while the lock is held.
-///
-/// # Errors
-/// The directory is not there or cannot be locked.
-pub fn lock(root: &Root) -> Result<fs::File> {
-    let directory = root.path(DIRECTORY);
-    fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
-    let lock = fs::File::open(&directory).with_context(|| format!("open {}", directory.display()))?;
-    lock.lock().with_context(|| format!("lock {}", directory.display()))?;
-    Ok(lock)
 }

@@ -14,6 +14,12 @@ use crate::room;
 /// Set-user-ID and set-group-ID.
 const SET_ID: u32 = 0o6000;
 
+/// What a copy has of a file's mode: nobody runs it as somebody else, and nobody but root writes to it.
+const KEPT: u32 = 0o755;
+
+/// Write permission for group and others.
+const OTHERS: u32 = 0o022;
+
 /// Puts a copy of `from` at `to`, which must not be there, and returns its checksum.
 ///
 /// A reflink shares the blocks until somebody writes. A hard link (`linked`) shares them for ever, so
@@ -29,7 +35,7 @@ pub(crate) fn keep(from: &Path, to: &Path, linked: bool, rest: u64) -> Result<St
     if linked && may_link(before.mode()) && fs::hard_link(from, to).is_ok() {
         return checksum(to);
     }
-    let sum = copy(from, to, 0o644, rest.max(before.size()))?;
+    let sum = copy(from, to, before.mode() & KEPT, rest.max(before.size()))?;
     let after = fs::symlink_metadata(from).with_context(|| format!("look at {}", from.display()))?;
     let same = |data: &fs::Metadata| (data.ino(), data.size(), data.mtime(), data.mtime_nsec());
     if same(&before) != same(&after) {
@@ -40,7 +46,7 @@ pub(crate) fn keep(from: &Path, to: &Path, linked: bool, rest: u64) -> Result<St
 
 /// Whether a file of this mode may be shared by a hard link, see [`keep`].
 pub(crate) fn may_link(mode: u32) -> bool {
-    mode & SET_ID == 0
+    mode & (SET_ID | OTHERS) == 0
 }
 
 /// Copies `from` to the new file `to` by a reflink, else byte by byte if there is room for `room` bytes and a
@@ -141,7 +147,13 @@ mod tests {
         fs::set_permissions(at("a"), fs::Permissions::from_mode(0o4755)).expect("sets");
         keep(&at("a"), &at("copied too"), true, 3).expect("copies");
         assert_ne!(inode("copied too"), inode("a"));
-        assert_eq!(fs::metadata(at("copied too")).expect("is there").mode() & SET_ID, 0);
+        assert_eq!(fs::metadata(at("copied too")).expect("is there").mode() & 0o7777, 0o755);
+        for (mode, copy) in [(0o600, 0o600), (0o2664, 0o644), (0o775, 0o755)] {
+            fs::set_permissions(at("a"), fs::Permissions::from_mode(mode)).expect("sets");
+            keep(&at("a"), &at(&format!("{mode:o}")), mode != 0o600, 3).expect("copies");
+            let data = fs::metadata(at(&format!("{mode:o}"))).expect("is there");
+            assert_eq!((data.mode() & 0o7777, data.nlink()), (copy, 1), "{mode:o}");
+        }
         assert!(keep(&at("a"), &at("copied"), false, 3).is_err(), "never over another file");
         let error =
             room::ask(&at("not/there/yet"), 1 << 60).expect_err("no file system has that").to_string();

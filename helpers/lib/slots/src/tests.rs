@@ -14,6 +14,7 @@ use crate::manifest::Origin;
 use crate::*;
 
 mod harm;
+mod trust;
 
 const OLD: &str = "535.261.03";
 const NEW: &str = "550.163.01";
@@ -59,7 +60,7 @@ fn machine(root: &Root) {
 fn kept(root: &Root) -> Slot {
     let disk = Disk::open(root).expect("opens");
     let driver = collect(root, &disk, OLD, Vec::new()).expect("collects");
-    let _lock = lock(root).expect("locks");
+    let _lock = lock_to_save(root).expect("locks");
     make(root, &driver, OLD, entries(root, &driver).expect("describes")).expect("keeps");
     slots(root).expect("reads").remove(0)
 }

@@ -1,5 +1,7 @@
 //! The configuration: fragments, merged, validated with file and key named.
 
+#[cfg(test)]
+mod owner_tests;
 mod upgrade;
 
 use std::collections::BTreeMap;
@@ -7,6 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use files::check_owner;
 use serde::{Deserialize, Serialize};
 
 use crate::Root;
@@ -224,6 +227,8 @@ impl Config {
         let mut merged = toml::Table::new();
         let mut last = None;
         for path in fragments(root)? {
+            // What is in it is done by root.
+            check_owner(&path)?;
             let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
             let config: Config = toml::from_str(&text).with_context(|| format!("{}", path.display()))?;
             config.validate().with_context(|| format!("{}", path.display()))?;
@@ -231,9 +236,17 @@ impl Config {
             merge(&mut merged, table);
             last = Some(path);
         }
-        merged
-            .try_into()
-            .with_context(|| format!("merge the configuration up to {}", last.unwrap_or_default().display()))
+        let config: Self = merged.try_into().with_context(|| {
+            format!("merge the configuration up to {}", last.unwrap_or_default().display())
+        })?;
+        if let Some(program) = config.verify.smoke.first() {
+            match check_owner(&root.path(program)) {
+                // Whoever runs it says that it is not there.
+                Err(error) if error.is_not_found() => {}
+                checked => checked.context("verify.smoke is run by root")?,
+            }
+        }
+        Ok(config)
     }
 
     fn validate(&self) -> Result<()> {
@@ -325,7 +338,7 @@ fn merge(into: &mut toml::Table, from: toml::Table) {
 mod tests {
     use super::*;
 
-    fn tree(files: &[(&str, &str)]) -> (tempfile::TempDir, Root) {
+    pub(super) fn tree(files: &[(&str, &str)]) -> (tempfile::TempDir, Root) {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let root = Root::at(directory.path());
         for (path, text) in files {

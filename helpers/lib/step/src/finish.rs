@@ -34,7 +34,9 @@ pub fn finish(
     {
         return Ok(None);
     }
-    let differences = differences(&run)?;
+    let mut differences = differences(&run)?;
+    // What a damaged line said may have to be restored still.
+    differences.extend(run.damaged.iter().map(|line| format!("the ledger is damaged: {line}")));
     for difference in &differences {
         context.warn(difference);
         context.ledger.step_failed(Step::Rollback, difference)?;

@@ -8,7 +8,7 @@ use ledger::{Ledger, Step};
 use sd_notify::NotifyState;
 
 use crate::journal::{Priority, log};
-use crate::{Config, Exit, Root, Stop};
+use crate::{Config, Exit, Root, Stop, fix_path, text};
 
 /// What a helper is asked to do. `E` are the verbs that only this helper has.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
@@ -46,7 +46,7 @@ impl Context {
         Config::load(&self.root).map_err(|error| {
             Stop::Refused(vec![crate::Reason::new(
                 format!("the configuration cannot be used: {error:#}"),
-                "mend the file and try again",
+                "fix that and try again",
             )])
             .into()
         })
@@ -71,7 +71,7 @@ impl Context {
 
 /// Shows `status` as the unit's status line, see [`Context::status`].
 pub fn show_status(status: &str) {
-    let _ = sd_notify::notify(&[NotifyState::Status(status)]);
+    let _ = sd_notify::notify(&[NotifyState::Status(&text::status(status))]);
 }
 
 #[derive(Parser)]
@@ -100,6 +100,7 @@ pub fn main_with<E: Subcommand>(
     undo: impl FnOnce(&Context) -> Result<()>,
     extra: impl FnOnce(&Context, E) -> Result<ExitCode>,
 ) -> ExitCode {
+    fix_path();
     let verb = Arguments::<E>::parse().verb;
     let root = Root::system();
     let context = match open_ledger(&root) {
@@ -189,6 +190,42 @@ fn fail(step: Step, ledger: Option<&Ledger>, error: &anyhow::Error) -> ExitCode 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const ODD: &str = "container x\nMAINPID=812\nSTATUS=\x1b[2J\u{9b}\u{fffd}";
+
+    /// No test of its own: what the one below runs, with a socket and a standard error to look at.
+    #[test]
+    #[ignore = "run by another test in a process of its own"]
+    fn says_odd_things() {
+        show_status(&format!("{ODD}{}", "é".repeat(10_000)));
+        crate::say(ODD);
+        log(Step::Verify, Priority::Info, ODD, &[]);
+    }
+
+    #[test]
+    fn whatever_a_name_is_systemd_gets_one_field_and_a_terminal_one_line() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("notify");
+        let socket = std::os::unix::net::UnixDatagram::bind(&path).expect("binds");
+        let own = std::env::current_exe().expect("is there");
+        let output = std::process::Command::new(own)
+            .args(["--exact", "harness::tests::says_odd_things", "--ignored", "--nocapture"])
+            .env("NOTIFY_SOCKET", &path)
+            .output()
+            .expect("starts");
+        assert!(output.status.success());
+        let mut datagram = vec![0; 1 << 16];
+        socket.set_nonblocking(true).expect("sets");
+        let length = socket.recv(&mut datagram).expect("was sent");
+        let said = std::str::from_utf8(&datagram[..length]).expect("is text");
+        let escaped = r"container x\nMAINPID=812\nSTATUS=\x1b[2J\u{9b}";
+        assert!(said.starts_with(&format!("STATUS={escaped}")), "{said}");
+        assert_eq!(said.matches('\n').count(), 1, "one field, and its end: {said}");
+        assert!(length < 4096, "systemd would drop {length} bytes");
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(stderr.lines().filter(|line| line.starts_with(escaped)).count(), 2, "{stderr}");
+        assert!(!stderr.contains('\x1b'), "{stderr}");
+    }
 
     #[derive(Debug, PartialEq, Eq, Subcommand)]
     enum Own {

@@ -1,8 +1,7 @@
 //! What a run is asked to put on disk between the unload and the load.
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
@@ -49,21 +48,17 @@ impl Install {
     pub fn ask(&self, root: &Root) -> Result<()> {
         let path = root.path(REQUEST);
         let text = serde_json::to_vec(self).context("encode the request")?;
-        let new = path.with_extension("new");
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&new)
-            .with_context(|| format!("create {}", new.display()))?;
-        file.write_all(&text).with_context(|| format!("write {}", new.display()))?;
-        match fs::hard_link(&new, &path) {
-            Ok(()) => fs::remove_file(&new).with_context(|| format!("remove {}", new.display())),
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+        // Whole or not at all, and only if nothing is asked for already.
+        let folder = path.parent().with_context(|| format!("{} has no directory", path.display()))?;
+        let mut new = tempfile::NamedTempFile::new_in(folder)
+            .with_context(|| format!("create a file in {}", folder.display()))?;
+        new.write_all(&text).with_context(|| format!("write {}", path.display()))?;
+        match new.persist_noclobber(&path) {
+            Ok(_) => Ok(()),
+            Err(error) if error.error.kind() == ErrorKind::AlreadyExists => {
                 bail!("another install is asked for already: {}", path.display())
             }
-            Err(error) => Err(error).with_context(|| format!("create {}", path.display())),
+            Err(error) => Err(error.error).with_context(|| format!("create {}", path.display())),
         }
     }
 

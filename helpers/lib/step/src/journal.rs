@@ -6,6 +6,8 @@ use ledger::Step;
 use libsystemd::logging;
 pub use libsystemd::logging::Priority;
 
+use crate::text;
+
 /// Writes `message` for `step` to the journal, with `fields` beside it.
 ///
 /// Carries `NVIDIA_RELOAD_STEP`. Carries `OBJECT_SYSTEMD_UNIT` too: journald learns the unit of a
@@ -17,8 +19,12 @@ pub fn log(step: Step, priority: Priority, message: &str, fields: &[(&str, &str)
 
 /// The same for a helper that is no step of a run: its name and its unit.
 pub fn log_as(name: &str, unit: &str, priority: Priority, message: &str, fields: &[(&str, &str)]) {
+    let message = &text::line(message);
     if logging::connected_to_journal() {
-        let mut all: HashMap<&str, &str> = fields.iter().copied().collect();
+        let fields: Vec<(&str, String)> =
+            fields.iter().map(|(field, value)| (*field, text::line(value))).collect();
+        let mut all: HashMap<&str, &str> =
+            fields.iter().map(|(field, value)| (*field, value.as_str())).collect();
         all.insert("NVIDIA_RELOAD_STEP", name);
         all.insert("OBJECT_SYSTEMD_UNIT", unit);
         all.insert("SYSLOG_IDENTIFIER", name);
@@ -27,4 +33,9 @@ pub fn log_as(name: &str, unit: &str, priority: Priority, message: &str, fields:
         }
     }
     eprintln!("{message}");
+}
+
+/// Says `text` on standard error, where a step has its journal: for what deserves a line and is no error.
+pub fn say(text: &str) {
+    eprintln!("{}", text::line(text));
 }

@@ -7,10 +7,12 @@ mod install;
 mod journal;
 mod manager;
 mod plan;
+mod program;
 mod root;
 mod shutdown;
 mod sibling;
 mod stop;
+pub mod text;
 mod verified;
 
 pub use config::{
@@ -20,9 +22,10 @@ pub use config::{
 pub use finish::{Leftovers, finish};
 pub use harness::{Context, NoVerb, Verb, boot_id, main, main_with, open_ledger, show_status};
 pub use install::{Install, REQUEST};
-pub use journal::{Priority, log, log_as};
+pub use journal::{Priority, log, log_as, say};
 pub use manager::{NO_SUCH_UNIT, Order, order_unit};
 pub use plan::{Action, IF_IDLE_REQUEST, PLAN_SCHEMA, Plan, RESET_REQUEST, Verdict, Versions};
+pub use program::fix_path;
 pub use root::Root;
 pub use shutdown::system_is_stopping;
 pub use sibling::undo_steps;

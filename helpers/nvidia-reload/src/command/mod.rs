@@ -88,7 +88,7 @@ fn failed(fault: &Fault, output: Output) -> u8 {
 
 fn print<T: Serialize>(value: &T) {
     // All that is printed is made of strings, numbers and lists: it can be encoded.
-    if let Ok(text) = serde_json::to_string_pretty(value) {
+    if let Ok(text) = step::text::json(value) {
         Terminal::new(Stream::Out).write(&format!("{text}\n"));
     }
 }

@@ -2,28 +2,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+pub use step::text::clean;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
-
-/// `text` with everything escaped that would do something to a terminal: control characters, line
-/// ends, and marks that turn the direction of writing. What was escaped before stays as it is.
-pub fn clean(text: &str) -> String {
-    let mut clean = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '\n' => clean.push_str("\\n"),
-            '\t' => clean.push_str("\\t"),
-            '\r' => clean.push_str("\\r"),
-            c if c.is_ascii_control() => clean.push_str(&format!("\\x{:02x}", u32::from(c))),
-            c if c.is_control() || is_mark(c) => clean.push_str(&format!("\\u{{{:x}}}", u32::from(c))),
-            c => clean.push(c),
-        }
-    }
-    clean
-}
-
-fn is_mark(c: char) -> bool {
-    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-}
 
 /// How many columns `text` takes.
 pub fn width(text: &str) -> usize {
@@ -114,11 +94,6 @@ pub fn count(number: usize, one: &str, many: &str) -> String {
 mod tests {
     use super::*;
     use std::time::Duration;
-
-    #[test]
-    fn nothing_reaches_the_terminal_unescaped() {
-        assert_eq!(clean("a\x1b[31m\nb\u{202e}\u{85}é\\x1b"), "a\\x1b[31m\\nb\\u{202e}\\u{85}é\\x1b");
-    }
 
     #[test]
     fn what_is_cut_fits() {

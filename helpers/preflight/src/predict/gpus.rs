@@ -181,7 +181,7 @@ fn lists(root: &Root) -> Result<Vec<(PathBuf, List)>> {
             let Ok(text) = fs::read(&path) else { continue };
             match serde_json::from_slice(&text) {
                 Ok(list) => found.push((path, list)),
-                Err(error) => eprintln!("{} tells nothing of GPUs: {error}", path.display()),
+                Err(error) => step::say(&format!("{} tells nothing of GPUs: {error}", path.display())),
             }
         }
     }
