@@ -32,6 +32,12 @@ use clap::Parser;
 
 /// The whole program.
 pub fn main() -> ExitCode {
-    let arguments = cli::Arguments::parse();
+    let arguments = cli::Arguments::try_parse().unwrap_or_else(|error| {
+        // What the script before this program was given.
+        if std::env::args().any(|argument| argument == "--rollback") {
+            eprintln!("{}\n", cli::ROLLBACK_HINT);
+        }
+        error.exit()
+    });
     command::dispatch(&arguments.command)
 }

@@ -12,13 +12,21 @@ use anyhow::{Result, bail};
 use console::{bind, is_bound};
 use holders::Scope;
 use ledger::{Console, Object, Step};
-use step::Context;
+use step::{Context, OurUnits, Stop};
 
 fn main() -> ExitCode {
     step::main(Step::UnbindVt, run, undo)
 }
 
 fn run(context: &Context) -> Result<()> {
+    // The first step that a drained machine has not done.
+    if let Err(target) = OurUnits::ask()?.go_beyond_drained() {
+        return Err(Stop::not_in_this_run(
+            format!("the machine is drained, and {target} would start its workloads"),
+            "`nvidia-reload start` ends that first",
+        )
+        .into());
+    }
     let mut consoles = holders::consoles(&context.root)?;
     let scope: Scope = context.ledger.read()?.iter().flat_map(|run| run.snapshot.chosen_nodes()).collect();
     consoles.retain(|console| console.framebuffers.iter().any(|name| scope.has_node(name)));

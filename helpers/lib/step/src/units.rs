@@ -1,0 +1,121 @@
+//! Our own units, as the system's manager has them; the sibling that speaks D-Bus asks it.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+use ledger::Step;
+use serde::{Deserialize, Serialize};
+
+/// The sibling.
+const ASKED: &str = "/usr/libexec/nvidia-reload/stop-units";
+
+/// Reached when the driver is reloaded; then it ends.
+pub const RELOAD: &str = "nvidia-reload.target";
+
+/// Reached when the GPUs are reset; then it ends.
+pub const RESET: &str = "nvidia-reset.target";
+
+/// Holds the machine without workloads.
+pub const DRAINED: &str = "nvidia-drained.target";
+
+/// Holds the machine without driver.
+pub const OFFLINE: &str = "nvidia-offline.target";
+
+/// Which of our units are up, and which are about to be started.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OurUnits {
+    /// Those that are active, or on their way there or back.
+    pub up: Vec<String>,
+    /// Those that have a job that starts them.
+    pub starting: Vec<String>,
+}
+
+impl OurUnits {
+    /// Asks.
+    ///
+    /// # Errors
+    /// The manager does not answer.
+    pub fn ask() -> Result<Self> {
+        ask(Path::new(ASKED))
+    }
+
+    /// Whether `unit` is up.
+    pub fn is_up(&self, unit: &str) -> bool {
+        self.up.iter().any(|up| up == unit)
+    }
+
+    /// Whether `unit` is about to be started.
+    pub fn is_starting(&self, unit: &str) -> bool {
+        self.starting.iter().any(|starting| starting == unit)
+    }
+
+    /// The targets that hold the machine, the one that takes more first.
+    pub fn holding(&self) -> Vec<&'static str> {
+        [OFFLINE, DRAINED].into_iter().filter(|target| self.is_up(target)).collect()
+    }
+
+    /// Whether what is started may do more than drain the machine: where that is drained on purpose, only to take
+    /// the driver out as well.
+    ///
+    /// # Errors
+    /// The target that may not.
+    pub fn go_beyond_drained(&self) -> Result<(), &'static str> {
+        let is_drained = self.is_up(DRAINED) || self.is_starting(DRAINED);
+        match [RELOAD, RESET].into_iter().find(|target| self.is_starting(target)) {
+            Some(target) if is_drained => Err(target),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a step is up or about to be: systemd works on the run, or holds it.
+    pub fn has_steps(&self) -> bool {
+        let mut steps = Step::ALL.into_iter().chain([Step::GpuReset]).map(Step::unit);
+        steps.any(|step| self.is_up(&step) || self.is_starting(&step))
+    }
+}
+
+fn ask(helper: &Path) -> Result<OurUnits> {
+    let asked = || format!("{} our-units", helper.display());
+    let output = Command::new(helper)
+        .arg("our-units")
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("run {}", asked()))?;
+    if !output.status.success() {
+        bail!("{} ended with {}", asked(), output.status);
+    }
+    serde_json::from_slice(&output.stdout).with_context(|| format!("understand {}", asked()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_holds_the_machine_and_who_works_on_it() {
+        let units = |up: &[&str], starting: &[&str]| {
+            let owned = |names: &[&str]| names.iter().map(ToString::to_string).collect();
+            OurUnits { up: owned(up), starting: owned(starting) }
+        };
+        let preflight = Step::Preflight.unit();
+        let nothing = units(&[], &[]);
+        assert!(nothing.holding().is_empty() && !nothing.has_steps());
+        let both = units(&[DRAINED, OFFLINE, &preflight], &[]);
+        assert_eq!((both.holding(), both.has_steps()), (vec![OFFLINE, DRAINED], true));
+        assert!(units(&[], &[&preflight]).has_steps());
+        for (up, starting, expected) in [
+            (&[][..], &[RELOAD][..], Ok(())),
+            (&[DRAINED], &[OFFLINE], Ok(())),
+            (&[DRAINED], &[RELOAD], Err(RELOAD)),
+            (&[DRAINED], &[RESET], Err(RESET)),
+            (&[], &[RELOAD, DRAINED], Err(RELOAD)),
+        ] {
+            assert_eq!(units(up, starting).go_beyond_drained(), expected, "{up:?} {starting:?}");
+        }
+        // Rollback is no step that owns a run.
+        assert!(!units(&[&Step::Rollback.unit()], &[]).has_steps());
+        assert!(ask(Path::new("/bin/false")).is_err() && ask(Path::new("/bin/true")).is_err());
+    }
+}
