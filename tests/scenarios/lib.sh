@@ -41,6 +41,8 @@
 #           esac
 #   rig-kexec INITRD
 #       the same into the kernel that runs, with another initramfs than the rig's own
+#   soft_reboot
+#       the same with all but the kernel (systemd 254 and later): /run and the modules stay
 #   RIG_GPUS, RIG_DRIVER, RIG_DISTRO
 #       what the machine was started with
 set -Eeuo pipefail
@@ -67,6 +69,11 @@ wait_for() {
 # assert_eq ACTUAL EXPECTED [WHAT]
 assert_eq() {
 	[ "$1" = "$2" ] || fail "${3:+$3: }expected '$2', got '$1'"
+}
+
+soft_reboot() {
+	echo soft-reboot >/run/rig/control
+	exec sleep infinity
 }
 
 # status_of COMMAND…: its exit status, on standard output; its own output goes
