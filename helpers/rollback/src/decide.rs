@@ -17,7 +17,7 @@ pub(crate) enum Decision {
 }
 
 /// A run is ended that has failed, or that nobody works on or holds any more.
-pub(crate) fn decide(run: Option<&Run>, units: &OurUnits, is_switched_off: bool) -> Decision {
+pub(crate) fn decide(run: Option<&Run>, boot: &str, units: &OurUnits, is_switched_off: bool) -> Decision {
     let Some(run) = run else {
         return Decision::Nothing("no run is open: there is nothing to do".into());
     };
@@ -25,6 +25,8 @@ pub(crate) fn decide(run: Option<&Run>, units: &OurUnits, is_switched_off: bool)
     let holding = units.holding();
     match () {
         () if is_switched_off => nothing(format!("{OFF} is on the kernel command line")),
+        // No step of this boot has anything to do with it, though one may be waiting for its end.
+        () if run.boot != boot => Decision::End { holding: Vec::new() },
         () if run.has_failed() => Decision::End { holding },
         () if !holding.is_empty() => nothing(format!("{} holds the machine", holding.join(" and "))),
         () if units.has_steps() => nothing("its steps are at work".into()),
@@ -77,14 +79,16 @@ mod tests {
             (failed(), &[preflight, OFFLINE], &[], end(&[OFFLINE])),
             (failed(), &[preflight, DRAINED, OFFLINE], &[], end(&[OFFLINE, DRAINED])),
         ] {
-            let holding = match decide(Some(&run(&events)), &units(up, starting), false) {
+            let holding = match decide(Some(&run(&events)), "b", &units(up, starting), false) {
                 Decision::End { holding } => Some(holding),
                 Decision::Nothing(_) => None,
             };
             assert_eq!(holding, expected, "{events:?} {up:?} {starting:?}");
         }
-        let off = decide(Some(&run(&failed())), &OurUnits::default(), true);
+        let of_another_boot = decide(Some(&run(&[])), "c", &units(&[], &[preflight]), false);
+        assert_eq!(of_another_boot, Decision::End { holding: Vec::new() });
+        let off = decide(Some(&run(&failed())), "b", &OurUnits::default(), true);
         assert!(matches!(off, Decision::Nothing(_)));
-        assert!(matches!(decide(None, &OurUnits::default(), false), Decision::Nothing(_)));
+        assert!(matches!(decide(None, "b", &OurUnits::default(), false), Decision::Nothing(_)));
     }
 }

@@ -48,7 +48,7 @@ fn run(context: &Context) -> Result<()> {
         Err(error) => return Err(error),
     };
     let is_off = is_switched_off(&context.root)?;
-    match decide(run.as_ref(), &units, is_off) {
+    match decide(run.as_ref(), context.ledger.boot(), &units, is_off) {
         Decision::Nothing(why) => {
             context.info(why);
             Ok(())

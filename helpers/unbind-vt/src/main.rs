@@ -20,10 +20,10 @@ fn main() -> ExitCode {
 
 fn run(context: &Context) -> Result<()> {
     // The first step that a drained machine has not done.
-    if let Err(target) = OurUnits::ask()?.go_beyond_drained() {
+    if !OurUnits::ask()?.may_go_beyond_drained() {
         return Err(Stop::not_in_this_run(
-            format!("the machine is drained, and {target} would start its workloads"),
-            "`nvidia-reload start` ends that first",
+            "the machine is drained, and would not be after this",
+            "`nvidia-reload start` restores its workloads; then start again",
         )
         .into());
     }

@@ -55,17 +55,13 @@ impl OurUnits {
         [OFFLINE, DRAINED].into_iter().filter(|target| self.is_up(target)).collect()
     }
 
-    /// Whether what is started may do more than drain the machine: where that is drained on purpose, only to take
-    /// the driver out as well.
-    ///
-    /// # Errors
-    /// The target that may not.
-    pub fn go_beyond_drained(&self) -> Result<(), &'static str> {
+    /// Whether a step may do more than drain the machine: where that is drained on purpose, only to take the driver
+    /// out as well.
+    pub fn may_go_beyond_drained(&self) -> bool {
         let is_drained = self.is_up(DRAINED) || self.is_starting(DRAINED);
-        match [RELOAD, RESET].into_iter().find(|target| self.is_starting(target)) {
-            Some(target) if is_drained => Err(target),
-            _ => Ok(()),
-        }
+        let goes_offline = self.is_up(OFFLINE) || self.is_starting(OFFLINE);
+        let goes_through = self.is_starting(RELOAD) || self.is_starting(RESET);
+        !is_drained || (goes_offline && !goes_through)
     }
 
     /// Whether a step is up or about to be: systemd works on the run, or holds it.
@@ -106,13 +102,15 @@ mod tests {
         assert_eq!((both.holding(), both.has_steps()), (vec![OFFLINE, DRAINED], true));
         assert!(units(&[], &[&preflight]).has_steps());
         for (up, starting, expected) in [
-            (&[][..], &[RELOAD][..], Ok(())),
-            (&[DRAINED], &[OFFLINE], Ok(())),
-            (&[DRAINED], &[RELOAD], Err(RELOAD)),
-            (&[DRAINED], &[RESET], Err(RESET)),
-            (&[], &[RELOAD, DRAINED], Err(RELOAD)),
+            (&[][..], &[RELOAD][..], true),
+            (&[DRAINED], &[OFFLINE], true),
+            (&[DRAINED], &[RELOAD], false),
+            (&[DRAINED], &[RELOAD, OFFLINE], false),
+            // The target has failed already, and its other steps are still started.
+            (&[DRAINED], &[], false),
+            (&[], &[RELOAD, DRAINED], false),
         ] {
-            assert_eq!(units(up, starting).go_beyond_drained(), expected, "{up:?} {starting:?}");
+            assert_eq!(units(up, starting).may_go_beyond_drained(), expected, "{up:?} {starting:?}");
         }
         // Rollback is no step that owns a run.
         assert!(!units(&[&Step::Rollback.unit()], &[]).has_steps());
