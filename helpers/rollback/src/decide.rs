@@ -11,8 +11,8 @@ pub(crate) enum Decision {
     Nothing(String),
     /// It is ended.
     End {
-        /// The targets that still hold the machine, to be stopped first: their steps know the order.
-        holding: Vec<&'static str>,
+        /// Its steps are still up, and have to be stopped first: they know the order.
+        steps: bool,
     },
 }
 
@@ -23,21 +23,23 @@ pub(crate) fn decide(run: Option<&Run>, boot: &str, units: &OurUnits, is_switche
     };
     let nothing = |why: String| Decision::Nothing(format!("run {} is left as it is: {why}", run.id));
     let holding = units.holding();
+    let end = Decision::End { steps: units.has_steps() };
     match () {
         () if is_switched_off => nothing(format!("{OFF} is on the kernel command line")),
         // No step of this boot has anything to do with it, though one may be waiting for its end.
-        () if run.boot != boot => Decision::End { holding: Vec::new() },
-        () if run.has_failed() => Decision::End { holding },
+        () if run.boot != boot => Decision::End { steps: false },
+        () if run.has_failed() => end,
         () if !holding.is_empty() => nothing(format!("{} holds the machine", holding.join(" and "))),
-        () if units.has_steps() => nothing("its steps are at work".into()),
-        () => Decision::End { holding },
+        () if units.is_at_work() => nothing("its steps are at work".into()),
+        // A reload that was asked for during a reset, and refused, leaves its steps and its target behind.
+        () => end,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use ledger::{Event, Record, Snapshot, Step};
-    use step::{DRAINED, OFFLINE};
+    use step::{DRAINED, OFFLINE, RESET};
 
     use super::*;
 
@@ -62,31 +64,35 @@ mod tests {
             let owned = |names: &[&str]| names.iter().map(ToString::to_string).collect();
             OurUnits { up: owned(up), starting: owned(starting) }
         };
-        let end = |holding: &[&'static str]| Some(holding.to_vec());
+        let reset = Step::GpuReset.unit();
+        let reset = reset.as_str();
         for (events, up, starting, expected) in [
-            // Interrupted: by a boot, a soft-reboot, a killed undo.
-            (vec![], &[][..], &[][..], end(&[])),
-            (cancelled(), &[], &[], end(&[])),
-            (failed(), &[], &[], end(&[])),
-            (vec![Event::Committed], &[], &[], end(&[])),
+            // Interrupted: by a soft-reboot, a killed undo.
+            (vec![], &[][..], &[][..], Some(false)),
+            (cancelled(), &[], &[], Some(false)),
+            (failed(), &[], &[], Some(false)),
+            (vec![Event::Committed], &[], &[], Some(false)),
             // Refused to go on: it stays offline or drained.
             (vec![], &[preflight, OFFLINE], &[], None),
             (vec![], &[preflight, DRAINED], &[], None),
             // A later run than the failed one.
-            (vec![], &[preflight], &[], None),
+            (vec![], &[preflight], &[reset], None),
             (vec![], &[], &[preflight], None),
+            // Nobody needs its steps, and systemd has not noticed.
+            (vec![Event::Committed], &[preflight, RESET], &[], Some(true)),
+            (vec![], &[preflight], &[], Some(true)),
             // The way on from offline has failed.
-            (failed(), &[preflight, OFFLINE], &[], end(&[OFFLINE])),
-            (failed(), &[preflight, DRAINED, OFFLINE], &[], end(&[OFFLINE, DRAINED])),
+            (failed(), &[preflight, OFFLINE], &[], Some(true)),
+            (failed(), &[preflight, DRAINED, OFFLINE], &[], Some(true)),
         ] {
-            let holding = match decide(Some(&run(&events)), "b", &units(up, starting), false) {
-                Decision::End { holding } => Some(holding),
+            let steps = match decide(Some(&run(&events)), "b", &units(up, starting), false) {
+                Decision::End { steps } => Some(steps),
                 Decision::Nothing(_) => None,
             };
-            assert_eq!(holding, expected, "{events:?} {up:?} {starting:?}");
+            assert_eq!(steps, expected, "{events:?} {up:?} {starting:?}");
         }
         let of_another_boot = decide(Some(&run(&[])), "c", &units(&[], &[preflight]), false);
-        assert_eq!(of_another_boot, Decision::End { holding: Vec::new() });
+        assert_eq!(of_another_boot, Decision::End { steps: false });
         let off = decide(Some(&run(&failed())), "b", &OurUnits::default(), true);
         assert!(matches!(off, Decision::Nothing(_)));
         assert!(matches!(decide(None, "b", &OurUnits::default(), false), Decision::Nothing(_)));

@@ -53,9 +53,9 @@ fn run(context: &Context) -> Result<()> {
             context.info(why);
             Ok(())
         }
-        Decision::End { holding } => {
-            if !holding.is_empty() {
-                stop(context, &holding);
+        Decision::End { steps } => {
+            if steps {
+                stop(context);
                 // The steps have taken theirs.
                 context.needs(ALL);
             }
@@ -68,14 +68,14 @@ fn run(context: &Context) -> Result<()> {
     }
 }
 
-/// Stops the targets that hold a run which has failed, and waits until their steps are undone: systemd knows the
-/// order. What they leave is done here afterwards.
-fn stop(context: &Context, holding: &[&str]) {
-    for target in holding {
-        context.info(format!("the run has failed: {target} is stopped"));
-        if let Err(error) = order_unit(Order::Stop, target, None) {
-            context.warn(error.to_string());
-        }
+/// Stops the steps, and with them the targets, and waits until they are undone: systemd knows the order. What they
+/// leave is done here afterwards.
+fn stop(context: &Context) {
+    // All others require it.
+    let first = Step::Preflight.unit();
+    context.info(format!("the steps of the run are still up: {first} is stopped, and all with it"));
+    if let Err(error) = order_unit(Order::Stop, &first, None) {
+        context.warn(error.to_string());
     }
     context.needs(STEPS + ALL);
     let until = Instant::now() + STEPS;

@@ -64,11 +64,19 @@ impl OurUnits {
         !is_drained || (goes_offline && !goes_through)
     }
 
-    /// Whether a step is up or about to be: systemd works on the run, or holds it.
+    /// Whether a step is up or about to be.
     pub fn has_steps(&self) -> bool {
-        let mut steps = Step::ALL.into_iter().chain([Step::GpuReset]).map(Step::unit);
-        steps.any(|step| self.is_up(&step) || self.is_starting(&step))
+        steps().any(|step| self.is_up(&step) || self.is_starting(&step))
     }
+
+    /// Whether a step is about to be started, or at work: then it has a job.
+    pub fn is_at_work(&self) -> bool {
+        steps().any(|step| self.is_starting(&step))
+    }
+}
+
+fn steps() -> impl Iterator<Item = String> {
+    Step::ALL.into_iter().chain([Step::GpuReset]).map(Step::unit)
 }
 
 fn ask(helper: &Path) -> Result<OurUnits> {
@@ -100,6 +108,7 @@ mod tests {
         assert!(nothing.holding().is_empty() && !nothing.has_steps());
         let both = units(&[DRAINED, OFFLINE, &preflight], &[]);
         assert_eq!((both.holding(), both.has_steps()), (vec![OFFLINE, DRAINED], true));
+        assert!(!both.is_at_work() && units(&[], &[&preflight]).is_at_work());
         assert!(units(&[], &[&preflight]).has_steps());
         for (up, starting, expected) in [
             (&[][..], &[RELOAD][..], true),
