@@ -69,9 +69,10 @@ impl OurUnits {
         steps().any(|step| self.is_up(&step) || self.is_starting(&step))
     }
 
-    /// Whether a step is about to be started, or at work: then it has a job.
+    /// Whether a step or a target is about to be started, or at work: then it has a job.
     pub fn is_at_work(&self) -> bool {
-        steps().any(|step| self.is_starting(&step))
+        let targets = [RELOAD, RESET, DRAINED, OFFLINE];
+        steps().any(|step| self.is_starting(&step)) || targets.iter().any(|target| self.is_starting(target))
     }
 }
 
