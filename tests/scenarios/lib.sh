@@ -46,6 +46,8 @@
 #   whole
 #       whether all of the scenario is to run: it is not in the default suite, where a long one shows
 #       the half that tells most
+#   soft_reboot
+#       the same with all but the kernel (systemd 254 and later): /run and the modules stay
 #   RIG_GPUS, RIG_DRIVER, RIG_DISTRO
 #       what the machine was started with
 set -Eeuo pipefail
@@ -77,6 +79,11 @@ assert_eq() {
 # Whether all of the scenario is to run.
 whole() {
 	[ -z "${RIG_SHORT:-}" ]
+}
+
+soft_reboot() {
+	echo soft-reboot >/run/rig/control
+	exec sleep infinity
 }
 
 # status_of COMMAND…: its exit status, on standard output; its own output goes

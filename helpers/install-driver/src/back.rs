@@ -62,7 +62,7 @@ fn put_back(
     let slot = slots(&context.root)?
         .into_iter()
         .find(|slot| slot.manifest.version == version && slot.has(old).is_some())
-        .context("that driver is not kept: install it again and run `nvidia-reload rollback`")?;
+        .with_context(|| format!("driver {version} is in no slot: install it again"))?;
     fits(&slot, disk, version)?;
     must_be_whole(&slot)?;
     let mut others = without(on_disk(&context.root, disk, Some(&slot))?, version);
@@ -89,7 +89,7 @@ fn fits(slot: &Slot, disk: &Disk, version: &str) -> Result<()> {
         return Ok(());
     }
     bail!(
-        "{misfit}, for which the disk has {}: boot the kernel {}, or install driver {version} for this one, and run `nvidia-reload rollback`",
+        "{misfit}, for which the disk has {}: boot the kernel {}, or install driver {version} for this one",
         here.map_or_else(|| "no driver".to_owned(), |here| format!("driver {here}")),
         slot.manifest.kernel
     );

@@ -2,6 +2,7 @@
 //! those of the old driver back when the new one failed.
 
 mod back;
+mod disk;
 mod exchange;
 mod packages;
 
@@ -17,15 +18,17 @@ fn main() -> ExitCode {
 
 fn run(context: &Context) -> Result<()> {
     let run = context.ledger.read()?.context("there is no open run: start nvidia-reload.target")?;
-    // The driver that is on disk is what is loaded next, unless another was asked for.
-    let Some(asked) = Install::take(&context.root)? else { return Ok(()) };
-    packages::wait(context)?;
-    match asked {
-        Install::Slot { version } => exchange::from_slot(context, &run, &version),
-        Install::Installer { version, file, arguments } => {
-            exchange::by_installer(context, &run, &version, &file, &arguments)
+    if let Some(asked) = Install::take(&context.root)? {
+        packages::wait(context)?;
+        match asked {
+            Install::Slot { version } => exchange::from_slot(context, &run, &version)?,
+            Install::Installer { version, file, arguments } => {
+                exchange::by_installer(context, &run, &version, &file, &arguments)?;
+            }
         }
     }
+    // The driver that is on disk is what is loaded next.
+    disk::can_be_loaded(context, &run)
 }
 
 #[cfg(test)]

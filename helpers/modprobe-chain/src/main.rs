@@ -2,15 +2,21 @@
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use ledger::{Object, Run, Step};
-use modules::{Disk, File, Source, Unloaded, chain, gate, load, loaded, nodes, unload};
+use modules::{Disk, File, Source, Stuck, Unloaded, chain, gate, load, loaded, nodes, successors, unload};
 use step::Context;
 
 /// How long the undo waits for programs that look at the GPU and go.
 const PATIENCE: Duration = Duration::from_secs(15);
+
+/// How long all loads together may take (TimeoutStartSec= has to last for the device nodes as well).
+const LOADS: Duration = Duration::from_secs(8 * 60);
+
+/// What the undo may take.
+const UNDO: Duration = Duration::from_secs(5 * 60);
 
 fn main() -> ExitCode {
     step::main(Step::ModprobeChain, run, undo)
@@ -19,12 +25,14 @@ fn main() -> ExitCode {
 fn run(context: &Context) -> Result<()> {
     let run = context.ledger.read()?.context("there is no open run: start nvidia-reload.target")?;
     let disk = Disk::open(&context.root)?;
-    let files = files(&disk, &run)?;
+    let files = successors(&disk, &run.snapshot.modules)?;
+    let until = Instant::now() + LOADS;
     for file in &files {
         context.status(format!("loading {} {}", file.name, file.version.as_deref().unwrap_or("")));
         match loaded(&context.root, &file.name)? {
-            // A start in the middle of the unwinding runs this again.
-            Some(now) if file.is(&now.module) => continue,
+            // Somebody was faster.
+            Some(now) if now.trouble().is_none() && file.is(&now.module) => continue,
+            Some(now) if now.trouble().is_some() => bail!("{}", now.trouble().unwrap_or_default()),
             Some(now) => bail!(
                 "{} is loaded in version {} although it was unloaded",
                 file.name,
@@ -33,10 +41,10 @@ fn run(context: &Context) -> Result<()> {
             None => {}
         }
         let id = context.ledger.intent(Step::ModprobeChain, Object::Module(described(file)))?;
-        match load(&context.root, &disk, &Source::Disk(file.clone())) {
+        match load(&context.root, &disk, &Source::Disk(file.clone()), until) {
             Ok(()) => context.ledger.done(id)?,
             Err(error) => {
-                // A load that the kernel refused has left nothing behind; one that serves under
+                // A load that the kernel refused has left nothing behind; one that is loaded under
                 // another version has, and the undo looks for itself.
                 if loaded(&context.root, &file.name)?.is_none() {
                     context.ledger.failed(id, format!("{error:#}"))?;
@@ -57,18 +65,6 @@ fn run(context: &Context) -> Result<()> {
         ));
     }
     Ok(())
-}
-
-/// The files for what was loaded, found before the first is loaded: all there, all of one version.
-fn files(disk: &Disk, run: &Run) -> Result<Vec<File>> {
-    let mut found = Vec::new();
-    for module in &run.snapshot.modules {
-        let file = disk.find(&module.name)?.with_context(|| {
-            format!("{} was loaded, and the running kernel has no file for it on disk", module.name)
-        })?;
-        found.push(file);
-    }
-    Ok(found)
 }
 
 fn described(file: &File) -> ledger::Module {
@@ -93,6 +89,7 @@ fn open_gate(context: &Context, run: &Run) -> Result<()> {
 /// Unloads what this step loaded, so that the old driver can come back; the gate is rmmod-chain's
 /// to open, whose undo comes next.
 fn undo(context: &Context) -> Result<()> {
+    context.needs(UNDO);
     let Some(run) = context.ledger.read()? else { return Ok(()) };
     let acts = run.outstanding(Step::ModprobeChain);
     if run.committed || acts.is_empty() {
@@ -110,8 +107,10 @@ fn undo(context: &Context) -> Result<()> {
         match unload(name, PATIENCE)? {
             Unloaded::Gone => {}
             Unloaded::Busy => bail!("{name} is in use: the new driver stays"),
-            Unloaded::Stuck { pid, stack } => {
-                bail!("{name} is stuck on its way out (process {pid}); reboot the machine: {stack}")
+            Unloaded::Stuck(Stuck { pid, stack }) => {
+                bail!(
+                    "{name} is stuck on its way out of the kernel (process {pid}); reboot the machine: {stack}"
+                )
             }
         }
     }

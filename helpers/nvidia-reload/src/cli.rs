@@ -19,6 +19,10 @@ Each run is a systemd target, and each step a unit: `systemctl start nvidia-relo
 `nvidia-reload reload` does, and `journalctl -u 'nvidia-reload-*'` tells the story. With
 nvidia_reload=0 on the kernel command line nothing is ever stopped or unloaded.";
 
+/// Which of the two `--rollback` may have meant.
+pub const ROLLBACK_HINT: &str = "--rollback is two commands now: `nvidia-reload rollback` goes back to the previous driver, \
+`nvidia-reload recover` ends a run that was interrupted.";
+
 const AFTER_VERIFY: &str = "\
 With --json: one object, schema \"nvidia-reload.verify/1\":
   grade          ok, note, failed or reboot-required: the worst of the checks
@@ -160,14 +164,24 @@ pub enum Command {
     Reset(Reset),
     /// Stop what holds the GPUs and keep it stopped until `nvidia-reload start`
     Stop(Stop),
-    /// Give back everything that `nvidia-reload stop` took
-    Start(Output),
-    /// End a run that was left open; without one, go back to a driver that is kept
+    /// Restore everything that `nvidia-reload stop` took
     ///
-    /// A run that was cut off gives back what it took. Where none is open, the kept driver takes the place
-    /// of the one on disk while no driver is loaded: VERSION, or the newest that is not loaded. Shows the
-    /// plan and asks before that begins.
+    /// After `stop --offline`, the driver that is on disk is loaded and verified as in a reload; if it fails, the
+    /// driver that was loaded before is loaded again. `systemctl stop nvidia-offline.target` loads that one
+    /// in any case.
+    Start(Output),
+    /// Go back to the previous driver
+    ///
+    /// Takes it from its slot while no driver is loaded: VERSION, or the newest that is not loaded. Shows the
+    /// plan and asks before that begins. A run that is just ending is waited for. A run that was interrupted is
+    /// ended by `nvidia-reload recover`, not by this.
     Rollback(Rollback),
+    /// End a run that was interrupted, and restore what it took
+    ///
+    /// After a power cut or a reboot this happens by itself. The driver that the boot has loaded stays, unless the
+    /// run had changed its files or had seen it fail. To go back to the previous driver: `nvidia-reload
+    /// rollback`.
+    Recover(Output),
     /// Install NVIDIA's driver from its .run file, with a reload
     ///
     /// The file is checked, and modules are built for the running kernel, while everything still runs. Then

@@ -34,6 +34,12 @@ use clap::Parser;
 /// The whole program.
 pub fn main() -> ExitCode {
     step::fix_path();
-    let arguments = cli::Arguments::parse();
+    let arguments = cli::Arguments::try_parse().unwrap_or_else(|error| {
+        // What the script before this program was given.
+        if std::env::args().any(|argument| argument == "--rollback") {
+            eprintln!("{}\n", cli::ROLLBACK_HINT);
+        }
+        error.exit()
+    });
     command::dispatch(&arguments.command)
 }

@@ -107,6 +107,8 @@ pub struct RunInShort {
     pub last_usec: u64,
     /// How it ended; null while it is open.
     pub outcome: Option<ledger::Outcome>,
+    /// Whether it was cancelled.
+    pub cancelled: bool,
     /// The steps that failed.
     pub failures: Vec<(Step, String)>,
     /// What it took and has not given back.
@@ -122,6 +124,7 @@ impl From<&Run> for RunInShort {
             opened_usec: run.opened_usec,
             last_usec: run.last_usec,
             outcome: run.outcome,
+            cancelled: run.cancelled,
             failures: run.failures.clone(),
             missing: run.missing().into_iter().cloned().map(Act::without_secrets).collect(),
             ended: run.killed().into_iter().cloned().collect(),

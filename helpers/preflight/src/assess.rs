@@ -1,13 +1,11 @@
 //! The whole plan: verdict, driver, and what would be done to whom.
 
-use std::fs;
-
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use holders::{Kind, Scan, Scope};
 use ledger::{Chosen, Step};
 use messages::{Heard, hear};
 use modules::{DRIVER, chain};
-use step::{Action, Config, Context, PLAN_SCHEMA, Plan, Verdict};
+use step::{Action, Config, Context, OFF, PLAN_SCHEMA, Plan, Verdict};
 
 use crate::asked::Asked;
 use crate::choose::{Pick, chosen, pick};
@@ -146,12 +144,10 @@ fn why_unloaded(module: &str) -> &'static str {
     }
 }
 
-/// The kill switch. The targets assert it too; this also covers `nvidia-reload plan`.
+/// The kill switch: a target that asserts it would look at it after all its steps.
 fn switched_off(context: &Context, findings: &mut Findings) -> Result<()> {
-    let path = context.root.path("/proc/cmdline");
-    let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-    if text.split_whitespace().any(|word| word == "nvidia_reload=0") {
-        findings.refuse("nvidia_reload=0 is on the kernel command line", "boot without it");
+    if step::is_switched_off(&context.root)? {
+        findings.refuse(format!("{OFF} is on the kernel command line"), format!("boot without {OFF}"));
     }
     Ok(())
 }
@@ -161,11 +157,11 @@ fn earlier_run(context: &Context, findings: &mut Findings) -> Result<()> {
         Ok(None) => {}
         Ok(Some(run)) if run.boot == context.ledger.boot() => findings.refuse(
             format!("run {} is still open", run.id),
-            "`nvidia-reload start` ends a drained or offline machine, `nvidia-reload rollback` a run that was cut off",
+            "`nvidia-reload start` ends a drained or offline machine, `nvidia-reload recover` an interrupted run",
         ),
         Ok(Some(run)) => findings.refuse(
-            format!("run {} was cut off by a reboot and is still open", run.id),
-            "`systemctl start nvidia-reload-recover.service` gives back what it took",
+            format!("run {} was interrupted by a reboot and is still open", run.id),
+            "`nvidia-reload recover` ends it",
         ),
         Err(error) => findings.refuse(format!("{error:#}"), "see above"),
     }

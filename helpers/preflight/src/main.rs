@@ -16,14 +16,14 @@ mod users;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use asked::Asked;
 use assess::Assessed;
 use clap::Subcommand;
 use ledger::{Gpu, Snapshot, Step};
 use modules::{chain, differences, gpus, nodes, parameters};
 use slots::lock_for_run;
-use step::{Context, Exit, Leftovers, Reason, Stop, Verdict, finish};
+use step::{Context, Exit, Leftovers, Order, Reason, Stop, Verdict, finish, order_unit, system_is_stopping};
 
 /// What else this helper does.
 #[derive(Debug, Clone, Subcommand)]
@@ -121,6 +121,11 @@ fn undo(context: &Context) -> Result<()> {
     // A request that stays is no reason to leave the run open.
     let forgotten = asked::forget(&context.root);
     finish(context, Leftovers::Keep, |run| differences(&context.root, run, context.ledger.boot()))?;
+    if context.ledger.read()?.is_some() && !system_is_stopping()? {
+        // OnFailure= of the target does not come after a cancel, nor after the stop of a target that holds.
+        context.warn("not everything is restored: it is tried once more");
+        order_unit(Order::Queue, &Step::Rollback.unit(), None).context("start what tries once more")?;
+    }
     forgotten
 }
 

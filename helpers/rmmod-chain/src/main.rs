@@ -1,6 +1,7 @@
-//! Takes the driver out of the kernel, and brings the old one back if the run fails.
+//! Takes the driver out of the kernel, and loads the old one again if the run is rolled back.
 
 mod back;
+mod kind;
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use ledger::{Gpu, Object, Run, Settings, Step};
-use modules::{Disk, Loaded, State, Unloaded, chain, gate, gpus, on_bus, unload};
+use modules::{Disk, Loaded, State, Stuck, Unloaded, chain, gate, gpus, on_bus, unload};
 use step::Context;
 
 /// How long a module may be in use before that counts as a failure. Whoever had the GPU is gone by
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
 
 fn run(context: &Context) -> Result<()> {
     let run = context.ledger.read()?.context("there is no open run: start nvidia-reload.target")?;
+    kind::admit(&run)?;
     let disk = Disk::open(&context.root)?;
     let goes = |module: &Loaded| !(run.snapshot.reset && module.module.name == modules::DRIVER);
     let mut loaded = chain(&context.root)?;
@@ -55,9 +57,12 @@ fn run(context: &Context) -> Result<()> {
                 context.ledger.failed(id, &reason)?;
                 bail!("{reason}");
             }
-            Ok(Unloaded::Stuck { pid, stack }) => {
+            Ok(Unloaded::Stuck(stuck)) => {
                 // Neither gone nor there: what the kernel is doing only a reboot ends.
-                bail!("{name} is stuck on its way out (process {pid}); reboot the machine: {stack}");
+                let Stuck { pid, stack } = stuck;
+                bail!(
+                    "{name} is stuck on its way out of the kernel (process {pid}); reboot the machine: {stack}"
+                );
             }
             Err(error) => {
                 context.ledger.failed(id, format!("{error:#}"))?;

@@ -1,43 +1,97 @@
-//! Ends a run that failed, was given up, or was cut off by a reboot.
+//! Ends a run that failed, or that was interrupted.
 //!
-//! systemd has unwound the steps by then; mostly they gave everything back, and preflight's undo has
-//! read back that the machine is as it was and closed the run. What is left is tried once more here,
-//! and then the run is closed with the list of what is not back.
+//! systemd has undone the steps by then; mostly everything is restored, and preflight's undo has read back that
+//! the machine is as it was and closed the run. What is left is tried once more here, and then the run is
+//! closed with the list of what is not restored.
+
+mod decide;
 
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use clap::Subcommand;
+use decide::{Decision, decide};
 use ledger::{Run, Step};
 use modules::{
-    DRIVER, Disk, Source, Unloaded, chain, differences, driver_version, load, loaded, nodes, unload,
+    DRIVER, Disk, Source, Unloaded, chain, differences, driver_version, gate, load, loaded, nodes, unload,
 };
-use step::{Context, Leftovers, Order, finish, order_unit, undo_steps};
+use step::{Context, Leftovers, Order, OurUnits, RELOAD, finish, is_switched_off, order_unit, undo_steps};
 
 /// A module that nobody uses goes at once, or never.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What loads the driver that is on disk.
-const RELOAD: &str = "nvidia-reload.target";
+/// How long the loads of a boot's driver may take.
+const LOADS: Duration = Duration::from_secs(5 * 60);
 
-/// What else this helper does.
-#[derive(Debug, Clone, Subcommand)]
-enum Verb {
-    /// At boot: end a run of an earlier boot; one of this boot is left alone.
-    Recover,
-}
+/// How long the undos of all steps may take, as their units say.
+const STEPS: Duration = Duration::from_secs(50 * 60);
+
+/// What is tried once more may take that long (TimeoutStartSec=).
+const ALL: Duration = Duration::from_secs(20 * 60);
+
+/// How often systemd is asked whether the steps are undone.
+const INTERVAL: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
-    step::main_with(Step::Rollback, run, |_| Ok(()), |context, Verb::Recover| recover(context))
+    step::main(Step::Rollback, run, |_| Ok(()))
 }
 
-fn recover(context: &Context) -> Result<ExitCode> {
-    let cut_off = context.ledger.read()?.filter(|open| open.boot != context.ledger.boot());
-    let Some(open) = cut_off else {
-        context.info("no run was cut off by a reboot");
-        return Ok(ExitCode::SUCCESS);
+fn run(context: &Context) -> Result<()> {
+    let run = context.ledger.read()?;
+    // What systemd does not tell is not guessed: whoever has failed cannot be at work any more.
+    let units = match OurUnits::ask() {
+        Ok(units) => units,
+        Err(error) if run.as_ref().is_some_and(Run::has_failed) => {
+            context.warn(format!("{error:#}"));
+            OurUnits::default()
+        }
+        Err(error) => return Err(error),
     };
+    let is_off = is_switched_off(&context.root)?;
+    match decide(run.as_ref(), context.ledger.boot(), &units, is_off) {
+        Decision::Nothing(why) => {
+            context.info(why);
+            Ok(())
+        }
+        Decision::End { steps } => {
+            if steps {
+                stop(context);
+                // The steps have taken theirs.
+                context.needs(ALL);
+            }
+            match context.ledger.read()? {
+                Some(run) if run.boot != context.ledger.boot() => of_another_boot(context, &run),
+                Some(run) => end(context, &run),
+                None => Ok(()),
+            }
+        }
+    }
+}
+
+/// Stops the steps, and with them the targets, and waits until they are undone: systemd knows the order. What they
+/// leave is done here afterwards.
+fn stop(context: &Context) {
+    // All others require it.
+    let first = Step::Preflight.unit();
+    context.info(format!("the steps of the run are still up: {first} is stopped, and all with it"));
+    if let Err(error) = order_unit(Order::Stop, &first, None) {
+        context.warn(error.to_string());
+    }
+    context.needs(STEPS + ALL);
+    let until = Instant::now() + STEPS;
+    loop {
+        match OurUnits::ask() {
+            Ok(units) if !units.has_steps() => return,
+            Ok(_) if Instant::now() < until => std::thread::sleep(INTERVAL),
+            Ok(units) => return context.warn(format!("{} is still not undone", units.up.join(", "))),
+            Err(error) => return context.warn(format!("{error:#}")),
+        }
+    }
+}
+
+/// The driver that is on disk is what a boot takes; its files are exchanged only where the run had exchanged
+/// them, or had seen the driver fail.
+fn of_another_boot(context: &Context, open: &Run) -> Result<()> {
     let was_exchanged = open.acts.iter().any(|act| act.step == Step::InstallDriver);
     let goes_back = !open.committed && (open.driver_failed || was_exchanged);
     if goes_back {
@@ -45,16 +99,13 @@ fn recover(context: &Context) -> Result<ExitCode> {
         for problem in undo_steps(&[Step::InstallDriver]) {
             context.warn(problem);
         }
-        if let Err(error) = match_disk(context, &open) {
+        if let Err(error) = match_disk(context, open) {
             context.warn(format!("the driver on disk is not loaded in place of the boot's: {error:#}"));
         }
     }
-    let ended = run(context);
-    if goes_back {
-        in_step(context)?;
-    }
-    ended?;
-    Ok(ExitCode::SUCCESS)
+    let ended = context.ledger.read()?.map_or(Ok(()), |run| end(context, &run));
+    let matched = if goes_back { in_step(context) } else { Ok(()) };
+    ended.and(matched)
 }
 
 /// A boot that met a half driver has loaded the wrong one, or none, and made no device nodes: what is on disk
@@ -80,12 +131,13 @@ fn match_disk(context: &Context, open: &Run) -> Result<()> {
         let more = chain.iter().rev().map(|module| module.module.name.as_str());
         names.extend(more.filter(|name| !open.snapshot.modules.iter().any(|module| module.name == *name)));
     }
+    let until = Instant::now() + LOADS;
     for name in names {
         if loaded(root, name)?.is_none()
             && let Some(file) = slots::find(&disk, name)?
         {
             context.info(format!("{} is loaded", file.path.display()));
-            load(root, &disk, &Source::Disk(file))?;
+            load(root, &disk, &Source::Disk(file), until)?;
         }
     }
     for change in nodes::refresh(root, &open.snapshot.nodes)? {
@@ -110,13 +162,8 @@ fn in_step(context: &Context) -> Result<()> {
     Ok(())
 }
 
-fn run(context: &Context) -> Result<()> {
-    // It may come late: after the unwinding closed the run, or even after a later run's success.
-    let Some(run) = context.ledger.read()? else {
-        context.info("no run is open: there is nothing left to give back");
-        return Ok(());
-    };
-    // The power may have gone after the new driver was found not to serve, and before its files went.
+fn end(context: &Context, run: &Run) -> Result<()> {
+    // The power may have gone after the new driver was found to fail, and before its files went.
     let owes = |step: &Step| {
         !run.outstanding(*step).is_empty()
             || (*step == Step::InstallDriver && run.driver_failed && !run.committed)
@@ -125,10 +172,14 @@ fn run(context: &Context) -> Result<()> {
     for problem in undo_steps(&steps) {
         context.warn(problem);
     }
+    // Also where the ledger does not say that it is shut.
+    if let Err(error) = gate::open(&context.root) {
+        context.warn(format!("{error:#}"));
+    }
     let closed =
         finish(context, Leftovers::GiveUp, |run| differences(&context.root, run, context.ledger.boot()))?;
-    if closed.is_none() {
-        bail!("the machine is going down before everything is back: the next boot goes on");
+    if closed.is_none() && context.ledger.read()?.is_some() {
+        bail!("the machine is going down before everything is restored: the next boot goes on");
     }
     Ok(())
 }

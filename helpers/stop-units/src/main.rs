@@ -5,6 +5,7 @@
 
 mod closure;
 mod list;
+mod ours;
 mod patience;
 mod single;
 mod start;
@@ -33,6 +34,9 @@ enum Verb {
     /// Tell by the exit status whether the machine is going down: 0 for yes, 1 for no.
     #[command(hide = true)]
     IsStopping,
+    /// Tell as JSON which of our own units are up, and which are about to be started.
+    #[command(hide = true)]
+    OurUnits,
     /// Start one unit and wait until that has ended; 4 says that there is no such unit.
     #[command(hide = true)]
     StartUnit {
@@ -63,6 +67,7 @@ fn main() -> ExitCode {
     step::main_with(Step::StopUnits, stop::run, start::undo, |context, verb| match verb {
         Verb::List { json, nodes } => list::list(context, json, &nodes).map(|()| ExitCode::SUCCESS),
         Verb::IsStopping => Ok(answer(context, bus::is_stopping().map_err(Into::into))),
+        Verb::OurUnits => ours::tell().map(|()| ExitCode::SUCCESS),
         Verb::StartUnit { unit, no_wait: true, user } => single::queue(&unit, user),
         Verb::StartUnit { unit, no_wait: false, user } => single::start(&unit, user),
         Verb::StopUnit { unit, wait, user } => single::stop(&unit, wait, user),

@@ -12,13 +12,21 @@ use anyhow::{Result, bail};
 use console::{bind, is_bound};
 use holders::Scope;
 use ledger::{Console, Object, Step};
-use step::Context;
+use step::{Context, OurUnits, Stop};
 
 fn main() -> ExitCode {
     step::main(Step::UnbindVt, run, undo)
 }
 
 fn run(context: &Context) -> Result<()> {
+    // The first step that a drained machine has not done.
+    if !OurUnits::ask()?.may_go_beyond_drained() {
+        return Err(Stop::not_in_this_run(
+            "the machine is drained, and would not be after this",
+            "`nvidia-reload start` restores its workloads; then start again",
+        )
+        .into());
+    }
     let mut consoles = holders::consoles(&context.root)?;
     let scope: Scope = context.ledger.read()?.iter().flat_map(|run| run.snapshot.chosen_nodes()).collect();
     consoles.retain(|console| console.framebuffers.iter().any(|name| scope.has_node(name)));

@@ -234,6 +234,11 @@ impl Machine {
         self.go_down("systemctl reboot --no-block")
     }
 
+    /// Reboots all but the kernel.
+    pub fn soft_reboot(&mut self) -> Result<()> {
+        self.go_down("systemctl soft-reboot --no-block")
+    }
+
     /// Reboots into the kernel that was loaded by kexec.
     pub fn kexec(&mut self) -> Result<()> {
         self.go_down("systemctl kexec --no-block")

@@ -151,6 +151,7 @@ impl Scenario {
             }
             match machine.ssh()?.output("cat /run/rig/request 2>/dev/null || :")?.trim() {
                 "reboot" => machine.reboot().context("rebooting the machine")?,
+                "soft-reboot" => machine.soft_reboot().context("rebooting the machine's userspace")?,
                 "kexec" => machine.kexec().context("booting the machine by kexec")?,
                 "power-cut" => machine.power_cut().context("cutting the machine's power")?,
                 // Its own way of exiting, after all.

@@ -179,6 +179,8 @@ pub struct Run {
     pub failures: Vec<(Step, String)>,
     /// Whether the driver on disk was found not to load, or not to serve.
     pub driver_failed: bool,
+    /// Whether it was cancelled: a step was ended from outside.
+    pub cancelled: bool,
     /// Whether verify succeeded.
     pub committed: bool,
     /// How it ended, if it did.
@@ -206,6 +208,7 @@ impl Run {
             acts: Vec::new(),
             failures: Vec::new(),
             driver_failed: false,
+            cancelled: false,
             committed: false,
             outcome: None,
             last_usec: first.realtime_usec,
@@ -254,6 +257,7 @@ impl Run {
                 // A reset takes nothing from the disk.
                 let loads = !self.snapshot.reset && matches!(step, Step::ModprobeChain | Step::Verify);
                 self.driver_failed |= loads && !cancelled;
+                self.cancelled |= cancelled;
                 return Ok(());
             }
             Event::Committed => {
@@ -275,12 +279,9 @@ impl Run {
         Ok(())
     }
 
-    /// Whether the run failed or was cut off on its way, so that the old driver is wanted back. If
-    /// not, the machine was kept drained or offline: whatever driver is on disk by then is wanted.
-    pub fn was_given_up(&self) -> bool {
-        !self.committed
-            && (!self.failures.is_empty()
-                || self.acts.iter().any(|act| matches!(act.step, Step::InstallDriver | Step::ModprobeChain)))
+    /// Whether a step failed or was cancelled: the run can only be rolled back, or after its commit closed.
+    pub fn has_failed(&self) -> bool {
+        !self.failures.is_empty()
     }
 
     /// What `step` may still have to give back, newest first.
@@ -343,7 +344,7 @@ mod tests {
             let records = [record(Event::Opened { snapshot }), record(failed(step, cancelled))];
             let run = Run::from_records(&records).expect("adds up");
             assert_eq!(run.driver_failed, expected, "{step} cancelled {cancelled}, reset {reset}");
-            assert!(run.was_given_up());
+            assert_eq!((run.has_failed(), run.cancelled), (true, cancelled));
         }
         let line = serde_json::to_string(&failed(Step::Verify, false)).expect("encodes");
         assert!(!line.contains("cancelled"), "{line}");

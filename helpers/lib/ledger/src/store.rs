@@ -79,7 +79,7 @@ impl Ledger {
         let _lock = self.lock()?;
         if let Some(run) = self.load()? {
             if run.outcome.is_none() {
-                bail!("run {} is still open: `nvidia-reload rollback` ends it", run.id);
+                bail!("run {} is still open: `nvidia-reload recover` ends it", run.id);
             }
             // The power went between the last line and the move.
             self.retire(&run)?;

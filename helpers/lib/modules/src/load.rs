@@ -1,11 +1,14 @@
 //! Loading one module from a known file.
 
+use std::time::Instant;
+
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use step::Root;
 
 use crate::disk::{Disk, File};
-use crate::loaded;
+use crate::loaded::{State, loaded};
+use crate::watched::{Ended, in_child};
 
 /// Where a module is loaded from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,27 +28,29 @@ impl Source {
     }
 }
 
-/// Loads `source`, past the gate, and reads back that it is what serves now.
+/// Loads `source`, past the gate, until `until` at most, and reads back that it is what is loaded now.
 ///
 /// What the file needs from the rest of the kernel is loaded first. The driver's own modules are
 /// the caller's to load in order: each of them is in the gate.
 ///
 /// # Errors
-/// The kernel's errno with what it commonly means, or the module that serves is another one.
-pub fn load(root: &Root, disk: &Disk, source: &Source) -> Result<()> {
+/// The kernel's errno with what it commonly means, a module that is stuck in its init function, or the module
+/// that is loaded is another one.
+pub fn load(root: &Root, disk: &Disk, source: &Source, until: Instant) -> Result<()> {
     let file = source.file();
     if let Source::Disk(file) = source {
         for needed in disk.needs(root, file)? {
             if loaded(root, &needed.name)?.is_none() {
-                insert(disk, &needed)?;
+                insert(disk, &needed, until)?;
             }
         }
     }
-    insert(disk, file)?;
+    insert(disk, file, until)?;
     match loaded(root, &file.name)? {
+        Some(now) if now.state != State::Live => bail!("{}", now.trouble().unwrap_or_default()),
         Some(now) if file.is(&now.module) => Ok(()),
         Some(now) => bail!(
-            "{} serves in version {}, not {} of {}",
+            "{} is loaded in version {}, not {} of {}",
             file.name,
             now.module.version.as_deref().unwrap_or("unknown"),
             file.version.as_deref().unwrap_or("unknown"),
@@ -55,12 +60,12 @@ pub fn load(root: &Root, disk: &Disk, source: &Source) -> Result<()> {
     }
 }
 
-fn insert(disk: &Disk, file: &File) -> Result<()> {
-    match disk.insert(&file.path, &file.options) {
-        Ok(()) => Ok(()),
+fn insert(disk: &Disk, file: &File, until: Instant) -> Result<()> {
+    match in_child(until, || disk.insert(&file.path, &file.options))? {
+        Ended::Back(Ok(())) => Ok(()),
         // Somebody else loaded it in the meantime; whether it is the right one is read back.
-        Err(Errno::EEXIST) => Ok(()),
-        Err(errno) => Err(errno).with_context(|| {
+        Ended::Back(Err(Errno::EEXIST)) => Ok(()),
+        Ended::Back(Err(errno)) => Err(errno).with_context(|| {
             let options = if file.options.is_empty() {
                 String::new()
             } else {
@@ -68,6 +73,12 @@ fn insert(disk: &Disk, file: &File) -> Result<()> {
             };
             format!("load {}{options}{}", file.path.display(), meaning(errno))
         }),
+        Ended::Stuck(stuck) => bail!(
+            "{} is stuck on its way into the kernel (process {}); reboot the machine: {}",
+            file.name,
+            stuck.pid,
+            stuck.stack
+        ),
     }
 }
 

@@ -39,6 +39,28 @@ impl Loaded {
     pub fn users(&self) -> i64 {
         self.refcount - self.holders.len() as i64
     }
+
+    /// What is wrong with its state, as a sentence without its end; none where it is live.
+    pub fn trouble(&self) -> Option<String> {
+        let way = match self.state {
+            State::Live => return None,
+            State::Coming => "into",
+            State::Going => "out of",
+        };
+        Some(format!(
+            "{} is on its way {way} the kernel and does not get there: reboot the machine",
+            self.module.name
+        ))
+    }
+}
+
+/// What is wrong with those modules of the driver that are stuck on their way in or out; a moment's look, so
+/// that there may be one that just comes or goes.
+///
+/// # Errors
+/// `/sys/module` cannot be read.
+pub fn stuck(root: &Root) -> Result<Vec<String>> {
+    Ok(chain(root)?.iter().filter_map(Loaded::trouble).collect())
 }
 
 /// The driver's graph in the order in which it can be unloaded: whoever uses comes before whoever

@@ -71,6 +71,9 @@ fn report(context: &Context, run: &Run) -> Result<()> {
     for (step, reason) in &run.failures {
         context.warn(format!("{step} failed: {reason}"));
     }
+    if run.cancelled {
+        context.info("the run was cancelled");
+    }
     match run.outcome {
         Some(Outcome::Done) => context.info(done(run.snapshot.reset)),
         Some(Outcome::RolledBack) => context.info("everything is as it was"),

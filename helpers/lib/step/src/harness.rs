@@ -1,12 +1,14 @@
 //! The frame of a helper: the verbs `run` and `undo`, and what an error turns into.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use ledger::{Ledger, Step};
 use sd_notify::NotifyState;
 
+use crate::admit::admit;
 use crate::journal::{Priority, log};
 use crate::{Config, Exit, Root, Stop, fix_path, text};
 
@@ -67,6 +69,14 @@ impl Context {
     pub fn status(&self, status: impl AsRef<str>) {
         show_status(status.as_ref());
     }
+
+    /// Asks systemd for `time` from now on, beyond the unit's own timeout. The units of steps whose processes
+    /// may be stuck in the kernel have a short one: systemd waits that long for those, and their undo asks for
+    /// what it needs.
+    pub fn needs(&self, time: Duration) {
+        let usec = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+        let _ = sd_notify::notify(&[NotifyState::ExtendTimeoutUsec(usec)]);
+    }
 }
 
 /// Shows `status` as the unit's status line, see [`Context::status`].
@@ -112,7 +122,7 @@ pub fn main_with<E: Subcommand>(
         note_silent_failure(&context);
     }
     let result = match verb {
-        Verb::Run => run(&context).map(|()| Exit::Done.into()),
+        Verb::Run => admit(&context).and_then(|()| run(&context)).map(|()| Exit::Done.into()),
         Verb::Undo => undo(&context).map(|()| Exit::Done.into()),
         Verb::Extra(verb) => extra(&context, verb),
     };
@@ -130,15 +140,19 @@ fn note_silent_failure(context: &Context) {
         // Preflight fails by refusing: then the open run, if any, is not its own.
         return;
     }
+    let status = std::env::var("EXIT_STATUS").unwrap_or_default();
+    if result == "exit-code" && status == (Exit::Refused as u8).to_string() {
+        // It did not join the run.
+        return;
+    }
     let noted = context.ledger.read().and_then(|run| match run {
         Some(run) if run.failures.iter().all(|(step, _)| *step != context.step) => {
-            let status = std::env::var("EXIT_STATUS").unwrap_or_default();
-            let reason = format!("systemd reports {result} {status}");
             // So a run ends that is cancelled, and no other way: for a timeout systemd says so.
-            match result == "signal" && status == "TERM" {
-                true => context.ledger.step_cancelled(context.step, reason.trim_end()),
-                false => context.ledger.step_failed(context.step, reason.trim_end()),
+            if result == "signal" && status == "TERM" {
+                return context.ledger.step_cancelled(context.step, "it was cancelled");
             }
+            let reason = format!("systemd reports {result} {status}");
+            context.ledger.step_failed(context.step, reason.trim_end())
         }
         _ => Ok(()),
     });
@@ -172,8 +186,12 @@ fn fail(step: Step, ledger: Option<&Ledger>, error: &anyhow::Error) -> ExitCode 
     for cause in error.chain().skip(1) {
         log(step, Priority::Error, &format!("  because: {cause}"), &[]);
     }
-    if let Some(ledger) = ledger {
-        // A refusal comes before the run is opened; everything else is part of its story.
+    let stop = error.downcast_ref::<Stop>();
+    if matches!(stop, Some(Stop::NotInThisRun(_))) {
+        // For whoever follows the run: the ledger does not get it.
+        show_status(&format!("{error:#}"));
+    } else if let Some(ledger) = ledger.filter(|_| step != Step::Preflight) {
+        // Preflight fails before it opens the run; everything else is part of its story.
         match ledger.read() {
             Ok(Some(_)) => {
                 if let Err(unwritten) = ledger.step_failed(step, format!("{error:#}")) {
@@ -184,7 +202,7 @@ fn fail(step: Step, ledger: Option<&Ledger>, error: &anyhow::Error) -> ExitCode 
             Err(unread) => log(step, Priority::Error, &format!("{unread:#}"), &[]),
         }
     }
-    error.downcast_ref::<Stop>().map_or(Exit::Failed, Stop::exit).into()
+    stop.map_or(Exit::Failed, Stop::exit).into()
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What every step shares: the two verbs, the root, the configuration, the journal, exit codes.
 
+mod admit;
 mod config;
 mod finish;
 mod harness;
@@ -13,8 +14,10 @@ mod shutdown;
 mod sibling;
 mod stop;
 pub mod text;
+mod units;
 mod verified;
 
+pub use admit::{OFF, is_switched_off};
 pub use config::{
     AutoRemove, Config, Containers, Gpus, Initramfs, LockedClocks, Pods, Policy, Processes, StaleInitramfs,
     Units, Upgrade, Verify,
@@ -30,4 +33,5 @@ pub use root::Root;
 pub use shutdown::system_is_stopping;
 pub use sibling::undo_steps;
 pub use stop::{Exit, Reason, Stop};
+pub use units::{DRAINED, OFFLINE, OurUnits, RELOAD, RESET};
 pub use verified::{Check, Grade, VERIFIED_SCHEMA, Verified};

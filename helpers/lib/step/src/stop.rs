@@ -59,13 +59,21 @@ pub enum Stop {
     /// No reload can help.
     #[error("a reboot is required, nothing was touched: {}", list(.0))]
     RebootRequired(Vec<Reason>),
+    /// The step does not join the open run, which stays as it is.
+    #[error("refused, the open run stays as it is: {}", list(.0))]
+    NotInThisRun(Vec<Reason>),
 }
 
 impl Stop {
+    /// Refuses to join the open run.
+    pub fn not_in_this_run(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Stop::NotInThisRun(vec![Reason::new(what, remedy)])
+    }
+
     /// The exit code that says so.
     pub fn exit(&self) -> Exit {
         match self {
-            Stop::Refused(_) => Exit::Refused,
+            Stop::Refused(_) | Stop::NotInThisRun(_) => Exit::Refused,
             Stop::RebootRequired(_) => Exit::RebootRequired,
         }
     }

@@ -1,4 +1,6 @@
-//! `nvidia-reload start` and `nvidia-reload rollback`: the two ways to have everything back.
+//! `nvidia-reload start`, `nvidia-reload rollback` and `nvidia-reload recover`: the ways out of what was begun.
+
+use std::time::{Duration, Instant};
 
 use bus::{ActiveState, Manager};
 use ledger::Step;
@@ -6,65 +8,77 @@ use ledger::Step;
 use super::run::{Order, carry_out};
 use super::{Place, guard, install};
 use crate::cli::Rollback;
-use crate::engine::Asked;
+use crate::engine::{Asked, Event, Phase, Session, Wait};
 use crate::fault::{Fault, Result};
 use crate::report::{Outcome, Report};
-use crate::status::{self, Units, state_of};
+use crate::status::{self, State, Units, our_units, state, state_of};
 use crate::target::Target;
 
-/// Gives back what `stop` took.
+/// Saves the driver to its slot after a run that went well: without that there is no way back to it.
+const KEEP: &str = "nvidia-reload-keep.service";
+
+/// How long that may take, as its unit says.
+const KEEP_TIME: Duration = Duration::from_secs(15 * 60);
+
+/// Restores what `stop` took: an offline machine goes on with the driver that is on disk.
 ///
 /// # Errors
 /// Something else is under way, or systemd refuses.
 pub fn start(place: &mut Place) -> Result<Report> {
     guard::root("start")?;
     let (manager, units) = guard::systemd()?;
-    if let Some(target) = stopped(&manager, &units)? {
-        return leave(target, "start", &manager, place);
-    }
     if let Some(target) = under_way(&manager)? {
         return Err(Fault::refused(
-            format!("a run is under way ({}), and nothing else is stopped", target.unit()),
-            format!("`systemctl stop {}` cancels it and gives everything back", target.unit()),
+            format!("a run is under way ({})", target.unit()),
+            format!("`systemctl stop {}` cancels it and rolls it back", target.unit()),
         ));
+    }
+    match stopped(&manager, &units)? {
+        Some(Target::Offline) => return go_on(&manager, place),
+        Some(target) => return leave(target, &manager, place),
+        None => {}
     }
     if let Some(run) = step::open_ledger(&place.root)?.read()? {
         return Err(Fault::refused(
             format!("nothing is stopped on purpose, but run {} is open", run.id),
-            "`nvidia-reload rollback` gives back what it took",
+            "`nvidia-reload recover` restores what it took",
         ));
     }
     Ok(Report::new("start", Outcome::NothingToDo, Target::Drained.unit()))
 }
 
-/// Ends a run that was left open; without one, goes back to a driver that is kept.
+/// Goes back to the previous driver, or to another that is in a slot.
 ///
 /// # Errors
-/// The ledger cannot be read, or systemd refuses.
+/// A run is open or under way, there is no such driver, or systemd refuses.
 pub fn rollback(arguments: &Rollback, place: &mut Place) -> Result<Report> {
     guard::root("rollback")?;
+    guard::switched_on(&place.root)?;
+    let manager = at_rest(place)?;
+    if let Some(run) = step::open_ledger(&place.root)?.read()? {
+        return Err(Fault::refused(
+            format!("run {} was interrupted and is open; no driver was changed", run.id),
+            "`nvidia-reload recover` ends it and restores what it took; then try again",
+        ));
+    }
+    wait_for_slot(&manager, place)?;
+    install::back_to(arguments.version.as_deref(), &arguments.reload, place)
+}
+
+/// Ends a run that was interrupted, and restores what it took.
+///
+/// # Errors
+/// The ledger cannot be read, a run is under way, or systemd refuses.
+pub fn recover(place: &mut Place) -> Result<Report> {
+    guard::root("recover")?;
+    guard::switched_on(&place.root)?;
     let unit = Step::Rollback.unit();
-    match step::open_ledger(&place.root)?.read()? {
-        None => return install::back_to(arguments.version.as_deref(), &arguments.reload, place),
-        Some(run) if arguments.version.is_some() => {
-            return Err(Fault::refused(
-                format!("run {} is open: it has to end before another can begin", run.id),
-                "`nvidia-reload rollback` without a version ends it",
-            ));
-        }
-        Some(_) => {}
-    }
-    let (manager, units) = guard::systemd()?;
-    // While systemd holds the steps, the way back is theirs: stopping the target is what unwinds.
-    if let Some(target) = stopped(&manager, &units)? {
-        return leave(target, "rollback", &manager, place);
-    }
-    if let Some(target) = under_way(&manager)? {
-        place.terminal.write("A run is under way: it is cancelled.\n");
-        return leave(target, "rollback", &manager, place);
+    let manager = at_rest(place)?;
+    if step::open_ledger(&place.root)?.read()?.is_none() {
+        return Ok(Report::new("recover", Outcome::NothingToDo, &unit));
     }
     let order = Order {
-        command: "rollback",
+        command: "recover",
         asked: Asked::GiveBack,
         unit: &unit,
         start: true,
@@ -77,6 +91,72 @@ pub fn rollback(arguments: &Rollback, place: &mut Place) -> Result<Report> {
         wait: true,
     };
     carry_out(&order, &manager, place)
+}
+
+/// Waits until no run is under way; one that goes forward, or is held on purpose, is not waited for.
+fn at_rest(place: &mut Place) -> Result<Manager> {
+    let (manager, units) = guard::systemd()?;
+    if let Some(target) = under_way(&manager)? {
+        return Err(Fault::refused(
+            format!("a run is under way ({}); nothing was touched", target.unit()),
+            format!(
+                "`systemctl stop {}` cancels it and rolls it back; or try again when it has ended",
+                target.unit()
+            ),
+        ));
+    }
+    if let Some(target) = stopped(&manager, &units)? {
+        let remedy = match target {
+            Target::Offline => {
+                "`nvidia-reload start` loads the driver on disk; `systemctl stop nvidia-offline.target` loads the one that was loaded before"
+            }
+            _ => "`nvidia-reload start` restores its workloads; then try again",
+        };
+        return Err(Fault::refused(
+            format!("{} holds the machine; nothing was touched", target.unit()),
+            remedy,
+        ));
+    }
+    if state(&units) == State::InService {
+        return Ok(manager);
+    }
+    let steps: Vec<Step> = Step::ALL.into_iter().chain([Step::GpuReset]).collect();
+    place.interrupt.run_begins();
+    let mut session =
+        Session::open(&manager, &steps, Phase::Unwinding, 0, &mut place.terminal, &place.interrupt)?;
+    session.tell(&Event::Queued);
+    let ended = session.settle(&[])?;
+    session.end();
+    match ended {
+        Wait::For(()) => Ok(manager),
+        Wait::Interrupted | Wait::Late => Err(Fault::refused(
+            "another run has not ended; nothing was begun",
+            "`nvidia-reload status` shows how far it is",
+        )),
+    }
+}
+
+/// Waits until the driver that a run has just loaded is in its slot.
+fn wait_for_slot(manager: &Manager, place: &mut Place) -> Result<()> {
+    let is_saved = || -> Result<bool> {
+        let units = manager.units(&[KEEP])?;
+        Ok(units.iter().all(|unit| unit.active != ActiveState::Activating))
+    };
+    if is_saved()? {
+        return Ok(());
+    }
+    place.terminal.write("Waiting until the loaded driver is saved to its slot.\n");
+    let until = Instant::now() + KEEP_TIME;
+    while !is_saved()? {
+        if Instant::now() > until {
+            return Err(Fault::refused(
+                format!("{KEEP} has not ended; nothing was begun"),
+                format!("`systemctl status {KEEP}` shows what it does"),
+            ));
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    Ok(())
 }
 
 /// The target that keeps things stopped, or is about to.
@@ -99,10 +179,36 @@ pub fn under_way(manager: &Manager) -> Result<Option<Target>> {
     Ok(None)
 }
 
-/// Stops `target`, whose steps then give back.
-fn leave(target: Target, command: &'static str, manager: &Manager, place: &mut Place) -> Result<Report> {
+/// The steps that an offline machine has not done: a reload over its open run. What refuses it leaves the
+/// machine offline; what fails ends both targets, with the old driver and the workloads as they were.
+fn go_on(manager: &Manager, place: &mut Place) -> Result<Report> {
+    guard::switched_on(&place.root)?;
+    if state(&our_units(manager)?) != State::Offline {
+        return Err(Fault::refused(
+            "the machine is on its way offline or back; nothing was begun",
+            "`nvidia-reload status` shows how far it is; try again when it is there",
+        ));
+    }
     let order = Order {
-        command,
+        command: "start",
+        asked: Asked::Reload,
+        unit: Target::Reload.unit(),
+        start: true,
+        steps: Target::Reload.steps(),
+        reset: None,
+        install: None,
+        if_idle: false,
+        staying: Target::Offline.steps(),
+        joined: false,
+        wait: true,
+    };
+    carry_out(&order, manager, place)
+}
+
+/// Stops `target`, whose steps then restore what they took.
+fn leave(target: Target, manager: &Manager, place: &mut Place) -> Result<Report> {
+    let order = Order {
+        command: "start",
         asked: Asked::GiveBack,
         unit: target.unit(),
         start: false,

@@ -1,15 +1,10 @@
 //! What has to hold before anything is asked or done.
 
-use std::fs;
-
 use bus::Manager;
-use step::{Exit, Root};
+use step::{Exit, OFF, Root};
 
 use crate::fault::{Fault, Result};
 use crate::status::{Units, our_units};
-
-/// On the kernel command line, where it turns everything off.
-const OFF: &str = "nvidia_reload=0";
 
 /// Only root may do `what`.
 ///
@@ -44,11 +39,9 @@ pub fn switched_on(root: &Root) -> Result<()> {
 /// # Errors
 /// It cannot be told.
 pub fn is_switched_off(root: &Root) -> Result<bool> {
-    let path = root.path("/proc/cmdline");
-    let text = fs::read_to_string(&path).map_err(|error| {
-        Fault::refused(format!("cannot read {}; nothing was touched", path.display()), "").because(&error)
-    })?;
-    Ok(text.split_whitespace().any(|word| word == OFF))
+    step::is_switched_off(root).map_err(|error| {
+        Fault::refused("cannot read the kernel command line; nothing was touched", "").because(&*error)
+    })
 }
 
 /// systemd, and the states of our units.
@@ -64,16 +57,18 @@ pub fn systemd() -> Result<(Manager, Units)> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
-    fn the_switch_is_a_word_of_its_own() {
+    fn what_cannot_be_told_is_refused_as_what_is_off() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let root = Root::at(directory.path());
         assert_eq!(switched_on(&root).expect_err("cannot tell").exit, 3);
         fs::create_dir(directory.path().join("proc")).expect("creates");
         let path = root.path("/proc/cmdline");
-        fs::write(&path, "quiet nvidia_reload=01 xnvidia_reload=0\n").expect("writes");
+        fs::write(&path, "quiet\n").expect("writes");
         switched_on(&root).expect("is on");
         fs::write(&path, "quiet nvidia_reload=0\n").expect("writes");
         let fault = switched_on(&root).expect_err("is off");

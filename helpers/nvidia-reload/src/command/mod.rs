@@ -51,6 +51,7 @@ pub fn dispatch(command: &Command) -> ExitCode {
             arguments.reload.output,
             with_report(arguments.reload.output, |place| give_back::rollback(arguments, place)),
         ),
+        Command::Recover(output) => (*output, with_report(*output, give_back::recover)),
         Command::Install(arguments) => (
             arguments.reload.output,
             with_report(arguments.reload.output, |place| install::install(arguments, place)),

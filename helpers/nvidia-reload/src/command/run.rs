@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use bus::{Job, JobResult, Manager};
 use ledger::{Ledger, Run, Step};
-use step::{Exit, IF_IDLE_REQUEST, RESET_REQUEST, Root, Versions};
+use step::{Exit, IF_IDLE_REQUEST, RESET_REQUEST, Reason, Root, Versions};
 
 use super::Place;
 use crate::engine::{Asked, Event, Facts, Phase, Progress, Session, Wait, now_usec, outcome};
@@ -111,7 +111,7 @@ pub fn carry_out(order: &Order<'_>, manager: &Manager, place: &mut Place) -> Res
                 asked: order.asked,
                 job,
                 settled,
-                preflight: preflight(&progress),
+                exit: progress.failed().and_then(|step| step.exit_status),
                 run: before.run(&ledger, order)?,
                 staying: !order.staying.is_empty(),
             };
@@ -204,16 +204,13 @@ fn follow(session: &mut Session<'_>, job: &Job, order: &Order<'_>, ledger: &Ledg
         let committed = result.is_success() || ledger.read()?.is_some_and(|run| run.committed);
         session.enter(if committed { Phase::Closing } else { Phase::Unwinding });
     }
-    match session.settle(order.staying)? {
+    // What it goes over ends with it, where it goes well.
+    let staying = if is_done { &[] } else { order.staying };
+    match session.settle(staying)? {
         Wait::For(()) => Ok(Ended::Facts { job: Some(result), settled: true, at: at() }),
         Wait::Interrupted => Ok(Ended::Interrupted),
         Wait::Late => Ok(Ended::Facts { job: Some(result), settled: false, at: at() }),
     }
-}
-
-/// How preflight exited, if it is what failed.
-fn preflight(progress: &Progress) -> Option<i32> {
-    progress.failed().filter(|step| step.step == Step::Preflight).and_then(|step| step.exit_status)
 }
 
 fn tell(
@@ -239,7 +236,19 @@ fn tell(
         report.put_back =
             PutBack::read(&place.root).unwrap_or_default().filter(|put_back| put_back.run == run.id);
     }
-    if matches!(report.outcome, Outcome::Refused | Outcome::RebootRequired) {
+    if report.outcome == Outcome::Degraded {
+        // What neither comes nor goes: whoever waits for it waits for ever.
+        let stuck = modules::stuck(&place.root).unwrap_or_default();
+        if !stuck.is_empty() {
+            report.exit = Exit::RebootRequired as u8;
+            report.reasons = stuck.into_iter().map(|what| Reason::new(what, "reboot the machine")).collect();
+        }
+    }
+    if facts.run.is_some() && report.outcome == Outcome::Refused {
+        // Its own words are the reason, with the remedy.
+        let words = progress.failed().map(|step| step.status.clone()).unwrap_or_default();
+        report.reasons = vec![Reason::new(words, "")];
+    } else if matches!(report.outcome, Outcome::Refused | Outcome::RebootRequired) {
         // Preflight's reasons are in the journal; the plan has them as data, if they still hold.
         let wanted = Wanted {
             reset: order.reset,

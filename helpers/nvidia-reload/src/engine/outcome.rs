@@ -26,8 +26,8 @@ pub struct Facts {
     pub job: Option<JobResult>,
     /// Whether every unit of the run has come to rest.
     pub settled: bool,
-    /// How preflight exited, if it failed.
-    pub preflight: Option<i32>,
+    /// How the step that failed first exited, if one did by itself.
+    pub exit: Option<i32>,
     /// The run in the ledger: none if the start came to nothing before it opened one.
     pub run: Option<Run>,
     /// Whether the run was open before and is kept open by another target.
@@ -44,21 +44,22 @@ pub fn outcome(facts: &Facts) -> Outcome {
         Some(ledger::Outcome::RolledBack) => match (facts.asked, job) {
             (Asked::GiveBack, _) => Outcome::Done,
             (_, JobResult::Canceled) => Outcome::Cancelled,
+            // Whoever looked on did not cancel it.
+            _ if run.cancelled => Outcome::Cancelled,
             _ => Outcome::RolledBack,
         },
         None if facts.asked == Asked::Stop && job.is_success() => Outcome::Stopped,
-        // Back to what it was before: drained.
-        None if facts.staying && facts.settled => match job {
-            JobResult::Canceled => Outcome::Cancelled,
-            _ => Outcome::RolledBack,
-        },
+        // It stays drained or offline, as it was.
+        None if facts.staying && facts.settled && facts.exit == Some(Exit::Refused as i32) => {
+            Outcome::Refused
+        }
         // Nobody works on it any more, and it is not closed; or somebody does, and it takes long.
         None => Outcome::Unfinished,
     }
 }
 
 fn without_run(facts: &Facts, job: &JobResult) -> Outcome {
-    match facts.preflight {
+    match facts.exit {
         Some(status) if status == Exit::Refused as i32 => return Outcome::Refused,
         Some(status) if status == Exit::RebootRequired as i32 => return Outcome::RebootRequired,
         _ => {}
@@ -66,8 +67,6 @@ fn without_run(facts: &Facts, job: &JobResult) -> Outcome {
     match (facts.asked, job) {
         _ if !facts.settled => Outcome::Unfinished,
         (_, JobResult::Canceled) => Outcome::Cancelled,
-        // The targets assert that nobody turned everything off.
-        (_, JobResult::Assert) => Outcome::Refused,
         (Asked::GiveBack, job) if job.is_success() => Outcome::NothingToDo,
         // A target that is reached without a run in the ledger has not done its work.
         _ => Outcome::Failed,
@@ -86,8 +85,20 @@ mod tests {
         Run::from_records(&records).expect("adds up")
     }
 
-    fn of(asked: Asked, job: JobResult, preflight: Option<i32>, run: Option<Run>) -> Outcome {
-        outcome(&Facts { asked, job: Some(job), settled: true, preflight, run, staying: false })
+    #[test]
+    fn a_step_that_refuses_leaves_the_machine_as_it_was() {
+        let of = |exit, staying| {
+            let run = Some(run(None));
+            let job = Some(JobResult::Dependency);
+            outcome(&Facts { asked: Asked::Reload, job, settled: true, exit, run, staying })
+        };
+        assert_eq!(of(Some(3), true), Outcome::Refused);
+        assert_eq!(of(Some(1), true), Outcome::Unfinished);
+        assert_eq!(of(Some(3), false), Outcome::Unfinished);
+    }
+
+    fn of(asked: Asked, job: JobResult, exit: Option<i32>, run: Option<Run>) -> Outcome {
+        outcome(&Facts { asked, job: Some(job), settled: true, exit, run, staying: false })
     }
 
     #[test]
@@ -138,7 +149,7 @@ mod tests {
             asked: Asked::Reload,
             job: None,
             settled: false,
-            preflight: None,
+            exit: None,
             run: Some(run(None)),
             staying: false,
         };

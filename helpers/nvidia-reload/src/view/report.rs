@@ -64,6 +64,8 @@ fn headline(report: &Report, style: Style) -> (Paint, String) {
         "install" => "The install",
         "stop" => "The stop",
         "rollback" => "The rollback",
+        "recover" => "The recovery",
+        "start" => "The start",
         _ => "Giving back",
     };
     let at = report.failures.first().map(|failure| failure.step).or_else(|| failed_step(report));
@@ -128,6 +130,7 @@ fn nothing(report: &Report) -> &'static str {
     match report.command {
         "start" => "Nothing is stopped: there is nothing to give back.",
         "stop" => "It is stopped already.",
+        "recover" => "No run is open: there is nothing to recover.",
         _ => "There is nothing to do.",
     }
 }
@@ -159,7 +162,9 @@ fn advice(report: &Report) -> Option<String> {
         Outcome::RolledBack | Outcome::Cancelled | Outcome::Failed | Outcome::Degraded => {
             Some(journal.to_owned())
         }
-        Outcome::Unfinished => Some(format!("{journal} `nvidia-reload rollback` gives back what is open.")),
+        Outcome::Unfinished => {
+            Some(format!("{journal} `nvidia-reload recover` ends a run that was interrupted."))
+        }
         Outcome::Refused if report.reasons.is_empty() => {
             Some("`journalctl -b -u nvidia-reload-preflight.service` says why.".to_owned())
         }

@@ -164,6 +164,7 @@ fn run_in_short(run: &RunInShort, style: Style, now: SystemTime) -> Vec<String> 
     let (paint, word) = match run.outcome {
         None => (Paint::Attention, "under way"),
         Some(Done) => (Paint::Good, "done"),
+        Some(RolledBack) if run.cancelled => (Paint::Attention, "cancelled and rolled back"),
         Some(RolledBack) => (Paint::Attention, "rolled back"),
         Some(Degraded) => (Paint::Bad, "degraded"),
     };

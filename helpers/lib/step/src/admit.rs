@@ -1,0 +1,106 @@
+//! What has to hold before a step may do its part of a run, whichever door the run came through.
+
+use std::fs;
+
+use anyhow::{Context as _, Result};
+use ledger::{Run, Step};
+
+use crate::{Context, Root, Stop};
+
+/// On the kernel command line, where it turns everything off.
+pub const OFF: &str = "nvidia_reload=0";
+
+/// Whether the kernel command line turns everything off.
+///
+/// # Errors
+/// It cannot be read.
+pub fn is_switched_off(root: &Root) -> Result<bool> {
+    let path = root.path("/proc/cmdline");
+    let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    Ok(text.split_whitespace().any(|word| word == OFF))
+}
+
+/// Refuses the step where everything is turned off, and where the open run is past its turn: a start in the
+/// middle of an unwinding makes systemd run again the steps that are undone already.
+///
+/// # Errors
+/// The refusal, or the machine cannot be looked at.
+pub(crate) fn admit(context: &Context) -> Result<()> {
+    // Preflight opens the run, and gives all its reasons together. Rollback only ends one.
+    if matches!(context.step, Step::Preflight | Step::Rollback) {
+        return Ok(());
+    }
+    if is_switched_off(&context.root)? {
+        let what = format!("{OFF} is on the kernel command line");
+        return Err(Stop::not_in_this_run(what, format!("boot without {OFF}")).into());
+    }
+    match context.ledger.read()? {
+        Some(run) => Ok(takes(&run, context.step)?),
+        // The step itself says that there is none.
+        None => Ok(()),
+    }
+}
+
+/// Whether `step` still has its turn in `run`.
+fn takes(run: &Run, step: Step) -> Result<(), Stop> {
+    let refused = |what: &str| {
+        Err(Stop::not_in_this_run(format!("run {} {what}", run.id), "start again when it has ended"))
+    };
+    match () {
+        () if run.has_failed() => refused("has failed and is rolled back"),
+        // After the commit only restore has work to do.
+        () if run.committed && step != Step::Restore => refused("is done and about to be closed"),
+        () => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ledger::{Event, Record, Snapshot};
+
+    use super::*;
+
+    fn run(events: &[Event]) -> Run {
+        let opened = Event::Opened { snapshot: Box::new(Snapshot::default()) };
+        let record = |event: &Event| Record {
+            v: 1,
+            run: "r".into(),
+            boot: "b".into(),
+            realtime_usec: 1,
+            event: event.clone(),
+        };
+        let records: Vec<Record> = std::iter::once(&opened).chain(events).map(record).collect();
+        Run::from_records(&records).expect("adds up")
+    }
+
+    #[test]
+    fn a_step_has_its_turn_until_the_run_fails_or_is_committed() {
+        let failed = |cancelled| Event::StepFailed { step: Step::Verify, reason: "r".into(), cancelled };
+        for (events, step, expected) in [
+            (vec![], Step::UnbindVt, true),
+            (vec![failed(false)], Step::UnbindVt, false),
+            (vec![failed(true)], Step::DrainContainers, false),
+            (vec![Event::Committed], Step::Restore, true),
+            // Started again after it was undone: there would be a reload that reloads nothing.
+            (vec![Event::Committed], Step::ModprobeChain, false),
+            (vec![Event::Committed], Step::Verify, false),
+            (vec![Event::Committed, failed(false)], Step::Restore, false),
+        ] {
+            assert_eq!(takes(&run(&events), step).is_ok(), expected, "{step} after {events:?}");
+        }
+    }
+
+    #[test]
+    fn the_switch_is_a_word_of_its_own() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let root = Root::at(directory.path());
+        assert!(is_switched_off(&root).is_err());
+        fs::create_dir(directory.path().join("proc")).expect("creates");
+        for (line, expected) in
+            [("quiet nvidia_reload=01 xnvidia_reload=0\n", false), ("quiet nvidia_reload=0\n", true)]
+        {
+            fs::write(root.path("/proc/cmdline"), line).expect("writes");
+            assert_eq!(is_switched_off(&root).expect("reads"), expected, "{line}");
+        }
+    }
+}
