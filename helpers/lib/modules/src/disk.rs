@@ -216,7 +216,7 @@ impl Disk {
     ///
     /// # Errors
     /// The module index, a file or `/sys/module` cannot be read.
-    pub(crate) fn needs(&self, root: &Root, file: &File) -> Result<Vec<File>> {
+    pub fn needs(&self, root: &Root, file: &File) -> Result<Vec<File>> {
         let module = self.kmod.by_name(&file.alias)?;
         let mut found = Vec::new();
         for needed in module.dependencies() {

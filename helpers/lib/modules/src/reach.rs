@@ -63,8 +63,14 @@ pub fn out_of_reach(root: &Root, library: Option<&str>) -> Result<Option<Reason>
             "there is no file on disk for {DRIVER} and kernel {running}, though driver {loaded} is loaded: it was removed, or loaded from elsewhere"
         ),
     };
+    let unlinked = if here.is_none() { unlinked(disk.directory()) } else { None };
     let as_there = elsewhere.as_ref().map(|found| found.file.path.as_path());
-    let first = for_running(root, as_there, &running, !disk.directory().exists());
+    let first = match &unlinked {
+        Some(branch) => {
+            format!("`dpkg --configure -a`, which links the modules of {}", lrm_package(branch, &running))
+        }
+        None => for_running(root, as_there, &running, !disk.directory().exists()),
+    };
     let second = match &elsewhere {
         Some(found) => format!("or boot kernel {}, by kexec or a reboot", found.kernel),
         None => "a reboot alone does not help: no other kernel has the driver either".to_owned(),
@@ -159,10 +165,8 @@ fn for_running(root: &Root, as_there: Option<&Path>, running: &str, are_all_gone
         .nth(1)
         .and_then(|directory| directory.strip_prefix("nvidia-"));
     if let Some(branch) = branch {
-        // `570srv-open` is of linux-modules-nvidia-570-server-open.
-        let branch = branch.replacen("srv", "-server", 1);
         let own = if are_all_gone { format!("linux-modules-{running} ") } else { String::new() };
-        return format!("`apt install {own}linux-modules-nvidia-{branch}-{running}`");
+        return format!("`apt install {own}{}`", lrm_package(branch, running));
     }
     let own = match are_all_gone {
         true => format!("install the modules of kernel {running} again, and "),
@@ -172,6 +176,23 @@ fn for_running(root: &Root, as_there: Option<&Path>, running: &str, are_all_gone
         return format!("{own}`dkms autoinstall -k {running}`, which needs that kernel's headers");
     }
     format!("{own}install the driver's modules for kernel {running}")
+}
+
+/// Ubuntu's package that has the modules in `kernel/nvidia-BRANCH`.
+fn lrm_package(branch: &str, running: &str) -> String {
+    // `570srv-open` is of linux-modules-nvidia-570-server-open.
+    format!("linux-modules-nvidia-{}-{running}", branch.replacen("srv", "-server", 1))
+}
+
+/// The branch of which Ubuntu's package has brought the objects, in `bits/`, and not linked the modules: it
+/// does that when it is configured.
+fn unlinked(directory: &Path) -> Option<String> {
+    let entries = fs::read_dir(directory.join("kernel")).ok()?;
+    let mut branches = entries
+        .flatten()
+        .filter(|entry| entry.path().join("bits").is_dir())
+        .filter_map(|entry| entry.file_name().to_str()?.strip_prefix("nvidia-").map(ToOwned::to_owned));
+    branches.next()
 }
 
 /// Whether DKMS has a driver of NVIDIA's, under whatever name a distribution gave it.

@@ -1,5 +1,7 @@
 //! A line of a saved log: what was put before the kernel's message, and around it.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 
 use crate::class::class;
@@ -61,7 +63,7 @@ impl Line {
 /// The kernel's message in a line of a log, with its own line ends; none where the line is not one of
 /// the driver's, or another program's that only quotes it.
 pub fn message(text: &str) -> Option<String> {
-    let text = unescape(text);
+    let text = unescape(&uncoloured(text));
     let mut lines = text.lines();
     let mut message = lines.next().and_then(without_prefix)?.to_owned();
     for line in lines {
@@ -69,6 +71,24 @@ pub fn message(text: &str) -> Option<String> {
         message.push_str(without_prefix(line).unwrap_or(line));
     }
     Some(message)
+}
+
+/// Without what dmesg and journalctl colour a terminal with: `ESC [ 33 m`.
+fn uncoloured(text: &str) -> Cow<'_, str> {
+    const ESCAPE: &str = "\u{1b}[";
+    if !text.contains(ESCAPE) {
+        return text.into();
+    }
+    let mut parts = text.split(ESCAPE);
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let behind = part.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';');
+        match behind.strip_prefix(['m', 'K']) {
+            Some(behind) => plain.push_str(behind),
+            None => plain.extend([ESCAPE, part]),
+        }
+    }
+    plain.into()
 }
 
 /// /dev/kmsg writes a line end as `\x0a`, rsyslog as `#012`, JSON as `\n`. Only where the driver goes

@@ -48,9 +48,22 @@ pub(crate) fn without_prefix(line: &str) -> Option<&str> {
         return (says || matches!(date, Date::None | Date::Words | Date::Dmesg)).then_some(scan.0);
     }
     host_and_tag(&mut scan, date != Date::None)?;
+    repeated(&mut scan);
     priority(&mut scan)?;
     stamps(&mut scan, false)?;
     is_beginning(scan.0).then_some(scan.0)
+}
+
+/// `message repeated 3 times: [ … ]`, which rsyslog writes instead of what it has written just before.
+fn repeated(scan: &mut Scan<'_>) {
+    let mut inside = *scan;
+    if inside.tag("message repeated ").is_some()
+        && inside.number::<u64>().is_some()
+        && inside.tag(" times: [").is_some()
+        && let Some(message) = inside.0.strip_suffix(']')
+    {
+        scan.0 = message.trim_start();
+    }
 }
 
 /// The file and the line's number that grep puts before a line, without a blank behind them.
@@ -96,16 +109,30 @@ fn priority(scan: &mut Scan<'_>) -> Option<Priority> {
             None => (number, rest, Priority::Kernel),
         }
     } else if let Some((numbers, rest)) = scan.0.split_once(';')
-        && let [number, sequence, usec, _, ..] = numbers.split(',').collect::<Vec<_>>().as_slice()
-        && [number, sequence, usec].iter().all(|field| is_digits(field))
+        && let Some(number) = kmsg(numbers)
     {
-        (*number, rest, Priority::Kernel)
+        (number, rest, Priority::Kernel)
     } else {
         return Some(Priority::None);
     };
     let number: u32 = number.parse().ok()?;
     scan.0 = rest.trim_start();
     (number >> 3 == 0).then_some(form)
+}
+
+/// The priority in `4,1234,567890,-`, which netconsole may put the kernel's release before.
+fn kmsg(fields: &str) -> Option<&str> {
+    let fields: Vec<&str> = fields.split(',').collect();
+    let fields = match fields.as_slice() {
+        [release, rest @ ..] if release.contains('.') && is_host(release) => rest,
+        fields => fields,
+    };
+    match fields {
+        [number, sequence, usec, _, ..] => {
+            [number, sequence, usec].iter().all(|field| is_digits(field)).then_some(*number)
+        }
+        _ => None,
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

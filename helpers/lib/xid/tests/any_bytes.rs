@@ -54,6 +54,8 @@ fn alike() -> impl Strategy<Value = Vec<u8>> {
         "\"",
         "\u{1e}",
         "data: ",
+        "\u{1b}[33m",
+        "message repeated 3 times: [",
         " [s=a;i=1]",
         "    MESSAGE=",
         "    _TRANSPORT=kernel",

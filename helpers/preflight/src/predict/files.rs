@@ -1,10 +1,11 @@
 //! The files for what is loaded: all there, whole, of one version.
 
-use std::collections::BTreeSet;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use modules::{DRIVER, Disk, Loaded, Unreadable};
+use step::Root;
 
 use super::{Found, driver, elf};
 use crate::findings::Findings;
@@ -53,6 +54,58 @@ pub(crate) fn find(
         }
     }
     Ok(found)
+}
+
+/// The files that `found` need and whose modules are not loaded: they would be loaded with the driver. They are
+/// the kernel's own, or other people's.
+///
+/// # Errors
+/// What is loaded or the module index cannot be read.
+pub(crate) fn needed(
+    root: &Root,
+    disk: &Disk,
+    found: &[Found],
+    findings: &mut Findings,
+) -> Result<Vec<Found>> {
+    let mut needed: Vec<Found> = Vec::new();
+    let mut damaged: BTreeMap<PathBuf, String> = BTreeMap::new();
+    for one in found {
+        let files = match disk.needs(root, &one.file) {
+            Ok(files) => files,
+            Err(error) => match error.downcast_ref::<Unreadable>() {
+                Some(Unreadable(path)) => {
+                    damaged.insert(path.clone(), unreadable(path, &error));
+                    continue;
+                }
+                None => return Err(error),
+            },
+        };
+        for file in files {
+            let is_it = |known: &Found| known.file.path == file.path;
+            if found.iter().any(is_it) || needed.iter().any(is_it) {
+                continue;
+            }
+            match elf::flaw(&file.path) {
+                Ok(None) => {
+                    let declared = disk.declared(&file.path)?;
+                    needed.push(Found { file, declared });
+                }
+                Ok(Some(flaw)) => {
+                    damaged.insert(file.path.clone(), format!("{} {flaw}", file.path.display()));
+                }
+                Err(error) => {
+                    damaged.insert(
+                        file.path.clone(),
+                        format!("{} cannot be read: {error}", file.path.display()),
+                    );
+                }
+            }
+        }
+    }
+    for what in damaged.into_values() {
+        findings.refuse(format!("{what}, and the driver needs it"), "install the package of that file again");
+    }
+    Ok(needed)
 }
 
 const AGAIN: &str = "install the driver's modules again";

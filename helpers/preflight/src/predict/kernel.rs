@@ -37,7 +37,9 @@ pub(crate) fn assess(
     for one in found {
         let wrong = other_versions(one, &measure, found);
         match (built_for(one, release, &measure), told(one, &wrong, release)) {
-            (Fit::No(why), _) => findings.refuse(format!("{} {why}", one.file.path.display()), REBUILD),
+            (Fit::No(why), _) => {
+                findings.refuse(format!("{} {why}", one.file.path.display()), rebuild(one, release));
+            }
             (_, Some((what, remedy))) => findings.refuse(what, remedy),
             (Fit::BySymbols(why), None) => findings.warn(
                 format!("{} {why}", one.file.path.display()),
@@ -47,6 +49,16 @@ pub(crate) fn assess(
         }
     }
     missing(&context.root, disk, &measure, found, findings)
+}
+
+/// What brings a file that fits: the driver's is built, another one comes with its package.
+fn rebuild(one: &Found, release: &str) -> String {
+    match one.is_of_driver() {
+        true => REBUILD.to_owned(),
+        false => format!(
+            "install the package of that file for the build of {release} that runs; or boot the kernel that is installed"
+        ),
+    }
 }
 
 /// Whether a file is built for the running kernel.
@@ -135,7 +147,7 @@ fn told(one: &Found, wrong: &[(&str, Option<&Found>)], release: &str) -> Option<
     Some(match from {
         None => (
             format!("{path} is built for another build of the kernel: it needs {symbols} than {release} has"),
-            REBUILD.to_owned(),
+            rebuild(one, release),
         ),
         Some(other) => (
             format!(

@@ -58,8 +58,10 @@ pub(crate) fn assess(
     let release = release(&context.root)?;
     let found = files::find(disk, loaded, &release, findings)?;
     files::of_one_version(&found, findings);
-    kernel::assess(context, disk, loaded, &found, &release, findings)?;
-    signature::assess(context, disk, loaded, &found, findings)?;
+    let mut to_load = files::needed(&context.root, disk, &found, findings)?;
+    to_load.extend(found.iter().cloned());
+    kernel::assess(context, disk, loaded, &to_load, &release, findings)?;
+    signature::assess(context, disk, loaded, &to_load, findings)?;
     options::assess(&context.root, loaded, &found, findings)?;
     firmware::assess(&context.root, &found, &release, findings)?;
     gpus::assess(&context.root, &found, findings)?;
