@@ -15,6 +15,7 @@ mod devices;
 mod display;
 mod fate;
 mod graph;
+mod guard;
 mod held;
 mod hidden;
 mod in_flight;
@@ -31,9 +32,10 @@ mod text;
 mod unseen;
 mod walk;
 
-pub use cgroup::owner;
+pub use cgroup::{groups_of, owner};
 pub use console::consoles;
-pub use fate::{Fate, Rules, ancestors, is_core};
+pub use fate::{Fate, Rules, ancestors, below, is_core, is_host};
+pub use guard::Guarded;
 pub use graph::{is_of_driver, refcounts};
 pub use model::{
     Console, Container, Device, Engine, Holder, Kind, Module, Owner, Place, Pod, Rdev, Scan, Unexplained, Via,

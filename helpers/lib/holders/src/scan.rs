@@ -7,7 +7,7 @@ use crate::process::Process;
 use crate::search::{Found, Search};
 use crate::walk::open_dir;
 use crate::{Result, console, display, graph, hidden, pod, process, unseen};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use step::Root;
 
@@ -110,9 +110,7 @@ fn look_deeper(root: &Root, pass: &mut Pass, suspects: &BTreeMap<String, u64>) -
     let hidden = hidden::look(root, &proc, live)?;
     let table = Table::load(root, &pass.modules)?;
     let search = Search::new(&proc, table.clone(), live, false)?;
-    for in_flight in &hidden.in_flight {
-        search.add_in_flight(&mut pass.found, in_flight);
-    }
+    search.add_in_flight(&mut pass.found, &hidden.in_flight);
     let now = fewest(&pass.modules, &graph::refcounts(root)?);
     let left = account(&now, &table, &pass.found, live).unexplained;
     Ok(left
@@ -150,9 +148,11 @@ fn describe(root: &Root, found: Vec<Found>) -> Vec<Holder> {
     let passwd = String::from_utf8_lossy(&passwd);
     let proc = open_dir(rustix::fs::CWD, root.path("/proc"));
     let mut holders: Vec<Holder> = found.into_iter().map(|found| found.holder).collect();
+    let mut users: HashMap<u32, Option<String>> = HashMap::new();
     for holder in &mut holders {
         holder.since = boot.map(|boot| process::since_1970(boot, holder.start_ticks));
-        holder.user = process::user_name(&passwd, holder.uid);
+        let name = users.entry(holder.uid).or_insert_with(|| process::user_name(&passwd, holder.uid));
+        holder.user = name.clone();
         pod::complete(root, &mut holder.owner);
         let process = proc.as_ref().ok().and_then(|proc| Process::open(proc, holder.pid).ok());
         holder.screen = process

@@ -51,6 +51,7 @@ fn owners_have_names() {
             id: "0123456789abcdef".into(),
             uid,
             unit: unit.map(Into::into),
+            group: String::new(),
             pod: None,
         })
     };
