@@ -1,14 +1,15 @@
 //! Who has the GPU, and what would be done to each of them.
 
+use std::collections::{BTreeMap, HashSet};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
 use engines::{Container, Engine, Kind, Owner, Presence, SURVEY_SCHEMA, Survey};
-use holders::{Fate, Holder, Rules, Scan, ancestors};
+use holders::{Fate, Holder, Place, Rules, Scan, Unexplained, ancestors, below};
 use ledger::Step;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use step::{Action, AutoRemove, Config, Context, Pods};
+use step::{Action, AutoRemove, Config, Context, Guard, Pods};
 
 use crate::findings::Findings;
 
@@ -16,6 +17,9 @@ use crate::findings::Findings;
 const DRAIN: &str = "/usr/libexec/nvidia-reload/drain-containers";
 /// The helper that speaks with the service managers.
 const STOP: &str = "/usr/libexec/nvidia-reload/stop-units";
+
+/// More processes of a user than this are counted and not named.
+const MOST_NAMED: usize = 12;
 
 pub(crate) fn assess(
     context: &Context,
@@ -27,19 +31,27 @@ pub(crate) fn assess(
 ) -> Result<Vec<Action>> {
     let mut actions = containers(config, survey, &scan.holders, findings);
     let ours = ancestors(&context.root, std::process::id() as i32);
-    let rules = Rules {
-        units: &config.units.protect,
-        processes: &config.processes.protect,
-        ancestors: &ours,
-        ..Rules::default()
-    };
+    let units_protected = Guard::read(&context.root, &config.units.protect)?;
+    let protected = Guard::read(&context.root, &config.processes.protect)?;
+    let rules =
+        Rules { units: &units_protected, processes: &protected, ancestors: &ours, ..Rules::default() };
+    let below = below_users_containers(context, survey);
+    let (mut plain, mut unguarded) = (BTreeMap::new(), BTreeMap::new());
     let first = scan.holders.iter().find(|holder| holder.pid == 1);
     for holder in &scan.holders {
-        if is_below(context, survey, holder) {
+        if below.contains(&holder.pid) {
             continue;
         }
-        match rules.fate(holder) {
+        let fate = rules.fate(holder);
+        if let Some(name) = holder.unguarded_by(&units_protected, &protected)
+            && !matches!(fate, Fate::Refuse { .. })
+        {
+            unguarded.entry((name.to_owned(), user(holder))).or_insert_with(Vec::new).push(holder.pid);
+        }
+        match fate {
             Fate::StopContainer if is_surveyed(survey, holder) => {}
+            // A user's claim that no engine of that user's confirms.
+            Fate::StopContainer if is_users_claim(holder) => add_plain(&mut plain, holder),
             Fate::StopContainer => findings.refuse(
                 format!("{} runs in a container that no engine here answers for", described(holder)),
                 match is_in_pod(holder) {
@@ -48,20 +60,20 @@ pub(crate) fn assess(
                 },
             ),
             Fate::StopUnit { user, unit } => add_unit(&mut actions, user, unit, holder),
-            Fate::Kill => actions.push(Action {
-                step: Step::KillHolders,
-                object: described(holder),
-                what: "end".into(),
-                why: format!("holds {}, and nothing that could start it again owns it", devices(holder)),
-                pids: vec![holder.pid],
-                comes_back: false,
-            }),
+            Fate::Kill => add_plain(&mut plain, holder),
             // For which service PID 1 keeps it is stop-units' to find out, below.
             Fate::Refuse { .. } if holder.pid == 1 => {}
             Fate::Refuse { why, remedy } => {
                 findings.refuse(format!("{} holds {} and {why}", described(holder), devices(holder)), remedy);
             }
         }
+    }
+    actions.extend(plain.into_iter().flat_map(|(user, holders)| killed(&user, &holders)));
+    for ((name, user), pids) in unguarded {
+        findings.warn(
+            format!("{name:?} under protect does not protect {} of user {user}", processes(&pids)),
+            format!("write \"{user}:{name}\" to protect it: a bare name is of root and of system units"),
+        );
     }
     if first.is_some() || actions.iter().any(|action| action.step == Step::StopUnits) {
         let units = units(nodes)?;
@@ -82,6 +94,9 @@ pub(crate) fn assess(
         comes_back: true,
     }));
     for unexplained in &scan.unexplained {
+        if in_sockets(unexplained, findings) {
+            continue;
+        }
         findings.warn(
             format!("{unexplained} that nothing found accounts for"),
             "`nvidia-reload status` shows the likely places; if they stay, the run ends before anything is unloaded",
@@ -226,20 +241,103 @@ fn action(step: Step, object: String, container: &Container, holders: &[Holder])
 }
 
 fn is_in(container: &Container, holder: &Holder) -> bool {
-    matches!(&holder.owner, holders::Owner::Container(owner) if owner.id == container.id)
+    matches!(&holder.owner, holders::Owner::Container(owner)
+        if owner.id == container.id && owner.uid == container.user)
 }
 
 fn is_in_pod(holder: &Holder) -> bool {
     matches!(&holder.owner, holders::Owner::Container(owner) if owner.pod.is_some())
 }
 
-/// Whether a holder is of a container of a user's own Podman. Without a session of systemd's that
-/// Podman makes no control group of its own (seen with 4.3), so its processes tell, not their group.
-fn is_below(context: &Context, survey: &Survey, holder: &Holder) -> bool {
+/// The processes of containers of users' own Podmans. Without a session of systemd's that Podman makes no
+/// control group of its own (seen with 4.3), so its processes tell, not their group.
+fn below_users_containers(context: &Context, survey: &Survey) -> HashSet<i32> {
     let of_users = survey.containers.iter().filter(|container| container.user.is_some());
     let first: Vec<i32> = of_users.map(|container| container.pid).collect();
-    // The line begins with the holder itself.
-    !first.is_empty() && ancestors(&context.root, holder.pid).iter().any(|pid| first.contains(pid))
+    below(&context.root, &first)
+}
+
+/// Whether it is in a control group that a user calls a container.
+fn is_users_claim(holder: &Holder) -> bool {
+    matches!(&holder.owner, holders::Owner::Container(owner) if owner.uid.is_some())
+}
+
+/// What is in flight in a socket keeps the driver loaded, and ending the process that has the socket would
+/// hit one that never asked for it: a refusal, now, while everything still runs.
+fn in_sockets(unexplained: &Unexplained, findings: &mut Findings) -> bool {
+    let mut any = false;
+    for place in &unexplained.places {
+        let Place::Socket { pid, comm, fd, in_flight, uid, sender, address, .. } = place else { continue };
+        any = true;
+        let number = |uid: &Option<u32>| uid.map_or_else(|| "unknown".to_owned(), |uid| uid.to_string());
+        let address = if address.is_empty() { String::new() } else { format!(" ({address})") };
+        let from = match (sender, uid) {
+            (Some(sender), Some(uid)) if sender == uid => "the same user".to_owned(),
+            (Some(sender), _) => format!("user {sender}"),
+            (None, _) => "an unknown user (no connection was accepted, or it is a datagram)".to_owned(),
+        };
+        let descriptors = match in_flight {
+            1 => "1 descriptor".to_owned(),
+            many => format!("{many} descriptors"),
+        };
+        findings.refuse(
+            format!(
+                "{unexplained} that no process accounts for, while {descriptors} sent by {from} and not received {} in socket {fd}{address} of process {pid} ({comm}) of user {}",
+                if *in_flight == 1 { "is" } else { "are" },
+                number(uid),
+            ),
+            match sender {
+                Some(sender) if Some(*sender) != *uid => format!(
+                    "restart process {pid} or have it receive them, and keep user {sender} from sending more: `loginctl terminate-user {sender}`"
+                ),
+                _ => format!("restart process {pid} or have it receive them: `kill {pid}` where it may go"),
+            },
+        );
+    }
+    any
+}
+
+fn add_plain<'a>(plain: &mut BTreeMap<String, Vec<&'a Holder>>, holder: &'a Holder) {
+    plain.entry(user(holder)).or_default().push(holder);
+}
+
+/// The processes of a user that nobody could start again. A user can have any number: the first few are
+/// named, and all are in the plan.
+fn killed(user: &str, holders: &[&Holder]) -> Vec<Action> {
+    let action = |object: String, devices: String, pids: Vec<i32>| Action {
+        step: Step::KillHolders,
+        object,
+        what: "end".into(),
+        why: format!("holds {devices}, and nothing that could start it again owns it"),
+        pids,
+        comes_back: false,
+    };
+    let (named, more) = holders.split_at(holders.len().min(MOST_NAMED));
+    let mut actions: Vec<Action> = named
+        .iter()
+        .map(|holder| action(described(holder), devices(holder), vec![holder.pid]))
+        .collect();
+    if !more.is_empty() {
+        let object = match more.len() {
+            1 => format!("1 more process of user {user}"),
+            count => format!("{count} more processes of user {user}"),
+        };
+        let pids = more.iter().map(|holder| holder.pid).collect();
+        actions.push(action(object, "the GPU".into(), pids));
+    }
+    actions
+}
+
+fn user(holder: &Holder) -> String {
+    holder.user.clone().unwrap_or_else(|| holder.uid.to_string())
+}
+
+fn processes(pids: &[i32]) -> String {
+    match pids {
+        [pid] => format!("process {pid}"),
+        [pid, more @ ..] => format!("process {pid} and {} more", more.len()),
+        [] => String::new(),
+    }
 }
 
 fn is_surveyed(survey: &Survey, holder: &Holder) -> bool {

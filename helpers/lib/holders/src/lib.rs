@@ -22,6 +22,7 @@ mod in_flight;
 mod kcmp;
 mod maps;
 pub mod model;
+mod namespace;
 mod pod;
 mod process;
 mod scan;
@@ -40,6 +41,7 @@ pub use graph::{is_of_driver, refcounts};
 pub use model::{
     Console, Container, Device, Engine, Holder, Kind, Module, Owner, Place, Pod, Rdev, Scan, Unexplained, Via,
 };
+pub use namespace::is_of_user;
 pub use process::Stat;
 pub use scan::scan;
 pub use scope::Scope;

@@ -80,7 +80,7 @@ impl Ledger {
             .mode(0o600)
             .open(&new)
             .with_context(|| format!("create {}", new.display()))?;
-        self.write(&mut file, &run, Event::Opened { snapshot: Box::new(snapshot) })?;
+        self.write(&mut file, &run, vec![Event::Opened { snapshot: Box::new(snapshot) }])?;
         let path = self.path();
         fs::hard_link(&new, &path).with_context(|| format!("create {}", path.display()))?;
         fs::remove_file(&new).with_context(|| format!("remove {}", new.display()))?;
@@ -113,8 +113,33 @@ impl Ledger {
     pub fn intent(&self, step: Step, object: Object) -> Result<u64> {
         self.append(|run| {
             let id = run.acts.last().map_or(1, |act| act.id + 1);
-            (id, Event::Intent { id, step, object: object.clone() })
+            (id, vec![Event::Intent { id, step, object: object.clone() }])
         })
+    }
+
+    /// The same for any number of objects, in the time of one: they are in the ledger together before the
+    /// first is touched.
+    ///
+    /// # Errors
+    /// As those of [`Ledger::intent`]: then none of the acts may be done.
+    pub fn intents(&self, step: Step, objects: Vec<Object>) -> Result<Vec<u64>> {
+        self.append(|run| {
+            let first = run.acts.last().map_or(1, |act| act.id + 1);
+            let ids = (first..).take(objects.len()).collect();
+            let numbered = (first..).zip(&objects);
+            (ids, numbered.map(|(id, object)| Event::Intent { id, step, object: object.clone() }).collect())
+        })
+    }
+
+    /// Writes that these acts did not happen, or took what cannot be given back (`lost`), with the reason.
+    ///
+    /// # Errors
+    /// No open run, or the file cannot be written.
+    pub fn ended(&self, failed: &[u64], lost: &[u64], why_failed: &str, why_lost: &str) -> Result<()> {
+        let failed = failed.iter().map(|id| Event::Failed { id: *id, reason: why_failed.to_owned() });
+        let lost = lost.iter().map(|id| Event::Lost { id: *id, reason: why_lost.to_owned() });
+        let events: Vec<Event> = failed.chain(lost).collect();
+        self.append(|_| ((), events.clone()))
     }
 
     /// Writes that act `id` was done.
@@ -205,10 +230,10 @@ impl Ledger {
     }
 
     fn event(&self, event: Event) -> Result<()> {
-        self.append(|_| ((), event.clone()))
+        self.append(|_| ((), vec![event.clone()]))
     }
 
-    fn append<T>(&self, make: impl Fn(&Run) -> (T, Event)) -> Result<T> {
+    fn append<T>(&self, make: impl Fn(&Run) -> (T, Vec<Event>)) -> Result<T> {
         let path = self.path();
         let mut file = OpenOptions::new()
             .read(true)
@@ -223,25 +248,23 @@ impl Ledger {
         // Drops a torn last line, so that the next one starts at the start of a line.
         file.set_len(whole as u64).with_context(|| format!("truncate {}", path.display()))?;
         file.seek(SeekFrom::End(0)).with_context(|| format!("seek {}", path.display()))?;
-        let (result, event) = make(&run);
-        self.write(&mut file, &run.id, event)?;
+        let (result, events) = make(&run);
+        self.write(&mut file, &run.id, events)?;
         Ok(result)
     }
 
-    fn write(&self, file: &mut File, run: &str, event: Event) -> Result<()> {
-        let record = Record {
-            v: VERSION,
-            run: run.to_owned(),
-            boot: self.boot.clone(),
-            realtime_usec: SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |age| age.as_micros() as u64),
-            event,
-        };
-        let mut line = serde_json::to_vec(&record).context("encode a line of the ledger")?;
-        line.push(b'\n');
+    fn write(&self, file: &mut File, run: &str, events: Vec<Event>) -> Result<()> {
+        let realtime_usec =
+            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_micros() as u64);
+        let mut lines = Vec::new();
+        for event in events {
+            let (run, boot) = (run.to_owned(), self.boot.clone());
+            let record = Record { v: VERSION, run, boot, realtime_usec, event };
+            serde_json::to_writer(&mut lines, &record).context("encode a line of the ledger")?;
+            lines.push(b'\n');
+        }
         let path = self.path();
-        file.write_all(&line).with_context(|| format!("write {}", path.display()))?;
+        file.write_all(&lines).with_context(|| format!("write {}", path.display()))?;
         file.sync_data().with_context(|| format!("sync {}", path.display()))
     }
 
