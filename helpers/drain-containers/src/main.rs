@@ -70,10 +70,9 @@ fn list(context: &Context, json: bool, scope: &Scope) -> Result<ExitCode> {
 fn survey(context: &Context, scope: &Scope, parallel: usize) -> Result<Survey> {
     let scan = holders::scan(&context.root).context("look for processes that hold a GPU")?.within(scope);
     let claims = containers_of(&scan.holders);
-    let mut survey =
-        engines::wait_for(engines::gpu_containers(&context.root, &claims, parallel))
-            .and_then(|survey| survey)
-            .context("look for containers that have a GPU")?;
+    let mut survey = engines::wait_for(engines::gpu_containers(&context.root, &claims, parallel))
+        .and_then(|survey| survey)
+        .context("look for containers that have a GPU")?;
     if !scope.is_all() {
         survey.containers.retain(|container| uses(context, container, &scan.holders));
     }

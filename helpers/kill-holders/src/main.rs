@@ -4,20 +4,22 @@
 //! and the proof that nobody is left is the driver's own count of references.
 
 mod victim;
+mod words;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::iter::repeat;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use holders::{Fate, Holder, Place, Rules, Scan, Scope, ancestors};
-use ledger::{Object, Process, Run, State, Step};
+use holders::{Fate, Holder, Rules, Scan, Scope, ancestors};
+use ledger::{Object, Run, State, Step};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use step::{Context, Guard, Priority, log};
 
-use victim::{Victim, name, user, wait};
+use victim::{Victim, name, wait};
+use words::{MOST_NAMED, cut_short, place, record, why_spared};
 
 /// How long the kernel may take to clean up after a killed process. One that had the memory of
 /// many GPUs mapped takes seconds; one that is stuck in the driver never ends.
@@ -33,10 +35,6 @@ const LAST_ASKED: u32 = 2;
 
 /// Why a process that was ended does not come back.
 const LOST: &str = "nobody can start it again as it was";
-/// As much of a command line is kept in the ledger, in bytes.
-const LONGEST_RECORDED: usize = 512;
-/// More processes than this are counted in a message, and not named.
-const MOST_NAMED: usize = 12;
 /// More than this have no message of their own.
 const MOST_LOGGED: usize = 100;
 
@@ -135,26 +133,11 @@ fn spare(context: &Context, others: Vec<(Holder, Fate)>) -> Result<()> {
     let left: Vec<&(Holder, Fate)> =
         others.iter().filter(|(holder, _)| still.contains(&holder.pid)).collect();
     if !left.is_empty() {
-        let named = left.iter().map(|(holder, fate)| {
-            (holder, format!("{} {}", name(holder), why_spared(fate)))
-        });
+        let named =
+            left.iter().map(|(holder, fate)| (holder, format!("{} {}", name(holder), why_spared(fate))));
         bail!("the GPU is still held: {}", cut_short(named.collect(), "; "));
     }
     Ok(())
-}
-
-fn why_spared(fate: &Fate) -> String {
-    match fate {
-        Fate::StopContainer => "is in a container that was not stopped, or was started since".to_owned(),
-        Fate::StopUnit { user: None, unit } => {
-            format!("is in {unit}, which was not stopped, or was started since")
-        }
-        Fate::StopUnit { user: Some(uid), unit } => {
-            format!("is in {unit} of user {uid}, which was not stopped, or was started since")
-        }
-        Fate::Refuse { why, remedy } => format!("{why}: {remedy}"),
-        Fate::Kill => String::new(),
-    }
 }
 
 /// Ends `plain`: asks, waits for `grace` at most, kills. Each is in the ledger before it is touched.
@@ -224,37 +207,6 @@ fn signal_and_wait(context: &Context, victims: Vec<Victim>, grace: Duration) -> 
     wait(left, Instant::now() + CLEANUP)
 }
 
-fn record(holder: &Holder) -> Process {
-    Process {
-        pid: holder.pid,
-        start_ticks: holder.start_ticks,
-        uid: holder.uid,
-        command: shortened(&holder.command_line()),
-    }
-}
-
-/// At most so many bytes of it: a process writes what it likes there, and the ledger is read at each step.
-fn shortened(line: &str) -> String {
-    if line.len() <= LONGEST_RECORDED {
-        return line.to_owned();
-    }
-    format!("{}…", &line[..line.floor_char_boundary(LONGEST_RECORDED - '…'.len_utf8())])
-}
-
-/// The first few of these in words, and how many more there are of each user.
-fn cut_short(named: Vec<(&Holder, String)>, between: &str) -> String {
-    let mut more: BTreeMap<String, usize> = BTreeMap::new();
-    for (holder, _) in named.iter().skip(MOST_NAMED) {
-        *more.entry(user(holder)).or_default() += 1;
-    }
-    let more = more.into_iter().map(|(user, count)| match count {
-        1 => format!("and 1 more process of user {user}"),
-        count => format!("and {count} more processes of user {user}"),
-    });
-    let named = named.iter().take(MOST_NAMED).map(|(_, text)| text.clone());
-    named.chain(more).collect::<Vec<_>>().join(between)
-}
-
 /// Whether there is a moment within `patience` at which nobody has the driver open.
 fn quiet(context: &Context, patience: Duration) -> Result<bool> {
     let until = Instant::now() + patience;
@@ -283,24 +235,6 @@ fn nobody_seen(context: &Context) -> Result<bool> {
         "{rest} with no process that has them; likely places: {}",
         if places.is_empty() { "inside the kernel".to_owned() } else { places.join(", ") }
     );
-}
-
-fn place(place: &Place) -> String {
-    match place {
-        Place::Socket { pid, comm, fd, in_flight, sender, .. } => {
-            let sender = sender.map_or_else(String::new, |uid| format!(" by user {uid}"));
-            format!(
-                "{in_flight} descriptors sent{sender} to process {pid} ({comm}) and not received, in its socket {fd}"
-            )
-        }
-        Place::IoUring { pid, comm, fd, files, .. } => {
-            format!("{files} files registered with the io_uring {fd} of process {pid} ({comm})")
-        }
-        Place::DmaBuf { pid, comm, fd, .. } => {
-            format!("the dma-buf {fd} of process {pid} ({comm})")
-        }
-        Place::Kernel { what } => what.clone(),
-    }
 }
 
 fn list(scan: &Scan) -> String {
@@ -431,19 +365,6 @@ mod tests {
         let _ = child.wait();
         let run = context.ledger.read().expect("reads").expect("is open");
         let command = &run.killed()[0].command;
-        assert!(command.len() <= LONGEST_RECORDED && command.ends_with("\u{e9}…"), "{}", command.len());
-        assert_eq!(shortened("short"), "short");
-    }
-
-    #[test]
-    fn thousands_are_counted_by_user() {
-        let (mut child, holder) = process("echo; exec sleep 600");
-        let _ = (child.kill(), child.wait());
-        let alice = Holder { user: Some("alice".into()), ..holder.clone() };
-        let mut all = vec![&alice; 4000];
-        all.push(&holder);
-        let text = cut_short(all.into_iter().map(|holder| (holder, "x".to_owned())).collect(), "; ");
-        assert!(text.starts_with("x; x; "), "{text}");
-        assert!(text.ends_with("and 1 more process of user 0; and 3988 more processes of user alice"), "{text}");
+        assert!(command.len() <= 512 && command.ends_with("\u{e9}…"), "{}", command.len());
     }
 }

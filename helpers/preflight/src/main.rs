@@ -7,6 +7,7 @@ mod driver;
 mod findings;
 mod gpus;
 mod health;
+mod of_users;
 mod package;
 mod predict;
 mod reset;

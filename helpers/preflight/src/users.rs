@@ -5,21 +5,19 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
 use engines::{Container, Engine, Kind, Owner, Presence, SURVEY_SCHEMA, Survey};
-use holders::{Fate, Holder, Place, Rules, Scan, Unexplained, ancestors, below};
+use holders::{Fate, Holder, Rules, Scan, ancestors, below};
 use ledger::Step;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use step::{Action, AutoRemove, Config, Context, Guard, Pods};
 
 use crate::findings::Findings;
+use crate::of_users::{add_plain, described, devices, in_socket, killed, processes, user};
 
 /// The helper that speaks with the engines.
 const DRAIN: &str = "/usr/libexec/nvidia-reload/drain-containers";
 /// The helper that speaks with the service managers.
 const STOP: &str = "/usr/libexec/nvidia-reload/stop-units";
-
-/// More processes of a user than this are counted and not named.
-const MOST_NAMED: usize = 12;
 
 pub(crate) fn assess(
     context: &Context,
@@ -94,13 +92,21 @@ pub(crate) fn assess(
         comes_back: true,
     }));
     for unexplained in &scan.unexplained {
-        if in_sockets(unexplained, findings) {
+        let what = format!("{unexplained} that nothing found accounts for");
+        let sockets = unexplained.places.iter().filter(|place| in_socket(&what, place, findings)).count();
+        if sockets > 0 {
             continue;
         }
         findings.warn(
             format!("{unexplained} that nothing found accounts for"),
             "`nvidia-reload status` shows the likely places; if they stay, the run ends before anything is unloaded",
         );
+    }
+    // Of a reset of some GPUs other users' descriptors may be of the others.
+    if scan.unexplained.is_empty() && nodes.is_empty() {
+        for place in holders::sent_by_others(&context.root, scan)? {
+            in_socket("a device of the driver is in flight", &place, findings);
+        }
     }
     for unseen in &scan.unseen {
         findings
@@ -262,84 +268,6 @@ fn is_users_claim(holder: &Holder) -> bool {
     matches!(&holder.owner, holders::Owner::Container(owner) if owner.uid.is_some())
 }
 
-/// What is in flight in a socket keeps the driver loaded, and ending the process that has the socket would
-/// hit one that never asked for it: a refusal, now, while everything still runs.
-fn in_sockets(unexplained: &Unexplained, findings: &mut Findings) -> bool {
-    let mut any = false;
-    for place in &unexplained.places {
-        let Place::Socket { pid, comm, fd, in_flight, uid, sender, address, .. } = place else { continue };
-        any = true;
-        let number = |uid: &Option<u32>| uid.map_or_else(|| "unknown".to_owned(), |uid| uid.to_string());
-        let address = if address.is_empty() { String::new() } else { format!(" ({address})") };
-        let from = match (sender, uid) {
-            (Some(sender), Some(uid)) if sender == uid => "the same user".to_owned(),
-            (Some(sender), _) => format!("user {sender}"),
-            (None, _) => "an unknown user (no connection was accepted, or it is a datagram)".to_owned(),
-        };
-        let descriptors = match in_flight {
-            1 => "1 descriptor".to_owned(),
-            many => format!("{many} descriptors"),
-        };
-        findings.refuse(
-            format!(
-                "{unexplained} that no process accounts for, while {descriptors} sent by {from} and not received {} in socket {fd}{address} of process {pid} ({comm}) of user {}",
-                if *in_flight == 1 { "is" } else { "are" },
-                number(uid),
-            ),
-            match sender {
-                Some(sender) if Some(*sender) != *uid => format!(
-                    "restart process {pid} or have it receive them, and keep user {sender} from sending more: `loginctl terminate-user {sender}`"
-                ),
-                _ => format!("restart process {pid} or have it receive them: `kill {pid}` where it may go"),
-            },
-        );
-    }
-    any
-}
-
-fn add_plain<'a>(plain: &mut BTreeMap<String, Vec<&'a Holder>>, holder: &'a Holder) {
-    plain.entry(user(holder)).or_default().push(holder);
-}
-
-/// The processes of a user that nobody could start again. A user can have any number: the first few are
-/// named, and all are in the plan.
-fn killed(user: &str, holders: &[&Holder]) -> Vec<Action> {
-    let action = |object: String, devices: String, pids: Vec<i32>| Action {
-        step: Step::KillHolders,
-        object,
-        what: "end".into(),
-        why: format!("holds {devices}, and nothing that could start it again owns it"),
-        pids,
-        comes_back: false,
-    };
-    let (named, more) = holders.split_at(holders.len().min(MOST_NAMED));
-    let mut actions: Vec<Action> = named
-        .iter()
-        .map(|holder| action(described(holder), devices(holder), vec![holder.pid]))
-        .collect();
-    if !more.is_empty() {
-        let object = match more.len() {
-            1 => format!("1 more process of user {user}"),
-            count => format!("{count} more processes of user {user}"),
-        };
-        let pids = more.iter().map(|holder| holder.pid).collect();
-        actions.push(action(object, "the GPU".into(), pids));
-    }
-    actions
-}
-
-fn user(holder: &Holder) -> String {
-    holder.user.clone().unwrap_or_else(|| holder.uid.to_string())
-}
-
-fn processes(pids: &[i32]) -> String {
-    match pids {
-        [pid] => format!("process {pid}"),
-        [pid, more @ ..] => format!("process {pid} and {} more", more.len()),
-        [] => String::new(),
-    }
-}
-
 fn is_surveyed(survey: &Survey, holder: &Holder) -> bool {
     survey.containers.iter().any(|container| is_in(container, holder))
 }
@@ -422,14 +350,4 @@ fn named(user: Option<u32>, unit: String) -> String {
         Some(uid) => format!("{unit} of user {uid}"),
         None => unit,
     }
-}
-
-fn described(holder: &Holder) -> String {
-    format!("process {} ({})", holder.pid, holder.command_line())
-}
-
-fn devices(holder: &Holder) -> String {
-    let mut names: Vec<&str> = holder.devices.iter().map(|device| device.name.as_str()).collect();
-    names.dedup();
-    names.join(", ")
 }

@@ -256,15 +256,16 @@ mod tests {
     #[test]
     fn a_holder_that_does_not_run_is_noted_as_such() {
         let fake = Fake::default().with("dead.service", false, &["x.service"], &[]);
-        let planned =
-            closure(&fake, &[("dead.service".to_owned(), Role::Holder)], guarded(None, &[])).expect("may be stopped");
+        let planned = closure(&fake, &[("dead.service".to_owned(), Role::Holder)], guarded(None, &[]))
+            .expect("may be stopped");
         assert_eq!(planned.len(), 1);
         assert!(!planned[0].up);
     }
 
     #[test]
     fn what_must_not_stop_is_named_with_the_way_to_it() {
-        let cases = [("precious.service", "protects"), ("docker.service", "never"), ("cron.service", "never")];
+        let cases =
+            [("precious.service", "protects"), ("docker.service", "never"), ("cron.service", "never")];
         for (victim, why) in cases {
             let fake = Fake::default()
                 .with("a.service", true, &["b.service"], &[])

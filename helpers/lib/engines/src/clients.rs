@@ -90,7 +90,9 @@ fn attached(process: &Path, docker_group: Option<u32>) -> Option<Attached> {
     };
     let ids = Ids::of(process)?;
     let user = match engine {
-        Kind::Docker if ids.user == 0 || docker_group.is_some_and(|group| ids.groups.contains(&group)) => None,
+        Kind::Docker if ids.user == 0 || docker_group.is_some_and(|group| ids.groups.contains(&group)) => {
+            None
+        }
         Kind::Docker => return None,
         _ => (ids.user != 0).then_some(ids.user),
     };

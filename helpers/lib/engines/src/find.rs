@@ -382,7 +382,12 @@ mod tests {
     #[test]
     fn pods_are_asked_for_where_their_shims_say() {
         let (_directory, root) = tree();
-        process(&root, 7, "containerd-shim", b"/containerd-shim-x\0-namespace\0k8s.io\0-id\0p\0-address\0/run/c.sock\0");
+        process(
+            &root,
+            7,
+            "containerd-shim",
+            b"/containerd-shim-x\0-namespace\0k8s.io\0-id\0p\0-address\0/run/c.sock\0",
+        );
         assert_eq!(Running::look(&root).expect("looks").containerds(&root), [], "no container of it runs");
         fs::write(root.path("/proc/7/task/1/children"), "9 ").expect("writes");
         process(&root, 8, "kubelet", b"/usr/bin/kubelet\0");
@@ -402,7 +407,12 @@ mod tests {
     #[test]
     fn a_kubernetes_in_a_container_is_that_containers() {
         let (_directory, root) = tree();
-        process(&root, 7, "containerd-shim", b"/containerd-shim-x\0-namespace\0k8s.io\0-id\0p\0-address\0/run/c.sock\0");
+        process(
+            &root,
+            7,
+            "containerd-shim",
+            b"/containerd-shim-x\0-namespace\0k8s.io\0-id\0p\0-address\0/run/c.sock\0",
+        );
         fs::write(root.path("/proc/7/task/1/children"), "9 ").expect("writes");
         process(&root, 8, "kubelet", b"/usr/bin/kubelet\0");
         let cgroup = "0::/system.slice/docker-0a.scope/kubelet.slice/kubelet.service\n";

@@ -55,7 +55,11 @@ pub async fn side_by_side<I, T, F: Future<Output = T>>(
 ///
 /// # Errors
 /// `/proc` cannot be read.
-pub async fn gpu_containers(root: &Root, holding: &[holders::Container], parallel: usize) -> io::Result<Survey> {
+pub async fn gpu_containers(
+    root: &Root,
+    holding: &[holders::Container],
+    parallel: usize,
+) -> io::Result<Survey> {
     let machine = Machine::load(root)?;
     let running = Running::look(root)?;
     let mut survey = Survey {
@@ -91,8 +95,7 @@ pub async fn gpu_containers(root: &Root, holding: &[holders::Container], paralle
         }
         survey.engines.push(engine);
     }
-    survey.unknown =
-        holding.iter().map(|claim| claim.id.clone()).filter(|id| !known.contains(id)).collect();
+    survey.unknown = holding.iter().map(|claim| claim.id.clone()).filter(|id| !known.contains(id)).collect();
     Ok(survey)
 }
 

@@ -323,11 +323,9 @@ mod tests {
         let rules = Rules { processes: &protected, ..Rules::default() };
         let of = |uid, owner| Holder { uid, ..holder(owner) };
         let session = Owner::Session { id: "3".into(), uid: Some(7) };
-        for guarded in [
-            of(0, session.clone()),
-            of(7, unit("x.service")),
-            of(7, container(Engine::Docker, None)),
-        ] {
+        for guarded in
+            [of(0, session.clone()), of(7, unit("x.service")), of(7, container(Engine::Docker, None))]
+        {
             assert!(is_refused(&rules.fate(&guarded)), "{guarded:?}");
         }
         for users in [

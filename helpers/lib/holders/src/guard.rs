@@ -58,9 +58,10 @@ impl Holder {
         }
         let bare = |guard: &&Guard| guard.user.is_none();
         let by_name = processes.iter().filter(bare).find(|guard| guard.name == self.comm);
-        let by_unit = units.iter().filter(bare).find(
-            |guard| matches!(&self.owner, Owner::UserUnit { unit, .. } if *unit == guard.name),
-        );
+        let by_unit = units
+            .iter()
+            .filter(bare)
+            .find(|guard| matches!(&self.owner, Owner::UserUnit { unit, .. } if *unit == guard.name));
         by_name.or(by_unit).map(|guard| guard.name.as_str())
     }
 }

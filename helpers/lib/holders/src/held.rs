@@ -74,8 +74,7 @@ impl Search {
             let node = match rdev {
                 // O_PATH names the node and has not opened the device.
                 Some(_)
-                    if !is_opened(&table, fd)
-                        && info("flags").is_some_and(|flags| is_path_only(&flags)) =>
+                    if !is_opened(&table, fd) && info("flags").is_some_and(|flags| is_path_only(&flags)) =>
                 {
                     None
                 }

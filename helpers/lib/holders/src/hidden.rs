@@ -27,8 +27,10 @@ pub(crate) struct Hidden {
     pub(crate) places: Vec<Place>,
     /// Places that are not among these.
     more: usize,
-    /// What is in flight in sockets.
+    /// What users sent to themselves and is in flight in sockets.
     pub(crate) in_flight: Vec<InFlight>,
+    /// Sockets in which devices are in flight that another user sent than has the socket.
+    pub(crate) of_others: Vec<(Place, BTreeMap<Rdev, u32>)>,
 }
 
 impl Hidden {
@@ -72,12 +74,15 @@ pub(crate) fn look(root: &Root, proc: &Path, live: bool) -> Result<Hidden> {
         hidden.places.extend(of_process.places);
         hidden.more += of_process.more;
         hidden.in_flight.extend(of_process.in_flight);
+        hidden.of_others.extend(of_process.of_others);
     }
     hidden.places.sort_by_key(order);
     hidden.more += hidden.places.len().saturating_sub(MOST_PLACES);
     hidden.places.truncate(MOST_PLACES);
     if hidden.more > 0 {
-        hidden.places.push(Place::Kernel { what: format!("{} more sockets, rings and buffers", hidden.more) });
+        hidden
+            .places
+            .push(Place::Kernel { what: format!("{} more sockets, rings and buffers", hidden.more) });
     }
     for name in BY_NAME {
         if root.path("/sys/module").join(name).exists() {
@@ -125,21 +130,30 @@ fn of_process(scratch: &mut Scratch, process: &Process, pid: i32, live: bool, ot
                 if in_flight == 0 {
                     continue;
                 }
-                let looked = uid
-                    .filter(|_| live)
-                    .and_then(|uid| in_flight::look(pid, start_ticks, fd, uid, others).ok());
-                let (sender, address, seen) = looked
-                    .map_or((None, String::new(), Vec::new()), |seen| (seen.sender, seen.address, seen.files));
-                // Messages behind the first, and sockets not accepted yet, keep their secret.
-                let in_flight = in_flight.saturating_sub(seen.len() as u64);
-                if in_flight > 0 {
-                    let place =
-                        Place::Socket { pid, start_ticks, comm, fd, in_flight, uid, sender, address };
-                    hidden.add(place);
-                }
+                let looked = if live { in_flight::look(pid, start_ticks, fd, others).ok() } else { None };
+                let (sender, address, seen) = looked.map_or((None, String::new(), Vec::new()), |seen| {
+                    (seen.sender, seen.address, seen.files)
+                });
+                let mut among: BTreeMap<Rdev, u32> = BTreeMap::new();
                 for found in seen.iter().filter(|found| found.is_char_device()) {
+                    *among.entry(found.rdev).or_default() += 1;
+                }
+                let own = sender.is_some() && sender == uid;
+                // Messages behind the first, and sockets not accepted yet, keep their secret. What another
+                // user sent is not laid at the receiver's door.
+                let in_flight = if own { in_flight.saturating_sub(seen.len() as u64) } else { in_flight };
+                if own && !among.is_empty() {
                     first.get_or_insert(fd);
-                    *devices.entry(found.rdev).or_default() += 1;
+                    for (rdev, count) in &among {
+                        *devices.entry(*rdev).or_default() += count;
+                    }
+                }
+                if in_flight > 0 {
+                    let place = Place::Socket { pid, start_ticks, comm, fd, in_flight, uid, sender, address };
+                    if !own && !among.is_empty() && hidden.of_others.len() < MOST_PLACES {
+                        hidden.of_others.push((place.clone(), among));
+                    }
+                    hidden.add(place);
                 }
             }
             Candidate::Ring => {

@@ -36,14 +36,14 @@ mod walk;
 pub use cgroup::{groups_of, owner};
 pub use console::consoles;
 pub use fate::{Fate, Rules, ancestors, below, is_core, is_host};
-pub use guard::Guarded;
 pub use graph::{is_of_driver, refcounts};
+pub use guard::Guarded;
 pub use model::{
     Console, Container, Device, Engine, Holder, Kind, Module, Owner, Place, Pod, Rdev, Scan, Unexplained, Via,
 };
 pub use namespace::is_of_user;
 pub use process::Stat;
-pub use scan::scan;
+pub use scan::{scan, sent_by_others};
 pub use scope::Scope;
 pub use text::escape;
 

@@ -73,7 +73,14 @@ mod tests {
 
     fn owner(engine: Engine, pod: bool) -> Owner {
         let pod = pod.then(|| Pod { uid: "u".into(), name: None, namespace: None });
-        Owner::Container(Container { engine, id: "c0ffee".into(), uid: None, unit: None, group: String::new(), pod })
+        Owner::Container(Container {
+            engine,
+            id: "c0ffee".into(),
+            uid: None,
+            unit: None,
+            group: String::new(),
+            pod,
+        })
     }
 
     fn completed(bundle: &str, config: &str, mut owner: Owner) -> Container {

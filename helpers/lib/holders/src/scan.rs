@@ -2,7 +2,7 @@
 
 use crate::account::{Account, account, fewest};
 use crate::devices::{Table, framebuffers};
-use crate::model::{Console, Holder, Module, Place, Scan, Unexplained};
+use crate::model::{Console, Holder, Module, Place, Rdev, Scan, Unexplained};
 use crate::process::Process;
 use crate::search::{Found, Search};
 use crate::walk::open_dir;
@@ -47,6 +47,27 @@ pub fn scan(root: &Root) -> Result<Scan> {
     scan.holders = describe(root, pass.found);
     scan.unseen.extend(pass.unseen);
     Ok(scan)
+}
+
+/// The sockets in which devices of the driver are in flight that another user sent than has the socket,
+/// although the holders of `scan` account for every reference: a sender that kept what it sent accounts for
+/// it until it is ended. Asked for before a run; none where no user's process is a holder.
+///
+/// # Errors
+/// When `/proc` or `/sys/module` cannot be read.
+pub fn sent_by_others(root: &Root, scan: &Scan) -> Result<Vec<Place>> {
+    if scan.holders.iter().all(Holder::is_systems) {
+        return Ok(Vec::new());
+    }
+    let table = Table::load(root, &scan.modules)?;
+    let hidden = hidden::look(root, &root.path("/proc"), root.is_system())?;
+    let is_drivers = |devices: &BTreeMap<Rdev, u32>| devices.keys().any(|rdev| table.has(*rdev));
+    Ok(hidden
+        .of_others
+        .into_iter()
+        .filter(|(_, devices)| is_drivers(devices))
+        .map(|(place, _)| place)
+        .collect())
 }
 
 /// Adds the consoles. Who may not ask on which framebuffer a console is names it all the same.

@@ -241,9 +241,7 @@ impl Config {
         if self.containers.parallel > 256 {
             anyhow::bail!("containers.parallel = {}: must be 256 at most", self.containers.parallel);
         }
-        for Guard { name, .. } in
-            Guard::read(root, &self.processes.protect).context("processes.protect")?
-        {
+        for Guard { name, .. } in Guard::read(root, &self.processes.protect).context("processes.protect")? {
             if name.is_empty() || name.len() > 15 {
                 anyhow::bail!(
                     "processes.protect: {name:?} can match no process: the kernel keeps 1 to 15 bytes of a name"

@@ -34,7 +34,9 @@ impl Guard {
             Err(_) => {
                 let passwd = fs::read(root.path("/etc/passwd")).context("read /etc/passwd")?;
                 uid_of(&String::from_utf8_lossy(&passwd), user).with_context(|| {
-                    format!("{entry:?}: no user {user:?} in /etc/passwd; `id -u {user}` shows the number to write")
+                    format!(
+                        "{entry:?}: no user {user:?} in /etc/passwd; `id -u {user}` shows the number to write"
+                    )
                 })?
             }
         };

@@ -129,7 +129,8 @@ fn below_a_users_manager_names_are_that_users_claims() {
     ] {
         assert_eq!(of(&below(rest)), found, "{rest}");
     }
-    for name in ["docker-ID.scope", "cri-containerd-ID.scope", "crio-ID.scope", "x.service/libpod-ID", "a/ID"] {
+    for name in ["docker-ID.scope", "cri-containerd-ID.scope", "crio-ID.scope", "x.service/libpod-ID", "a/ID"]
+    {
         let found = container(&below(name));
         assert_eq!((found.uid, found.unit, found.id.as_str()), (Some(7), None, ID), "{name}");
     }
