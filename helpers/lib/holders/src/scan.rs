@@ -159,7 +159,7 @@ fn places_for(module: &str, places: &[Place], unseen: &[String]) -> Vec<Place> {
 }
 
 /// Adds what is the same for all holders or comes from elsewhere than their directories.
-fn describe(root: &Root, found: Vec<Found>) -> Vec<Holder> {
+pub(crate) fn describe(root: &Root, found: Vec<Found>) -> Vec<Holder> {
     if found.is_empty() {
         return Vec::new();
     }

@@ -288,4 +288,6 @@ struct Memory {
 }
 
 #[cfg(test)]
+mod large;
+#[cfg(test)]
 mod tests;
