@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use holders::{Fate, Holder, Rules, Scan, Scope, ancestors};
 use ledger::{Object, Run, State, Step};
-use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use step::{Context, Guard, Priority, log};
 
@@ -103,11 +102,18 @@ fn rules<'a>(
     Rules { units, processes, ancestors: line, dealt_with, drained: true, ..Rules::default() }
 }
 
-/// Each process to be ended is held by a descriptor, and a user can have thousands. Where the limit cannot
-/// be raised, the rest waits for the next round.
+/// Each process to be ended is held by a descriptor, and a user can have thousands.
 fn allow_descriptors() {
-    let limit = getrlimit(Resource::Nofile);
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // Where that is not allowed, there are more rounds.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+}
+
+/// As many processes as can be held at once; some descriptors are for all else.
+fn most_at_once() -> usize {
+    const OTHERS: u64 = 64;
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(limit.saturating_sub(OTHERS).max(1)).unwrap_or(usize::MAX)
 }
 
 /// The units that stop-units has had its try at: what is left in them is not theirs to stop.
@@ -144,13 +150,9 @@ fn spare(context: &Context, others: Vec<(Holder, Fate)>) -> Result<()> {
 fn end(context: &Context, plain: Vec<Holder>, grace: Duration) -> Result<()> {
     context.status(format!("ending processes: {}", plain.len()));
     let mut victims = Vec::new();
-    for holder in plain {
-        match Victim::take(&context.root, holder) {
-            Ok(victim) => victims.extend(victim),
-            // The rest's turn is the next round.
-            Err(error) if !victims.is_empty() && is_out_of_descriptors(&error) => break,
-            Err(error) => return Err(error),
-        }
+    // The rest's turn is the next round.
+    for holder in plain.into_iter().take(most_at_once()) {
+        victims.extend(Victim::take(&context.root, holder)?);
     }
     let objects = victims.iter().map(|victim| Object::Process(record(&victim.holder))).collect();
     let ids = context.ledger.intents(Step::KillHolders, objects)?;
@@ -184,10 +186,6 @@ fn end(context: &Context, plain: Vec<Holder>, grace: Duration) -> Result<()> {
         bail!("killed, and still there: {}", cut_short(named.collect(), "; "));
     }
     Ok(())
-}
-
-fn is_out_of_descriptors(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref::<Errno>(), Some(&(Errno::MFILE | Errno::NFILE)))
 }
 
 fn signal_and_wait(context: &Context, victims: Vec<Victim>, grace: Duration) -> Result<Vec<Victim>> {

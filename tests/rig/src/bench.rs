@@ -20,6 +20,8 @@ const PACKAGE_MIB: f64 = 5.0;
 const PEAK_MIB: f64 = 12.0;
 const EMPTY_RATIO: f64 = 2.5;
 const FIVE_RATIO: f64 = 1.3;
+/// What a search may take of memory whatever a user does, in MiB.
+const LARGE_MIB: f64 = 64.0;
 /// What drain and restore of a crowd may take, of what the engine needs for the same.
 const CROWD_RATIO: f64 = 1.15;
 const CROWD_MIB: f64 = 15.0;
@@ -91,7 +93,7 @@ impl Figure {
 struct Report {
     measured: Measured,
     package_bytes: u64,
-    crowds: Vec<crowd::Measured>,
+    searches: crowd::Searches,
     figures: Vec<Figure>,
 }
 
@@ -101,7 +103,7 @@ pub fn bench(
     machine: &mut Machine,
     spec: &Spec,
     package: &Path,
-    crowds: Vec<crowd::Measured>,
+    searches: crowd::Searches,
     json: Option<&Path>,
 ) -> Result<bool> {
     let scenario = Scenario::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("bench"))?;
@@ -116,7 +118,7 @@ pub fn bench(
     file.read_to_string(&mut text)?;
     let measured: Measured =
         serde_json::from_str(text.trim()).with_context(|| format!("the measurement printed: {text}"))?;
-    let report = judge(measured, fs::metadata(package)?.len(), crowds);
+    let report = judge(measured, fs::metadata(package)?.len(), searches);
     print!("{}", table(&report));
     if let Some(path) = json {
         fs::write(path, serde_json::to_string_pretty(&report)? + "\n")
@@ -126,7 +128,7 @@ pub fn bench(
 }
 
 #[expect(clippy::cast_precision_loss, reason = "sizes are far below 2^52 bytes")]
-fn judge(measured: Measured, package_bytes: u64, crowds: Vec<crowd::Measured>) -> Report {
+fn judge(measured: Measured, package_bytes: u64, searches: crowd::Searches) -> Report {
     let seconds = &measured.seconds;
     let mut figures = vec![
         Figure::new(
@@ -167,7 +169,7 @@ fn judge(measured: Measured, package_bytes: u64, crowds: Vec<crowd::Measured>) -
         let name = format!("peak memory, {count} containers");
         figures.push(Figure::new(name, *peak_memory as f64 / MIB, CROWD_MIB, "MiB"));
     }
-    if let [few, many] = crowds.as_slice() {
+    if let [few, many] = searches.crowds.as_slice() {
         let growth = (many.scan / few.scan) / (f64::from(many.processes) / f64::from(few.processes));
         figures.push(Figure::new("search of 5,000 processes / fuser", few.scan / few.fuser, 1.0 / 3.0, "x"));
         figures.push(Figure::new("search of 5,000 processes / lsof", few.scan / few.lsof, 0.1, "x"));
@@ -180,7 +182,16 @@ fn judge(measured: Measured, package_bytes: u64, crowds: Vec<crowd::Measured>) -
         ));
         figures.push(Figure::new("search, nobody there", many.fast_path * 1000.0, 5.0, "ms"));
     }
-    Report { measured, package_bytes, crowds, figures }
+    for crowd::Large { name, search, fuser, peak_memory, .. } in &searches.large {
+        figures.push(Figure::new(format!("{name} / fuser"), search / fuser, 1.0, "x"));
+        figures.push(Figure::new(
+            format!("{name}, peak memory"),
+            *peak_memory as f64 / MIB,
+            LARGE_MIB,
+            "MiB",
+        ));
+    }
+    Report { measured, package_bytes, searches, figures }
 }
 
 fn table(report: &Report) -> String {
@@ -218,7 +229,8 @@ mod tests {
             "bytes":{"verify":1048576},"peak_memory":{"verify":13631488,"restore":13631488},"nvml_memory":12582912,
             "containers":[{"count":5,"stop":{"median":2.0,"all":[]},"start":{"median":2.0,"all":[]},
                 "drain":{"median":2.2,"all":[]},"restore":{"median":2.4,"all":[]},"peak_memory":1048576}]}"#;
-        let report = serde_json::from_str(text).map(|measured| judge(measured, 1 << 20, Vec::new()));
+        let report =
+            serde_json::from_str(text).map(|measured| judge(measured, 1 << 20, crowd::Searches::default()));
         let Ok(report) = report else { panic!("not read: {text}") };
         let over: Vec<&str> = report.figures.iter().filter(|f| !f.ok).map(|f| f.name.as_str()).collect();
         assert_eq!(

@@ -170,8 +170,8 @@ fn act(verb: Verb) -> Result<u8> {
             let cache = Cache::open()?;
             let package = stages::package(&cache)?.context("there is no package")?;
             let package = package.file_like("nvidia-reload_", ".deb")?;
-            let crowds = crowd::measure(&cache)?;
-            let within = bench::bench(&mut machine, &spec, &package, crowds, json.as_deref())?;
+            let searches = crowd::measure(&cache)?;
+            let within = bench::bench(&mut machine, &spec, &package, searches, json.as_deref())?;
             Ok(u8::from(!within))
         }
         Verb::Test { names, all, list, jobs } => suite::test(&names, all, list, jobs),
