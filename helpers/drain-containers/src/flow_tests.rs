@@ -31,6 +31,7 @@ fn machine_of(
     for (path, text) in [
         ("/proc/devices", "Character devices:\n195 nvidia\n\nBlock devices:\n"),
         ("/proc/7/comm", "dockerd\n"),
+        ("/proc/7/status", "Uid:\t0\t0\t0\t0\n"),
         ("/etc/nvidia-reload/config.toml", config),
         ("/sys/module/.keep", ""),
         ("/run/.keep", ""),
@@ -39,6 +40,7 @@ fn machine_of(
         fs::create_dir_all(path.parent().expect("has a parent")).expect("creates");
         fs::write(path, text).expect("writes");
     }
+    std::os::unix::fs::symlink("/usr/sbin/dockerd", root.path("/proc/7/exe")).expect("links");
     let docker = serve(&root.path("/run/docker.sock"), containers);
     let ledger = Ledger::new(root.path("/var/lib/nvidia-reload"), "this-boot");
     ledger.open(snapshot).expect("opens");
@@ -147,6 +149,8 @@ fn what_runs_without_its_engine_knowing_is_ended_and_started_anew() {
         let task = shim.join("task/1");
         fs::create_dir_all(&task).expect("creates");
         fs::write(shim.join("comm"), "containerd-shim\n").expect("writes");
+        fs::write(shim.join("status"), "Uid:\t0\t0\t0\t0\n").expect("writes");
+        std::os::unix::fs::symlink("/usr/bin/containerd-shim-runc-v2", shim.join("exe")).expect("links");
         let words = format!("/usr/bin/containerd-shim-runc-v2\0-namespace\0moby\0-id\0{id}\0");
         fs::write(shim.join("cmdline"), words).expect("writes");
         fs::write(task.join("children"), format!("{} ", first.id())).expect("writes");

@@ -23,7 +23,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::Subcommand;
 use engines::{Container, Engine, Presence, Running, Survey, Why};
-use holders::{Holder, Owner, Scope, ancestors};
+use holders::{Holder, Owner, Scope, below};
 use ledger::Step;
 use step::{Context, Exit, text};
 
@@ -34,27 +34,21 @@ enum Verb {
         /// As JSON, for programs.
         #[arg(long)]
         json: bool,
-        /// The id of a container that is known to hold a GPU. Without it, the processes are searched.
-        #[arg(long = "holding", value_name = "ID")]
-        holding: Vec<String>,
         /// Only for the GPU that this device node is of, such as nvidia3.
-        #[arg(long = "node", value_name = "NAME", conflicts_with = "holding")]
+        #[arg(long = "node", value_name = "NAME")]
         nodes: Vec<String>,
     },
 }
 
 fn main() -> ExitCode {
     step::main_with(Step::DrainContainers, take::run, give_back::undo, |context, verb| match verb {
-        Verb::List { json, holding, nodes } => list(context, json, holding, &nodes.into_iter().collect()),
+        Verb::List { json, nodes } => list(context, json, &nodes.into_iter().collect()),
     })
 }
 
-fn list(context: &Context, json: bool, holding: Vec<String>, scope: &Scope) -> Result<ExitCode> {
+fn list(context: &Context, json: bool, scope: &Scope) -> Result<ExitCode> {
     let podman = podman::offer(context, Running::look(&context.root)?.podmans());
-    let survey = match holding.as_slice() {
-        [] => survey(context, scope, 0)?,
-        known => survey_of(context, known, 0)?,
-    };
+    let survey = survey(context, scope, 0)?;
     let mut out = std::io::stdout().lock();
     if json {
         writeln!(out, "{}", text::json(&survey).context("print the containers")?)?;
@@ -75,7 +69,10 @@ fn list(context: &Context, json: bool, holding: Vec<String>, scope: &Scope) -> R
 /// was merely given one finds it unchanged after its reset.
 fn survey(context: &Context, scope: &Scope, parallel: usize) -> Result<Survey> {
     let scan = holders::scan(&context.root).context("look for processes that hold a GPU")?.within(scope);
-    let mut survey = survey_of(context, &containers_of(&scan.holders), parallel)?;
+    let claims = containers_of(&scan.holders);
+    let mut survey = engines::wait_for(engines::gpu_containers(&context.root, &claims, parallel))
+        .and_then(|survey| survey)
+        .context("look for containers that have a GPU")?;
     if !scope.is_all() {
         survey.containers.retain(|container| uses(context, container, &scan.holders));
     }
@@ -85,15 +82,11 @@ fn survey(context: &Context, scope: &Scope, parallel: usize) -> Result<Survey> {
 /// Whether one of `holders` is of the container. A user's own Podman may make it no control group: then
 /// it is one of the processes below the container's first.
 fn uses(context: &Context, container: &Container, holders: &[Holder]) -> bool {
-    let is_below = |holder: &Holder| ancestors(&context.root, holder.pid).contains(&container.pid);
-    container.why.contains(&Why::Holds) || (container.user.is_some() && holders.iter().any(is_below))
-}
-
-/// The engines' containers that have a GPU; `holding` are ids of such that hold one now.
-fn survey_of(context: &Context, holding: &[String], parallel: usize) -> Result<Survey> {
-    engines::wait_for(engines::gpu_containers(&context.root, holding, parallel))
-        .and_then(|survey| survey)
-        .context("look for containers that have a GPU")
+    if container.why.contains(&Why::Holds) || container.user.is_none() {
+        return container.why.contains(&Why::Holds);
+    }
+    let below = below(&context.root, &[container.pid]);
+    holders.iter().any(|holder| below.contains(&holder.pid))
 }
 
 /// The engines that are there and do not answer.
@@ -104,16 +97,16 @@ fn unreachable(survey: &Survey) -> impl Iterator<Item = (&Engine, &str)> {
     })
 }
 
-/// The ids of the containers that these are of.
-fn containers_of(holders: &[Holder]) -> Vec<String> {
-    let mut ids: Vec<String> = holders
+/// The containers that these are of, by their control groups.
+fn containers_of(holders: &[Holder]) -> Vec<holders::Container> {
+    let mut claims: Vec<holders::Container> = holders
         .iter()
         .filter_map(|holder| match &holder.owner {
-            Owner::Container(container) => Some(container.id.clone()),
+            Owner::Container(container) => Some(container.clone()),
             _ => None,
         })
         .collect();
-    ids.sort();
-    ids.dedup();
-    ids
+    claims.sort();
+    claims.dedup();
+    claims
 }

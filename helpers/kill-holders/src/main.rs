@@ -4,17 +4,21 @@
 //! and the proof that nobody is left is the driver's own count of references.
 
 mod victim;
+mod words;
 
+use std::collections::HashSet;
+use std::iter::repeat;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use holders::{Fate, Holder, Place, Rules, Scan, Scope, ancestors};
-use ledger::{Object, Process, Run, State, Step};
-use rustix::process::Signal;
-use step::{Config, Context, Priority, log};
+use holders::{Fate, Holder, Rules, Scan, Scope, ancestors};
+use ledger::{Object, Run, State, Step};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+use step::{Context, Guard, Priority, log};
 
 use victim::{Victim, name, wait};
+use words::{MOST_NAMED, cut_short, place, record, why_spared};
 
 /// How long the kernel may take to clean up after a killed process. One that had the memory of
 /// many GPUs mapped takes seconds; one that is stuck in the driver never ends.
@@ -28,6 +32,11 @@ const COUNT: Duration = Duration::from_millis(2);
 /// kind each time they were.
 const LAST_ASKED: u32 = 2;
 
+/// Why a process that was ended does not come back.
+const LOST: &str = "nobody can start it again as it was";
+/// More than this have no message of their own.
+const MOST_LOGGED: usize = 100;
+
 fn main() -> ExitCode {
     step::main(Step::KillHolders, run, undo)
 }
@@ -36,6 +45,11 @@ fn run(context: &Context) -> Result<()> {
     let config = context.config()?;
     let grace = Duration::from_secs(config.processes.grace);
     let deadline = Instant::now() + grace * LAST_ASKED + CLEANUP + GLANCE;
+    allow_descriptors();
+    let guards = (
+        Guard::read(&context.root, &config.units.protect)?,
+        Guard::read(&context.root, &config.processes.protect)?,
+    );
     let line = ancestors(&context.root, i32::try_from(std::process::id())?);
     let run = context.ledger.read()?;
     let dealt_with = dealt_with(run.as_ref());
@@ -45,7 +59,7 @@ fn run(context: &Context) -> Result<()> {
         if scan.is_free_within(&scope) {
             break;
         }
-        let rules = rules(&config, &line, &dealt_with);
+        let rules = rules(&guards, &line, &dealt_with);
         let (mut plain, mut others) = (Vec::new(), Vec::new());
         for holder in &scan.holders {
             match rules.fate(holder) {
@@ -80,14 +94,26 @@ fn run(context: &Context) -> Result<()> {
     Ok(())
 }
 
-fn rules<'a>(config: &'a Config, line: &'a [i32], dealt_with: &'a [(Option<u32>, String)]) -> Rules<'a> {
-    Rules {
-        units: &config.units.protect,
-        processes: &config.processes.protect,
-        ancestors: line,
-        dealt_with,
-        ..Rules::default()
-    }
+fn rules<'a>(
+    (units, processes): &'a (Vec<Guard>, Vec<Guard>),
+    line: &'a [i32],
+    dealt_with: &'a [(Option<u32>, String)],
+) -> Rules<'a> {
+    Rules { units, processes, ancestors: line, dealt_with, drained: true, ..Rules::default() }
+}
+
+/// Each process to be ended is held by a descriptor, and a user can have thousands.
+fn allow_descriptors() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // Where that is not allowed, there are more rounds.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+}
+
+/// As many processes as can be held at once; some descriptors are for all else.
+fn most_at_once() -> usize {
+    const OTHERS: u64 = 64;
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(limit.saturating_sub(OTHERS).max(1)).unwrap_or(usize::MAX)
 }
 
 /// The units that stop-units has had its try at: what is left in them is not theirs to stop.
@@ -109,70 +135,55 @@ fn spare(context: &Context, others: Vec<(Holder, Fate)>) -> Result<()> {
         watched.extend(Victim::take(&context.root, holder.clone())?);
     }
     let left = wait(watched, until)?;
-    let still: Vec<i32> = left.iter().map(|victim| victim.holder.pid).collect();
-    let reasons: Vec<String> = others
-        .iter()
-        .filter(|(holder, _)| still.contains(&holder.pid))
-        .map(|(holder, fate)| format!("{} {}", name(holder), why_spared(fate)))
-        .collect();
-    if !reasons.is_empty() {
-        bail!("the GPU is still held: {}", reasons.join("; "));
+    let still: HashSet<i32> = left.iter().map(|victim| victim.holder.pid).collect();
+    let left: Vec<&(Holder, Fate)> =
+        others.iter().filter(|(holder, _)| still.contains(&holder.pid)).collect();
+    if !left.is_empty() {
+        let named =
+            left.iter().map(|(holder, fate)| (holder, format!("{} {}", name(holder), why_spared(fate))));
+        bail!("the GPU is still held: {}", cut_short(named.collect(), "; "));
     }
     Ok(())
-}
-
-fn why_spared(fate: &Fate) -> String {
-    match fate {
-        Fate::StopContainer => "is in a container that was not stopped, or was started since".to_owned(),
-        Fate::StopUnit { user: None, unit } => {
-            format!("is in {unit}, which was not stopped, or was started since")
-        }
-        Fate::StopUnit { user: Some(uid), unit } => {
-            format!("is in {unit} of user {uid}, which was not stopped, or was started since")
-        }
-        Fate::Refuse { why, remedy } => format!("{why}: {remedy}"),
-        Fate::Kill => String::new(),
-    }
 }
 
 /// Ends `plain`: asks, waits for `grace` at most, kills. Each is in the ledger before it is touched.
 fn end(context: &Context, plain: Vec<Holder>, grace: Duration) -> Result<()> {
     context.status(format!("ending processes: {}", plain.len()));
-    let mut acts = Vec::new();
     let mut victims = Vec::new();
-    for holder in plain {
-        if let Some(victim) = Victim::take(&context.root, holder)? {
-            let id = context.ledger.intent(Step::KillHolders, Object::Process(record(&victim.holder)))?;
-            acts.push((id, victim.holder.pid, victim.name()));
-            victims.push(victim);
-        }
+    // The rest's turn is the next round.
+    for holder in plain.into_iter().take(most_at_once()) {
+        victims.extend(Victim::take(&context.root, holder)?);
     }
+    let objects = victims.iter().map(|victim| Object::Process(record(&victim.holder))).collect();
+    let ids = context.ledger.intents(Step::KillHolders, objects)?;
+    let acts: Vec<(u64, Holder)> =
+        ids.into_iter().zip(victims.iter().map(|victim| victim.holder.clone())).collect();
     let result = signal_and_wait(context, victims, grace);
     // Whatever went wrong: the ledger tells who is gone and who is not.
-    let left: Vec<i32> = match &result {
-        Ok(left) => left.iter().map(|victim| victim.holder.pid).collect(),
-        Err(_) => Vec::new(),
-    };
-    for (id, pid, name) in acts {
-        if left.contains(&pid) {
-            context.ledger.failed(id, "it did not end")?;
-        } else if result.is_ok() {
-            context.ledger.lost(id, "nobody can start it again as it was")?;
+    if let Ok(left) = &result {
+        let left: HashSet<i32> = left.iter().map(|victim| victim.holder.pid).collect();
+        let (failed, ended): (Vec<_>, Vec<_>) =
+            acts.iter().partition(|(_, holder)| left.contains(&holder.pid));
+        let ids = |acts: &[&(u64, Holder)]| acts.iter().map(|(id, _)| *id).collect::<Vec<u64>>();
+        context.ledger.ended(&ids(&failed), &ids(&ended), "it did not end", LOST)?;
+        for (_, holder) in ended.iter().take(MOST_LOGGED) {
             log(
                 context.step,
                 Priority::Notice,
-                &format!("ended {name}"),
-                &[("OBJECT_PID", &pid.to_string())],
+                &format!("terminated {}", name(holder)),
+                &[("OBJECT_PID", &holder.pid.to_string())],
             );
+        }
+        if let Some(more) = ended.len().checked_sub(MOST_LOGGED).filter(|more| *more > 0) {
+            context.info(format!("terminated {more} more processes; the ledger names each"));
         }
     }
     let left = result?;
     if !left.is_empty() {
-        let reasons: Vec<String> = left
-            .iter()
-            .map(|victim| format!("{}: {}", victim.name(), victim.what_keeps_it(&context.root)))
-            .collect();
-        bail!("killed, and still there: {}", reasons.join("; "));
+        let keeps = |victim: &Victim| format!("{}: {}", victim.name(), victim.what_keeps_it(&context.root));
+        let named = left.iter().take(MOST_NAMED + 1).map(keeps);
+        let named = left.iter().map(|victim| &victim.holder).zip(named.chain(repeat(String::new())));
+        bail!("killed, and still there: {}", cut_short(named.collect(), "; "));
     }
     Ok(())
 }
@@ -185,20 +196,13 @@ fn signal_and_wait(context: &Context, victims: Vec<Victim>, grace: Duration) -> 
         }
         left = wait(left, Instant::now() + grace)?;
     }
-    for victim in &left {
-        context.warn(format!("{} does not end by itself: killing it", victim.name()));
+    for (at, victim) in left.iter().enumerate() {
+        if at < MOST_LOGGED {
+            context.warn(format!("{} does not end by itself: killing it", victim.name()));
+        }
         victim.signal(Signal::KILL)?;
     }
     wait(left, Instant::now() + CLEANUP)
-}
-
-fn record(holder: &Holder) -> Process {
-    Process {
-        pid: holder.pid,
-        start_ticks: holder.start_ticks,
-        uid: holder.uid,
-        command: holder.command_line(),
-    }
 }
 
 /// Whether there is a moment within `patience` at which nobody has the driver open.
@@ -231,42 +235,28 @@ fn nobody_seen(context: &Context) -> Result<bool> {
     );
 }
 
-fn place(place: &Place) -> String {
-    match place {
-        Place::Socket { pid, comm, fd, in_flight, .. } => {
-            format!(
-                "{in_flight} descriptors sent to process {pid} ({comm}) and not received, in its socket {fd}"
-            )
-        }
-        Place::IoUring { pid, comm, fd, files, .. } => {
-            format!("{files} files registered with the io_uring {fd} of process {pid} ({comm})")
-        }
-        Place::DmaBuf { pid, comm, fd, .. } => {
-            format!("the dma-buf {fd} of process {pid} ({comm})")
-        }
-        Place::Kernel { what } => what.clone(),
-    }
-}
-
 fn list(scan: &Scan) -> String {
-    scan.holders.iter().map(name).collect::<Vec<_>>().join(", ")
+    cut_short(scan.holders.iter().map(|holder| (holder, name(holder))).collect(), ", ")
 }
 
 /// Nothing comes back. Acts that were announced when this step was cut off get their end, so that
 /// the ledger tells who was killed and who was not.
 fn undo(context: &Context) -> Result<()> {
     let Some(run) = context.ledger.read()? else { return Ok(()) };
+    let (mut failed, mut lost) = (Vec::new(), Vec::new());
     for act in run.acts.iter().filter(|act| act.step == Step::KillHolders && act.state == State::Intent) {
         let Object::Process(process) = &act.object else { continue };
         let stat = std::fs::read(context.root.path(format!("/proc/{}/stat", process.pid)));
         let now = stat.ok().and_then(|text| holders::Stat::parse(&text));
-        if now.is_some_and(|now| now.start_ticks == process.start_ticks && now.state != 'Z') {
-            context.ledger.failed(act.id, "it was not ended")?;
-        } else {
-            context.ledger.lost(act.id, "nobody can start it again as it was")?;
+        match now.is_some_and(|now| now.start_ticks == process.start_ticks && now.state != 'Z') {
+            true => failed.push(act.id),
+            false => lost.push(act.id),
         }
     }
-    Ok(())
+    if failed.is_empty() && lost.is_empty() {
+        return Ok(());
+    }
+    context.ledger.ended(&failed, &lost, "it was not ended", LOST)
 }
 
 #[cfg(test)]
@@ -362,5 +352,17 @@ mod tests {
         let run = context.ledger.read().expect("reads");
         assert_eq!(dealt_with(run.as_ref()), [(Some(7), "x.service".to_owned())]);
         assert!(dealt_with(None).is_empty());
+    }
+
+    #[test]
+    fn what_is_written_of_a_process_is_bounded() {
+        let (_directory, context) = context();
+        let (mut child, holder) = process("echo; exec sleep 600");
+        let long = Holder { command: vec!["\u{e9}".repeat(100_000)], ..holder };
+        end(&context, vec![long], Duration::from_secs(20)).expect("ends it");
+        let _ = child.wait();
+        let run = context.ledger.read().expect("reads").expect("is open");
+        let command = &run.killed()[0].command;
+        assert!(command.len() <= 512 && command.ends_with("\u{e9}…"), "{}", command.len());
     }
 }

@@ -79,8 +79,12 @@ impl Victim {
 
 /// A holder for messages: pid, user and command line.
 pub(crate) fn name(holder: &Holder) -> String {
-    let user = holder.user.clone().unwrap_or_else(|| holder.uid.to_string());
-    format!("process {} of user {user} ({})", holder.pid, holder.command_line())
+    format!("process {} of user {} ({})", holder.pid, user(holder), holder.command_line())
+}
+
+/// The user whose it is, for messages.
+pub(crate) fn user(holder: &Holder) -> String {
+    holder.user.clone().unwrap_or_else(|| holder.uid.to_string())
 }
 
 /// The functions of a `/proc/PID/stack`, innermost first. A line is `[<0>] NAME+0x1/0x2 [MODULE]`.

@@ -9,6 +9,7 @@ mod findings;
 mod golden;
 mod gpus;
 mod health;
+mod of_users;
 mod package;
 mod predict;
 mod reset;

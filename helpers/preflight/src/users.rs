@@ -1,16 +1,18 @@
 //! Who has the GPU, and what would be done to each of them.
 
+use std::collections::{BTreeMap, HashSet};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
 use engines::{Container, Engine, Kind, Owner, Presence, SURVEY_SCHEMA, Survey};
-use holders::{Fate, Holder, Rules, Scan, ancestors};
+use holders::{Fate, Holder, Rules, Scan, ancestors, below};
 use ledger::Step;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use step::{Action, AutoRemove, Config, Context, Pods};
+use step::{Action, AutoRemove, Config, Context, Guard, Pods};
 
 use crate::findings::Findings;
+use crate::of_users::{add_plain, described, devices, in_socket, killed, processes, user};
 
 /// The helper that speaks with the engines.
 const DRAIN: &str = "/usr/libexec/nvidia-reload/drain-containers";
@@ -27,19 +29,27 @@ pub(crate) fn assess(
 ) -> Result<Vec<Action>> {
     let mut actions = containers(config, survey, &scan.holders, findings);
     let ours = ancestors(&context.root, std::process::id() as i32);
-    let rules = Rules {
-        units: &config.units.protect,
-        processes: &config.processes.protect,
-        ancestors: &ours,
-        ..Rules::default()
-    };
+    let units_protected = Guard::read(&context.root, &config.units.protect)?;
+    let protected = Guard::read(&context.root, &config.processes.protect)?;
+    let rules =
+        Rules { units: &units_protected, processes: &protected, ancestors: &ours, ..Rules::default() };
+    let below = below_users_containers(context, survey);
+    let (mut plain, mut unguarded) = (BTreeMap::new(), BTreeMap::new());
     let first = scan.holders.iter().find(|holder| holder.pid == 1);
     for holder in &scan.holders {
-        if is_below(context, survey, holder) {
+        if below.contains(&holder.pid) {
             continue;
         }
-        match rules.fate(holder) {
+        let fate = rules.fate(holder);
+        if let Some(name) = holder.unguarded_by(&units_protected, &protected)
+            && !matches!(fate, Fate::Refuse { .. })
+        {
+            unguarded.entry((name.to_owned(), user(holder))).or_insert_with(Vec::new).push(holder.pid);
+        }
+        match fate {
             Fate::StopContainer if is_surveyed(survey, holder) => {}
+            // A user's claim that no engine of that user's confirms.
+            Fate::StopContainer if is_users_claim(holder) => add_plain(&mut plain, holder),
             Fate::StopContainer => findings.refuse(
                 format!("{} runs in a container that no engine here answers for", described(holder)),
                 match is_in_pod(holder) {
@@ -48,20 +58,20 @@ pub(crate) fn assess(
                 },
             ),
             Fate::StopUnit { user, unit } => add_unit(&mut actions, user, unit, holder),
-            Fate::Kill => actions.push(Action {
-                step: Step::KillHolders,
-                object: described(holder),
-                what: "end".into(),
-                why: format!("holds {}, and nothing that could start it again owns it", devices(holder)),
-                pids: vec![holder.pid],
-                comes_back: false,
-            }),
+            Fate::Kill => add_plain(&mut plain, holder),
             // For which service PID 1 keeps it is stop-units' to find out, below.
             Fate::Refuse { .. } if holder.pid == 1 => {}
             Fate::Refuse { why, remedy } => {
                 findings.refuse(format!("{} holds {} and {why}", described(holder), devices(holder)), remedy);
             }
         }
+    }
+    actions.extend(plain.into_iter().flat_map(|(user, holders)| killed(&user, &holders)));
+    for ((name, user), pids) in unguarded {
+        findings.warn(
+            format!("{name:?} under protect does not protect {} of user {user}", processes(&pids)),
+            format!("write \"{user}:{name}\" to protect it: a bare name is of root and of system units"),
+        );
     }
     if first.is_some() || actions.iter().any(|action| action.step == Step::StopUnits) {
         let units = units(nodes)?;
@@ -82,10 +92,21 @@ pub(crate) fn assess(
         comes_back: true,
     }));
     for unexplained in &scan.unexplained {
+        let what = format!("{unexplained} that nothing found accounts for");
+        let sockets = unexplained.places.iter().filter(|place| in_socket(&what, place, findings)).count();
+        if sockets > 0 {
+            continue;
+        }
         findings.warn(
             format!("{unexplained} that nothing found accounts for"),
             "`nvidia-reload status` shows the likely places; if they stay, the run ends before anything is unloaded",
         );
+    }
+    // Of a reset of some GPUs other users' descriptors may be of the others.
+    if scan.unexplained.is_empty() && nodes.is_empty() {
+        for place in holders::sent_by_others(&context.root, scan)? {
+            in_socket("a device of the driver is in flight", &place, findings);
+        }
     }
     for unseen in &scan.unseen {
         findings
@@ -226,20 +247,25 @@ fn action(step: Step, object: String, container: &Container, holders: &[Holder])
 }
 
 fn is_in(container: &Container, holder: &Holder) -> bool {
-    matches!(&holder.owner, holders::Owner::Container(owner) if owner.id == container.id)
+    matches!(&holder.owner, holders::Owner::Container(owner)
+        if owner.id == container.id && owner.uid == container.user)
 }
 
 fn is_in_pod(holder: &Holder) -> bool {
     matches!(&holder.owner, holders::Owner::Container(owner) if owner.pod.is_some())
 }
 
-/// Whether a holder is of a container of a user's own Podman. Without a session of systemd's that
-/// Podman makes no control group of its own (seen with 4.3), so its processes tell, not their group.
-fn is_below(context: &Context, survey: &Survey, holder: &Holder) -> bool {
+/// The processes of containers of users' own Podmans. Without a session of systemd's that Podman makes no
+/// control group of its own (seen with 4.3), so its processes tell, not their group.
+fn below_users_containers(context: &Context, survey: &Survey) -> HashSet<i32> {
     let of_users = survey.containers.iter().filter(|container| container.user.is_some());
     let first: Vec<i32> = of_users.map(|container| container.pid).collect();
-    // The line begins with the holder itself.
-    !first.is_empty() && ancestors(&context.root, holder.pid).iter().any(|pid| first.contains(pid))
+    below(&context.root, &first)
+}
+
+/// Whether it is in a control group that a user calls a container.
+fn is_users_claim(holder: &Holder) -> bool {
+    matches!(&holder.owner, holders::Owner::Container(owner) if owner.uid.is_some())
 }
 
 fn is_surveyed(survey: &Survey, holder: &Holder) -> bool {
@@ -324,14 +350,4 @@ fn named(user: Option<u32>, unit: String) -> String {
         Some(uid) => format!("{unit} of user {uid}"),
         None => unit,
     }
-}
-
-fn described(holder: &Holder) -> String {
-    format!("process {} ({})", holder.pid, holder.command_line())
-}
-
-fn devices(holder: &Holder) -> String {
-    let mut names: Vec<&str> = holder.devices.iter().map(|device| device.name.as_str()).collect();
-    names.dedup();
-    names.join(", ")
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result, bail};
 use bus::{Dependents, Unit};
+use holders::Guarded;
 
 /// The questions to a manager.
 pub(crate) trait Units {
@@ -78,7 +79,7 @@ pub(crate) struct Planned {
 pub(crate) fn closure(
     units: &impl Units,
     holders: &[(String, Role)],
-    protected: &[String],
+    protected: Guarded<'_>,
 ) -> Result<Vec<Planned>> {
     let mut closure = Closure { units, protected, seen: BTreeSet::new(), planned: Vec::new() };
     // Who serves others goes after them.
@@ -98,7 +99,7 @@ pub(crate) fn closure(
 
 struct Closure<'a, U> {
     units: &'a U,
-    protected: &'a [String],
+    protected: Guarded<'a>,
     seen: BTreeSet<String>,
     planned: Vec<Planned>,
 }
@@ -132,13 +133,7 @@ impl<U: Units> Closure<'_, U> {
     }
 
     fn may_stop(&self, name: &str, way: &[String]) -> Result<()> {
-        let why = if self.protected.iter().any(|protected| protected == name) {
-            "which the configuration protects"
-        } else if holders::is_core(name) {
-            "which is never stopped"
-        } else {
-            return Ok(());
-        };
+        let Some(why) = self.protected.why(name) else { return Ok(()) };
         match way.first() {
             Some(first) => bail!("{first} cannot be stopped: that would stop {name}, {why}"),
             None => bail!("{name} holds the GPU, {why}"),
@@ -151,6 +146,7 @@ mod tests {
     use super::*;
     use bus::{ActiveState, LoadState};
     use std::collections::BTreeMap;
+    use step::Guard;
 
     /// Units by name: whether they run, and what hangs on them.
     #[derive(Default)]
@@ -186,6 +182,14 @@ mod tests {
         }
     }
 
+    fn guard(user: Option<u32>, name: &str) -> Guard {
+        Guard { user, name: name.into() }
+    }
+
+    fn guarded(user: Option<u32>, units: &[Guard]) -> Guarded<'_> {
+        Guarded { user, units }
+    }
+
     fn order(fake: &Fake, holders: &[&str]) -> Vec<(String, &'static str)> {
         let holders: Vec<(String, Role)> = holders
             .iter()
@@ -194,7 +198,7 @@ mod tests {
                 ((*name).to_owned(), role)
             })
             .collect();
-        closure(fake, &holders, &["precious.service".to_owned()])
+        closure(fake, &holders, guarded(None, &[guard(None, "precious.service")]))
             .expect("may be stopped")
             .into_iter()
             .map(|planned| (planned.name, planned.role.word()))
@@ -252,27 +256,33 @@ mod tests {
     #[test]
     fn a_holder_that_does_not_run_is_noted_as_such() {
         let fake = Fake::default().with("dead.service", false, &["x.service"], &[]);
-        let planned =
-            closure(&fake, &[("dead.service".to_owned(), Role::Holder)], &[]).expect("may be stopped");
+        let planned = closure(&fake, &[("dead.service".to_owned(), Role::Holder)], guarded(None, &[]))
+            .expect("may be stopped");
         assert_eq!(planned.len(), 1);
         assert!(!planned[0].up);
     }
 
     #[test]
     fn what_must_not_stop_is_named_with_the_way_to_it() {
-        for (victim, why) in [("precious.service", "protects"), ("docker.service", "never stopped")] {
+        let cases =
+            [("precious.service", "protects"), ("docker.service", "never"), ("cron.service", "never")];
+        for (victim, why) in cases {
             let fake = Fake::default()
                 .with("a.service", true, &["b.service"], &[])
                 .with("b.service", true, &[victim], &[])
                 .with(victim, true, &[], &[]);
-            let protected = ["precious.service".to_owned()];
-            let error =
-                closure(&fake, &[("a.service".to_owned(), Role::Holder)], &protected).expect_err("must not");
+            let holders = [("a.service".to_owned(), Role::Holder)];
+            let protected = [guard(None, "precious.service")];
+            let error = closure(&fake, &holders, guarded(None, &protected)).expect_err("must not");
             let error = error.to_string();
             assert!(
                 error.starts_with("a.service") && error.contains(victim) && error.contains(why),
                 "{error}"
             );
+            // A user's own units are called as that user likes.
+            assert_eq!(closure(&fake, &holders, guarded(Some(7), &protected)).expect("may").len(), 3);
+            let protected = [guard(Some(7), victim)];
+            assert!(closure(&fake, &holders, guarded(Some(7), &protected)).is_err());
         }
     }
 }

@@ -3,8 +3,9 @@
 use std::io::Write;
 
 use anyhow::{Context as _, Result};
+use holders::Guarded;
 use serde::Serialize;
-use step::{Context, text};
+use step::{Context, Guard, text};
 
 use crate::closure::closure;
 use crate::stop::{by_manager, shown};
@@ -37,12 +38,13 @@ struct Entry {
 /// Prints the units that would be stopped now, for the GPUs with these device nodes, or for all.
 pub(crate) fn list(context: &Context, json: bool, nodes: &[String]) -> Result<()> {
     let config = context.config()?;
+    let protected = Guard::read(&context.root, &config.units.protect)?;
     let found = wanted::of_all(context, &config, nodes)?;
     let mut list = List { schema: SCHEMA, units: Vec::new(), refused: Vec::new() };
     for (user, units) in by_manager(&found) {
         let plan = manager(user)
             .map_err(anyhow::Error::from)
-            .and_then(|manager| closure(&manager, &units, &config.units.protect));
+            .and_then(|manager| closure(&manager, &units, Guarded { user, units: &protected }));
         match plan {
             Ok(plan) => {
                 list.units.extend(plan.into_iter().filter(|planned| planned.up).map(|planned| Entry {

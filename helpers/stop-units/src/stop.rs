@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use bus::Manager;
+use holders::Guarded;
 use ledger::{Object, Step, Unit};
-use step::Context;
+use step::{Context, Guard};
 
 use crate::closure::{Planned, Role, closure};
 use crate::{Whose, manager, patience, transient, wanted};
@@ -17,6 +18,7 @@ const ROUNDS: u32 = 3;
 
 pub(crate) fn run(context: &Context) -> Result<()> {
     let config = context.config()?;
+    let protected = Guard::read(&context.root, &config.units.protect)?;
     let run = context.ledger.read()?.context("there is no open run: start nvidia-reload.target")?;
     let limit = Instant::now() + Duration::from_secs(config.units.stop_timeout);
     let mut tried: BTreeSet<Whose> = BTreeSet::new();
@@ -39,7 +41,7 @@ pub(crate) fn run(context: &Context) -> Result<()> {
         let mut plans = Vec::new();
         for (user, names) in by_manager(&wanted) {
             let manager = manager(user)?;
-            let plan = closure(&manager, &names, &config.units.protect)?;
+            let plan = closure(&manager, &names, Guarded { user, units: &protected })?;
             plans.push((user, manager, plan));
         }
         for (user, manager, plan) in plans {

@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 use bus::Manager;
 use engines::{Owner, SURVEY_SCHEMA, Survey};
-use holders::{Fate, Holder, Kind, Rules, Scope};
-use step::{Config, Context};
+use holders::{Fate, Guarded, Holder, Kind, Rules, Scope};
+use step::{Config, Context, Guard};
 
 use crate::Whose;
 use crate::closure::Role;
@@ -28,34 +28,34 @@ pub(crate) fn of_all(context: &Context, config: &Config, nodes: &[String]) -> Re
 /// The units that own a holder of `scope` at this moment.
 pub(crate) fn of_holders(context: &Context, config: &Config, scope: &Scope) -> Result<BTreeMap<Whose, Role>> {
     let scan = holders::scan(&context.root)?.within(scope);
-    let rules =
-        Rules { units: &config.units.protect, processes: &config.processes.protect, ..Rules::default() };
-    let mut units = BTreeMap::new();
+    let units = Guard::read(&context.root, &config.units.protect)?;
+    let processes = Guard::read(&context.root, &config.processes.protect)?;
+    let rules = Rules { units: &units, processes: &processes, ..Rules::default() };
+    let guarded = Guarded { user: None, units: &units };
+    let mut wanted = BTreeMap::new();
     for holder in &scan.holders {
         // Others are not this step's. Those that may not be touched were refused before, or are
         // gone in an instant; the next step names them if they are not.
         if let Fate::StopUnit { user, unit } = rules.fate(holder) {
             let serves = serves_others(&unit, holder);
-            let role = units.entry((user, unit)).or_insert(Role::Holder);
+            let role = wanted.entry((user, unit)).or_insert(Role::Holder);
             if serves {
                 *role = Role::Service;
             }
         }
     }
     if let Some(first) = scan.holders.iter().find(|holder| holder.pid == 1) {
-        let protected =
-            |unit: &str| holders::is_core(unit) || config.units.protect.iter().any(|name| name == unit);
         for unit in keepers(&Manager::system()?, first)? {
-            if protected(&unit) {
+            if guarded.why(&unit).is_some() {
                 continue;
             }
-            let role = units.entry((None, unit)).or_insert(Role::Keeper);
+            let role = wanted.entry((None, unit)).or_insert(Role::Keeper);
             if *role == Role::Holder {
                 *role = Role::Keeper;
             }
         }
     }
-    Ok(units)
+    Ok(wanted)
 }
 
 /// The services for which PID 1 keeps descriptors of the devices that it holds. Where it does not

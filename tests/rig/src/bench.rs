@@ -23,6 +23,8 @@ const PACKAGE_MIB: f64 = 5.0;
 const PEAK_MIB: f64 = 12.0;
 const EMPTY_RATIO: f64 = 2.5;
 const FIVE_RATIO: f64 = 1.0;
+/// What a search may take of memory whatever a user does, in MiB.
+const LARGE_MIB: f64 = 64.0;
 /// What drain and restore of a crowd may take, of what the engine needs for the same.
 const CROWD_RATIO: f64 = 1.15;
 const CROWD_MIB: f64 = 15.0;
@@ -121,7 +123,7 @@ pub fn bench(
     machine: &mut Machine,
     spec: &Spec,
     package: &Path,
-    crowds: &[crowd::Measured],
+    searches: &crowd::Searches,
     to: &To,
 ) -> Result<bool> {
     let scenario = Scenario::open(&folder())?;
@@ -136,7 +138,7 @@ pub fn bench(
     file.read_to_string(&mut text)?;
     let measured: Measured =
         serde_json::from_str(text.trim()).with_context(|| format!("the measurement printed: {text}"))?;
-    let report = judge(measured, spec, fs::metadata(package)?.len(), crowds)?;
+    let report = judge(measured, spec, fs::metadata(package)?.len(), searches)?;
     print!("{}\n{}", report::table(&report), report::figures(&report));
     let committed = folder().join("figures.json");
     match fs::read_to_string(&committed) {
@@ -176,7 +178,7 @@ fn write(report: &Report, to: &To) -> Result<()> {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "sizes are far below 2^52 bytes")]
-fn judge(measured: Measured, spec: &Spec, package_bytes: u64, crowds: &[crowd::Measured]) -> Result<Report> {
+fn judge(measured: Measured, spec: &Spec, package_bytes: u64, searches: &crowd::Searches) -> Result<Report> {
     let row = |name: &str| measured.rows.get(name).with_context(|| format!("the measurement has no {name}"));
     let ratio = |of: fn(&Row) -> &Vec<f64>, name: &str, by: &str| -> Result<f64> {
         Ok(median(of(row(name)?)) / median(of(row(by)?)))
@@ -211,7 +213,7 @@ fn judge(measured: Measured, spec: &Spec, package_bytes: u64, crowds: &[crowd::M
         let limit = PEAK_MIB + nvml as f64 / MIB;
         figures.push(Figure::new(name, bytes as f64 / MIB, limit, "MiB"));
     }
-    if let [few, many] = crowds {
+    if let [few, many] = searches.crowds.as_slice() {
         let growth = (many.scan / few.scan) / (f64::from(many.processes) / f64::from(few.processes));
         figures.push(Figure::new("search of 5,000 processes / fuser", few.scan / few.fuser, 1.0 / 3.0, "x"));
         figures.push(Figure::new("search of 5,000 processes / lsof", few.scan / few.lsof, 0.1, "x"));
@@ -223,6 +225,15 @@ fn judge(measured: Measured, spec: &Spec, package_bytes: u64, crowds: &[crowd::M
             "MiB",
         ));
         figures.push(Figure::new("search, nobody there", many.fast_path * 1000.0, 5.0, "ms"));
+    }
+    for crowd::Large { name, search, fuser, peak_memory, .. } in &searches.large {
+        figures.push(Figure::new(format!("{name} / fuser"), search / fuser, 1.0, "x"));
+        figures.push(Figure::new(
+            format!("{name}, peak memory"),
+            *peak_memory as f64 / MIB,
+            LARGE_MIB,
+            "MiB",
+        ));
     }
     let Measured { date, virtualization, cpus, rows, .. } = measured;
     let machine = format!("{} in QEMU ({virtualization}, {cpus} CPUs), driver {}", spec.distro, spec.driver);
@@ -258,8 +269,9 @@ mod tests {
             fast_path: 0.001,
             peak_memory: memory,
         };
-        let crowds = [scan(5_000, 0.31, 1 << 20), scan(20_000, 1.2, 30 << 20)];
-        judge(measured, &Spec::default(), 2 << 20, &crowds).expect("judges")
+        let crowds = vec![scan(5_000, 0.31, 1 << 20), scan(20_000, 1.2, 30 << 20)];
+        let searches = crowd::Searches { crowds, large: Vec::new() };
+        judge(measured, &Spec::default(), 2 << 20, &searches).expect("judges")
     }
 
     #[test]
@@ -282,7 +294,7 @@ mod tests {
     fn a_row_that_is_missing_is_named() {
         let mut measured: Measured = serde_json::from_str(PRINTED).expect("decodes");
         measured.rows.remove("kexec");
-        let error = judge(measured, &Spec::default(), 1, &[]).expect_err("must fail");
+        let error = judge(measured, &Spec::default(), 1, &crowd::Searches::default()).expect_err("must fail");
         assert!(error.to_string().contains("kexec"), "{error}");
     }
 }

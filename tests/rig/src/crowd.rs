@@ -35,17 +35,55 @@ pub struct Measured {
     pub peak_memory: u64,
 }
 
-/// Measures with each of the crowds.
-pub fn measure(cache: &Cache) -> Result<Vec<Measured>> {
-    CROWDS.into_iter().map(|size| with(cache, size)).collect()
+/// What users can make large, as large as it is: the best of three, the most memory of three.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct Large {
+    /// What it is.
+    pub name: String,
+    /// The search and the account of the references, in seconds.
+    pub search: f64,
+    /// `fuser` on the same node.
+    pub fuser: f64,
+    /// Peak memory of the search, in bytes.
+    pub peak_memory: u64,
+    /// That of `fuser`.
+    pub fuser_memory: u64,
+}
+
+/// Everything that is measured here.
+#[derive(Debug, Default, Serialize)]
+pub struct Searches {
+    /// With each of the crowds.
+    pub crowds: Vec<Measured>,
+    /// What one user can do.
+    pub large: Vec<Large>,
+}
+
+/// Measures all.
+pub fn measure(cache: &Cache) -> Result<Searches> {
+    let crowds = CROWDS.into_iter().map(|size| with(cache, size)).collect::<Result<_>>()?;
+    note("searching among what users can make large");
+    let text = measurement("what_users_can_make_large")?;
+    let large = text
+        .lines()
+        .filter(|line| line.starts_with('{'))
+        .map(|line| serde_json::from_str(line).with_context(|| format!("the measurement printed: {line}")));
+    Ok(Searches { crowds, large: large.collect::<Result<_>>()? })
 }
 
 fn with(cache: &Cache, size: u32) -> Result<Measured> {
     note(format!("searching among {size} processes more"));
     let _crowd = Crowd::start(cache, size)?;
+    let text = measurement("compared_with_fuser_and_lsof")?;
+    let line = text.lines().find(|line| line.starts_with('{')).context("the measurement printed nothing")?;
+    serde_json::from_str(line).with_context(|| format!("the measurement printed: {line}"))
+}
+
+/// What a measurement of the crate `holders` prints.
+fn measurement(name: &str) -> Result<String> {
     let output = cargo()
         .args(["test", "--quiet", "--release", "--package", "holders", "--lib", "--"])
-        .args(["--ignored", "--nocapture", "compared_with_fuser_and_lsof"])
+        .args(["--ignored", "--nocapture", name])
         .current_dir(stages::checkout())
         .output()
         .context("cannot run cargo")?;
@@ -53,8 +91,7 @@ fn with(cache: &Cache, size: u32) -> Result<Measured> {
     if !output.status.success() {
         bail!("the measurement: {}\n{text}{}", output.status, String::from_utf8_lossy(&output.stderr));
     }
-    let line = text.lines().find(|line| line.starts_with('{')).context("the measurement printed nothing")?;
-    serde_json::from_str(line).with_context(|| format!("the measurement printed: {line}"))
+    Ok(text.into_owned())
 }
 
 /// Processes that wait, until this is dropped.

@@ -167,8 +167,8 @@ fn act(verb: Verb) -> Result<u8> {
             let cache = Cache::open()?;
             let package = stages::package(&cache)?.context("there is no package")?;
             let package = package.file_like("nvidia-reload_", ".deb")?;
-            let crowds = crowd::measure(&cache)?;
-            let within = bench::bench(&mut machine, &spec, &package, &crowds, &to)?;
+            let searches = crowd::measure(&cache)?;
+            let within = bench::bench(&mut machine, &spec, &package, &searches, &to)?;
             Ok(u8::from(!within))
         }
         Verb::Test(asked) => suite::test(&asked),

@@ -5,13 +5,18 @@
 //! does: it runs in the unit's, and names the container in its arguments. A unit whose client gives
 //! its container no name (`--name`) cannot be told by it. Podman leaves its monitor, conmon, where a
 //! unit started it (seen in the units that `podman generate systemd` writes).
+//!
+//! Anybody can call a process `docker` and give it any arguments: it speaks of an engine's containers
+//! only where it may give that engine orders.
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use step::Root;
 
+use crate::find::Ids;
 use crate::owner::unit_of;
 use crate::{Inspect, Kind};
 
@@ -25,6 +30,8 @@ const SHORT_ID: usize = 12;
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Attached {
     engine: Kind,
+    /// Whose engine it orders; none for root's.
+    user: Option<u32>,
     unit: String,
     arguments: Vec<Vec<u8>>,
 }
@@ -37,18 +44,21 @@ impl Clients {
     /// Looks through `/proc`.
     pub(crate) fn look(root: &Root) -> io::Result<Self> {
         let mut found = Vec::new();
+        // Who may connect to that is as good as root to Docker.
+        let group = fs::metadata(root.path("/run/docker.sock")).ok().map(|socket| socket.gid());
         for entry in fs::read_dir(root.path("/proc"))? {
             let entry = entry?;
             if entry.file_name().to_string_lossy().starts_with(|first: char| first.is_ascii_digit()) {
-                found.extend(attached(&entry.path()));
+                found.extend(attached(&entry.path(), group));
             }
         }
         Ok(Self(found))
     }
 
-    /// The unit whose client stays with `container`.
-    pub(crate) fn unit(&self, engine: Kind, container: &Inspect) -> Option<&str> {
-        let client = self.0.iter().find(|client| client.engine == engine && client.means(container))?;
+    /// The unit whose client stays with `container` of the engine of `user`, or of root.
+    pub(crate) fn unit(&self, engine: Kind, user: Option<u32>, container: &Inspect) -> Option<&str> {
+        let is_its = |client: &&Attached| client.engine == engine && client.user == user;
+        let client = self.0.iter().filter(is_its).find(|client| client.means(container))?;
         Some(&client.unit)
     }
 }
@@ -70,13 +80,21 @@ impl Attached {
 }
 
 /// The client that this process is, if it is one. A process that ended meanwhile has nothing to say.
-fn attached(process: &Path) -> Option<Attached> {
+fn attached(process: &Path, docker_group: Option<u32>) -> Option<Attached> {
     let comm = fs::read(process.join("comm")).ok()?;
     let (engine, is_monitor) = match comm.trim_ascii_end() {
         b"docker" => (Kind::Docker, false),
         b"podman" => (Kind::Podman, false),
         b"conmon" => (Kind::Podman, true),
         _ => return None,
+    };
+    let ids = Ids::of(process)?;
+    let user = match engine {
+        Kind::Docker if ids.user == 0 || docker_group.is_some_and(|group| ids.groups.contains(&group)) => {
+            None
+        }
+        Kind::Docker => return None,
+        _ => (ids.user != 0).then_some(ids.user),
     };
     let unit = unit_of(&fs::read_to_string(process.join("cgroup")).ok()?)?;
     let text = fs::read(process.join("cmdline")).ok()?;
@@ -86,7 +104,7 @@ fn attached(process: &Path) -> Option<Attached> {
         let id = arguments.iter().position(|word| word == b"-c" || word == b"--cid")? + 1;
         arguments = vec![b"start".to_vec(), arguments.get(id)?.clone()];
     }
-    Some(Attached { engine, unit, arguments })
+    Some(Attached { engine, user, unit, arguments })
 }
 
 #[cfg(test)]
@@ -94,17 +112,30 @@ mod tests {
     use super::*;
 
     fn unit(engine: Kind, comm: &str, cgroup: &str, cmdline: &str) -> Option<String> {
+        unit_of_user(engine, None, "Uid:\t0\t0\t0\t0\nGroups:\t0", comm, cgroup, cmdline)
+    }
+
+    fn unit_of_user(
+        engine: Kind,
+        user: Option<u32>,
+        status: &str,
+        comm: &str,
+        cgroup: &str,
+        cmdline: &str,
+    ) -> Option<String> {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let root = Root::at(directory.path());
         let process = root.path("/proc/7");
         fs::create_dir_all(&process).expect("creates");
         let cmdline = cmdline.replace(' ', "\0");
-        for (file, text) in [("comm", comm), ("cgroup", cgroup), ("cmdline", &cmdline)] {
+        fs::create_dir_all(root.path("/run")).expect("creates");
+        fs::write(root.path("/run/docker.sock"), "").expect("writes");
+        for (file, text) in [("comm", comm), ("cgroup", cgroup), ("cmdline", &cmdline), ("status", status)] {
             fs::write(process.join(file), format!("{text}\n")).expect("writes");
         }
         let id = "0123456789abcdef";
         let job = Inspect { id: Some(id.into()), name: Some("/job".into()), ..Inspect::default() };
-        Clients::look(&root).expect("looks").unit(engine, &job).map(str::to_owned)
+        Clients::look(&root).expect("looks").unit(engine, user, &job).map(str::to_owned)
     }
 
     #[test]
@@ -138,5 +169,30 @@ mod tests {
         assert_eq!(monitor("0::/system.slice/job.service", id).as_deref(), Some("job.service"));
         assert_eq!(monitor("0::/system.slice/job.service", "fedcba9876543210"), None);
         assert_eq!(monitor("0::/machine.slice/libpod-conmon-0123456789abcdef.scope", id), None);
+    }
+
+    #[test]
+    fn who_may_not_order_the_engine_says_nothing_of_its_containers() {
+        let socket = tempfile::NamedTempFile::new().expect("a file");
+        let group = fs::metadata(socket.path()).expect("is there").gid();
+        let of = |engine, user, status: &str, service: &str| {
+            let comm = if engine == Kind::Docker { "docker" } else { "podman" };
+            let cgroup = format!("0::/system.slice/{service}");
+            unit_of_user(engine, user, status, comm, &cgroup, &format!("{comm} run --name job image "))
+        };
+        let alice = format!("Uid:\t7\t7\t7\t7\nGroups:\t{}", group + 1);
+        assert_eq!(of(Kind::Docker, None, &alice, "job.service"), None);
+        assert_eq!(of(Kind::Podman, None, &alice, "job.service"), None);
+        assert!(of(Kind::Podman, Some(7), &alice, "job.service").is_some());
+        assert_eq!(of(Kind::Podman, Some(8), &alice, "job.service"), None);
+        let member = format!("Uid:\t7\t7\t7\t7\nGroups:\t1 {group}");
+        assert!(of(Kind::Docker, None, &member, "job.service").is_some());
+        // A set-uid program under another name is still alice's.
+        assert_eq!(of(Kind::Docker, None, "Uid:\t7\t0\t0\t0\nGroups:\t999999", "job.service"), None);
+        let root = "Uid:\t0\t0\t0\t0\nGroups:\t0";
+        assert!(of(Kind::Docker, None, root, "job.service").is_some());
+        for host in ["cron.service", "ssh.service"] {
+            assert_eq!(of(Kind::Docker, None, root, host), None, "{host} only hosts it");
+        }
     }
 }

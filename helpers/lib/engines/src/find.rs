@@ -14,7 +14,8 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -65,9 +66,11 @@ impl Running {
         let mut running = Self::default();
         for (process, comm) in processes(root)? {
             match comm.as_slice() {
+                b"conmon" => running.monitors.extend(monitor(&process)),
+                // A name is anybody's to take.
+                _ if !is_roots(&process, &comm) => {}
                 b"dockerd" => running.dockerd = true,
                 SHIM => running.note_shim(root, &process),
-                b"conmon" => running.monitors.extend(monitor(&process)),
                 b"kubelet" if is_ours(root, &process) => running.kubelets.extend(unit(&process)),
                 b"containerd" if is_ours(root, &process) => running.runtimes.extend(unit(&process)),
                 _ => {}
@@ -134,6 +137,42 @@ fn processes(root: &Root) -> io::Result<Vec<(PathBuf, Vec<u8>)>> {
     Ok(found)
 }
 
+/// Whose a process is, as `status` tells. The owner of its folder in `/proc` does not: that is root for
+/// everybody's process that may not be dumped.
+pub(crate) struct Ids {
+    /// The effective user, or the real one where that is not root.
+    pub(crate) user: u32,
+    /// All groups but the first.
+    pub(crate) groups: Vec<u32>,
+    /// Whether it is root's through and through.
+    is_roots: bool,
+}
+
+impl Ids {
+    pub(crate) fn of(process: &Path) -> Option<Self> {
+        let text = fs::read(process.join("status")).ok()?;
+        let text = String::from_utf8_lossy(&text);
+        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name));
+        let numbers = |line: &str| -> Vec<u32> {
+            line.split_ascii_whitespace().filter_map(|id| id.parse().ok()).collect()
+        };
+        let users = numbers(field("Uid:")?);
+        let (real, effective) = (*users.first()?, *users.get(1)?);
+        let user = if effective == 0 { real } else { effective };
+        let groups = field("Groups:").map(numbers).unwrap_or_default();
+        Some(Self { user, groups, is_roots: users.len() == 4 && users.iter().all(|user| *user == 0) })
+    }
+}
+
+/// Whether a process is root's, and runs the program that it is called after. k3s and rke2 are many
+/// programs in one.
+fn is_roots(process: &Path, comm: &[u8]) -> bool {
+    let Some(Ids { is_roots: true, .. }) = Ids::of(process) else { return false };
+    let Ok(program) = fs::read_link(process.join("exe")) else { return false };
+    let name = program.file_name().unwrap_or_default().as_bytes();
+    name.starts_with(comm) || [&b"k3s"[..], b"rke2"].iter().any(|all| name.starts_with(all))
+}
+
 /// What a shim was started for.
 struct Shim {
     namespace: String,
@@ -170,7 +209,8 @@ fn unit(process: &Path) -> Option<String> {
 
 /// The shims of the Docker container `id`. There are two for a moment, while one starts the other.
 pub(crate) fn shims(root: &Root, id: &str) -> io::Result<Vec<PathBuf>> {
-    let shims = processes(root)?.into_iter().filter(|(_, comm)| comm == SHIM).map(|(process, _)| process);
+    let is_shim = |(process, comm): &(PathBuf, Vec<u8>)| comm == SHIM && is_roots(process, comm);
+    let shims = processes(root)?.into_iter().filter(is_shim).map(|(process, _)| process);
     let is_meant = |shim: Shim| shim.namespace == "moby" && shim.id == id;
     Ok(shims.filter(|process| Shim::of(process).is_some_and(is_meant)).collect())
 }
@@ -192,7 +232,7 @@ fn has_child(process: &Path) -> bool {
 
 /// The user, id and bundle of the container that this conmon looks after.
 fn monitor(process: &Path) -> Option<(u32, String, String)> {
-    let uid = fs::metadata(process).ok()?.uid();
+    let uid = Ids::of(process)?.user;
     let text = fs::read(process.join("cmdline")).ok()?;
     let arguments: Vec<String> =
         text.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
@@ -263,6 +303,63 @@ mod tests {
         fs::write(directory.join("task/1/children"), "").expect("writes");
         fs::write(directory.join("comm"), format!("{comm}\n")).expect("writes");
         fs::write(directory.join("cmdline"), cmdline).expect("writes");
+        of_user(root, pid, 0);
+        let program = String::from_utf8_lossy(cmdline.split(|byte| *byte == 0).next().unwrap_or_default());
+        runs(root, pid, &program);
+    }
+
+    fn of_user(root: &Root, pid: u32, uid: u32) {
+        let status = format!("Name:\tx\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\n");
+        fs::write(root.path(format!("/proc/{pid}/status")), status).expect("writes");
+    }
+
+    fn runs(root: &Root, pid: u32, program: &str) {
+        let exe = root.path(format!("/proc/{pid}/exe"));
+        let _ = fs::remove_file(&exe);
+        std::os::unix::fs::symlink(program, exe).expect("links");
+    }
+
+    #[test]
+    fn what_a_user_calls_a_process_is_nothing() {
+        let (_directory, root) = tree();
+        let shim = b"/usr/bin/containerd-shim-runc-v2\0-namespace\0k8s.io\0-id\0p\0-address\0/run/c.sock\0";
+        let moby = b"/usr/bin/containerd-shim-runc-v2\0-namespace\0moby\0-id\0d\0";
+        let all: [(u32, &str, &[u8]); 4] = [
+            (7, "containerd-shim", shim),
+            (8, "containerd-shim", moby),
+            (9, "kubelet", b"/usr/bin/kubelet\0"),
+            (10, "dockerd", b"/usr/bin/dockerd\0"),
+        ];
+        for (pid, comm, cmdline) in all {
+            process(&root, pid, comm, cmdline);
+            fs::write(root.path(format!("/proc/{pid}/task/1/children")), "11 ").expect("writes");
+            let cgroup = "0::/system.slice/kubelet.service\n";
+            fs::write(root.path(format!("/proc/{pid}/cgroup")), cgroup).expect("writes");
+        }
+        let seen = || {
+            let running = Running::look(&root).expect("looks");
+            let kubelet = running.kubelet().map(str::to_owned);
+            (running.dockerd, running.shim, running.pods.len(), kubelet)
+        };
+        assert_eq!(seen(), (true, true, 1, Some("kubelet.service".to_owned())));
+        assert_eq!(shims(&root, "d").expect("looks").len(), 1);
+        let nothing = (false, false, 0, None);
+        for (pid, ..) in all {
+            of_user(&root, pid, 1000);
+        }
+        assert_eq!(seen(), nothing);
+        assert!(shims(&root, "d").expect("looks").is_empty());
+        for (pid, ..) in all {
+            // A set-uid program by a link of that name.
+            let status = "Uid:\t1000\t0\t0\t0\n";
+            fs::write(root.path(format!("/proc/{pid}/status")), status).expect("writes");
+        }
+        assert_eq!(seen(), nothing);
+        for (pid, ..) in all {
+            of_user(&root, pid, 0);
+            runs(&root, pid, "/bin/sh");
+        }
+        assert_eq!(seen(), nothing, "a script of root's");
     }
 
     fn docker(root: &Root) -> Presence {
@@ -285,7 +382,12 @@ mod tests {
     #[test]
     fn pods_are_asked_for_where_their_shims_say() {
         let (_directory, root) = tree();
-        process(&root, 7, "containerd-shim", b"/x\0-namespace\0k8s.io\0-id\0p\0-address\0/run/c.sock\0");
+        process(
+            &root,
+            7,
+            "containerd-shim",
+            b"/containerd-shim-x\0-namespace\0k8s.io\0-id\0p\0-address\0/run/c.sock\0",
+        );
         assert_eq!(Running::look(&root).expect("looks").containerds(&root), [], "no container of it runs");
         fs::write(root.path("/proc/7/task/1/children"), "9 ").expect("writes");
         process(&root, 8, "kubelet", b"/usr/bin/kubelet\0");
@@ -305,7 +407,12 @@ mod tests {
     #[test]
     fn a_kubernetes_in_a_container_is_that_containers() {
         let (_directory, root) = tree();
-        process(&root, 7, "containerd-shim", b"/x\0-namespace\0k8s.io\0-id\0p\0-address\0/run/c.sock\0");
+        process(
+            &root,
+            7,
+            "containerd-shim",
+            b"/containerd-shim-x\0-namespace\0k8s.io\0-id\0p\0-address\0/run/c.sock\0",
+        );
         fs::write(root.path("/proc/7/task/1/children"), "9 ").expect("writes");
         process(&root, 8, "kubelet", b"/usr/bin/kubelet\0");
         let cgroup = "0::/system.slice/docker-0a.scope/kubelet.slice/kubelet.service\n";
@@ -333,12 +440,13 @@ mod tests {
     #[test]
     fn each_users_podman_is_another_engine() {
         let (_directory, root) = tree();
-        let me = fs::metadata(root.path("/proc")).expect("is there").uid();
         process(&root, 9, "conmon", b"/usr/bin/conmon\0--api-version\x001\0-c\0beef\0-b\0/srv/beef\0");
-        let mut running = Running::look(&root).expect("looks");
+        let podmans = || Running::look(&root).expect("looks").podmans();
+        assert_eq!(podmans(), BTreeSet::from([None]));
+        of_user(&root, 9, 1000);
+        assert_eq!(podmans(), BTreeSet::from([Some(1000)]));
+        let running = Running::look(&root).expect("looks");
         assert_eq!(running.bundle("beef"), Some("/srv/beef"));
-        assert_eq!(running.podmans(), BTreeSet::from([(me != 0).then_some(me)]));
-        running.monitors = vec![(1000, "beef".into(), "/srv/beef".into())];
         let find = |user| find(&root, Kind::Podman, user, &running);
         assert!(matches!(find(None).presence, Presence::Absent { .. }));
         assert!(matches!(find(Some(1000)).presence, Presence::Unreachable { errno: None, .. }));

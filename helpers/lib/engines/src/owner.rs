@@ -5,18 +5,26 @@ use std::fs;
 use step::Root;
 
 use crate::clients::Clients;
-use crate::{Inspect, Kind, Owner};
+use crate::{Engine, Inspect, Owner};
 
 /// The owner, by the labels that each leaves on its containers, then by the control group, then by
 /// the client that stays with the container.
-pub fn of(root: &Root, engine: Kind, container: &Inspect, clients: &Clients) -> Owner {
+///
+/// Labels of a user's own engine are that user's words: they may name a unit, which that user's manager is
+/// asked for, and make nobody else the owner.
+pub fn of(root: &Root, engine: &Engine, container: &Inspect, clients: &Clients) -> Owner {
+    if let Some(uid) = engine.user {
+        return labelled_unit(container)
+            .or_else(|| clients.unit(engine.kind, Some(uid), container).map(unit))
+            .or_else(|| compose(container))
+            .unwrap_or(Owner::Engine);
+    }
     by_label(container)
         .or_else(|| {
             let path = root.path(format!("/proc/{}/cgroup", container.pid()?));
-            let unit = unit_of(&fs::read_to_string(path).ok()?)?;
-            Some(Owner::Unit { unit })
+            unit_of(&fs::read_to_string(path).ok()?).map(unit)
         })
-        .or_else(|| clients.unit(engine, container).map(|unit| Owner::Unit { unit: unit.to_owned() }))
+        .or_else(|| clients.unit(engine.kind, None, container).map(unit))
         .or_else(|| compose(container))
         .unwrap_or(Owner::Engine)
 }
@@ -37,8 +45,16 @@ fn by_label(container: &Inspect) -> Option<Owner> {
     if let Some(allocation) = label("com.hashicorp.nomad.alloc_id") {
         return Some(Owner::Nomad { allocation });
     }
-    // Quadlet and `podman generate systemd` set it.
-    label("PODMAN_SYSTEMD_UNIT").map(|unit| Owner::Unit { unit })
+    labelled_unit(container)
+}
+
+/// Quadlet and `podman generate systemd` set it.
+fn labelled_unit(container: &Inspect) -> Option<Owner> {
+    container.label("PODMAN_SYSTEMD_UNIT").filter(|unit| !unit.is_empty()).map(unit)
+}
+
+fn unit(unit: impl Into<String>) -> Owner {
+    Owner::Unit { unit: unit.into() }
 }
 
 /// A pod whose kubelet has Docker for its runtime, as it could be until Kubernetes 1.23: left alone.
@@ -67,7 +83,8 @@ pub(crate) fn unit_of(cgroup: &str) -> Option<String> {
     // Where an engine runs inside another's container, its paths start with the outer one's.
     // A user's units are not the system's.
     let ours = !engine.contains(&unit) && !unit.starts_with("nvidia-reload-") && !path.contains("/user@");
-    (unit.ends_with(".service") && ours).then(|| unit.to_owned())
+    // What cron or a server of logins hosts is not its own.
+    (unit.ends_with(".service") && ours && !holders::is_host(unit)).then(|| unit.to_owned())
 }
 
 #[cfg(test)]
@@ -85,7 +102,22 @@ mod tests {
     }
 
     fn owner(name: &str, labels: &[(&str, &str)]) -> String {
-        of(&Root::at("/nonexistent"), Kind::Docker, &labelled(name, labels), &Clients::default()).to_string()
+        of_engine(None, name, labels)
+    }
+
+    fn of_engine(user: Option<u32>, name: &str, labels: &[(&str, &str)]) -> String {
+        let presence = crate::Presence::Ready;
+        let engine = Engine { kind: crate::Kind::Docker, user, socket: String::new(), presence };
+        of(&Root::at("/nonexistent"), &engine, &labelled(name, labels), &Clients::default()).to_string()
+    }
+
+    #[test]
+    fn a_users_labels_make_no_refusal() {
+        for label in ["com.docker.swarm.task.id", "io.kubernetes.pod.name", "com.hashicorp.nomad.alloc_id"] {
+            assert_eq!(of_engine(Some(7), "k8s_x", &[(label, "x")]), "nobody but its engine", "{label}");
+        }
+        let unit = [("PODMAN_SYSTEMD_UNIT", "job.service")];
+        assert_eq!(of_engine(Some(7), "job", &unit), "systemd unit job.service");
     }
 
     #[test]
@@ -109,6 +141,9 @@ mod tests {
             ("0::/system.slice/train.service/libpod-payload-0a1b\n", Some("train.service")),
             ("0::/system.slice/docker.service/0a1b\n", None),
             ("0::/docker/0a1b\n", None),
+            ("0::/system.slice/cron.service\n", None),
+            ("0::/system.slice/ssh.service\n", None),
+            ("0::/system.slice/system-sshd.slice/sshd@1-10.0.0.1:22.service\n", None),
             ("11:pids:/docker/0a\n1:name=systemd:/system.slice/job.service\n", Some("job.service")),
             ("", None),
         ] {

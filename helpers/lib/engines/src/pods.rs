@@ -7,6 +7,7 @@ use crate::find::Running;
 use crate::inspect::{Config, HostConfig, Inspect};
 use crate::numbers::Machine;
 use crate::select::{self, Beside};
+use crate::survey::holds;
 use crate::{Container, Engine, Error, Kind, Owner, bundle};
 
 /// What a pod gets to end when it names no time, in seconds: Kubernetes' default.
@@ -18,7 +19,7 @@ pub(crate) async fn ask(
     engine: &Engine,
     running: &Running,
     machine: &Machine,
-    holding: &[String],
+    holding: &[holders::Container],
 ) -> Result<(Vec<Container>, Vec<String>), Error> {
     let client = client(root, &engine.socket)?;
     let sandboxes = client.sandboxes().await.map_err(typed)?;
@@ -33,7 +34,8 @@ pub(crate) async fn ask(
             host_config: Some(HostConfig { privileged: Some(given.privileged), ..HostConfig::default() }),
             ..Inspect::default()
         };
-        let holds = holding.contains(&container.id);
+        let first = bundle::first_process(root, &container.id);
+        let holds = holds(root, holding, None, &container.id, first);
         let why =
             select::why(&described, machine, Beside { bundle: &given.devices, default_runtime: None, holds });
         if why.is_empty() {
@@ -67,7 +69,7 @@ pub(crate) async fn ask(
             },
             aliases: vec![container.id.clone()],
             needs: Vec::new(),
-            pid: bundle::first_process(root, &container.id).unwrap_or_default(),
+            pid: first.unwrap_or_default(),
             why,
         });
     }

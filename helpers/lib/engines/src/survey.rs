@@ -49,12 +49,17 @@ pub async fn side_by_side<I, T, F: Future<Output = T>>(
 
 /// Asks the engines for the running and paused containers that have a GPU.
 ///
-/// `holding` are ids of containers whose processes were seen to hold one. An engine that cannot
-/// be asked is named in the answer and is no error.
+/// `holding` are containers, by the control groups of processes that were seen to hold one: claims, that
+/// count where the engine's own process of the container is in the same group. An engine that cannot be
+/// asked is named in the answer and is no error.
 ///
 /// # Errors
 /// `/proc` cannot be read.
-pub async fn gpu_containers(root: &Root, holding: &[String], parallel: usize) -> io::Result<Survey> {
+pub async fn gpu_containers(
+    root: &Root,
+    holding: &[holders::Container],
+    parallel: usize,
+) -> io::Result<Survey> {
     let machine = Machine::load(root)?;
     let running = Running::look(root)?;
     let mut survey = Survey {
@@ -90,7 +95,7 @@ pub async fn gpu_containers(root: &Root, holding: &[String], parallel: usize) ->
         }
         survey.engines.push(engine);
     }
-    survey.unknown = holding.iter().filter(|id| !known.contains(*id)).cloned().collect();
+    survey.unknown = holding.iter().map(|claim| claim.id.clone()).filter(|id| !known.contains(id)).collect();
     Ok(survey)
 }
 
@@ -100,7 +105,7 @@ async fn ask(
     engine: &Engine,
     running: &Running,
     machine: &Machine,
-    holding: &[String],
+    holding: &[holders::Container],
     parallel: usize,
 ) -> Result<(Vec<Container>, Vec<String>), Error> {
     let client = Client::new(root, engine.kind, &engine.socket)?;
@@ -137,7 +142,7 @@ async fn ask(
         let beside = Beside {
             bundle: &bundle,
             default_runtime: default_runtime.as_deref(),
-            holds: holding.iter().any(|id| id == container.id()),
+            holds: holds(root, holding, engine.user, container.id(), container.pid()),
         };
         let why = select::why(&container, machine, beside);
         if !why.is_empty() {
@@ -145,6 +150,30 @@ async fn ask(
         }
     }
     Ok((found, ids))
+}
+
+/// Whether one of `holding` is this container: of the same engine's user, with the same id, and in the group
+/// that its first process is in or below (that may be in a group of its own in there). A group that is
+/// merely called like the container is none of its.
+pub(crate) fn holds(
+    root: &Root,
+    holding: &[holders::Container],
+    user: Option<u32>,
+    id: &str,
+    pid: Option<i32>,
+) -> bool {
+    let mut claims = holding.iter().filter(|claim| claim.id == id && claim.uid == user).peekable();
+    let (Some(pid), Some(_)) = (pid, claims.peek()) else { return false };
+    let text = std::fs::read(root.path(format!("/proc/{pid}/cgroup"))).unwrap_or_default();
+    let groups = holders::groups_of(&text, id);
+    claims.any(|claim| groups.contains(&claim.group))
+}
+
+/// The first process of a container. A user's engine may name any: only one that is that user's, or in a
+/// user namespace of that user's, is believed.
+fn first_process(root: &Root, engine: &Engine, container: &Inspect) -> i32 {
+    let believed = |pid: &i32| engine.user.is_none_or(|uid| holders::is_of_user(root, *pid, uid));
+    container.pid().filter(believed).unwrap_or_default()
 }
 
 fn odd(error: io::Error) -> Error {
@@ -158,7 +187,7 @@ fn describe(
     clients: &Clients,
     why: Vec<crate::Why>,
 ) -> Container {
-    let owner: Owner = owner::of(root, engine.kind, container, clients);
+    let owner: Owner = owner::of(root, engine, container, clients);
     Container {
         engine: engine.kind,
         user: engine.user,
@@ -173,7 +202,47 @@ fn describe(
         owner,
         aliases: container.aliases(),
         needs: container.needs(),
-        pid: container.pid().unwrap_or_default(),
+        pid: first_process(root, engine, container),
         why,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+    #[test]
+    fn a_group_that_is_called_like_a_container_is_none_of_its() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let root = Root::at(directory.path());
+        let claim = |path: &str| match holders::owner(format!("0::{path}\n").as_bytes()) {
+            holders::Owner::Container(container) => container,
+            other => panic!("{path}: {other:?}"),
+        };
+        let holds = |first: &str, user, holder: &str| {
+            fs::create_dir_all(root.path("/proc/7")).expect("creates");
+            fs::write(root.path("/proc/7/cgroup"), format!("0::{first}\n")).expect("writes");
+            holds(&root, &[claim(holder)], user, ID, Some(7))
+        };
+        let docker = format!("/system.slice/docker-{ID}.scope");
+        let users = format!("/user.slice/user-7.slice/user@7.service/docker-{ID}.scope");
+        let podman = format!("/user.slice/user-7.slice/user@7.service/user.slice/libpod-{ID}.scope");
+        assert!(holds(&docker, None, &docker));
+        // PID 1 of the container, or the holder, in a group of its own in there.
+        assert!(holds(&format!("{docker}/init.scope"), None, &docker));
+        assert!(holds(&format!("{docker}/init.scope"), None, &format!("{docker}/system.slice/x.service")));
+        assert!(holds(&format!("{podman}/container"), Some(7), &podman));
+        // Called like it: by a user, by a service that may make groups, by another user's engine.
+        assert!(!holds(&docker, None, &users));
+        assert!(!holds(&docker, None, &format!("/system.slice/x.service/docker-{ID}.scope")));
+        assert!(!holds(&docker, None, &format!("/system.slice/docker-{ID}.scope.d/docker-{ID}.scope")));
+        assert!(!holds(&podman, Some(8), &podman));
+        assert!(!holds(&users, Some(7), &podman));
+        // The engine says it does not run.
+        assert!(!super::holds(&root, &[claim(&docker)], None, ID, None));
+        assert!(!super::holds(&root, &[claim(&docker)], None, "0", Some(7)));
     }
 }

@@ -4,21 +4,47 @@
 //! unified layout, one for each controller under the old one, both under the hybrid one. Service
 //! managers and engines name the directories, so the path tells who made them; how, is written
 //! in systemd's CGROUP_DELEGATION, in the sources of runc, Podman, Kubernetes, LXC and Slurm.
+//!
+//! A directory's name is the word of whoever owns the directory above it. Below
+//! `user@N.service`, and below any other directory that is not root's, a name is a user's claim: it
+//! can be of a container of that user's own engine, and of nothing else.
 
 use crate::model::{Container, Engine, Owner, Pod};
 
-/// The owner of the process that has this `/proc/PID/cgroup`.
+/// The owner of the process that has this `/proc/PID/cgroup`, where only users' managers have
+/// directories that are not root's.
 ///
 /// Never fails: what cannot be understood is a plain process.
 pub fn owner(text: &[u8]) -> Owner {
+    owner_where(text, |_| true)
+}
+
+/// The same; `is_roots` tells whether a directory (`/a/b`) belongs to root.
+pub(crate) fn owner_where(text: &[u8], is_roots: impl Fn(&str) -> bool) -> Owner {
     let paths = Paths::read(text);
+    let mut claimed = None;
     // Engines that do not work through systemd make a group in each hierarchy but systemd's.
     for path in paths.all() {
-        if let Some(owner) = contained(&parts(path)) {
-            return owner;
+        match contained(&parts(path), &is_roots) {
+            Some(Owner::Container(container)) if container.uid.is_some() => {
+                claimed.get_or_insert(Owner::Container(container));
+            }
+            Some(owner) => return owner,
+            None => {}
         }
     }
-    paths.managed.map_or(Owner::Process, |path| unit_of(&parts(path)))
+    claimed.unwrap_or_else(|| paths.managed.map_or(Owner::Process, |path| unit_of(&parts(path))))
+}
+
+/// The groups in this `/proc/PID/cgroup` that carry the id of a container, each as the path of the
+/// directory that does.
+pub fn groups_of(text: &[u8], id: &str) -> Vec<String> {
+    let carries = |path: &str| {
+        let parts = parts(path);
+        let at = parts.iter().position(|part| part.contains(id))?;
+        Some(joined(&parts[..=at]))
+    };
+    Paths::read(text).all().filter_map(carries).collect()
 }
 
 /// The paths of one process.
@@ -64,33 +90,55 @@ fn parts(path: &str) -> Vec<&str> {
     path.split('/').filter(|part| !part.is_empty()).collect()
 }
 
+fn joined(parts: &[&str]) -> String {
+    parts.iter().fold(String::new(), |path, part| path + "/" + part)
+}
+
+/// The user to whom systemd hands everything below the directory at `at`.
+fn delegated_to(parts: &[&str], at: usize) -> Option<u32> {
+    let uid = parts[at].strip_prefix("user@")?.strip_suffix(".service")?.parse().ok()?;
+    // PID 1 makes it there and nowhere else.
+    let above = [String::from("user.slice"), format!("user-{uid}.slice")];
+    (parts[..at] == above).then_some(uid)
+}
+
 /// The outermost container or job on the way to a process: the one that the host's engine knows.
-fn contained(parts: &[&str]) -> Option<Owner> {
+fn contained(parts: &[&str], is_roots: impl Fn(&str) -> bool) -> Option<Owner> {
     let mut uid = None;
     let mut unit = None;
     let mut pod: Option<Pod> = None;
     for (at, part) in parts.iter().enumerate() {
-        if let Some(id) = user_of(part) {
-            uid = Some(id);
-        }
         if let Some(id) = pod_of(part) {
             pod = Some(Pod { uid: id, name: None, namespace: None });
         }
-        if let Some(job) = slurm_step(parts, at) {
-            return Some(job);
-        }
+        let claimed = uid.is_some();
+        let known = match slurm_step(parts, at) {
+            // No job of root's Slurm and no machine of root's runs there.
+            _ if claimed => None,
+            job => job,
+        };
         let above = at.checked_sub(1).map(|before| parts[before]);
         let below = parts.get(at + 1).copied();
-        if let Some((engine, id)) = container(above, part, below) {
+        let found = container(above, part, below)
+            .filter(|(engine, _)| !claimed || !matches!(engine, Engine::Lxc | Engine::Machine));
+        if known.is_some() || found.is_some() {
+            // Asked late: most processes are in none.
+            if !claimed && !(1..=at).all(|above| is_roots(&joined(&parts[..above]))) {
+                return None;
+            }
+            let Some((engine, id)) = found.filter(|_| known.is_none()) else { return known };
             let unit = match engine {
                 // Podman started by a service, in that service's own group.
                 Engine::Podman if part.starts_with("libpod-payload-") => unit,
                 Engine::Machine => unit_name(part).filter(|name| name.ends_with(".service")),
                 _ => None,
             };
-            return Some(Owner::Container(Container { engine, id, uid, unit, pod }));
+            let group = joined(&parts[..=at]);
+            return Some(Owner::Container(Container { engine, id, uid, unit, group, pod }));
         }
-        if let Some(name) = unit_name(part) {
+        if let (None, Some(user)) = (uid, delegated_to(parts, at)) {
+            (uid, unit) = (Some(user), None);
+        } else if let Some(name) = unit_name(part) {
             unit = Some(name);
         }
     }
@@ -184,12 +232,9 @@ fn unit_of(parts: &[&str]) -> Owner {
         .and_then(|uid| uid.parse().ok())
     {
         let (_, below) = below_slices(&rest[1..]);
-        return match below.first().and_then(|part| unit_name(part)) {
-            // The manager itself is in its own init.scope.
-            None => Owner::SystemUnit { unit, slice },
-            Some(name) if name == "init.scope" => Owner::SystemUnit { unit, slice },
-            Some(name) => Owner::UserUnit { uid, unit: name },
-        };
+        let named = below.first().and_then(|part| unit_name(part));
+        // Every group there is the user's to enter, also the manager's own.
+        return Owner::UserUnit { uid, unit: named.unwrap_or_else(|| "init.scope".to_owned()) };
     }
     let session = unit.strip_prefix("session-").and_then(|name| name.strip_suffix(".scope"));
     match session {

@@ -6,7 +6,7 @@
 
 use crate::model::{Device, Kind, Rdev};
 use crate::process::Process;
-use crate::walk::{each_entry, open_dir, stat};
+use crate::walk::{each_entry, is_opened, number, open_dir, stat};
 use std::fs;
 use std::mem::MaybeUninit;
 use step::Root;
@@ -36,7 +36,11 @@ fn has_terminal(process: &Process) -> bool {
     // What cannot be read is no terminal; the master of a card is found all the same.
     let _ = each_entry(&table, &mut buffer, |name| {
         any = stat(&table, name).is_ok_and(|found| {
-            found.is_char_device() && found.rdev.major == TTY && found.rdev.minor <= LAST_TERMINAL
+            // Everybody may name a terminal (O_PATH); to open it takes the right to.
+            found.is_char_device()
+                && found.rdev.major == TTY
+                && found.rdev.minor <= LAST_TERMINAL
+                && number(name).is_some_and(|fd| is_opened(&table, fd))
         });
         !any
     });

@@ -1,11 +1,14 @@
 //! What has to be done to a holder so that it lets go, and by which step: asked of the same code by
 //! the plan that shows it and by the steps that do it.
 
+use crate::guard::{covers, is_guarded};
 use crate::model::{Engine, Holder, Owner};
 use crate::process::Stat;
+use crate::walk;
 use serde::Serialize;
+use std::collections::{HashMap, HashSet};
 use std::fs;
-use step::Root;
+use step::{Guard, Root};
 
 /// What a run does to a holder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -35,9 +38,9 @@ pub enum Fate {
 #[derive(Debug, Clone, Default)]
 pub struct Rules<'a> {
     /// Units that the configuration protects.
-    pub units: &'a [String],
+    pub units: &'a [Guard],
     /// Short names of processes that the configuration protects.
-    pub processes: &'a [String],
+    pub processes: &'a [Guard],
     /// This process and those above it, see [`ancestors`].
     pub ancestors: &'a [i32],
     /// Whether what drives a screen may be stopped like anything else.
@@ -45,6 +48,9 @@ pub struct Rules<'a> {
     /// Units, with the user whose they are, that were dealt with already: what is left in them was
     /// not the unit's to stop (`KillMode=process`) and is a plain process now.
     pub dealt_with: &'a [(Option<u32>, String)],
+    /// Whether containers were dealt with already: whoever is left in what a user calls a container
+    /// is a plain process.
+    pub drained: bool,
 }
 
 impl Rules<'_> {
@@ -59,7 +65,7 @@ impl Rules<'_> {
         if self.ancestors.contains(&holder.pid) {
             return refuse("runs this command", "start the run from another session");
         }
-        if self.processes.contains(&holder.comm) {
+        if self.processes.iter().any(|guard| covers(guard, holder)) {
             return refuse("is protected by the configuration", "end it, or lift processes.protect");
         }
         if let Owner::SystemUnit { unit, .. } = &holder.owner
@@ -76,6 +82,7 @@ impl Rules<'_> {
         match &holder.owner {
             Owner::Container(container) => match (&container.unit, container.engine) {
                 (Some(unit), _) => self.unit(container.uid, unit),
+                (None, _) if self.drained && container.uid.is_some() => Fate::Kill,
                 (None, Engine::Lxc | Engine::Machine) => {
                     refuse(&format!("runs in the machine {}", container.id), "stop it, or what it runs there")
                 }
@@ -91,18 +98,19 @@ impl Rules<'_> {
         if self.dealt_with.iter().any(|(whose, name)| *whose == user && name == unit) {
             return Fate::Kill;
         }
-        if self.units.iter().any(|name| name == unit) {
+        if is_guarded(self.units, user, unit) {
             return refuse(
                 &format!("runs in {unit}, which the configuration protects"),
                 "stop it, or lift units.protect",
             );
         }
-        if is_core(unit) {
+        // What a user calls his units says nothing about them.
+        if user.is_none() && is_core(unit) {
             return refuse(&format!("runs in {unit}, which is never stopped"), "make it let go of the GPU");
         }
         // A scope cannot be started again, and a host of other people's processes is not their
         // owner: there the process itself is all there is.
-        if !unit.ends_with(".service") || is_host(unit) {
+        if !unit.ends_with(".service") || (user.is_none() && is_host(unit)) {
             return Fate::Kill;
         }
         Fate::StopUnit { user, unit: unit.to_owned() }
@@ -142,22 +150,58 @@ pub fn is_core(unit: &str) -> bool {
         || unit.ends_with(".target")
 }
 
-/// Whether a service only hosts what others start in it, and would take them all along.
-fn is_host(unit: &str) -> bool {
-    const NAMES: [&str; 9] = [
-        "ssh.service",
-        "sshd.service",
+/// Whether a service of the system only hosts what others start in it, and would take them all along.
+pub fn is_host(unit: &str) -> bool {
+    const NAMES: [&str; 24] = [
+        "anacron.service",
+        "atd.service",
+        "autologin@.service",
+        "busybox-crond.service",
+        "console-getty.service",
+        "container-getty@.service",
         "cron.service",
         "crond.service",
-        "atd.service",
+        "cronie.service",
+        "debug-shell.service",
+        "dropbear.service",
+        "dropbear@.service",
+        "emergency.service",
+        "fcron.service",
         "getty@.service",
-        "systemd-udevd.service",
-        "slurmd.service",
         "rc-local.service",
+        "rescue.service",
+        "serial-getty@.service",
+        "slurmd.service",
+        "ssh.service",
+        "ssh@.service",
+        "sshd.service",
+        "sshd@.service",
+        "systemd-udevd.service",
     ];
     let template = unit.split_once('@').map(|(name, _)| format!("{name}@.service"));
-    NAMES.contains(&unit)
-        || template.is_some_and(|name| NAMES.contains(&name.as_str()) || name == "ssh@.service")
+    NAMES.contains(&unit) || template.is_some_and(|name| NAMES.contains(&name.as_str()))
+}
+
+/// Those of the processes of this machine that are below one of `firsts`, these among them.
+pub fn below(root: &Root, firsts: &[i32]) -> HashSet<i32> {
+    let mut found: HashSet<i32> = firsts.iter().copied().filter(|pid| *pid > 1).collect();
+    if found.is_empty() {
+        return found;
+    }
+    let pids = walk::processes(&root.path("/proc")).unwrap_or_default();
+    let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
+    for pid in pids {
+        // One that has ended meanwhile is below nothing.
+        let stat = fs::read(root.path(format!("/proc/{pid}/stat"))).ok();
+        if let Some(stat) = stat.and_then(|text| Stat::parse(&text)) {
+            children.entry(stat.ppid).or_default().push(pid);
+        }
+    }
+    let mut next: Vec<i32> = found.iter().copied().collect();
+    while let Some(pid) = next.pop() {
+        next.extend(children.remove(&pid).into_iter().flatten().filter(|child| found.insert(*child)));
+    }
+    found
 }
 
 /// The process `pid` and all above it, itself first; PID 1 is left out.
@@ -206,7 +250,15 @@ mod tests {
 
     fn container(engine: Engine, unit: Option<&str>) -> Owner {
         let unit = unit.map(str::to_owned);
-        Owner::Container(Container { engine, id: "c".into(), uid: None, unit, pod: None })
+        Owner::Container(claim(engine, None, unit))
+    }
+
+    fn claim(engine: Engine, uid: Option<u32>, unit: Option<String>) -> Container {
+        Container { engine, id: "c".into(), uid, unit, group: String::new(), pod: None }
+    }
+
+    fn bare(name: &str) -> Vec<Guard> {
+        vec![Guard { user: None, name: name.into() }]
     }
 
     fn fate(owner: Owner) -> Fate {
@@ -236,6 +288,8 @@ mod tests {
             unit("ssh.service"),
             unit("ssh@0-10.0.0.1:22.service"),
             unit("getty@tty1.service"),
+            unit("cron.service"),
+            unit("sshd@3-10.0.0.1:22.service"),
             Owner::UserUnit { uid: 7, unit: "app-x.scope".into() },
         ] {
             assert_eq!(fate(owner.clone()), Fate::Kill, "{owner:?}");
@@ -253,14 +307,79 @@ mod tests {
 
     #[test]
     fn the_configuration_and_the_caller_are_spared() {
-        let protected = ["x.service".to_owned()];
+        let protected = bare("x.service");
         let rules = Rules { units: &protected, ..Rules::default() };
         assert!(is_refused(&rules.fate(&holder(unit("x.service")))));
-        let protected = ["train".to_owned()];
+        let protected = bare("train");
         let rules = Rules { processes: &protected, ..Rules::default() };
         assert!(is_refused(&rules.fate(&holder(Owner::Process))));
         let rules = Rules { ancestors: &[42], ..Rules::default() };
         assert!(is_refused(&rules.fate(&holder(Owner::Process))));
+    }
+
+    #[test]
+    fn a_bare_name_guards_what_is_roots_or_the_systems() {
+        let protected = bare("train");
+        let rules = Rules { processes: &protected, ..Rules::default() };
+        let of = |uid, owner| Holder { uid, ..holder(owner) };
+        let session = Owner::Session { id: "3".into(), uid: Some(7) };
+        for guarded in
+            [of(0, session.clone()), of(7, unit("x.service")), of(7, container(Engine::Docker, None))]
+        {
+            assert!(is_refused(&rules.fate(&guarded)), "{guarded:?}");
+        }
+        for users in [
+            of(7, session.clone()),
+            of(7, Owner::Process),
+            // What cron or a server of logins hosts is the user's.
+            of(7, unit("cron.service")),
+            of(7, Owner::UserUnit { uid: 7, unit: "x.scope".into() }),
+        ] {
+            assert_eq!(rules.fate(&users), Fate::Kill, "{users:?}");
+        }
+        let protected = [Guard { user: Some(7), name: "train".into() }];
+        let rules = Rules { processes: &protected, ..Rules::default() };
+        assert!(is_refused(&rules.fate(&of(7, session.clone()))));
+        assert_eq!(rules.fate(&of(8, session)), Fate::Kill);
+        assert_eq!(rules.fate(&of(0, Owner::Process)), Fate::Kill);
+    }
+
+    #[test]
+    fn what_a_user_says_of_himself_does_not_protect_him() {
+        let own = |unit: &str| Owner::UserUnit { uid: 7, unit: unit.into() };
+        for name in ["docker.service", "nvidia-reload-x.service", "dbus.service", "ssh.service"] {
+            let stop = Fate::StopUnit { user: Some(7), unit: name.into() };
+            assert_eq!(fate(own(name)), stop);
+            let protected = bare(name);
+            let rules = Rules { units: &protected, ..Rules::default() };
+            assert_eq!(rules.fate(&holder(own(name))), stop, "a bare name is of the system");
+            let protected = [Guard { user: Some(7), name: name.into() }];
+            let rules = Rules { units: &protected, ..Rules::default() };
+            assert!(is_refused(&rules.fate(&holder(own(name)))));
+        }
+        assert_eq!(fate(own("init.scope")), Fate::Kill);
+        assert_eq!(fate(own("machine-x.scope")), Fate::Kill);
+        // A container that the user's engine does not know is found out when the engines were asked.
+        let liar = holder(Owner::Container(claim(Engine::Docker, Some(7), None)));
+        assert_eq!(Rules::default().fate(&liar), Fate::StopContainer);
+        let drained = Rules { drained: true, ..Rules::default() };
+        assert_eq!(drained.fate(&liar), Fate::Kill);
+        assert_eq!(drained.fate(&holder(container(Engine::Docker, None))), Fate::StopContainer);
+    }
+
+    #[test]
+    fn all_below_a_process() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let root = Root::at(directory.path());
+        // 4 and 5 are each other's parents.
+        for (pid, ppid) in [(1, 0), (2, 1), (3, 2), (4, 5), (5, 4), (6, 3), (7, 1)] {
+            let stat = format!("{pid} (x) S {ppid} 1 1 0 -1 4 0 0 0 0 0 0 0 0 20 0 1 0 55 0 0\n");
+            fs::create_dir_all(root.path(format!("/proc/{pid}"))).expect("created");
+            fs::write(root.path(format!("/proc/{pid}/stat")), stat).expect("written");
+        }
+        assert_eq!(below(&root, &[2]), HashSet::from([2, 3, 6]));
+        assert_eq!(below(&root, &[4]), HashSet::from([4, 5]));
+        assert_eq!(below(&root, &[1, 0]), HashSet::new(), "everything is below PID 1");
     }
 
     #[test]

@@ -1,14 +1,15 @@
 //! Where references hide that no file table shows. Looked for only when some are unexplained.
 //!
-//! What is in flight in a socket can be looked at, so whoever has the socket is a holder as any
-//! other. What is registered with an io_uring, or behind a buffer that does not tell its driver,
-//! cannot: those are likely places, and nobody is killed for having one.
+//! What a user sent to himself can be looked at, so whoever has the socket is a holder as any other. What
+//! somebody else sent, what is registered with an io_uring, or behind a buffer that does not tell its
+//! driver, is not or cannot: those are likely places, and nobody is killed for having one.
 
 use crate::model::{Place, Rdev};
 use crate::process::Process;
 use crate::walk::{Scratch, each_entry, number, open_dir, walk};
 use crate::{Result, in_flight};
 use rustix::fs::readlinkat;
+use std::collections::BTreeMap;
 use std::path::Path;
 use step::Root;
 
@@ -16,22 +17,40 @@ use step::Root;
 /// stand in nobody's `holders`.
 const BY_NAME: [&str; 2] = ["nvidia_fs", "nvidia_peermem"];
 
+/// More places than this are counted and not named.
+const MOST_PLACES: usize = 32;
+
 /// What was found where no table shows it.
 #[derive(Default)]
 pub(crate) struct Hidden {
     /// Likely places, the likeliest first.
     pub(crate) places: Vec<Place>,
-    /// What is in flight in sockets.
+    /// Places that are not among these.
+    more: usize,
+    /// What users sent to themselves and is in flight in sockets.
     pub(crate) in_flight: Vec<InFlight>,
+    /// Sockets in which devices are in flight that another user sent than has the socket.
+    pub(crate) of_others: Vec<(Place, BTreeMap<Rdev, u32>)>,
 }
 
-/// Files in flight to one process in one socket.
+impl Hidden {
+    fn add(&mut self, place: Place) {
+        // Of one process as many: a user can have any number.
+        match self.places.len() < MOST_PLACES {
+            true => self.places.push(place),
+            false => self.more += 1,
+        }
+    }
+}
+
+/// Files in flight to one process, in one or more of its sockets.
 pub(crate) struct InFlight {
     pub(crate) pid: i32,
     pub(crate) start_ticks: u64,
+    /// The first of the sockets.
     pub(crate) fd: i32,
-    /// The numbers of the devices among them.
-    pub(crate) devices: Vec<Rdev>,
+    /// The numbers of the devices among them, and how often each is.
+    pub(crate) devices: BTreeMap<Rdev, u32>,
 }
 
 /// Looks into all sockets and rings. `live` tells that pids are those of this machine.
@@ -44,17 +63,27 @@ pub(crate) fn look(root: &Root, proc: &Path, live: bool) -> Result<Hidden> {
     }
     let dir = open_dir(rustix::fs::CWD, proc)
         .map_err(|error| crate::Error::Read { path: proc.to_owned(), source: error.into() })?;
+    let others = in_flight::may_receive_users(root);
     let walked = walk(pids, move |scratch, pid| {
         let process = Process::open(&dir, pid).ok()?;
-        let hidden = of_process(scratch, &process, pid, live);
+        let hidden = of_process(scratch, &process, pid, live, others);
         (!hidden.places.is_empty() || !hidden.in_flight.is_empty()).then_some(hidden)
     });
     let mut hidden = Hidden::default();
     for of_process in walked.found {
         hidden.places.extend(of_process.places);
+        hidden.more += of_process.more;
         hidden.in_flight.extend(of_process.in_flight);
+        hidden.of_others.extend(of_process.of_others);
     }
     hidden.places.sort_by_key(order);
+    hidden.more += hidden.places.len().saturating_sub(MOST_PLACES);
+    hidden.places.truncate(MOST_PLACES);
+    if hidden.more > 0 {
+        hidden
+            .places
+            .push(Place::Kernel { what: format!("{} more sockets, rings and buffers", hidden.more) });
+    }
     for name in BY_NAME {
         if root.path("/sys/module").join(name).exists() {
             hidden.places.push(Place::Kernel {
@@ -75,7 +104,7 @@ fn order(place: &Place) -> (u8, i32, i32) {
     }
 }
 
-fn of_process(scratch: &mut Scratch, process: &Process, pid: i32, live: bool) -> Hidden {
+fn of_process(scratch: &mut Scratch, process: &Process, pid: i32, live: bool, others: bool) -> Hidden {
     let mut hidden = Hidden::default();
     let Ok(table) = open_dir(&process.dir, "fd") else { return hidden };
     let mut candidates = Vec::new();
@@ -88,7 +117,9 @@ fn of_process(scratch: &mut Scratch, process: &Process, pid: i32, live: bool) ->
     if candidates.is_empty() {
         return hidden;
     }
-    let Some(stat) = process.stat() else { return hidden };
+    let (Some(stat), uid) = (process.stat(), process.uid()) else { return hidden };
+    let mut devices: BTreeMap<Rdev, u32> = BTreeMap::new();
+    let mut first = None;
     for (fd, kind) in candidates {
         let field = |name| process.fd_field("fd", fd, name);
         let count = |name| field(name).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
@@ -99,31 +130,47 @@ fn of_process(scratch: &mut Scratch, process: &Process, pid: i32, live: bool) ->
                 if in_flight == 0 {
                     continue;
                 }
-                let seen = if live { in_flight::look(pid, start_ticks, fd) } else { Ok(Vec::new()) };
-                let seen = seen.unwrap_or_default();
-                // Messages behind the first, and sockets not accepted yet, keep their secret.
-                let in_flight = in_flight.saturating_sub(seen.len() as u64);
-                if in_flight > 0 {
-                    hidden.places.push(Place::Socket { pid, start_ticks, comm, fd, in_flight });
+                let looked = if live { in_flight::look(pid, start_ticks, fd, others).ok() } else { None };
+                let (sender, address, seen) = looked.map_or((None, String::new(), Vec::new()), |seen| {
+                    (seen.sender, seen.address, seen.files)
+                });
+                let mut among: BTreeMap<Rdev, u32> = BTreeMap::new();
+                for found in seen.iter().filter(|found| found.is_char_device()) {
+                    *among.entry(found.rdev).or_default() += 1;
                 }
-                let devices: Vec<Rdev> =
-                    seen.iter().filter(|found| found.is_char_device()).map(|found| found.rdev).collect();
-                if !devices.is_empty() {
-                    hidden.in_flight.push(InFlight { pid, start_ticks, fd, devices });
+                let own = sender.is_some() && sender == uid;
+                // Messages behind the first, and sockets not accepted yet, keep their secret. What another
+                // user sent is not laid at the receiver's door.
+                let in_flight = if own { in_flight.saturating_sub(seen.len() as u64) } else { in_flight };
+                if own && !among.is_empty() {
+                    first.get_or_insert(fd);
+                    for (rdev, count) in &among {
+                        *devices.entry(*rdev).or_default() += count;
+                    }
+                }
+                if in_flight > 0 {
+                    let place = Place::Socket { pid, start_ticks, comm, fd, in_flight, uid, sender, address };
+                    if !own && !among.is_empty() && hidden.of_others.len() < MOST_PLACES {
+                        hidden.of_others.push((place.clone(), among));
+                    }
+                    hidden.add(place);
                 }
             }
             Candidate::Ring => {
                 let files = count("UserFiles");
                 if files > 0 {
-                    hidden.places.push(Place::IoUring { pid, start_ticks, comm, fd, files });
+                    hidden.add(Place::IoUring { pid, start_ticks, comm, fd, files });
                 }
             }
             Candidate::Buffer => {
                 if field("exp_name").as_deref() == Some("drm") {
-                    hidden.places.push(Place::DmaBuf { pid, start_ticks, comm, fd });
+                    hidden.add(Place::DmaBuf { pid, start_ticks, comm, fd });
                 }
             }
         }
+    }
+    if let Some(fd) = first {
+        hidden.in_flight.push(InFlight { pid, start_ticks: stat.start_ticks, fd, devices });
     }
     hidden
 }

@@ -10,7 +10,12 @@ const KCMP_FILES: libc::c_long = 2;
 /// Compares the file tables of two tasks. `None` where the kernel does not tell: built without
 /// kcmp, forbidden by a seccomp filter, or a task that is gone.
 pub(crate) fn same_file_table(one: i32, other: i32) -> Option<bool> {
-    kcmp(one, other, KCMP_FILES, 0, 0).map(|order| order == Ordering::Equal)
+    compare_file_tables(one, other).map(|order| order == Ordering::Equal)
+}
+
+/// Orders the file tables of two tasks, likewise.
+pub(crate) fn compare_file_tables(one: i32, other: i32) -> Option<Ordering> {
+    kcmp(one, other, KCMP_FILES, 0, 0)
 }
 
 /// Orders two descriptors by the open file behind them, in an order that means nothing but is

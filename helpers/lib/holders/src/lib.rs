@@ -15,12 +15,14 @@ mod devices;
 mod display;
 mod fate;
 mod graph;
+mod guard;
 mod held;
 mod hidden;
 mod in_flight;
 mod kcmp;
 mod maps;
 pub mod model;
+mod namespace;
 mod pod;
 mod process;
 mod scan;
@@ -31,15 +33,17 @@ mod text;
 mod unseen;
 mod walk;
 
-pub use cgroup::owner;
+pub use cgroup::{groups_of, owner};
 pub use console::consoles;
-pub use fate::{Fate, Rules, ancestors, is_core};
+pub use fate::{Fate, Rules, ancestors, below, is_core, is_host};
 pub use graph::{is_of_driver, refcounts};
+pub use guard::Guarded;
 pub use model::{
     Console, Container, Device, Engine, Holder, Kind, Module, Owner, Place, Pod, Rdev, Scan, Unexplained, Via,
 };
+pub use namespace::is_of_user;
 pub use process::Stat;
-pub use scan::scan;
+pub use scan::{scan, sent_by_others};
 pub use scope::Scope;
 pub use text::escape;
 

@@ -12,6 +12,10 @@ use rustix::io::{Errno, read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
+/// How many files a reader keeps in mind, and how long their names may be.
+const MOST_KNOWN: usize = 4096;
+const LONGEST_KNOWN: usize = 512;
+
 /// One line of `maps` that has a file behind it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Line<'a> {
@@ -121,7 +125,13 @@ pub(crate) fn each_device(
                 Some(known) => *known,
                 None => {
                     let device = line.device(process);
-                    mapped.insert(line.file.to_vec(), device);
+                    // A process may map any number of files under names of any length.
+                    if mapped.len() >= MOST_KNOWN {
+                        mapped.clear();
+                    }
+                    if line.file.len() <= LONGEST_KNOWN {
+                        mapped.insert(line.file.to_vec(), device);
+                    }
                     device
                 }
             };

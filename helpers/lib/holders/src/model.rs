@@ -86,7 +86,8 @@ pub struct Holder {
     pub start_ticks: u64,
     /// Start of the process, seconds since 1970.
     pub since: Option<u64>,
-    /// The effective user.
+    /// The user: the effective one, or the real one where a set-uid program runs with the rights of
+    /// another.
     pub uid: u32,
     /// The name of that user, where `/etc/passwd` has one.
     pub user: Option<String>,
@@ -240,11 +241,15 @@ pub struct Container {
     pub engine: Engine,
     /// The engine's id, or the name where the engine has no ids.
     pub id: String,
-    /// The user whose engine it is, for a rootless one.
+    /// The user whose engine it is, for a rootless one. Then all of this is that user's claim,
+    /// until the user's own engine confirms it.
     pub uid: Option<u32>,
     /// The unit that the container is a part of (a Quadlet service): it has to be asked, the
     /// engine would be overruled by it.
     pub unit: Option<String>,
+    /// The control group that carries the id: the process is in it or below it.
+    #[serde(default)]
+    pub group: String,
     /// The Kubernetes pod.
     pub pod: Option<Pod>,
 }
@@ -326,6 +331,16 @@ pub enum Place {
         fd: i32,
         /// Descriptors in flight in it (`scm_fds`).
         in_flight: u64,
+        /// The user who has it, where it was looked at.
+        #[serde(default)]
+        uid: Option<u32>,
+        /// The user at the other end, as the kernel noted when the two were connected; none where the
+        /// kernel does not know who that is, or nobody has accepted the connection.
+        #[serde(default)]
+        sender: Option<u32>,
+        /// Its address, escaped; an abstract one begins with `@`, and most have none.
+        #[serde(default)]
+        address: String,
     },
     /// Files registered with an io_uring.
     IoUring {

@@ -21,6 +21,10 @@ struct Bundle {
 /// read.
 pub(crate) fn complete(root: &Root, owner: &mut Owner) {
     let Owner::Container(container) = owner else { return };
+    // These files are of root's engines, and an id is no secret.
+    if container.uid.is_some() {
+        return;
+    }
     let id = container.id.clone();
     // containerd has a directory for each task in the namespace of whoever asked for it.
     let task = |namespace: &str| format!("/run/containerd/io.containerd.runtime.v2.task/{namespace}/{id}");
@@ -69,7 +73,14 @@ mod tests {
 
     fn owner(engine: Engine, pod: bool) -> Owner {
         let pod = pod.then(|| Pod { uid: "u".into(), name: None, namespace: None });
-        Owner::Container(Container { engine, id: "c0ffee".into(), uid: None, unit: None, pod })
+        Owner::Container(Container {
+            engine,
+            id: "c0ffee".into(),
+            uid: None,
+            unit: None,
+            group: String::new(),
+            pod,
+        })
     }
 
     fn completed(bundle: &str, config: &str, mut owner: Owner) -> Container {
@@ -115,6 +126,12 @@ mod tests {
             let found = completed(task, config, owner(Engine::Containerd, true));
             assert_eq!(found.pod.and_then(|pod| pod.name), None, "{config}");
         }
+        let mut claim = owner(Engine::Unknown, false);
+        if let Owner::Container(container) = &mut claim {
+            container.uid = Some(7);
+        }
+        let claimed = completed(task, "{}", claim);
+        assert_eq!(claimed.engine, Engine::Unknown, "a user's claim on a container of root's");
         let mut nobody = owner(Engine::Unknown, false);
         complete(&Root::at("/nonexistent"), &mut nobody);
         assert_eq!(nobody, owner(Engine::Unknown, false));

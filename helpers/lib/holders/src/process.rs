@@ -9,8 +9,9 @@ use rustix::io::{Errno, read};
 /// Ticks a second in everything `/proc` tells of times: USER_HZ, 100 on every machine that has an
 /// NVIDIA driver.
 const TICKS_PER_SECOND: u64 = 100;
-/// A command line longer than this is cut, so that a process cannot make its reader large.
-const LONGEST_COMMAND: usize = 128 << 10;
+/// A command line is cut after so many bytes and arguments, so that no process makes its reader large.
+const LONGEST_COMMAND: usize = 1 << 10;
+const MOST_ARGUMENTS: usize = 64;
 
 /// The parts of `/proc/PID/stat` that are of use here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,19 +84,14 @@ impl Process {
         Ok(bytes)
     }
 
-    /// The effective user.
+    /// The user whose process it is.
     pub(crate) fn uid(&self) -> Option<u32> {
-        effective_uid(&self.read("status", 8192).ok()?)
+        user(&self.read("status", 8192).ok()?)
     }
 
     /// The command line, escaped.
     pub(crate) fn command(&self) -> Vec<String> {
-        let bytes = self.read("cmdline", LONGEST_COMMAND).unwrap_or_default();
-        let mut arguments = arguments(&bytes);
-        if bytes.len() == LONGEST_COMMAND {
-            arguments.push("…".to_owned());
-        }
-        arguments
+        arguments(&self.read("cmdline", LONGEST_COMMAND).unwrap_or_default())
     }
 
     /// One field of a descriptor's `fdinfo`, such as `scm_fds`.
@@ -104,9 +100,13 @@ impl Process {
     }
 }
 
-/// The effective user in `/proc/PID/status`.
-fn effective_uid(status: &[u8]) -> Option<u32> {
-    field_of(status, "Uid")?.split_ascii_whitespace().nth(1)?.parse().ok()
+/// The user in `/proc/PID/status`: the effective one, or the real one where that is not root. Who starts
+/// a set-uid program gives it its name and its descriptors, and does not become root by that.
+fn user(status: &[u8]) -> Option<u32> {
+    let ids = field_of(status, "Uid")?;
+    let mut ids = ids.split_ascii_whitespace().map(str::parse);
+    let (real, effective) = (ids.next()?.ok()?, ids.next()?.ok()?);
+    Some(if effective == 0 { real } else { effective })
 }
 
 /// The value in the line `FIELD: VALUE`.
@@ -120,11 +120,17 @@ pub(crate) fn field_of(text: &[u8], field: &str) -> Option<String> {
 
 /// The arguments of `/proc/PID/cmdline`, escaped. A process may have written anything there.
 fn arguments(bytes: &[u8]) -> Vec<String> {
+    let cut = bytes.len() == LONGEST_COMMAND;
     let bytes = bytes.strip_suffix(b"\0").unwrap_or(bytes);
     if bytes.is_empty() {
         return Vec::new();
     }
-    bytes.split(|byte| *byte == 0).map(escape).collect()
+    let mut all = bytes.split(|byte| *byte == 0);
+    let mut arguments: Vec<String> = all.by_ref().take(MOST_ARGUMENTS).map(escape).collect();
+    if cut || all.next().is_some() {
+        arguments.push("…".to_owned());
+    }
+    arguments
 }
 
 /// Seconds from 1970 to the boot, from `/proc/stat`.
@@ -183,11 +189,19 @@ mod tests {
         assert_eq!(arguments(b"set by the process"), ["set by the process"]);
         assert_eq!(arguments(b"\xff\n\0"), ["\\xff\\n"]);
         assert!(arguments(b"").is_empty());
+        let long = arguments(&[b'x'; LONGEST_COMMAND]);
+        assert_eq!((long[0].len(), long[1].as_str()), (LONGEST_COMMAND, "…"));
+        let many = arguments(&b"x\0".repeat(MOST_ARGUMENTS + 1));
+        assert_eq!((many.len(), many[MOST_ARGUMENTS].as_str()), (MOST_ARGUMENTS + 1, "…"));
+        assert_eq!(arguments(&b"x\0".repeat(MOST_ARGUMENTS)).len(), MOST_ARGUMENTS);
     }
 
     #[test]
     fn users_and_times() {
-        assert_eq!(effective_uid(b"Name:\tx\nUid:\t1\t2\t3\t4\n"), Some(2));
+        assert_eq!(user(b"Name:\tx\nUid:\t1\t2\t3\t4\n"), Some(2));
+        assert_eq!(user(b"Uid:\t0\t7\t0\t7\n"), Some(7), "a daemon that became another");
+        assert_eq!(user(b"Uid:\t7\t0\t0\t0\n"), Some(7), "a set-uid program");
+        assert_eq!(user(b"Uid:\t0\t0\t0\t0\n"), Some(0));
         assert_eq!(user_name("root:x:0:0::/:\nada:x:7:7::/:\n", 7).as_deref(), Some("ada"));
         assert_eq!(user_name("broken\n", 7), None);
         assert_eq!(boot_time(b"cpu 1 2\nbtime 1700000000\n"), Some(1_700_000_000));
@@ -199,7 +213,7 @@ mod tests {
         #[test]
         fn any_bytes_are_read(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             Stat::parse(&bytes);
-            effective_uid(&bytes);
+            user(&bytes);
             arguments(&bytes);
             boot_time(&bytes);
             field_of(&bytes, "x");

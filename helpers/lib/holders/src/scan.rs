@@ -2,12 +2,12 @@
 
 use crate::account::{Account, account, fewest};
 use crate::devices::{Table, framebuffers};
-use crate::model::{Console, Holder, Module, Place, Scan, Unexplained};
+use crate::model::{Console, Holder, Module, Place, Rdev, Scan, Unexplained};
 use crate::process::Process;
 use crate::search::{Found, Search};
 use crate::walk::open_dir;
 use crate::{Result, console, display, graph, hidden, pod, process, unseen};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use step::Root;
 
@@ -47,6 +47,27 @@ pub fn scan(root: &Root) -> Result<Scan> {
     scan.holders = describe(root, pass.found);
     scan.unseen.extend(pass.unseen);
     Ok(scan)
+}
+
+/// The sockets in which devices of the driver are in flight that another user sent than has the socket,
+/// although the holders of `scan` account for every reference: a sender that kept what it sent accounts for
+/// it until it is ended. Asked for before a run; none where no user's process is a holder.
+///
+/// # Errors
+/// When `/proc` or `/sys/module` cannot be read.
+pub fn sent_by_others(root: &Root, scan: &Scan) -> Result<Vec<Place>> {
+    if scan.holders.iter().all(Holder::is_systems) {
+        return Ok(Vec::new());
+    }
+    let table = Table::load(root, &scan.modules)?;
+    let hidden = hidden::look(root, &root.path("/proc"), root.is_system())?;
+    let is_drivers = |devices: &BTreeMap<Rdev, u32>| devices.keys().any(|rdev| table.has(*rdev));
+    Ok(hidden
+        .of_others
+        .into_iter()
+        .filter(|(_, devices)| is_drivers(devices))
+        .map(|(place, _)| place)
+        .collect())
 }
 
 /// Adds the consoles. Who may not ask on which framebuffer a console is names it all the same.
@@ -110,9 +131,7 @@ fn look_deeper(root: &Root, pass: &mut Pass, suspects: &BTreeMap<String, u64>) -
     let hidden = hidden::look(root, &proc, live)?;
     let table = Table::load(root, &pass.modules)?;
     let search = Search::new(&proc, table.clone(), live, false)?;
-    for in_flight in &hidden.in_flight {
-        search.add_in_flight(&mut pass.found, in_flight);
-    }
+    search.add_in_flight(&mut pass.found, &hidden.in_flight);
     let now = fewest(&pass.modules, &graph::refcounts(root)?);
     let left = account(&now, &table, &pass.found, live).unexplained;
     Ok(left
@@ -140,7 +159,7 @@ fn places_for(module: &str, places: &[Place], unseen: &[String]) -> Vec<Place> {
 }
 
 /// Adds what is the same for all holders or comes from elsewhere than their directories.
-fn describe(root: &Root, found: Vec<Found>) -> Vec<Holder> {
+pub(crate) fn describe(root: &Root, found: Vec<Found>) -> Vec<Holder> {
     if found.is_empty() {
         return Vec::new();
     }
@@ -150,9 +169,11 @@ fn describe(root: &Root, found: Vec<Found>) -> Vec<Holder> {
     let passwd = String::from_utf8_lossy(&passwd);
     let proc = open_dir(rustix::fs::CWD, root.path("/proc"));
     let mut holders: Vec<Holder> = found.into_iter().map(|found| found.holder).collect();
+    let mut users: HashMap<u32, Option<String>> = HashMap::new();
     for holder in &mut holders {
         holder.since = boot.map(|boot| process::since_1970(boot, holder.start_ticks));
-        holder.user = process::user_name(&passwd, holder.uid);
+        let name = users.entry(holder.uid).or_insert_with(|| process::user_name(&passwd, holder.uid));
+        holder.user = name.clone();
         pod::complete(root, &mut holder.owner);
         let process = proc.as_ref().ok().and_then(|proc| Process::open(proc, holder.pid).ok());
         holder.screen = process

@@ -3,15 +3,16 @@
 use crate::devices::{Node, Table};
 use crate::held::Held;
 use crate::hidden::InFlight;
-use crate::model::{Device, Holder, Kind, Owner, Via};
+use crate::model::{Device, Holder, Owner, Via};
 use crate::process::Process;
 use crate::text::escape;
 use crate::walk::{Scratch, open_dir};
 use crate::{cgroup, kcmp, process, walk};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
-use std::collections::HashMap;
-use std::path::Path;
+use std::collections::{BTreeMap, HashMap};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// What a look at one process came to.
@@ -32,32 +33,30 @@ pub(crate) struct Blocked {
 /// A holder with what the accounting of references needs.
 pub(crate) struct Found {
     pub(crate) holder: Holder,
+    /// The devices that it has open, each once.
+    pub(crate) nodes: Vec<Node>,
     pub(crate) files: Vec<OpenFile>,
-    /// Mapped devices. Their files are among `files` or not: the kernel does not tell.
-    pub(crate) mapped: Vec<Mapping>,
-    /// Devices that are in flight to it.
-    pub(crate) in_flight: Vec<(Kind, String)>,
+    /// Mapped devices, with the number of mappings. Their files are among `files` or not: the kernel
+    /// does not tell.
+    pub(crate) mapped: Vec<(Node, u64)>,
+    /// Devices that are in flight to it, with the number of descriptors.
+    pub(crate) in_flight: Vec<(Node, u64)>,
 }
 
-/// One mapping of a device.
-pub(crate) struct Mapping {
-    pub(crate) kind: Kind,
-    pub(crate) name: String,
-    pub(crate) module: String,
-}
-
-/// One descriptor on a device.
+/// One descriptor on a device. A process may have very many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct OpenFile {
     /// The task and descriptor by which kcmp knows the open file.
     pub(crate) at: (i32, i32),
-    pub(crate) kind: Kind,
-    pub(crate) name: String,
-    pub(crate) module: String,
+    /// Which of [`Found::nodes`].
+    pub(crate) node: u32,
 }
 
 /// Everything a search looks for and where.
 pub(crate) struct Search {
     pub(crate) proc: OwnedFd,
+    /// Where control groups are, beside `proc`.
+    pub(crate) groups: PathBuf,
     pub(crate) table: Table,
     /// Whether the kernel tells which tasks share a file table. Not in a tree of fixtures.
     pub(crate) kcmp: bool,
@@ -99,8 +98,9 @@ impl Search {
         let failed = |error: Errno| crate::Error::Read { path: proc.to_owned(), source: error.into() };
         let me = i32::try_from(std::process::id()).unwrap_or_default();
         let kcmp = live && kcmp::same_file_table(me, me).is_some();
+        let groups = proc.with_file_name("sys").join("fs/cgroup");
         let proc = open_dir(rustix::fs::CWD, proc).map_err(failed)?;
-        Ok(Self { proc, table, kcmp, maps })
+        Ok(Self { proc, groups, table, kcmp, maps })
     }
 
     /// Adds to the holders what is read through their memory maps: from a process that is stuck
@@ -113,11 +113,12 @@ impl Search {
         let walked = walk::walk(who, move |scratch, pid| {
             worker.memory(scratch, pid, *ticks.get(&pid)?).map(|memory| (pid, memory))
         });
-        for (pid, memory) in walked.found {
-            let Some(found) = result.found.iter_mut().find(|found| found.holder.pid == pid) else { continue };
+        let mut memories: HashMap<i32, Memory> = walked.found.into_iter().collect();
+        for found in &mut result.found {
+            let Some(memory) = memories.remove(&found.holder.pid) else { continue };
             found.holder.command = memory.command;
             found.holder.devices.extend(memory.held.devices.into_values());
-            found.mapped = memory.held.mapped;
+            found.mapped = memory.mapped;
         }
         result.stuck.extend(walked.stuck);
         // A map was all there was, and it is gone; or a device was named and not opened.
@@ -179,37 +180,46 @@ impl Search {
         for task in self.own_tables(scratch, process.dir.as_fd(), "", pid) {
             self.collect(scratch, &process, task, &format!("task/{task}/fd"), Via::ThreadFd, &mut held);
         }
-        let holder = describe(&process, pid, first, held.devices.into_values().collect())?;
-        Some(Found { holder, files: held.files, mapped: Vec::new(), in_flight: Vec::new() })
+        let holder = self.describe(&process, pid, first, held.devices.into_values().collect())?;
+        let Held { nodes, files, .. } = held;
+        Some(Found { holder, nodes, files, mapped: Vec::new(), in_flight: Vec::new() })
     }
 
-    /// Adds devices that are in flight to a process in one of its sockets.
-    pub(crate) fn add_in_flight(&self, found: &mut Vec<Found>, hidden: &InFlight) {
-        let InFlight { pid, start_ticks, fd, devices } = hidden;
-        let mut held = Held::default();
-        let mut in_flight = Vec::new();
-        for rdev in devices {
-            if let Some(node) = self.table.find(*rdev) {
-                in_flight.push((node.kind, node.module.clone()));
-                held.add(Some(*rdev), node, Via::InFlight, || format!("in flight in socket {fd}"));
+    /// Adds devices that are in flight to processes in their own sockets.
+    pub(crate) fn add_in_flight(&self, found: &mut Vec<Found>, hidden: &[InFlight]) {
+        let known: HashMap<(i32, u64), usize> = found
+            .iter()
+            .enumerate()
+            .map(|(at, found)| ((found.holder.pid, found.holder.start_ticks), at))
+            .collect();
+        for InFlight { pid, start_ticks, fd, devices } in hidden {
+            let mut held = Held::default();
+            let mut in_flight = Vec::new();
+            for (rdev, count) in devices {
+                if let Some(node) = self.table.find(*rdev) {
+                    held.add(Some(*rdev), &node, Via::InFlight, *count, || {
+                        format!("in flight in socket {fd}")
+                    });
+                    in_flight.push((node, u64::from(*count)));
+                }
             }
-        }
-        if in_flight.is_empty() {
-            return;
-        }
-        let known = found.iter_mut().find(|found| found.holder.pid == *pid);
-        let Some(known) = known.filter(|known| known.holder.start_ticks == *start_ticks) else {
-            let Ok(process) = Process::open(&self.proc, *pid) else { return };
-            let Some(stat) = process.stat().filter(|stat| stat.start_ticks == *start_ticks) else { return };
-            let devices = held.devices.into_values().collect();
-            if let Some(mut holder) = describe(&process, *pid, stat, devices) {
+            if in_flight.is_empty() {
+                continue;
+            }
+            let devices = held.devices.into_values();
+            if let Some(at) = known.get(&(*pid, *start_ticks)) {
+                found[*at].holder.devices.extend(devices);
+                found[*at].in_flight.extend(in_flight);
+                continue;
+            }
+            let Ok(process) = Process::open(&self.proc, *pid) else { continue };
+            let Some(stat) = process.stat().filter(|stat| stat.start_ticks == *start_ticks) else { continue };
+            if let Some(mut holder) = self.describe(&process, *pid, stat, devices.collect()) {
                 holder.command = process.command();
-                found.push(Found { holder, files: Vec::new(), mapped: Vec::new(), in_flight });
+                let (nodes, files, mapped) = (Vec::new(), Vec::new(), Vec::new());
+                found.push(Found { holder, nodes, files, mapped, in_flight });
             }
-            return;
-        };
-        known.holder.devices.extend(held.devices.into_values());
-        known.in_flight.extend(in_flight);
+        }
     }
 
     /// What is read through the memory map of the process `pid` that started at `ticks`.
@@ -220,42 +230,64 @@ impl Search {
         }
         let command = process.command();
         let mut held = Held::default();
+        let mut mapped: BTreeMap<crate::model::Rdev, u64> = BTreeMap::new();
         // A map that may not be read adds nothing to what was found.
         let _ = self.each_mapped(scratch, process.dir.as_fd(), pid, |rdev, path| {
             if let Some(node) = self.table.find(rdev) {
-                let Node { kind, name, module } = node.clone();
-                held.mapped.push(Mapping { kind, name, module });
-                held.add(Some(rdev), node, Via::Map, || escape(path));
+                *mapped.entry(rdev).or_default() += 1;
+                held.add(Some(rdev), &node, Via::Map, 1, || escape(path));
             }
             true
         });
-        Some(Memory { command, held })
+        let mapped = mapped.into_iter().filter_map(|(rdev, count)| Some((self.table.find(rdev)?, count)));
+        let mapped = mapped.collect();
+        Some(Memory { command, held, mapped })
     }
-}
 
-/// A holder, without what comes through its memory map or from elsewhere.
-fn describe(process: &Process, pid: i32, stat: process::Stat, devices: Vec<Device>) -> Option<Holder> {
-    Some(Holder {
-        pid,
-        start_ticks: stat.start_ticks,
-        since: None,
-        uid: process.uid()?,
-        user: None,
-        comm: stat.comm,
-        command: Vec::new(),
-        state: stat.state,
-        devices,
-        owner: process.read("cgroup", 64 << 10).map_or(Owner::Process, |text| cgroup::owner(&text)),
-        screen: false,
-        gpu_memory: None,
-    })
+    /// A holder, without what comes through its memory map or from elsewhere.
+    fn describe(
+        &self,
+        process: &Process,
+        pid: i32,
+        stat: process::Stat,
+        devices: Vec<Device>,
+    ) -> Option<Holder> {
+        let group = process.read("cgroup", 64 << 10);
+        Some(Holder {
+            pid,
+            start_ticks: stat.start_ticks,
+            since: None,
+            uid: process.uid()?,
+            user: None,
+            comm: stat.comm,
+            command: Vec::new(),
+            state: stat.state,
+            devices,
+            owner: group
+                .map_or(Owner::Process, |text| cgroup::owner_where(&text, |group| self.is_roots(group))),
+            screen: false,
+            gpu_memory: None,
+        })
+    }
+
+    /// Whether a control group belongs to root. One that is gone, or of a hierarchy that does not show
+    /// here, was not given to a user: that is only done in these.
+    fn is_roots(&self, group: &str) -> bool {
+        ["", "unified", "systemd"].iter().all(|hierarchy| {
+            let path = self.groups.join(hierarchy).join(group.trim_start_matches('/'));
+            std::fs::metadata(path).map_or(true, |found| found.uid() == 0)
+        })
+    }
 }
 
 /// What comes through a memory map.
 struct Memory {
     command: Vec<String>,
     held: Held,
+    mapped: Vec<(Node, u64)>,
 }
 
+#[cfg(test)]
+mod large;
 #[cfg(test)]
 mod tests;

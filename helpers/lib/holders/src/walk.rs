@@ -238,6 +238,14 @@ pub(crate) fn stat(at: impl AsFd, path: impl rustix::path::Arg) -> rustix::io::R
     })
 }
 
+/// Whether descriptor `fd` of a table certainly has its file open, by the mode of the link: one that can
+/// be read from or written to is no O_PATH. False for those that are, and for the few that are opened
+/// for ioctl alone.
+pub(crate) fn is_opened(table: impl AsFd, fd: i32) -> bool {
+    let flags = AtFlags::STATX_DONT_SYNC | AtFlags::SYMLINK_NOFOLLOW;
+    statx(table, fd.to_string(), flags, StatxFlags::MODE).is_ok_and(|link| link.stx_mode & 0o600 != 0)
+}
+
 impl Stat {
     pub(crate) fn is_char_device(&self) -> bool {
         self.file_type == libc::S_IFCHR

@@ -170,7 +170,7 @@ fn what_remains_is_named_with_its_number_and_the_likely_place() {
     let found = machine.scan();
     assert_eq!(found.unexplained.len(), 1);
     assert_eq!((found.unexplained[0].module.as_str(), found.unexplained[0].references), ("nvidia", 3));
-    insta::assert_snapshot!(serde_json::to_string(&found.unexplained[0].places).expect("encoded"), @r#"[{"type":"socket","pid":71,"start_ticks":7100,"comm":"receiver","fd":6,"in_flight":2}]"#);
+    insta::assert_snapshot!(serde_json::to_string(&found.unexplained[0].places).expect("encoded"), @r#"[{"type":"socket","pid":71,"start_ticks":7100,"comm":"receiver","fd":6,"in_flight":2,"uid":1000,"sender":null,"address":""}]"#);
     assert!(!found.is_free());
 }
 

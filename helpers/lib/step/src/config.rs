@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use files::check_owner;
 use serde::{Deserialize, Serialize};
 
-use crate::Root;
+use crate::{Guard, Root};
 
 pub use upgrade::{Initramfs, Policy, StaleInitramfs, Upgrade};
 
@@ -100,7 +100,8 @@ pub struct Units {
     /// The longest time that all stops together may take, in seconds, whatever the units' own
     /// `TimeoutStopSec=` say.
     pub stop_timeout: u64,
-    /// Units that are never stopped; a holder in one is a refusal.
+    /// Units that are never stopped; a holder in one is a refusal. `UNIT` of the system, `USER:UNIT`
+    /// of a user's manager.
     pub protect: Vec<String>,
 }
 
@@ -117,7 +118,8 @@ pub struct Processes {
     /// Time between SIGTERM and SIGKILL, in seconds.
     pub grace: u64,
     /// Process names (the kernel's `comm`, 15 bytes at most) that are never killed; a holder of
-    /// such a name is a refusal.
+    /// such a name is a refusal. `NAME` for processes of root and of the system's units, `USER:NAME`
+    /// for a user's.
     pub protect: Vec<String>,
 }
 
@@ -231,7 +233,7 @@ impl Config {
             check_owner(&path)?;
             let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
             let config: Config = toml::from_str(&text).with_context(|| format!("{}", path.display()))?;
-            config.validate().with_context(|| format!("{}", path.display()))?;
+            config.validate(root).with_context(|| format!("{}", path.display()))?;
             let table = toml::from_str(&text).with_context(|| format!("{}", path.display()))?;
             merge(&mut merged, table);
             last = Some(path);
@@ -249,7 +251,7 @@ impl Config {
         Ok(config)
     }
 
-    fn validate(&self) -> Result<()> {
+    fn validate(&self, root: &Root) -> Result<()> {
         // The unit that runs the step gives up after 15 minutes, whatever is set here.
         for (key, seconds, most) in [
             ("containers.stop-timeout-max", self.containers.stop_timeout_max, 600),
@@ -272,13 +274,14 @@ impl Config {
         if self.containers.parallel > 256 {
             anyhow::bail!("containers.parallel = {}: must be 256 at most", self.containers.parallel);
         }
-        for name in &self.processes.protect {
+        for Guard { name, .. } in Guard::read(root, &self.processes.protect).context("processes.protect")? {
             if name.is_empty() || name.len() > 15 {
                 anyhow::bail!(
                     "processes.protect: {name:?} can match no process: the kernel keeps 1 to 15 bytes of a name"
                 );
             }
         }
+        Guard::read(root, &self.units.protect).context("units.protect")?;
         self.gpus.validate()?;
         if self.verify.smoke.first().is_some_and(|program| !program.starts_with('/')) {
             anyhow::bail!("verify.smoke = {:?}: the program needs its whole path", self.verify.smoke);
@@ -391,6 +394,9 @@ mod tests {
             ("[containers]\nauto-remove = \"keep\"", "auto-remove"),
             ("[containers]\npods = \"none\"", "pods"),
             ("[units]\nprotect = [\"sshd\"]", "units.protect"),
+            ("[units]\nprotect = [\"nobody-here:x.service\"]", "units.protect"),
+            ("[processes]\nprotect = [\"7:\"]", "processes.protect"),
+            ("[processes]\nprotect = [\"nobody-here:x\"]", "processes.protect"),
             ("[processes", "processes"),
             ("[gpus]\nlocked-clocks = [1, 2]", "locked-clocks"),
             ("[gpus]\nignore = [\"GPU-0\"]", "gpus.ignore"),

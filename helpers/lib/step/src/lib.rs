@@ -3,6 +3,7 @@
 mod admit;
 mod config;
 mod finish;
+mod guard;
 mod harness;
 mod install;
 mod journal;
@@ -23,6 +24,7 @@ pub use config::{
     Units, Upgrade, Verify,
 };
 pub use finish::{Leftovers, finish};
+pub use guard::Guard;
 pub use harness::{Context, NoVerb, Verb, boot_id, main, main_with, open_ledger, show_status};
 pub use install::{Install, REQUEST};
 pub use journal::{Priority, log, log_as, say};

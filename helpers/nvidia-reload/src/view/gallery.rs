@@ -76,6 +76,7 @@ pub fn busy_server() -> Status {
         id: "4f2a91c0b1de77aa00".into(),
         uid: None,
         unit: None,
+        group: String::new(),
         pod: None,
     });
     let persistenced =
@@ -137,6 +138,9 @@ pub fn busy_server() -> Status {
                 comm: "broker".into(),
                 fd: 5,
                 in_flight: 1,
+                uid: None,
+                sender: None,
+                address: String::new(),
             }],
         }],
         unseen: Vec::new(),

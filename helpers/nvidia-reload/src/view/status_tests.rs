@@ -48,6 +48,7 @@ fn owners_have_names() {
             id: "0123456789abcdef".into(),
             uid: None,
             unit: None,
+            group: String::new(),
             pod: Some(holders::Pod {
                 uid: "u-1".into(),
                 name: Some("train-0".into()),
@@ -61,6 +62,7 @@ fn owners_have_names() {
             id: "0123456789abcdef".into(),
             uid,
             unit: unit.map(Into::into),
+            group: String::new(),
             pod: None,
         })
     };

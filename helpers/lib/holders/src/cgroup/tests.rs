@@ -103,10 +103,73 @@ fn units_sessions_users() {
     );
     assert_eq!(
         of("/user.slice/user-1000.slice/user@1000.service/init.scope"),
-        system("user@1000.service", "user-1000.slice")
+        Owner::UserUnit { uid: 1000, unit: "init.scope".to_owned() },
+        "every group below is the user's to enter"
+    );
+    assert_eq!(
+        of("/user.slice/user-1000.slice/user@1000.service"),
+        Owner::UserUnit { uid: 1000, unit: "init.scope".to_owned() }
     );
     assert_eq!(of("/"), Owner::Process);
     assert_eq!(of("/cron/weird"), Owner::Process);
+}
+
+#[test]
+fn below_a_users_manager_names_are_that_users_claims() {
+    let below = |rest: &str| format!("/user.slice/user-7.slice/user@7.service/{}", rest.replace("ID", ID));
+    // No machine and no job of root's runs there: it is a scope of the user's, or a group in a service.
+    let unit = |unit: &str| Owner::UserUnit { uid: 7, unit: unit.to_owned() };
+    for (rest, found) in [
+        ("machine-x.scope", unit("machine-x.scope")),
+        ("app.slice/x.service/lxc.payload.web", unit("x.service")),
+        ("app.slice/x.service/lxc/web", unit("x.service")),
+        ("x.scope/slurm/uid_7/job_1/step_0", unit("x.scope")),
+        ("docker.service", unit("docker.service")),
+        ("app.slice/nothing/known", unit("init.scope")),
+    ] {
+        assert_eq!(of(&below(rest)), found, "{rest}");
+    }
+    for name in ["docker-ID.scope", "cri-containerd-ID.scope", "crio-ID.scope", "x.service/libpod-ID", "a/ID"]
+    {
+        let found = container(&below(name));
+        assert_eq!((found.uid, found.unit, found.id.as_str()), (Some(7), None, ID), "{name}");
+    }
+    // Not the user's own.
+    let found = container("/user.slice/user-7.slice/session-3.scope/docker-ID.scope");
+    assert_eq!(found.uid, None);
+    let found = container("/system.slice/user@7.service/docker-ID.scope");
+    assert_eq!(found.uid, None);
+    // Where root's Docker made a group in another hierarchy, that counts.
+    let both = format!("4:memory:/docker/{ID}\n1:name=systemd:{}\n", below("libpod-ID.scope"));
+    let Owner::Container(found) = owner(both.as_bytes()) else { panic!("a container") };
+    assert_eq!((found.engine, found.uid, found.group), (Engine::Docker, None, format!("/docker/{ID}")));
+}
+
+#[test]
+fn below_a_directory_that_is_not_roots_a_name_says_nothing() {
+    let users = |path: &str| {
+        let text = format!("0::{}\n", path.replace("ID", ID));
+        owner_where(text.as_bytes(), |group| !group.starts_with("/system.slice/x.service"))
+    };
+    let unit = system("x.service", "system.slice");
+    assert_eq!(users("/system.slice/x.service/docker-ID.scope"), unit);
+    assert_eq!(users("/system.slice/x.service/slurm/job_7/step_0"), unit);
+    assert_eq!(users("/system.slice/x.service/machine-x.scope"), unit);
+    assert!(matches!(users("/system.slice/y.service/libpod-payload-ID"), Owner::Container(_)));
+    // The container's own directory may be its user's: its name is still root's.
+    let text = format!("0::/system.slice/docker-{ID}.scope/init.scope\n");
+    let own = owner_where(text.as_bytes(), |group| !group.contains("docker-"));
+    assert!(matches!(own, Owner::Container(_)), "{own:?}");
+}
+
+#[test]
+fn the_group_that_carries_the_id() {
+    let text = format!("0::/machine.slice/libpod-{ID}.scope/container\n");
+    let scope = format!("/machine.slice/libpod-{ID}.scope");
+    assert_eq!(groups_of(text.as_bytes(), ID), [scope.as_str()]);
+    let Owner::Container(found) = owner(text.as_bytes()) else { panic!("a container") };
+    assert_eq!(found.group, scope);
+    assert!(groups_of(b"0::/system.slice/x.service\n", ID).is_empty());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The search on real processes, with devices of the kernel's own in place of the driver's.
 
 use super::*;
-use crate::model::Rdev;
+use crate::model::{Kind, Rdev};
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::process::{Child, Command, Stdio};
@@ -18,6 +18,7 @@ fn search(rdev: Rdev) -> Search {
     let node = Node { kind: Kind::Gpu, name: "stand-in".into(), module: "nvidia".into() };
     Search {
         proc: open_dir(rustix::fs::CWD, "/proc").expect("/proc"),
+        groups: "/sys/fs/cgroup".into(),
         table: Table::of_node(rdev, node),
         kcmp: kcmp::same_file_table(me(), me()).is_some(),
         maps: true,

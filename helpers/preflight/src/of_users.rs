@@ -1,0 +1,93 @@
+//! What users can do to a run: any number of processes, and descriptors sent to others.
+
+use std::collections::BTreeMap;
+
+use holders::{Holder, Place};
+use ledger::Step;
+use step::Action;
+
+use crate::findings::Findings;
+
+/// More processes of a user than this are counted and not named.
+const MOST_NAMED: usize = 12;
+
+/// What is in flight in a socket keeps the driver loaded, and ending the process that has the socket would
+/// hit one that never asked for it: a refusal, now, while everything still runs. `what` is in flight there,
+/// for all that is known. Whether it is a socket at all.
+pub(crate) fn in_socket(what: &str, place: &Place, findings: &mut Findings) -> bool {
+    let Place::Socket { pid, comm, fd, in_flight, uid, sender, address, .. } = place else { return false };
+    let address = if address.is_empty() { String::new() } else { format!(" ({address})") };
+    let from = match sender {
+        Some(_) if sender == uid => "the same user".to_owned(),
+        Some(sender) => format!("user {sender}"),
+        None => "an unknown user (a connection that was not accepted, or a datagram)".to_owned(),
+    };
+    let descriptors = match in_flight {
+        1 => "1 descriptor is".to_owned(),
+        many => format!("{many} descriptors are"),
+    };
+    let user = uid.map_or_else(|| "unknown".to_owned(), |uid| uid.to_string());
+    findings.refuse(
+        format!(
+            "{what}: {descriptors} in socket {fd}{address} of process {pid} ({comm}) of user {user}, sent by {from} and not received"
+        ),
+        match sender {
+            Some(sender) if Some(*sender) != *uid => format!(
+                "have process {pid} receive them, or restart it; `loginctl terminate-user {sender}` ends the processes of the sender"
+            ),
+            _ => format!("have process {pid} receive them, or restart it (`kill {pid}` if it may go)"),
+        },
+    );
+    true
+}
+
+pub(crate) fn add_plain<'a>(plain: &mut BTreeMap<String, Vec<&'a Holder>>, holder: &'a Holder) {
+    plain.entry(user(holder)).or_default().push(holder);
+}
+
+/// The processes of a user that nobody could start again. A user can have any number: the first few are
+/// named, and all are in the plan.
+pub(crate) fn killed(user: &str, holders: &[&Holder]) -> Vec<Action> {
+    let action = |object: String, devices: String, pids: Vec<i32>| Action {
+        step: Step::KillHolders,
+        object,
+        what: "end".into(),
+        why: format!("holds {devices}, and nothing that could start it again owns it"),
+        pids,
+        comes_back: false,
+    };
+    let (named, more) = holders.split_at(holders.len().min(MOST_NAMED));
+    let mut actions: Vec<Action> =
+        named.iter().map(|holder| action(described(holder), devices(holder), vec![holder.pid])).collect();
+    if !more.is_empty() {
+        let object = match more.len() {
+            1 => format!("1 more process of user {user}"),
+            count => format!("{count} more processes of user {user}"),
+        };
+        let pids = more.iter().map(|holder| holder.pid).collect();
+        actions.push(action(object, "the GPU".into(), pids));
+    }
+    actions
+}
+
+pub(crate) fn user(holder: &Holder) -> String {
+    holder.user.clone().unwrap_or_else(|| holder.uid.to_string())
+}
+
+pub(crate) fn processes(pids: &[i32]) -> String {
+    match pids {
+        [pid] => format!("process {pid}"),
+        [pid, more @ ..] => format!("process {pid} and {} more", more.len()),
+        [] => String::new(),
+    }
+}
+
+pub(crate) fn described(holder: &Holder) -> String {
+    format!("process {} ({})", holder.pid, holder.command_line())
+}
+
+pub(crate) fn devices(holder: &Holder) -> String {
+    let mut names: Vec<&str> = holder.devices.iter().map(|device| device.name.as_str()).collect();
+    names.dedup();
+    names.join(", ")
+}
