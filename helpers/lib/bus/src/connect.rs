@@ -1,10 +1,9 @@
 //! Where a manager listens, and a connection to it within a bounded time.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::mpsc;
-use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use zbus::connection::Builder;
 use zbus::{Connection, block_on};
@@ -97,19 +96,18 @@ pub(crate) fn connect(scope: &Scope) -> Result<Connection, Error> {
 /// Connects on a thread of its own: a frozen peer accepts the connection and never answers the
 /// handshake, which zbus does not bound.
 fn within(patience: Duration, address: Address) -> zbus::Result<Connection> {
-    let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || {
-        let _ = sender.send(open(&address));
-    });
-    receiver.recv_timeout(patience).unwrap_or_else(|_| {
-        let silent = std::io::Error::new(std::io::ErrorKind::TimedOut, "it does not answer");
+    bounded::call(Instant::now() + patience, move || open(&address)).unwrap_or_else(|error| {
+        let silent = match error.kind() {
+            ErrorKind::TimedOut => std::io::Error::new(ErrorKind::TimedOut, "it does not answer"),
+            _ => error,
+        };
         Err(zbus::Error::InputOutput(silent.into()))
     })
 }
 
 fn open(address: &Address) -> zbus::Result<Connection> {
     let builder = match address {
-        Address::Direct(path) => Builder::unix_stream(relay::connect(path)?).p2p(),
+        Address::Direct(path) => Builder::unix_stream(relay::connect(path, Instant::now() + PATIENCE)?).p2p(),
         Address::Bus(path) => Builder::address(format!("unix:path={}", path.display()).as_str()),
     };
     wait(builder.method_timeout(PATIENCE).build())

@@ -10,6 +10,7 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::thread;
+use std::time::Instant;
 
 /// The fixed part of a message.
 const HEADER: usize = 16;
@@ -21,8 +22,8 @@ const SENDER: u8 = 7;
 const LONGEST: usize = 128 << 20;
 
 /// A connection to the socket at `path` that zbus can use.
-pub(crate) fn connect(path: &Path) -> io::Result<UnixStream> {
-    let systemd = UnixStream::connect(path)?;
+pub(crate) fn connect(path: &Path, deadline: Instant) -> io::Result<UnixStream> {
+    let systemd = bounded::connect(path, deadline)?;
     let (ours, theirs) = UnixStream::pair()?;
     let (mut from, mut to) = (theirs.try_clone()?, systemd.try_clone()?);
     thread::spawn(move || {

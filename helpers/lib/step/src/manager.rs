@@ -2,10 +2,17 @@
 
 use std::io;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// The sibling.
 const ASKED: &str = "/usr/libexec/nvidia-reload/stop-units";
+
+/// How long the sibling may take. Its own waits end before.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// It prints nothing.
+const SILENCE: usize = 4096;
 
 /// How the sibling says that there is no such unit.
 pub const NO_SUCH_UNIT: u8 = 4;
@@ -17,6 +24,8 @@ pub enum Order {
     Start,
     /// Start it, without waiting.
     Queue,
+    /// Start it, without waiting; one that runs is stopped before.
+    Renew,
     /// Stop it, without waiting.
     Stop,
     /// Stop it, and wait until that has ended.
@@ -36,17 +45,14 @@ fn order_by(helper: &Path, order: Order, unit: &str, user: Option<u32>) -> io::R
     let (verb, more) = match order {
         Order::Start => ("start-unit", None),
         Order::Queue => ("start-unit", Some("--no-wait")),
+        Order::Renew => ("start-unit", Some("--renew")),
         Order::Stop => ("stop-unit", None),
         Order::Halt => ("stop-unit", Some("--wait")),
     };
-    let status = Command::new(helper)
-        .args([verb, unit])
-        .args(more)
-        .args(user.map(|uid| format!("--user={uid}")))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .status()
-        .map_err(|error| io::Error::new(error.kind(), format!("start {}: {error}", helper.display())))?;
+    let mut command = Command::new(helper);
+    command.args([verb, unit]).args(more).args(user.map(|uid| format!("--user={uid}")));
+    let (status, _) = bounded::child(&mut command, Instant::now() + PATIENCE, SILENCE)
+        .map_err(|error| io::Error::new(error.kind(), format!("run {}: {error}", helper.display())))?;
     match status.code() {
         Some(0) => Ok(true),
         Some(code) if code == i32::from(NO_SUCH_UNIT) => Ok(false),
