@@ -50,7 +50,7 @@ fn main() -> ExitCode {
 }
 
 fn list(context: &Context, json: bool, holding: Vec<String>, scope: &Scope) -> Result<ExitCode> {
-    let podman = podman::offer(context, Running::look(&context.root)?.podmans());
+    let podman = podman::offer(context, &Running::look(&context.root)?.podmans());
     let survey = match holding.as_slice() {
         [] => survey(context, scope, 0)?,
         known => survey_of(context, known, 0)?,

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use holders::{Fate, Holder, Place, Rules, Scan, Scope, ancestors};
+use holders::{Fate, Holder, Owner, Place, Rules, Scan, Scope, ancestors};
 use ledger::{Object, Process, Run, State, Step};
 use rustix::process::Signal;
 use step::{Config, Context, Priority, log};
@@ -50,6 +50,8 @@ fn run(context: &Context) -> Result<()> {
         for holder in &scan.holders {
             match rules.fate(holder) {
                 Fate::Kill => plain.push(holder.clone()),
+                // That user's Podman did not stop it: nobody else waits for that.
+                Fate::StopContainer if is_a_users(holder) => plain.push(holder.clone()),
                 fate => others.push((holder.clone(), fate)),
             }
         }
@@ -88,6 +90,11 @@ fn rules<'a>(config: &'a Config, line: &'a [i32], dealt_with: &'a [(Option<u32>,
         dealt_with,
         ..Rules::default()
     }
+}
+
+/// Whether a holder is in a container of a user's own engine.
+fn is_a_users(holder: &Holder) -> bool {
+    matches!(&holder.owner, Owner::Container(container) if container.uid.is_some())
 }
 
 /// The units that stop-units has had its try at: what is left in them is not theirs to stop.

@@ -40,6 +40,14 @@ pub(crate) fn assess(
         }
         match rules.fate(holder) {
             Fate::StopContainer if is_surveyed(survey, holder) => {}
+            Fate::StopContainer if is_a_users(holder) => actions.push(Action {
+                step: Step::KillHolders,
+                object: described(holder),
+                what: "end".into(),
+                why: format!("holds {}, in a container of a user whose Podman does not answer for it", devices(holder)),
+                pids: vec![holder.pid],
+                comes_back: false,
+            }),
             Fate::StopContainer => findings.refuse(
                 format!("{} runs in a container that no engine here answers for", described(holder)),
                 match is_in_pod(holder) {
@@ -229,6 +237,11 @@ fn is_in(container: &Container, holder: &Holder) -> bool {
     matches!(&holder.owner, holders::Owner::Container(owner) if owner.id == container.id)
 }
 
+/// Whether a holder is in a container of a user's own engine.
+fn is_a_users(holder: &Holder) -> bool {
+    matches!(&holder.owner, holders::Owner::Container(owner) if owner.uid.is_some())
+}
+
 fn is_in_pod(holder: &Holder) -> bool {
     matches!(&holder.owner, holders::Owner::Container(owner) if owner.pod.is_some())
 }
@@ -272,6 +285,8 @@ struct Units {
     units: Vec<Listed>,
     /// Why it would refuse, a sentence each.
     refused: Vec<String>,
+    /// Users whose units it cannot stop, a sentence each.
+    warnings: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -300,6 +315,9 @@ fn units(nodes: &[String]) -> Result<Units> {
 fn add_along(actions: &mut Vec<Action>, units: Units, findings: &mut Findings) {
     for reason in units.refused {
         findings.refuse(reason, "stop it, or lift what protects it");
+    }
+    for warning in units.warnings {
+        findings.warn(warning, "their processes that hold the GPU will be killed and not restarted");
     }
     for unit in units.units {
         let why = match unit.role.as_str() {

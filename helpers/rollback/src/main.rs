@@ -105,7 +105,7 @@ fn in_step(context: &Context) -> Result<()> {
         context.warn(format!(
             "the boot has loaded driver {loaded}, and {on_disk} is on disk again: {RELOAD} is started"
         ));
-        order_unit(Order::Queue, RELOAD, None)?;
+        order_unit(Order::Queue, RELOAD)?;
     }
     Ok(())
 }

@@ -4,17 +4,15 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use bus::LoadState;
+use bus::{LoadState, Manager, Mode};
 use step::NO_SUCH_UNIT;
-
-use crate::manager;
 
 /// How long a start, or a stop, may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Starts a unit and waits until that has ended.
-pub(crate) fn start(unit: &str, user: Option<u32>) -> Result<ExitCode> {
-    let manager = manager(user)?;
+pub(crate) fn start(unit: &str) -> Result<ExitCode> {
+    let manager = Manager::system()?;
     if manager.unit(unit)?.load != LoadState::Loaded {
         return Ok(ExitCode::from(NO_SUCH_UNIT));
     }
@@ -27,17 +25,24 @@ pub(crate) fn start(unit: &str, user: Option<u32>) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Has a unit started, without waiting for it.
-pub(crate) fn queue(unit: &str, user: Option<u32>) -> Result<ExitCode> {
-    manager(user)?.start(unit, bus::Mode::Replace)?;
-    Ok(ExitCode::SUCCESS)
+/// Has a unit started, without waiting for it; one that runs is stopped before, where `renew` says so.
+pub(crate) fn queue(unit: &str, renew: bool) -> Result<ExitCode> {
+    let manager = Manager::system()?;
+    let queued = match renew {
+        true => manager.restart(unit, Mode::Replace),
+        false => manager.start(unit, Mode::Replace),
+    };
+    match queued {
+        Err(bus::Error::NoSuchUnit { .. }) => Ok(ExitCode::from(NO_SUCH_UNIT)),
+        queued => queued.map(|_| ExitCode::SUCCESS).map_err(Into::into),
+    }
 }
 
 /// Has a unit stopped; waits for it where that is asked for.
-pub(crate) fn stop(unit: &str, wait: bool, user: Option<u32>) -> Result<ExitCode> {
-    let manager = manager(user)?;
+pub(crate) fn stop(unit: &str, wait: bool) -> Result<ExitCode> {
+    let manager = Manager::system()?;
     if !wait {
-        manager.stop(unit, bus::Mode::Replace)?;
+        manager.stop(unit, Mode::Replace)?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut follower = manager.follow(&[])?;

@@ -96,7 +96,7 @@ impl Agent {
         let (lock, listener) = listen(root, uid).map_err(|error| over("prepare to ask as the user", error))?;
         // Restarted, not started: one that is about to end would be taken for this one's.
         let unit = format!("nvidia-reload-user@{uid}.service");
-        match order_unit(Order::Renew, &unit, None) {
+        match order_unit(Order::Renew, &unit) {
             Ok(true) => {}
             Ok(false) => return Err(Error::Over { uid, reason: format!("there is no {unit}") }),
             Err(error) => return Err(over("start the worker", error)),

@@ -1,7 +1,7 @@
 //! What names look like.
 
-/// The types of units that are stopped and started. Slices, targets, mounts, devices and scopes are not.
-const TYPES: [&str; 4] = [".service", ".socket", ".timer", ".path"];
+/// The types of units that are stopped and started. Slices, mounts, devices and scopes are not.
+const TYPES: [&str; 5] = [".service", ".socket", ".timer", ".path", ".target"];
 
 /// The longest name that systemd takes for a unit.
 const LONGEST: usize = 255;
@@ -35,7 +35,7 @@ mod tests {
 
     #[test]
     fn unit_names_are_systemds_and_of_a_type_that_is_stopped() {
-        for good in ["a.service", "a@b.service", "run-u7.service", r"dev\x2da.socket", "a.b:c_d.timer", "x.path"] {
+        for good in ["a.service", "a@b.service", "run-u7.service", r"dev\x2da.socket", "a.b:c_d.timer", "x.path", "x.target"] {
             assert!(is_unit_name(good), "{good}");
         }
         for bad in [
@@ -44,7 +44,7 @@ mod tests {
             "a",
             "a.slice",
             "a.scope",
-            "a.target",
+            "a.mount",
             "-.mount",
             "../a.service",
             "/etc/cron.d/job",

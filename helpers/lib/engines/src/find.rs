@@ -15,8 +15,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
 use step::Root;
@@ -26,6 +26,9 @@ use crate::{Engine, Kind, Presence};
 
 /// What the kernel keeps of `containerd-shim-runc-v2`.
 const SHIM: &[u8] = b"containerd-shim";
+
+/// How long an engine may take to accept a connection.
+const CONNECT: Duration = Duration::from_secs(5);
 
 /// The socket on which an engine answers.
 fn socket(kind: Kind, user: Option<u32>) -> String {
@@ -37,9 +40,9 @@ fn socket(kind: Kind, user: Option<u32>) -> String {
     }
 }
 
-/// Whether root's Podman, or a user's, takes a connection.
-pub fn podman_listens(root: &Root, user: Option<u32>) -> bool {
-    reach(root, &socket(Kind::Podman, user)).is_ok()
+/// Whether root's Podman takes a connection.
+pub fn podman_listens(root: &Root) -> bool {
+    reach(root, &socket(Kind::Podman, None)).is_ok()
 }
 
 /// The processes of engines, as far as they decide whether to ask.
@@ -65,9 +68,11 @@ impl Running {
         let mut running = Self::default();
         for (process, comm) in processes(root)? {
             match comm.as_slice() {
+                b"conmon" => running.monitors.extend(monitor(&process)),
+                // How a process is called is its own choice; whose it is, is not.
+                _ if !is_roots(root, &process) => {}
                 b"dockerd" => running.dockerd = true,
                 SHIM => running.note_shim(root, &process),
-                b"conmon" => running.monitors.extend(monitor(&process)),
                 b"kubelet" if is_ours(root, &process) => running.kubelets.extend(unit(&process)),
                 b"containerd" if is_ours(root, &process) => running.runtimes.extend(unit(&process)),
                 _ => {}
@@ -102,9 +107,10 @@ impl Running {
         self.monitors.iter().map(|(uid, ..)| (*uid != 0).then_some(*uid)).collect()
     }
 
-    /// The directory of the bundle of a Podman container.
-    pub(crate) fn bundle(&self, id: &str) -> Option<&str> {
-        self.monitors.iter().find_map(|(_, its, directory)| (its == id).then_some(directory.as_str()))
+    /// The directory of the bundle of a container of a user's Podman.
+    pub(crate) fn bundle(&self, uid: u32, id: &str) -> Option<&str> {
+        let is_meant = |(whose, its, _): &&(u32, String, String)| *whose == uid && its == id;
+        self.monitors.iter().find(is_meant).map(|(.., directory)| directory.as_str())
     }
 
     /// Why there is nothing to ask an engine for; none if there may be.
@@ -163,6 +169,12 @@ fn is_ours(root: &Root, process: &Path) -> bool {
     namespace(process) == namespace(&root.path("/proc/1"))
 }
 
+/// Whether a process runs as root: as the owner of `/proc` itself.
+fn is_roots(root: &Root, process: &Path) -> bool {
+    let owner = |path: &Path| fs::metadata(path).map(|owned| owned.uid()).ok();
+    owner(process).is_some_and(|uid| owner(&root.path("/proc")) == Some(uid))
+}
+
 /// The system's unit that a process runs in.
 fn unit(process: &Path) -> Option<String> {
     unit_of(&fs::read_to_string(process.join("cgroup")).ok()?)
@@ -170,7 +182,8 @@ fn unit(process: &Path) -> Option<String> {
 
 /// The shims of the Docker container `id`. There are two for a moment, while one starts the other.
 pub(crate) fn shims(root: &Root, id: &str) -> io::Result<Vec<PathBuf>> {
-    let shims = processes(root)?.into_iter().filter(|(_, comm)| comm == SHIM).map(|(process, _)| process);
+    let is_shim = |(process, comm): &(PathBuf, Vec<u8>)| comm == SHIM && is_roots(root, process);
+    let shims = processes(root)?.into_iter().filter(is_shim).map(|(process, _)| process);
     let is_meant = |shim: Shim| shim.namespace == "moby" && shim.id == id;
     Ok(shims.filter(|process| Shim::of(process).is_some_and(is_meant)).collect())
 }
@@ -210,6 +223,8 @@ pub fn find(root: &Root, kind: Kind, user: Option<u32>, running: &Running) -> En
         Some(reason) => {
             Engine { kind, user, socket, presence: Presence::Absent { reason: reason.to_owned() } }
         }
+        // That user's side has to be asked, as the user.
+        None if user.is_some() => Engine { kind, user, socket, presence: Presence::Ready },
         None => listening(root, kind, user, socket),
     }
 }
@@ -240,7 +255,7 @@ pub fn reach(root: &Root, socket: &str) -> io::Result<()> {
     if !fs::metadata(&path)?.file_type().is_socket() {
         return Err(io::ErrorKind::NotFound.into());
     }
-    UnixStream::connect(path).map(drop)
+    bounded::connect(&path, Instant::now() + CONNECT).map(drop)
 }
 
 #[cfg(test)]
@@ -336,16 +351,15 @@ mod tests {
         let me = fs::metadata(root.path("/proc")).expect("is there").uid();
         process(&root, 9, "conmon", b"/usr/bin/conmon\0--api-version\x001\0-c\0beef\0-b\0/srv/beef\0");
         let mut running = Running::look(&root).expect("looks");
-        assert_eq!(running.bundle("beef"), Some("/srv/beef"));
+        assert_eq!((running.bundle(me, "beef"), running.bundle(me + 1, "beef")), (Some("/srv/beef"), None));
         assert_eq!(running.podmans(), BTreeSet::from([(me != 0).then_some(me)]));
         running.monitors = vec![(1000, "beef".into(), "/srv/beef".into())];
         let find = |user| find(&root, Kind::Podman, user, &running);
         assert!(matches!(find(None).presence, Presence::Absent { .. }));
-        assert!(matches!(find(Some(1000)).presence, Presence::Unreachable { errno: None, .. }));
-        fs::create_dir_all(root.path("/run/user/1000/podman")).expect("creates");
-        let _listener = UnixListener::bind(root.path("/run/user/1000/podman/podman.sock")).expect("binds");
+        // Nothing of a user's is opened here: whether it answers is that user's side to say.
         assert_eq!(find(Some(1000)).presence, Presence::Ready);
         assert_eq!(find(Some(1000)).to_string(), "Podman of user 1000");
-        assert!(podman_listens(&root, Some(1000)) && !podman_listens(&root, None));
+        let _listener = UnixListener::bind(root.path("/run/podman/podman.sock")).expect("binds");
+        assert!(podman_listens(&root));
     }
 }

@@ -21,6 +21,16 @@ pub fn of(root: &Root, engine: Kind, container: &Inspect, clients: &Clients) -> 
         .unwrap_or(Owner::Engine)
 }
 
+/// The owner of a container of a user's Podman, by what the user says: a unit of the user's own, or
+/// nobody. Others' labels mean nothing there, and would only keep a run from going on.
+pub fn of_users(container: &Inspect) -> Owner {
+    let unit = container.label("PODMAN_SYSTEMD_UNIT").filter(|unit| as_user::is_unit_name(unit));
+    match unit {
+        Some(unit) => Owner::Unit { unit: unit.to_owned() },
+        None => compose(container).unwrap_or(Owner::Engine),
+    }
+}
+
 /// The owners that would start the container, or another like it, as soon as it stops.
 fn by_label(container: &Inspect) -> Option<Owner> {
     let label = |name| container.label(name).filter(|value| !value.is_empty()).map(str::to_owned);
@@ -99,6 +109,17 @@ mod tests {
         assert_eq!(owner("job", &[("PODMAN_SYSTEMD_UNIT", "job.service")]), "systemd unit job.service");
         let compose = [("com.docker.compose.project", "p"), ("com.docker.compose.service", "s")];
         assert_eq!(owner("/p-s-1", &compose), "service s of compose project p");
+    }
+
+    #[test]
+    fn a_users_labels_name_the_users_own_units_only() {
+        let owner = |name: &str, labels: &[(&str, &str)]| of_users(&labelled(name, labels)).to_string();
+        assert_eq!(owner("job", &[("PODMAN_SYSTEMD_UNIT", "job.service")]), "systemd unit job.service");
+        for label in ["../x.service", "x.slice", "a\nb.service", ""] {
+            assert_eq!(owner("job", &[("PODMAN_SYSTEMD_UNIT", label)]), "nobody but its engine");
+        }
+        assert_eq!(owner("job", &[("com.hashicorp.nomad.alloc_id", "a")]), "nobody but its engine");
+        assert_eq!(owner("k8s_x_y", &[]), "nobody but its engine");
     }
 
     #[test]

@@ -25,6 +25,6 @@ pub use manager::{NO_SUCH_UNIT, Order, order_unit};
 pub use plan::{Action, IF_IDLE_REQUEST, PLAN_SCHEMA, Plan, RESET_REQUEST, Verdict, Versions};
 pub use root::Root;
 pub use shutdown::system_is_stopping;
-pub use sibling::undo_steps;
+pub use sibling::{restore_units_of_users, undo_steps};
 pub use stop::{Exit, Reason, Stop};
 pub use verified::{Check, Grade, VERIFIED_SCHEMA, Verified};

@@ -32,16 +32,15 @@ pub enum Order {
     Halt,
 }
 
-/// Has a unit started or stopped by the system's manager, or by that of `user`. Whether there is such
-/// a unit.
+/// Has a unit started or stopped by the system's manager. Whether there is such a unit.
 ///
 /// # Errors
 /// It was not done; the sibling has said why.
-pub fn order_unit(order: Order, unit: &str, user: Option<u32>) -> io::Result<bool> {
-    order_by(Path::new(ASKED), order, unit, user)
+pub fn order_unit(order: Order, unit: &str) -> io::Result<bool> {
+    order_by(Path::new(ASKED), order, unit)
 }
 
-fn order_by(helper: &Path, order: Order, unit: &str, user: Option<u32>) -> io::Result<bool> {
+fn order_by(helper: &Path, order: Order, unit: &str) -> io::Result<bool> {
     let (verb, more) = match order {
         Order::Start => ("start-unit", None),
         Order::Queue => ("start-unit", Some("--no-wait")),
@@ -50,7 +49,7 @@ fn order_by(helper: &Path, order: Order, unit: &str, user: Option<u32>) -> io::R
         Order::Halt => ("stop-unit", Some("--wait")),
     };
     let mut command = Command::new(helper);
-    command.args([verb, unit]).args(more).args(user.map(|uid| format!("--user={uid}")));
+    command.args([verb, unit]).args(more);
     let (status, _) = bounded::child(&mut command, Instant::now() + PATIENCE, SILENCE)
         .map_err(|error| io::Error::new(error.kind(), format!("run {}: {error}", helper.display())))?;
     match status.code() {
@@ -66,7 +65,7 @@ mod tests {
 
     #[test]
     fn what_was_not_done_is_an_error() {
-        let order = |helper: &str| order_by(Path::new(helper), Order::Start, "a.socket", Some(1000));
+        let order = |helper: &str| order_by(Path::new(helper), Order::Start, "a.socket");
         assert!(order("/bin/true").expect("is done"));
         let failed = order("/bin/false").expect_err("is not done").to_string();
         assert!(failed.contains("/bin/false start-unit a.socket ended with"), "{failed}");
