@@ -38,8 +38,8 @@ pub(crate) fn undo(context: &Context) -> Result<()> {
     let mut acts = run.outstanding(Step::DrainContainers);
     let is_users = |act: &Act| matches!(&act.object, Object::Unit(unit) if unit.user.is_some());
     // Those that stop-units leaves until the system's own are restarted.
-    let units_of_users = run.outstanding(Step::StopUnits).iter().any(is_users)
-        && acts.iter_mut().any(|act| !is_a_users(act));
+    let units_of_users =
+        run.outstanding(Step::StopUnits).iter().any(is_users) && acts.iter_mut().any(|act| !is_a_users(act));
     if acts.is_empty() {
         return Ok(());
     }
@@ -100,7 +100,9 @@ fn restore_system(context: &Context, run: &Run, mut acts: Vec<Act>) -> Vec<Strin
     let mut failed = finish(context, &engines, &majors(run));
     drop(podman);
     match no_kubelet {
-        None => failed.extend(pods::await_back(context, run, of_pods).err().map(|error| format!("{error:#}"))),
+        None => {
+            failed.extend(pods::await_back(context, run, of_pods).err().map(|error| format!("{error:#}")))
+        }
         Some(error) => {
             for (act, container) in of_pods {
                 let noted = context.ledger.undo_failed(act, "the kubelet did not start");

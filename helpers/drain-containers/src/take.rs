@@ -155,7 +155,8 @@ async fn stop_all(
         });
         failed.extend(results.await.into_iter().filter_map(Result::err));
     }
-    let always: Vec<&Container> = ours.iter().copied().filter(|container| container.restart == "always").collect();
+    let always: Vec<&Container> =
+        ours.iter().copied().filter(|container| container.restart == "always").collect();
     let results = engines::side_by_side(always, config.parallel, async |container: &Container| {
         stop_again(context, &clients[container.socket.as_str()], container, config).await
     });

@@ -44,7 +44,10 @@ pub(crate) fn assess(
                 step: Step::KillHolders,
                 object: described(holder),
                 what: "end".into(),
-                why: format!("holds {}, in a container of a user whose Podman does not answer for it", devices(holder)),
+                why: format!(
+                    "holds {}, in a container of a user whose Podman does not answer for it",
+                    devices(holder)
+                ),
                 pids: vec![holder.pid],
                 comes_back: false,
             }),

@@ -203,8 +203,7 @@ mod tests {
     impl Fake {
         fn with(mut self, name: &'static str, up: bool, along: &[&str], triggers: &[&str]) -> Self {
             let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-            let dependents =
-                Dependents { stopped_along: names(along), triggered_by: names(triggers) };
+            let dependents = Dependents { stopped_along: names(along), triggered_by: names(triggers) };
             self.0.insert(name, (up, dependents));
             self
         }
@@ -237,7 +236,8 @@ mod tests {
 
     #[test]
     fn a_users_chain_without_end_is_given_up() {
-        let error = closure(&Endless, &[("a.service".to_owned(), Role::Holder)], Guard::User).expect_err("no end");
+        let error =
+            closure(&Endless, &[("a.service".to_owned(), Role::Holder)], Guard::User).expect_err("no end");
         assert!(error.to_string().contains("more than 512"), "{error}");
     }
 
@@ -338,8 +338,8 @@ mod tests {
     #[test]
     fn a_holder_that_does_not_run_is_noted_as_such() {
         let fake = Fake::default().with("dead.service", false, &["x.service"], &[]);
-        let planned =
-            closure(&fake, &[("dead.service".to_owned(), Role::Holder)], Guard::System(&[])).expect("may be stopped");
+        let planned = closure(&fake, &[("dead.service".to_owned(), Role::Holder)], Guard::System(&[]))
+            .expect("may be stopped");
         assert_eq!(planned.len(), 1);
         assert!(!planned[0].up);
     }
@@ -352,8 +352,8 @@ mod tests {
                 .with("b.service", true, &[victim], &[])
                 .with(victim, true, &[], &[]);
             let protected = ["precious.service".to_owned()];
-            let error =
-                closure(&fake, &[("a.service".to_owned(), Role::Holder)], Guard::System(&protected)).expect_err("must not");
+            let error = closure(&fake, &[("a.service".to_owned(), Role::Holder)], Guard::System(&protected))
+                .expect_err("must not");
             let error = error.to_string();
             assert!(
                 error.starts_with("a.service") && error.contains(victim) && error.contains(why),

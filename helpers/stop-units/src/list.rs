@@ -40,7 +40,11 @@ struct Entry {
 impl List {
     fn add(&mut self, user: Option<u32>, plan: Vec<Planned>) {
         let stopped = plan.into_iter().filter(|planned| planned.up);
-        self.units.extend(stopped.map(|planned| Entry { name: planned.name, user, role: planned.role.word() }));
+        self.units.extend(stopped.map(|planned| Entry {
+            name: planned.name,
+            user,
+            role: planned.role.word(),
+        }));
     }
 }
 

@@ -50,10 +50,13 @@ fn end(problems: &[String]) -> Result<()> {
 /// An act that took a unit.
 type Taken = (u64, Unit);
 
+/// Those of each user.
+type OfUsers = BTreeMap<u32, Vec<Taken>>;
+
 /// The units to start: the system's, and those of each user. None where there are none, or where the next
 /// boot starts them.
-fn outstanding(context: &Context, run: &Run) -> Option<(Vec<Taken>, BTreeMap<u32, Vec<Taken>>)> {
-    let (mut system, mut users) = (Vec::new(), BTreeMap::<u32, Vec<Taken>>::new());
+fn outstanding(context: &Context, run: &Run) -> Option<(Vec<Taken>, OfUsers)> {
+    let (mut system, mut users) = (Vec::new(), OfUsers::new());
     for act in run.outstanding(Step::StopUnits) {
         let Object::Unit(unit) = act.object else { continue };
         let taken = unit.user.map_or(&mut system, |uid| users.entry(uid).or_default());
@@ -108,7 +111,7 @@ fn restore_system(context: &Context, run: &Run, acts: &[Taken]) -> Vec<String> {
     problems
 }
 
-fn restore_users(context: &Context, run: &Run, users: BTreeMap<u32, Vec<Taken>>) -> Vec<String> {
+fn restore_users(context: &Context, run: &Run, users: OfUsers) -> Vec<String> {
     if users.is_empty() {
         return Vec::new();
     }

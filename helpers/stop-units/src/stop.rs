@@ -154,7 +154,9 @@ fn stop_users(
             None => continue,
             Some(Ok(plan)) => plan,
             Some(Err(error)) => {
-                context.warn(format!("the units of user {uid} cannot be stopped, their holders are killed: {error:#}"));
+                context.warn(format!(
+                    "the units of user {uid} cannot be stopped, their holders are killed: {error:#}"
+                ));
                 for (name, role) in good {
                     intent(context, Some(uid), &name, role)?;
                     names.push(name);
@@ -181,7 +183,9 @@ fn stop_users(
         let stopped = match result {
             Ok(stopped) => stopped,
             Err(error) => {
-                context.warn(format!("the units of user {uid} are not stopped, their holders are killed: {error:#}"));
+                context.warn(format!(
+                    "the units of user {uid} are not stopped, their holders are killed: {error:#}"
+                ));
                 continue;
             }
         };

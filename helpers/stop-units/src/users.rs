@@ -61,10 +61,9 @@ pub(crate) fn plan(
 
 /// Stops units, and says what came of each.
 pub(crate) fn stop(manager: &Manager, plan: &[&Planned], time: Duration) -> Result<Vec<Stopped>> {
-    let units = plan.iter().map(|planned| Stop {
-        name: planned.name.clone(),
-        along: planned.role == Role::Dependent,
-    });
+    let units = plan
+        .iter()
+        .map(|planned| Stop { name: planned.name.clone(), along: planned.role == Role::Dependent });
     let ask = Ask::StopUnits { units: units.collect(), seconds: time.as_secs() };
     let stopped: Vec<Stopped> = manager.0.ask(ask, time + CALL)?;
     match stopped.len() == plan.len() {

@@ -93,7 +93,10 @@ mod tests {
         let victim = runtime.join("victim");
         symlink(&victim, runtime.join("systemd/user/job.service")).expect("links");
         assert!(restore_in(runtime, "job.service").expect("restores"));
-        assert_eq!(fs::read_to_string(runtime.join("systemd/user/job.service")).expect("is back"), "[Service]\n");
+        assert_eq!(
+            fs::read_to_string(runtime.join("systemd/user/job.service")).expect("is back"),
+            "[Service]\n"
+        );
         assert!(!victim.exists(), "the link was followed");
     }
 

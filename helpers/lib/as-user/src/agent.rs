@@ -93,7 +93,8 @@ impl Agent {
         if !root.is_system() {
             return Err(Error::Over { uid, reason: "this is no running machine".into() });
         }
-        let (lock, listener) = listen(root, uid).map_err(|error| over("prepare to ask as the user", error))?;
+        let (lock, listener) =
+            listen(root, uid).map_err(|error| over("prepare to ask as the user", error))?;
         // Restarted, not started: one that is about to end would be taken for this one's.
         let unit = format!("nvidia-reload-user@{uid}.service");
         match order_unit(Order::Renew, &unit) {
@@ -142,7 +143,8 @@ impl Inner {
     fn ask<T: DeserializeOwned>(&self, ask: Ask, patience: Duration) -> Result<T, Error> {
         let deadline = self.until.min(Instant::now() + patience);
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let mut line = serde_json::to_vec(&Request { id, ask }).map_err(|error| self.end(&error.to_string()))?;
+        let mut line =
+            serde_json::to_vec(&Request { id, ask }).map_err(|error| self.end(&error.to_string()))?;
         line.push(b'\n');
         let (sender, receiver) = mpsc::channel();
         {
@@ -246,7 +248,8 @@ fn listen(root: &Root, uid: u32) -> io::Result<(File, UnixListener)> {
         }
     }
     let mut options = OpenOptions::new();
-    let file = options.write(true).create(true).truncate(false).mode(0o600).open(path.with_extension("lock"))?;
+    let file =
+        options.write(true).create(true).truncate(false).mode(0o600).open(path.with_extension("lock"))?;
     lock(&file, Instant::now() + OTHERS)?;
     match remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -11,10 +11,13 @@ const LONGEST: usize = 255;
 pub fn is_unit_name(name: &str) -> bool {
     let Some(stem) = TYPES.iter().find_map(|kind| name.strip_suffix(kind)) else { return false };
     let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || b":-_.\\@".contains(&byte);
-    let has_instance = stem.split_once('@').is_none_or(|(prefix, instance)| {
-        !prefix.is_empty() && !instance.is_empty()
-    });
-    !stem.is_empty() && name.len() <= LONGEST && !stem.starts_with('.') && has_instance && stem.bytes().all(is_valid)
+    let has_instance =
+        stem.split_once('@').is_none_or(|(prefix, instance)| !prefix.is_empty() && !instance.is_empty());
+    !stem.is_empty()
+        && name.len() <= LONGEST
+        && !stem.starts_with('.')
+        && has_instance
+        && stem.bytes().all(is_valid)
 }
 
 /// Whether `id` is the full id of a container.
@@ -35,7 +38,15 @@ mod tests {
 
     #[test]
     fn unit_names_are_systemds_and_of_a_type_that_is_stopped() {
-        for good in ["a.service", "a@b.service", "run-u7.service", r"dev\x2da.socket", "a.b:c_d.timer", "x.path", "x.target"] {
+        for good in [
+            "a.service",
+            "a@b.service",
+            "run-u7.service",
+            r"dev\x2da.socket",
+            "a.b:c_d.timer",
+            "x.path",
+            "x.target",
+        ] {
             assert!(is_unit_name(good), "{good}");
         }
         for bad in [

@@ -17,7 +17,9 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect as connect_to, socket_with};
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect as connect_to, socket_with,
+};
 
 pub use child::child;
 pub use lines::{Lines, send};
@@ -77,7 +79,10 @@ pub fn lock(file: &File, deadline: Instant) -> io::Result<()> {
 ///
 /// # Errors
 /// `TimedOut`, or the thread ended without a result.
-pub fn call<T: Send + 'static>(deadline: Instant, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+pub fn call<T: Send + 'static>(
+    deadline: Instant,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
     let (sender, receiver) = mpsc::channel();
     thread::Builder::new().spawn(move || {
         // Where the caller is gone, so is the use of the result.

@@ -45,7 +45,8 @@ impl Lines {
                 Err(error) if is_again(&error) => continue,
                 Err(error) => return Err(error),
             };
-            self.most = self.most.checked_sub(count).ok_or_else(|| too_much("too many bytes in all".into()))?;
+            self.most =
+                self.most.checked_sub(count).ok_or_else(|| too_much("too many bytes in all".into()))?;
             self.read.extend_from_slice(&chunk[..count]);
         }
     }

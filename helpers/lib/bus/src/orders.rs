@@ -123,7 +123,9 @@ fn begin(
 ) -> Result<Option<(Job, Option<u64>)>, String> {
     let look = || follower.manager().unit(name).map_err(|error| text(&error));
     let mut now = look()?;
-    if now.load == LoadState::NotFound && revive(name).map_err(|error| format!("put its file back: {error}"))? {
+    if now.load == LoadState::NotFound
+        && revive(name).map_err(|error| format!("put its file back: {error}"))?
+    {
         now = look()?;
     }
     if now.active.is_up() && now.active != ActiveState::Deactivating {

@@ -313,8 +313,7 @@ impl Client {
 
     /// What comes of giving `value` to `target`.
     async fn post(&self, target: &str, value: &Value) -> Result<Bytes, Error> {
-        let request =
-            Request::post(self.uri(target)?).header("Content-Type", "application/json");
+        let request = Request::post(self.uri(target)?).header("Content-Type", "application/json");
         self.send(request, Bytes::from(value.to_string()), ORDER).await
     }
 

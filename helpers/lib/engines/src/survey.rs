@@ -78,7 +78,9 @@ pub async fn gpu_containers(root: &Root, holding: &[String], parallel: usize) ->
     // Side by side: a user's side that is slow holds up no other.
     let answers = side_by_side(engines, ENGINES, async |engine: Engine| {
         let answer = match (&engine.presence, engine.kind) {
-            (Presence::Ready, Kind::Containerd) => pods::ask(root, &engine, &running, &machine, holding).await,
+            (Presence::Ready, Kind::Containerd) => {
+                pods::ask(root, &engine, &running, &machine, holding).await
+            }
             (Presence::Ready, _) => ask(root, &engine, &running, &machine, holding, parallel).await,
             _ => Ok(Default::default()),
         };
@@ -149,7 +151,11 @@ async fn ask_by(
         runtime.is_some_and(select::is_nvidia_runtime)
     };
     // Asked only where it makes a difference.
-    let default_runtime = if engine.user.is_none() && up.iter().any(uses_runtime) { client.default_runtime().await? } else { None };
+    let default_runtime = if engine.user.is_none() && up.iter().any(uses_runtime) {
+        client.default_runtime().await?
+    } else {
+        None
+    };
     let clients = if up.is_empty() { Clients::default() } else { Clients::look(root).map_err(odd)? };
     up.sort_by(|one, other| one.created.cmp(&other.created));
     let mut found = Vec::new();

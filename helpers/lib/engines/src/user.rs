@@ -32,10 +32,9 @@ pub(crate) async fn ask<T: DeserializeOwned + Send + 'static>(
 /// Opens a conversation with the user's side.
 pub(crate) async fn open(root: &Root, uid: u32, budget: Duration) -> Result<Agent, Error> {
     let root = root.clone();
-    beside(move || Agent::open(&root, uid, budget)).await?.map_err(|error| Error::Unreachable {
-        errno: None,
-        reason: error.to_string(),
-    })
+    beside(move || Agent::open(&root, uid, budget))
+        .await?
+        .map_err(|error| Error::Unreachable { errno: None, reason: error.to_string() })
 }
 
 /// Ends it: its end takes a moment that nobody has to wait for.
