@@ -1,6 +1,7 @@
 //! Who has the GPU, and what would be done to each of them.
 
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use engines::{Container, Engine, Kind, Owner, Presence, SURVEY_SCHEMA, Survey};
@@ -16,6 +17,9 @@ use crate::findings::Findings;
 const DRAIN: &str = "/usr/libexec/nvidia-reload/drain-containers";
 /// The helper that speaks with the service managers.
 const STOP: &str = "/usr/libexec/nvidia-reload/stop-units";
+
+/// How long a sibling may take. What it asks has limits of its own.
+const SIBLING: Duration = Duration::from_secs(400);
 
 pub(crate) fn assess(
     context: &Context,
@@ -140,17 +144,14 @@ pub(crate) fn survey(nodes: &[String]) -> Result<Survey> {
 
 /// What `helper list --json` says.
 fn ask<T: DeserializeOwned>(helper: &str, nodes: &[String]) -> Result<T> {
-    let output = Command::new(helper)
-        .args(["list", "--json"])
-        .args(nodes.iter().map(|node| format!("--node={node}")))
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .with_context(|| format!("start {helper}"))?;
-    if !output.status.success() {
-        anyhow::bail!("{helper} list ended with {}", output.status);
+    let mut command = Command::new(helper);
+    command.args(["list", "--json"]).args(nodes.iter().map(|node| format!("--node={node}")));
+    let (status, output) = bounded::child(&mut command, Instant::now() + SIBLING, bounded::BODY)
+        .with_context(|| format!("run {helper}"))?;
+    if !status.success() {
+        anyhow::bail!("{helper} list ended with {status}");
     }
-    serde_json::from_slice(&output.stdout).with_context(|| format!("understand what {helper} list says"))
+    serde_json::from_slice(&output).with_context(|| format!("understand what {helper} list says"))
 }
 
 fn containers(config: &Config, survey: &Survey, holders: &[Holder], findings: &mut Findings) -> Vec<Action> {

@@ -90,7 +90,14 @@ impl Podman {
     /// The path of the socket, on which something listens.
     fn reach(&self) -> Result<String, Fault> {
         let path = format!("/run/user/{}/podman/podman.sock", self.uid);
-        let connect = || bounded::connect(path.as_ref(), Instant::now() + CONNECT);
+        let connect = || {
+            let stream = bounded::connect(path.as_ref(), Instant::now() + CONNECT)?;
+            // A link may lead to another's.
+            match bounded::peer(&stream)? == self.uid {
+                true => Ok(()),
+                false => Err(std::io::Error::other("what listens there does not run as this user")),
+            }
+        };
         let mut state = self.state();
         if state.reached {
             return Ok(path);

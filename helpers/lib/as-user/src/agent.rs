@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions, remove_file, set_permissions};
 use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,8 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bounded::{Lines, lock, send};
-use rustix::net::sockopt::socket_peercred;
+use bounded::{Lines, lock, peer, send};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use step::{Order, Root, order_unit};
@@ -266,7 +264,7 @@ fn listen(root: &Root, uid: u32) -> io::Result<(File, UnixListener)> {
 fn accept(listener: &UnixListener, uid: u32, deadline: Instant) -> io::Result<UnixStream> {
     loop {
         match listener.accept() {
-            Ok((stream, _)) if socket_peercred(stream.as_fd())?.uid.as_raw() == uid => {
+            Ok((stream, _)) if peer(&stream)? == uid => {
                 stream.set_nonblocking(false)?;
                 return Ok(stream);
             }

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
+use rustix::net::sockopt::socket_peercred;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect as connect_to, socket_with,
 };
@@ -58,6 +59,14 @@ pub fn connect(path: &Path, deadline: Instant) -> io::Result<UnixStream> {
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// The uid of the process that listens, or has connected, at the other end.
+///
+/// # Errors
+/// The kernel's.
+pub fn peer(stream: &UnixStream) -> io::Result<u32> {
+    Ok(socket_peercred(stream)?.uid.as_raw())
 }
 
 /// Locks `file` for this process alone.
