@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use engines::{Client, Ended, Kind, Member, Way};
+use engines::{Client, Ended, Error, Kind, Member, Way};
 use ledger::{Act, Container, Object, Run, Step};
 use step::Context;
 
@@ -14,6 +14,15 @@ use crate::{again, cdi, podman, pods};
 
 /// How long an engine may be away, as it is while its daemon starts again.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a user's side may take to start that user's containers, all in all.
+const USER: Duration = Duration::from_secs(60);
+
+/// The longest that a health check in a user's container is waited for: others of that user come after it.
+const USERS_HEALTH: u64 = 15;
+
+/// How many engines are asked at once: each user may have one.
+const ENGINES: usize = 64;
 
 /// How often an engine may die over the starts.
 const DEATHS: u32 = 3;
@@ -27,6 +36,10 @@ struct Taken {
 pub(crate) fn undo(context: &Context) -> Result<()> {
     let Some(run) = context.ledger.read()? else { return Ok(()) };
     let mut acts = run.outstanding(Step::DrainContainers);
+    let is_users = |act: &Act| matches!(&act.object, Object::Unit(unit) if unit.user.is_some());
+    // Those that stop-units leaves until the system's own are restarted.
+    let units_of_users =
+        run.outstanding(Step::StopUnits).iter().any(is_users) && acts.iter_mut().any(|act| !is_a_users(act));
     if acts.is_empty() {
         return Ok(());
     }
@@ -44,37 +57,61 @@ pub(crate) fn undo(context: &Context) -> Result<()> {
         // To leave containers down for want of an answer would be the greater wrong.
         Err(error) => context.warn(format!("cannot tell whether the system is going down: {error:#}")),
     }
+    let mut failed = Vec::new();
     // First, since containers are given their devices by them.
     for act in acts.extract_if(.., |act| matches!(act.object, Object::Cdi { .. })) {
         if let Err(error) = cdi::refresh(context, &run) {
             context.warn(format!("the CDI specifications are as they were: {error:#}"));
         }
-        context.ledger.undone(act.id)?;
+        failed.extend(context.ledger.undone(act.id).err().map(|error| format!("{}: {error:#}", act.object)));
     }
+    // The system's own, then each user's.
+    let users: Vec<Act> = acts.extract_if(.., is_a_users).collect();
+    failed.extend(restore_system(context, &run, acts));
+    if units_of_users {
+        failed.extend(step::restore_units_of_users().err());
+    }
+    if !users.is_empty() {
+        context.status(format!("starting containers of users: {}", users.len()));
+        failed.extend(finish(context, &by_engine(users), &majors(&run), run.snapshot.parallel));
+    }
+    if !failed.is_empty() {
+        bail!("not everything is back: {}", failed.join("; "));
+    }
+    Ok(())
+}
+
+fn is_a_users(act: &mut Act) -> bool {
+    matches!(&act.object, Object::Container(container) if container.user.is_some())
+}
+
+/// What was the system's: the kubelet and its pods, the containers of Docker and of root's Podman.
+fn restore_system(context: &Context, run: &Run, mut acts: Vec<Act>) -> Vec<String> {
     if acts.is_empty() {
-        return Ok(());
+        return Vec::new();
     }
     // The kubelet comes up, and starts its own, while the others are started.
-    let no_kubelet = pods::start_kubelets(context, &run, &mut acts).err();
+    let no_kubelet = pods::start_kubelets(context, run, &mut acts).err();
     let of_pods = pods::of_pods(&mut acts);
     context.status(format!("starting containers: {}", acts.len()));
-    let majors = majors(&run);
     let engines = by_engine(acts);
     // Listens until everything is back.
-    let podman = podman::offer(context, podmans(&engines));
-    let done = finish(context, &engines, &majors, run.snapshot.parallel);
+    let podman = podman::offer(context, &podmans(&engines));
+    let mut failed = finish(context, &engines, &majors(run), run.snapshot.parallel);
     drop(podman);
     match no_kubelet {
-        None => pods::await_back(context, &run, of_pods)?,
+        None => {
+            failed.extend(pods::await_back(context, run, of_pods).err().map(|error| format!("{error:#}")))
+        }
         Some(error) => {
-            for (act, _) in of_pods {
-                context.ledger.undo_failed(act, "the kubelet did not start")?;
+            for (act, container) in of_pods {
+                let noted = context.ledger.undo_failed(act, "the kubelet did not start");
+                failed.extend(noted.err().map(|error| format!("{}: {error:#}", container.name)));
             }
-            done?;
-            return Err(error);
+            failed.push(format!("{error:#}"));
         }
     }
-    done
+    failed
 }
 
 /// Whose Podmans the containers are of.
@@ -105,19 +142,19 @@ fn majors(run: &Run) -> Majors {
     majors
 }
 
-fn finish(context: &Context, engines: &ByEngine, majors: &Majors, parallel: usize) -> Result<()> {
+/// Restarts them, engine by engine, side by side; returns what went wrong.
+fn finish(context: &Context, engines: &ByEngine, majors: &Majors, parallel: usize) -> Vec<String> {
     let work = engines::side_by_side(
         engines,
-        parallel,
+        ENGINES,
         async |((engine, socket), taken): (&(String, String), &Vec<Taken>)| {
             give_back(context, (engine, socket), taken, majors, parallel).await
         },
     );
-    let failed = engines::wait_for(work)?.concat();
-    if !failed.is_empty() {
-        bail!("not every container is back: {}", failed.join("; "));
+    match engines::wait_for(work) {
+        Ok(failed) => failed.concat(),
+        Err(error) => vec![format!("nothing could be started: {error}")],
     }
-    Ok(())
 }
 
 /// Gives back the containers of one engine; returns what went wrong, container by container.
@@ -128,22 +165,36 @@ async fn give_back(
     majors: &Majors,
     parallel: usize,
 ) -> Vec<String> {
-    let client = match Kind::from_name(engine) {
-        Some(kind) => Client::await_reach(&context.root, kind, socket, PATIENCE)
-            .await
-            .map_err(|error| error.to_string()),
-        None => Err(format!("this version knows no engine {engine}")),
+    let user = taken.first().and_then(|one| one.container.user);
+    let client = match (Kind::from_name(engine), user) {
+        (Some(_), Some(uid)) => Client::of_user(&context.root, uid, USER).await,
+        (Some(kind), None) => Client::await_reach(&context.root, kind, socket, PATIENCE).await,
+        (None, _) => Err(Error::Odd(format!("this version knows no engine {engine}"))),
     };
     let client = match client {
         Ok(client) => client,
-        Err(reason) => return taken.iter().filter_map(|one| fail(context, one, &reason).err()).collect(),
+        Err(error) => {
+            let reason = error.to_string();
+            return taken.iter().filter_map(|one| fail(context, one, &reason).err()).collect();
+        }
     };
-    let members =
-        engines::side_by_side(taken, parallel, async |one: &Taken| member(&client, one).await).await;
+    let failed = start_all(context, &client, taken, majors, parallel).await;
+    client.end().await;
+    failed
+}
+
+async fn start_all(
+    context: &Context,
+    client: &Client,
+    taken: &[Taken],
+    majors: &Majors,
+    parallel: usize,
+) -> Vec<String> {
+    let members = engines::side_by_side(taken, parallel, async |one: &Taken| member(client, one).await).await;
     let mut failed = Vec::new();
     for wave in engines::waves(&members, Way::Up) {
         let results = engines::side_by_side(wave, parallel, async |index: usize| {
-            start(context, &client, &taken[index], majors).await
+            start(context, client, &taken[index], majors).await
         });
         failed.extend(results.await.into_iter().filter_map(Result::err));
     }
@@ -152,7 +203,7 @@ async fn give_back(
             break;
         }
         let results = engines::side_by_side(taken, parallel, async |one: &Taken| {
-            start_again(context, &client, one).await
+            start_again(context, client, one).await
         });
         failed.extend(results.await.into_iter().filter_map(Result::err));
     }
@@ -222,6 +273,7 @@ async fn start(context: &Context, client: &Client, taken: &Taken, majors: &Major
     if matches!(ended, Ended::Brought | Ended::Already)
         && let Some(seconds) = container.health_timeout
     {
+        let seconds = if container.user.is_some() { seconds.min(USERS_HEALTH) } else { seconds };
         await_health(context, client, container, seconds).await;
     }
     Ok(())

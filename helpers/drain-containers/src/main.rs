@@ -47,7 +47,7 @@ fn main() -> ExitCode {
 }
 
 fn list(context: &Context, json: bool, scope: &Scope) -> Result<ExitCode> {
-    let podman = podman::offer(context, Running::look(&context.root)?.podmans());
+    let podman = podman::offer(context, &Running::look(&context.root)?.podmans());
     let survey = survey(context, scope, 0)?;
     let mut out = std::io::stdout().lock();
     if json {

@@ -29,7 +29,7 @@ pub(crate) fn take(context: &Context, config: &Config, scope: &Scope, found: &[C
     let unit = Unit { name: kubelet.to_owned(), user: None, role: KUBELET.to_owned() };
     let act = context.ledger.intent(Step::DrainContainers, Object::Unit(unit))?;
     context.status(format!("stopping {kubelet}"));
-    order_unit(Order::Halt, kubelet, None).with_context(|| format!("stop {kubelet}"))?;
+    order_unit(Order::Halt, kubelet).with_context(|| format!("stop {kubelet}"))?;
     context.ledger.done(act)?;
     context.info(format!("stopped {kubelet}: it would start the containers of pods again"));
     // Until then it may have started others, and it does not show in a survey any more.
@@ -112,18 +112,19 @@ pub(crate) fn start_kubelets(context: &Context, run: &Run, acts: &mut Vec<Act>) 
             false => (Order::Queue, "queued the start of"),
         };
         context.status(format!("starting {name}"));
-        match order_unit(order, name, None) {
+        match order_unit(order, name) {
             Ok(true) => {
-                context.ledger.undone(act.id)?;
                 context.info(format!("{words} {name}"));
+                note(name, context.ledger.undone(act.id), &mut failed);
             }
             Ok(false) => {
-                context.ledger.lost(act.id, "is no unit any more: nobody starts the pods of this machine")?;
-                context.warn(format!("{name} is no unit any more: nobody starts the pods of this machine"));
+                let why = "is no unit any more: nobody starts the pods of this machine";
+                context.warn(format!("{name} {why}"));
+                note(name, context.ledger.lost(act.id, why), &mut failed);
             }
             Err(error) => {
-                context.ledger.undo_failed(act.id, error.to_string())?;
                 failed.push(format!("{name}: {error}"));
+                note(name, context.ledger.undo_failed(act.id, error.to_string()), &mut failed);
             }
         }
     }
@@ -131,6 +132,11 @@ pub(crate) fn start_kubelets(context: &Context, run: &Run, acts: &mut Vec<Act>) 
         bail!("{}", failed.join("; "));
     }
     Ok(())
+}
+
+/// A ledger that cannot be written keeps nothing from being restarted.
+fn note(name: &str, noted: Result<()>, failed: &mut Vec<String>) {
+    failed.extend(noted.err().map(|error| format!("{name}: the ledger does not have this: {error:#}")));
 }
 
 /// The pods' containers among what is to be given back.
@@ -153,12 +159,13 @@ pub(crate) fn await_back(
     run: &Run,
     mut taken: Vec<(u64, ledger::Container)>,
 ) -> Result<()> {
+    let mut failed = Vec::new();
     if run.boot != context.ledger.boot() {
-        for (act, container) in taken {
-            context.info(format!("{} is the kubelet's to start in this boot", Object::Container(container)));
-            context.ledger.undone(act)?;
+        for (act, container) in taken.drain(..) {
+            let name = Object::Container(container).to_string();
+            context.info(format!("{name} is the kubelet's to start in this boot"));
+            note(&name, context.ledger.undone(act), &mut failed);
         }
-        return Ok(());
     }
     let timeouts = taken.iter().filter_map(|(_, container)| Some(container.pod.as_ref()?.timeout));
     let patience = timeouts.max().unwrap_or_default();
@@ -167,12 +174,13 @@ pub(crate) fn await_back(
     let mut silent = String::new();
     while !taken.is_empty() && Instant::now() < deadline {
         context.status(format!("containers of pods that run again: {} of {all}", all - taken.len()));
-        match wait_for(running(context, &taken))? {
+        match wait_for(running(context, &taken)).map_err(anyhow::Error::from).and_then(|answer| Ok(answer?)) {
             Ok(running) => {
                 silent.clear();
                 for (act, container) in taken.extract_if(.., |(_, one)| is_among(&running, one)) {
-                    context.info(format!("{} runs again", Object::Container(container)));
-                    context.ledger.undone(act)?;
+                    let name = Object::Container(container).to_string();
+                    context.info(format!("{name} runs again"));
+                    note(&name, context.ledger.undone(act), &mut failed);
                 }
             }
             Err(error) => silent = format!(" ({error})"),
@@ -185,8 +193,12 @@ pub(crate) fn await_back(
         let reason = format!(
             "was not started again by the kubelet within {patience} s{silent}: `kubectl describe pod` tells why"
         );
-        context.ledger.lost(act, &reason)?;
-        context.warn(format!("{} {reason}", Object::Container(container)));
+        let name = Object::Container(container).to_string();
+        context.warn(format!("{name} {reason}"));
+        note(&name, context.ledger.lost(act, &reason), &mut failed);
+    }
+    if !failed.is_empty() {
+        bail!("{}", failed.join("; "));
     }
     Ok(())
 }

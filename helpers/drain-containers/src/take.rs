@@ -16,11 +16,15 @@ use crate::{cdi, podman, pods, survey, unreachable};
 /// Podman's default.
 const STOP_TIMEOUT: i64 = 10;
 
+/// How long a user's side gets for the stops, beside the longest stop timeout; and how many users at once.
+const USER: Duration = Duration::from_secs(45);
+const USERS: usize = 64;
+
 pub(crate) fn run(context: &Context) -> Result<()> {
     let whole = context.config()?;
     let config = &whole.containers;
     context.status("looking for containers that have a GPU");
-    let podman = podman::offer(context, Running::look(&context.root)?.podmans());
+    let podman = podman::offer(context, &Running::look(&context.root)?.podmans());
     let run = context.ledger.read()?;
     let scope = run.iter().flat_map(|run| run.snapshot.chosen_nodes()).collect();
     let survey = survey(context, &scope, config.parallel)?;
@@ -45,8 +49,11 @@ pub(crate) fn run(context: &Context) -> Result<()> {
         context.info("no container has a GPU");
         return Ok(());
     }
-    let failed = engines::wait_for(stop_all(context, &ours, config))??;
+    let (system, users) = by_user(&ours);
+    let failed = engines::wait_for(stop_system(context, &system, config))??;
     drop(podman);
+    // Each user's by that user's side: what does not stop has its holders killed, and fails nobody's run.
+    engines::wait_for(stop_users(context, users, config))??;
     if !failed.is_empty() {
         bail!("{} of {} containers did not stop: {}", failed.len(), ours.len(), failed.join("; "));
     }
@@ -56,8 +63,16 @@ pub(crate) fn run(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Stops them, those first that others need last; returns what went wrong, container by container.
-async fn stop_all(context: &Context, ours: &[Container], config: &Containers) -> Result<Vec<String>> {
+/// Containers of the system's engines, and those of each user's Podman.
+fn by_user(ours: &[Container]) -> (Vec<&Container>, BTreeMap<u32, Vec<&Container>>) {
+    let (mut system, mut users) = (Vec::new(), BTreeMap::<u32, Vec<&Container>>::new());
+    for container in ours {
+        container.user.map_or(&mut system, |uid| users.entry(uid).or_default()).push(container);
+    }
+    (system, users)
+}
+
+async fn stop_system(context: &Context, ours: &[&Container], config: &Containers) -> Result<Vec<String>> {
     let mut clients = BTreeMap::new();
     for container in ours {
         if !clients.contains_key(container.socket.as_str()) {
@@ -65,6 +80,55 @@ async fn stop_all(context: &Context, ours: &[Container], config: &Containers) ->
             clients.insert(container.socket.as_str(), client);
         }
     }
+    stop_all(context, &clients, ours, config).await
+}
+
+/// Stops the containers of users, side by side.
+///
+/// # Errors
+/// The ledger cannot be written.
+async fn stop_users(
+    context: &Context,
+    users: BTreeMap<u32, Vec<&Container>>,
+    config: &Containers,
+) -> Result<()> {
+    let budget = Duration::from_secs(config.stop_timeout_max) + USER;
+    let results = engines::side_by_side(users, USERS, async |(uid, ours): (u32, Vec<&Container>)| {
+        let client = match Client::of_user(&context.root, uid, budget).await {
+            Ok(client) => client,
+            Err(error) => {
+                for container in &ours {
+                    intent(context, container, config)?;
+                }
+                return Ok(vec![error.to_string()]);
+            }
+        };
+        let sockets = ours.iter().map(|container| (container.socket.as_str(), client.clone())).collect();
+        let stopped = stop_all(context, &sockets, &ours, config).await;
+        drop(sockets);
+        client.end().await;
+        stopped
+    });
+    for failed in results.await {
+        for failure in failed? {
+            context.warn(format!("a container of a user is not stopped, its holders are killed: {failure}"));
+        }
+    }
+    Ok(())
+}
+
+fn intent(context: &Context, container: &Container, config: &Containers) -> Result<u64> {
+    let object = Object::Container(object(container, config.health_timeout));
+    context.ledger.intent(Step::DrainContainers, object)
+}
+
+/// Stops them, those first that others need last; returns what went wrong, container by container.
+async fn stop_all(
+    context: &Context,
+    clients: &BTreeMap<&str, Client>,
+    ours: &[&Container],
+    config: &Containers,
+) -> Result<Vec<String>> {
     // All of them before the first is touched. An engine that dies in the middle may take down
     // containers whose turn had not come: they are to be started again as well.
     let mut acts = Vec::new();
@@ -83,7 +147,7 @@ async fn stop_all(context: &Context, ours: &[Container], config: &Containers) ->
     }
     for wave in engines::waves(&members(ours), Way::Down) {
         let results = engines::side_by_side(wave, config.parallel, async |index: usize| {
-            let (container, act) = (&ours[index], acts[index]);
+            let (container, act) = (ours[index], acts[index]);
             let result = stop(context, &clients[container.socket.as_str()], container, act, config).await;
             stopped.set(stopped.get() + u32::from(result.is_ok()));
             context.status(format!("stopped {} of {}", stopped.get(), ours.len()));
@@ -91,7 +155,8 @@ async fn stop_all(context: &Context, ours: &[Container], config: &Containers) ->
         });
         failed.extend(results.await.into_iter().filter_map(Result::err));
     }
-    let always: Vec<&Container> = ours.iter().filter(|container| container.restart == "always").collect();
+    let always: Vec<&Container> =
+        ours.iter().copied().filter(|container| container.restart == "always").collect();
     let results = engines::side_by_side(always, config.parallel, async |container: &Container| {
         stop_again(context, &clients[container.socket.as_str()], container, config).await
     });
@@ -164,7 +229,7 @@ pub(crate) fn grace(own: Option<i64>, longest: u64) -> Duration {
     Duration::from_secs(own.min(longest))
 }
 
-fn members(containers: &[Container]) -> Vec<Member> {
+fn members(containers: &[&Container]) -> Vec<Member> {
     containers
         .iter()
         .map(|container| Member { aliases: container.aliases.clone(), needs: container.needs.clone() })

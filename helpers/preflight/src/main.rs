@@ -125,7 +125,7 @@ fn undo(context: &Context) -> Result<()> {
     if context.ledger.read()?.is_some() && !system_is_stopping()? {
         // OnFailure= of the target does not come after a cancel, nor after the stop of a target that holds.
         context.warn("not everything is restored: it is tried once more");
-        order_unit(Order::Queue, &Step::Rollback.unit(), None).context("start what tries once more")?;
+        order_unit(Order::Queue, &Step::Rollback.unit()).context("start what tries once more")?;
     }
     forgotten
 }

@@ -1,7 +1,8 @@
 //! Who has the GPU, and what would be done to each of them.
 
 use std::collections::{BTreeMap, HashSet};
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use engines::{Container, Engine, Kind, Owner, Presence, SURVEY_SCHEMA, Survey};
@@ -18,6 +19,9 @@ use crate::of_users::{add_plain, described, devices, in_socket, killed, processe
 const DRAIN: &str = "/usr/libexec/nvidia-reload/drain-containers";
 /// The helper that speaks with the service managers.
 const STOP: &str = "/usr/libexec/nvidia-reload/stop-units";
+
+/// How long a sibling may take. What it asks has limits of its own.
+const SIBLING: Duration = Duration::from_secs(400);
 
 pub(crate) fn assess(
     context: &Context,
@@ -150,17 +154,14 @@ pub(crate) fn survey(nodes: &[String]) -> Result<Survey> {
 
 /// What `helper list --json` says.
 fn ask<T: DeserializeOwned>(helper: &str, nodes: &[String]) -> Result<T> {
-    let output = Command::new(helper)
-        .args(["list", "--json"])
-        .args(nodes.iter().map(|node| format!("--node={node}")))
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .with_context(|| format!("start {helper}"))?;
-    if !output.status.success() {
-        anyhow::bail!("{helper} list ended with {}", output.status);
+    let mut command = Command::new(helper);
+    command.args(["list", "--json"]).args(nodes.iter().map(|node| format!("--node={node}")));
+    let (status, output) = bounded::child(&mut command, Instant::now() + SIBLING, bounded::BODY)
+        .with_context(|| format!("run {helper}"))?;
+    if !status.success() {
+        anyhow::bail!("{helper} list ended with {status}");
     }
-    serde_json::from_slice(&output.stdout).with_context(|| format!("understand what {helper} list says"))
+    serde_json::from_slice(&output).with_context(|| format!("understand what {helper} list says"))
 }
 
 fn containers(config: &Config, survey: &Survey, holders: &[Holder], findings: &mut Findings) -> Vec<Action> {
@@ -298,6 +299,8 @@ struct Units {
     units: Vec<Listed>,
     /// Why it would refuse, a sentence each.
     refused: Vec<String>,
+    /// Users whose units it cannot stop, a sentence each.
+    warnings: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -326,6 +329,9 @@ fn units(nodes: &[String]) -> Result<Units> {
 fn add_along(actions: &mut Vec<Action>, units: Units, findings: &mut Findings) {
     for reason in units.refused {
         findings.refuse(reason, "stop it, or lift what protects it");
+    }
+    for warning in units.warnings {
+        findings.warn(warning, "their processes that hold the GPU will be killed and not restarted");
     }
     for unit in units.units {
         let why = match unit.role.as_str() {

@@ -74,7 +74,7 @@ fn stop(context: &Context) {
     // All others require it.
     let first = Step::Preflight.unit();
     context.info(format!("the steps of the run are still up: {first} is stopped, and all with it"));
-    if let Err(error) = order_unit(Order::Stop, &first, None) {
+    if let Err(error) = order_unit(Order::Stop, &first) {
         context.warn(error.to_string());
     }
     context.needs(STEPS + ALL);
@@ -157,7 +157,7 @@ fn in_step(context: &Context) -> Result<()> {
         context.warn(format!(
             "the boot has loaded driver {loaded}, and {on_disk} is on disk again: {RELOAD} is started"
         ));
-        order_unit(Order::Queue, RELOAD, None)?;
+        order_unit(Order::Queue, RELOAD)?;
     }
     Ok(())
 }

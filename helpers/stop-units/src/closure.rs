@@ -4,22 +4,39 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result, bail};
-use bus::{Dependents, Unit};
+use as_user::Dependents;
 use holders::Guarded;
+
+/// The most units of a user that are stopped: what a user's manager says has no end of its own.
+const MOST: usize = 512;
+
+/// A unit as far as it matters here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// Its principal name.
+    pub(crate) name: String,
+    /// Whether it runs, is about to, or has not ended yet.
+    pub(crate) up: bool,
+    /// Its file; empty for a user's unit, whose file is the user's.
+    pub(crate) fragment: String,
+}
 
 /// The questions to a manager.
 pub(crate) trait Units {
-    fn unit(&self, name: &str) -> Result<Unit, bus::Error>;
-    fn dependents(&self, name: &str) -> Result<Dependents, bus::Error>;
+    fn unit(&self, name: &str) -> Result<Seen>;
+    fn dependents(&self, name: &str) -> Result<Dependents>;
 }
 
 impl Units for bus::Manager {
-    fn unit(&self, name: &str) -> Result<Unit, bus::Error> {
-        bus::Manager::unit(self, name)
+    fn unit(&self, name: &str) -> Result<Seen> {
+        let unit = bus::Manager::unit(self, name)?;
+        Ok(Seen { name: unit.name, up: unit.active.is_up(), fragment: unit.fragment })
     }
 
-    fn dependents(&self, name: &str) -> Result<Dependents, bus::Error> {
-        bus::Manager::dependents(self, name)
+    fn dependents(&self, name: &str) -> Result<Dependents> {
+        let found = bus::Manager::dependents(self, name)?;
+        let stopped_along = found.stopped_along().into_iter().map(str::to_owned).collect();
+        Ok(Dependents { triggered_by: found.triggered_by, stopped_along })
     }
 }
 
@@ -85,7 +102,7 @@ pub(crate) fn closure(
     // Who serves others goes after them.
     for own in [Role::Holder, Role::Keeper, Role::Service] {
         for (name, role) in holders.iter().filter(|(_, role)| *role == own) {
-            closure.visit(name, *role, &mut Vec::new())?;
+            closure.visit(name, *role)?;
         }
     }
     // A unit may have been met as another's dependent first.
@@ -104,37 +121,55 @@ struct Closure<'a, U> {
     planned: Vec<Planned>,
 }
 
+/// A unit, and what of that which comes before it is still to be looked at, the next one last.
+struct Open {
+    planned: Planned,
+    before: Vec<(String, Role)>,
+}
+
 impl<U: Units> Closure<'_, U> {
-    fn visit(&mut self, name: &str, role: Role, way: &mut Vec<String>) -> Result<()> {
-        let unit = self.units.unit(name).with_context(|| format!("ask for {name}"))?;
-        // By its principal name: an alias is not another unit.
-        if !self.seen.insert(unit.name.clone()) {
-            return Ok(());
-        }
-        let up = unit.active.is_up();
-        if up || role.is_own() {
-            self.may_stop(&unit.name, way)?;
-        }
-        if up {
-            way.push(unit.name.clone());
-            let dependents = self.units.dependents(&unit.name)?;
-            for trigger in &dependents.triggered_by {
-                self.visit(trigger, Role::Trigger, way)?;
+    /// With a stack of its own: a chain may be longer than the thread's is deep.
+    fn visit(&mut self, name: &str, role: Role) -> Result<()> {
+        let mut open = Vec::new();
+        open.extend(self.look(name, role, None)?);
+        while let Some(last) = open.last_mut() {
+            match last.before.pop() {
+                Some((name, role)) => {
+                    let first = open[0].planned.name.clone();
+                    open.extend(self.look(&name, role, Some(&first))?);
+                }
+                None => self.planned.extend(open.pop().map(|last| last.planned)),
             }
-            for dependent in dependents.stopped_along() {
-                self.visit(dependent, Role::Dependent, way)?;
-            }
-            way.pop();
-        }
-        if up || role.is_own() {
-            self.planned.push(Planned { name: unit.name, role, fragment: unit.fragment, up });
         }
         Ok(())
     }
 
-    fn may_stop(&self, name: &str, way: &[String]) -> Result<()> {
+    /// A unit that has to stop; none for one that was looked at before, or does not run. `first` is the
+    /// unit that it would stop for.
+    fn look(&mut self, name: &str, role: Role, first: Option<&str>) -> Result<Option<Open>> {
+        let unit = self.units.unit(name).with_context(|| format!("ask for {name}"))?;
+        // By its principal name: an alias is not another unit.
+        if !self.seen.insert(unit.name.clone()) || !(unit.up || role.is_own()) {
+            return Ok(None);
+        }
+        if self.protected.user.is_some() && self.seen.len() > MOST {
+            bail!("its manager names more than {MOST} units that would stop");
+        }
+        self.may_stop(&unit.name, first)?;
+        let mut before = Vec::new();
+        if unit.up {
+            let found = self.units.dependents(&unit.name)?;
+            before.extend(found.triggered_by.into_iter().map(|name| (name, Role::Trigger)));
+            before.extend(found.stopped_along.into_iter().map(|name| (name, Role::Dependent)));
+            before.reverse();
+        }
+        let planned = Planned { name: unit.name, role, fragment: unit.fragment, up: unit.up };
+        Ok(Some(Open { planned, before }))
+    }
+
+    fn may_stop(&self, name: &str, first: Option<&str>) -> Result<()> {
         let Some(why) = self.protected.why(name) else { return Ok(()) };
-        match way.first() {
+        match first {
             Some(first) => bail!("{first} cannot be stopped: that would stop {name}, {why}"),
             None => bail!("{name} holds the GPU, {why}"),
         }
@@ -144,7 +179,6 @@ impl<U: Units> Closure<'_, U> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bus::{ActiveState, LoadState};
     use std::collections::BTreeMap;
     use step::Guard;
 
@@ -155,29 +189,20 @@ mod tests {
     impl Fake {
         fn with(mut self, name: &'static str, up: bool, along: &[&str], triggers: &[&str]) -> Self {
             let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-            let dependents =
-                Dependents { bound_by: names(along), triggered_by: names(triggers), ..Dependents::default() };
+            let dependents = Dependents { stopped_along: names(along), triggered_by: names(triggers) };
             self.0.insert(name, (up, dependents));
             self
         }
     }
 
     impl Units for Fake {
-        fn unit(&self, name: &str) -> Result<Unit, bus::Error> {
+        fn unit(&self, name: &str) -> Result<Seen> {
             let name = if name == "alias.service" { "a.service" } else { name };
             let up = self.0.get(name).is_some_and(|(up, _)| *up);
-            Ok(Unit {
-                name: name.to_owned(),
-                load: LoadState::Loaded,
-                active: if up { ActiveState::Active } else { ActiveState::Inactive },
-                sub: String::new(),
-                job: None,
-                fragment: String::new(),
-                asserted: true,
-            })
+            Ok(Seen { name: name.to_owned(), up, fragment: String::new() })
         }
 
-        fn dependents(&self, name: &str) -> Result<Dependents, bus::Error> {
+        fn dependents(&self, name: &str) -> Result<Dependents> {
             Ok(self.0.get(name).map(|(_, dependents)| dependents.clone()).unwrap_or_default())
         }
     }
@@ -188,6 +213,57 @@ mod tests {
 
     fn guarded(user: Option<u32>, units: &[Guard]) -> Guarded<'_> {
         Guarded { user, units }
+    }
+
+    /// A manager that always names one more.
+    struct Endless;
+
+    impl Units for Endless {
+        fn unit(&self, name: &str) -> Result<Seen> {
+            Ok(Seen { name: name.to_owned(), up: true, fragment: String::new() })
+        }
+
+        fn dependents(&self, name: &str) -> Result<Dependents> {
+            Ok(Dependents { stopped_along: vec![format!("x{name}")], ..Dependents::default() })
+        }
+    }
+
+    #[test]
+    fn a_users_chain_without_end_is_given_up() {
+        let error = closure(&Endless, &[("a.service".to_owned(), Role::Holder)], guarded(Some(7), &[]))
+            .expect_err("no end");
+        assert!(error.to_string().contains("more than 512"), "{error}");
+    }
+
+    #[test]
+    fn a_long_chain_of_the_systems_is_no_matter() {
+        struct Long;
+        impl Units for Long {
+            fn unit(&self, name: &str) -> Result<Seen> {
+                Ok(Seen { name: name.to_owned(), up: true, fragment: String::new() })
+            }
+            fn dependents(&self, name: &str) -> Result<Dependents> {
+                let number: u32 = name.trim_end_matches(".service").parse()?;
+                let next = (number < 100_000).then(|| format!("{}.service", number + 1));
+                Ok(Dependents { stopped_along: next.into_iter().collect(), ..Dependents::default() })
+            }
+        }
+        let holders = [("0.service".to_owned(), Role::Holder)];
+        let planned = closure(&Long, &holders, guarded(None, &[])).expect("may be stopped");
+        assert_eq!((planned.len(), planned[0].name.as_str()), (100_001, "100000.service"));
+    }
+
+    #[test]
+    fn what_a_user_calls_a_unit_protects_it_not() {
+        let fake = Fake::default().with("docker.service", true, &["nvidia-reload-x.service"], &[]).with(
+            "nvidia-reload-x.service",
+            true,
+            &[],
+            &[],
+        );
+        let holders = [("docker.service".to_owned(), Role::Holder)];
+        assert_eq!(closure(&fake, &holders, guarded(Some(7), &[])).expect("may be stopped").len(), 2);
+        closure(&fake, &holders, guarded(None, &[])).expect_err("the system's is core");
     }
 
     fn order(fake: &Fake, holders: &[&str]) -> Vec<(String, &'static str)> {

@@ -3,13 +3,14 @@
 use std::io::Write;
 
 use anyhow::{Context as _, Result};
+use bus::Manager;
 use holders::Guarded;
 use serde::Serialize;
 use step::{Context, Guard, text};
 
-use crate::closure::closure;
+use crate::closure::{Planned, closure};
 use crate::stop::{by_manager, shown};
-use crate::{manager, wanted};
+use crate::{users, wanted};
 
 /// The name and version of the JSON.
 const SCHEMA: &str = "nvidia-reload.units/1";
@@ -22,6 +23,8 @@ struct List {
     units: Vec<Entry>,
     /// Why that is not possible, a sentence each.
     refused: Vec<String>,
+    /// Users whose units will be killed and not restarted, a sentence each.
+    warnings: Vec<String>,
 }
 
 /// A unit that would be stopped.
@@ -35,25 +38,41 @@ struct Entry {
     role: &'static str,
 }
 
+impl List {
+    fn add(&mut self, user: Option<u32>, plan: Vec<Planned>) {
+        let stopped = plan.into_iter().filter(|planned| planned.up);
+        self.units.extend(stopped.map(|planned| Entry {
+            name: planned.name,
+            user,
+            role: planned.role.word(),
+        }));
+    }
+}
+
 /// Prints the units that would be stopped now, for the GPUs with these device nodes, or for all.
 pub(crate) fn list(context: &Context, json: bool, nodes: &[String]) -> Result<()> {
     let config = context.config()?;
     let protected = Guard::read(&context.root, &config.units.protect)?;
     let found = wanted::of_all(context, &config, nodes)?;
-    let mut list = List { schema: SCHEMA, units: Vec::new(), refused: Vec::new() };
-    for (user, units) in by_manager(&found) {
-        let plan = manager(user)
+    let mut list = List { schema: SCHEMA, units: Vec::new(), refused: Vec::new(), warnings: Vec::new() };
+    let (system, users) = by_manager(&found);
+    if !system.is_empty() {
+        let guard = Guarded { user: None, units: &protected };
+        let plan = Manager::system()
             .map_err(anyhow::Error::from)
-            .and_then(|manager| closure(&manager, &units, Guarded { user, units: &protected }));
+            .and_then(|manager| closure(&manager, &system, guard));
         match plan {
-            Ok(plan) => {
-                list.units.extend(plan.into_iter().filter(|planned| planned.up).map(|planned| Entry {
-                    name: planned.name,
-                    user,
-                    role: planned.role.word(),
-                }))
-            }
+            Ok(plan) => list.add(None, plan),
             Err(error) => list.refused.push(format!("{error:#}")),
+        }
+    }
+    let plans = users::side_by_side(users.into_iter().collect(), |(uid, units)| {
+        (uid, users::plan(&context.root, uid, &units, &protected, users::PLAN).map(|(_, plan)| plan))
+    });
+    for (uid, plan) in plans {
+        match plan {
+            Ok(plan) => list.add(Some(uid), plan),
+            Err(error) => list.warnings.push(format!("the units of user {uid} cannot be stopped: {error:#}")),
         }
     }
     let mut out = std::io::stdout().lock();
@@ -63,6 +82,9 @@ pub(crate) fn list(context: &Context, json: bool, nodes: &[String]) -> Result<()
     }
     for unit in &list.units {
         writeln!(out, "{}: {}", text::clean(&shown(unit.user, &unit.name)), unit.role)?;
+    }
+    for warning in &list.warnings {
+        writeln!(out, "warning: {}", text::clean(warning))?;
     }
     for refused in &list.refused {
         writeln!(out, "refused: {}", text::clean(refused))?;

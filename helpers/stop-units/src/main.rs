@@ -6,11 +6,11 @@
 mod closure;
 mod list;
 mod ours;
-mod patience;
 mod single;
 mod start;
 mod stop;
 mod transient;
+mod users;
 mod wanted;
 
 use std::process::ExitCode;
@@ -45,9 +45,9 @@ enum Verb {
         /// Do not wait.
         #[arg(long)]
         no_wait: bool,
-        /// The user whose manager is asked; else the system's.
+        /// Do not wait, and stop one that runs before.
         #[arg(long)]
-        user: Option<u32>,
+        renew: bool,
     },
     /// Stop one unit.
     #[command(hide = true)]
@@ -57,10 +57,10 @@ enum Verb {
         /// Wait until that has ended.
         #[arg(long)]
         wait: bool,
-        /// The user whose manager is asked; else the system's.
-        #[arg(long)]
-        user: Option<u32>,
     },
+    /// Start the units of users that were stopped: last, when the system's own units and containers run.
+    #[command(hide = true)]
+    UndoUsers,
 }
 
 fn main() -> ExitCode {
@@ -68,9 +68,11 @@ fn main() -> ExitCode {
         Verb::List { json, nodes } => list::list(context, json, &nodes).map(|()| ExitCode::SUCCESS),
         Verb::IsStopping => Ok(answer(context, bus::is_stopping().map_err(Into::into))),
         Verb::OurUnits => ours::tell().map(|()| ExitCode::SUCCESS),
-        Verb::StartUnit { unit, no_wait: true, user } => single::queue(&unit, user),
-        Verb::StartUnit { unit, no_wait: false, user } => single::start(&unit, user),
-        Verb::StopUnit { unit, wait, user } => single::stop(&unit, wait, user),
+        Verb::StartUnit { unit, renew: true, .. } => single::queue(&unit, true),
+        Verb::StartUnit { unit, no_wait: true, .. } => single::queue(&unit, false),
+        Verb::StartUnit { unit, .. } => single::start(&unit),
+        Verb::StopUnit { unit, wait } => single::stop(&unit, wait),
+        Verb::UndoUsers => start::undo_users(context).map(|()| ExitCode::SUCCESS),
     })
 }
 
@@ -88,8 +90,3 @@ fn answer(context: &Context, said: Result<bool>) -> ExitCode {
 
 /// A manager's unit: the user whose manager it is, none for the system's, and the name.
 type Whose = (Option<u32>, String);
-
-/// The manager of `user`, or the system's.
-fn manager(user: Option<u32>) -> Result<bus::Manager, bus::Error> {
-    user.map_or_else(bus::Manager::system, bus::Manager::user)
-}

@@ -4,10 +4,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use bus::LoadState;
+use bus::{LoadState, Manager, Mode};
 use step::NO_SUCH_UNIT;
-
-use crate::{manager, patience};
 
 /// How long a start, or a stop, may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -16,8 +14,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const LIMIT: Duration = Duration::from_secs(300);
 
 /// Starts a unit and waits until that has ended.
-pub(crate) fn start(unit: &str, user: Option<u32>) -> Result<ExitCode> {
-    let manager = manager(user)?;
+pub(crate) fn start(unit: &str) -> Result<ExitCode> {
+    let manager = Manager::system()?;
     if manager.unit(unit)?.load != LoadState::Loaded {
         return Ok(ExitCode::from(NO_SUCH_UNIT));
     }
@@ -30,21 +28,28 @@ pub(crate) fn start(unit: &str, user: Option<u32>) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Has a unit started, without waiting for it.
-pub(crate) fn queue(unit: &str, user: Option<u32>) -> Result<ExitCode> {
-    manager(user)?.start(unit, bus::Mode::Replace)?;
-    Ok(ExitCode::SUCCESS)
+/// Has a unit started, without waiting for it; one that runs is stopped before, where `renew` says so.
+pub(crate) fn queue(unit: &str, renew: bool) -> Result<ExitCode> {
+    let manager = Manager::system()?;
+    let queued = match renew {
+        true => manager.restart(unit, Mode::Replace),
+        false => manager.start(unit, Mode::Replace),
+    };
+    match queued {
+        Err(bus::Error::NoSuchUnit { .. }) => Ok(ExitCode::from(NO_SUCH_UNIT)),
+        queued => queued.map(|_| ExitCode::SUCCESS).map_err(Into::into),
+    }
 }
 
 /// Has a unit stopped; waits for it where that is asked for.
-pub(crate) fn stop(unit: &str, wait: bool, user: Option<u32>) -> Result<ExitCode> {
-    let manager = manager(user)?;
+pub(crate) fn stop(unit: &str, wait: bool) -> Result<ExitCode> {
+    let manager = Manager::system()?;
     if !wait {
-        manager.stop(unit, bus::Mode::Replace)?;
+        manager.stop(unit, Mode::Replace)?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut follower = manager.follow(&[])?;
-    let own = patience::longest(manager.stop_timeout(unit)?, user).min(LIMIT);
+    let own = bus::longest(manager.stop_timeout(unit)?).min(LIMIT);
     let job = follower.stop(unit)?;
     let result = follower.wait(&job, Instant::now() + own.max(PATIENCE))?;
     if !result.is_success() {

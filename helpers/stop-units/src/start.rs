@@ -1,192 +1,175 @@
 //! The way back: what was stopped is started, in reverse order.
 
-use std::time::{Duration, Instant};
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
-use bus::{ActiveState, Follower, Job, LoadState, SystemState};
+use as_user::Started;
+use bus::{Manager, Up};
 use ledger::{Act, Object, Run, Step, Unit};
 use step::Context;
 
 use crate::closure::SERVICE;
 use crate::stop::shown;
-use crate::{manager, transient};
+use crate::{transient, users};
 
 /// How long the starts may take together. A unit that is ordered after the run's own target does
 /// not start before this step has ended: it is left in the manager's queue.
 const PATIENCE: Duration = Duration::from_secs(90);
 
+/// Starts the system's units; those of users as well, unless drain-containers has something of the
+/// system's to restart: that comes first, and then it calls [`undo_users`].
 pub(crate) fn undo(context: &Context) -> Result<()> {
     let Some(run) = context.ledger.read()? else { return Ok(()) };
-    let acts = run.outstanding(Step::StopUnits);
-    if acts.is_empty() {
-        return Ok(());
+    let Some((system, users)) = outstanding(context, &run) else { return Ok(()) };
+    let mut problems = restore_system(context, &run, &system);
+    let is_systems = |act: &Act| match &act.object {
+        Object::Container(container) => container.user.is_none(),
+        _ => true,
+    };
+    if users.is_empty() || !run.outstanding(Step::DrainContainers).iter().any(is_systems) {
+        problems.extend(restore_users(context, &run, users));
     }
-    if bus::is_stopping()? {
-        context.info("the machine is going down: the units are started by the next boot");
-        return Ok(());
-    }
-    let mut problems = Vec::new();
-    let mut users: Vec<Option<u32>> = Vec::new();
-    for unit in acts.iter().filter_map(unit_of) {
-        if !users.contains(&unit.user) {
-            users.push(unit.user);
-        }
-    }
-    for user in users {
-        let acts: Vec<(u64, &Unit)> = acts
-            .iter()
-            .filter_map(|act| Some((act.id, unit_of(act)?)))
-            .filter(|(_, unit)| unit.user == user)
-            .collect();
-        let result = match manager(user).and_then(|manager| manager.follow(&[])) {
-            Ok(mut follower) => {
-                let mut problems = Vec::new();
-                for wave in waves(acts) {
-                    problems.extend(give_back(context, &mut follower, &wave)?);
-                }
-                Ok(problems)
-            }
-            Err(error) => no_manager(context, &run, &acts, &anyhow::Error::from(error)),
-        };
-        problems.extend(result?);
-    }
+    end(&problems)
+}
+
+/// Starts the units of users.
+pub(crate) fn undo_users(context: &Context) -> Result<()> {
+    let Some(run) = context.ledger.read()? else { return Ok(()) };
+    let Some((_, users)) = outstanding(context, &run) else { return Ok(()) };
+    end(&restore_users(context, &run, users))
+}
+
+fn end(problems: &[String]) -> Result<()> {
     if !problems.is_empty() {
         bail!("not every unit is back: {}", problems.join("; "));
     }
     Ok(())
 }
 
-/// What is started together, wave after wave: sockets, which cannot be started once their service
-/// runs; then who serves the others; then the rest.
-fn waves(acts: Vec<(u64, &Unit)>) -> [Vec<(u64, &Unit)>; 3] {
-    let (sockets, others): (Vec<_>, Vec<_>) =
-        acts.into_iter().partition(|(_, unit)| unit.name.ends_with(".socket"));
-    let (services, rest) = others.into_iter().partition(|(_, unit)| unit.role == SERVICE);
-    [sockets, services, rest]
-}
+/// An act that took a unit.
+type Taken = (u64, Unit);
 
-fn unit_of(act: &Act) -> Option<&Unit> {
-    match &act.object {
-        Object::Unit(unit) => Some(unit),
-        _ => None,
+/// Those of each user.
+type OfUsers = BTreeMap<u32, Vec<Taken>>;
+
+/// The units to start: the system's, and those of each user. None where there are none, or where the next
+/// boot starts them.
+fn outstanding(context: &Context, run: &Run) -> Option<(Vec<Taken>, OfUsers)> {
+    let (mut system, mut users) = (Vec::new(), OfUsers::new());
+    for act in run.outstanding(Step::StopUnits) {
+        let Object::Unit(unit) = act.object else { continue };
+        let taken = unit.user.map_or(&mut system, |uid| users.entry(uid).or_default());
+        taken.push((act.id, unit));
     }
-}
-
-/// Nobody to start the units. After a reboot that is as it should be for a user who has not logged
-/// in again: his manager went with the old boot, and so did what was to be given back.
-fn no_manager(
-    context: &Context,
-    run: &Run,
-    acts: &[(u64, &Unit)],
-    error: &anyhow::Error,
-) -> Result<Vec<String>> {
-    let mut problems = Vec::new();
-    for (id, unit) in acts {
-        let name = shown(unit.user, &unit.name);
-        if unit.user.is_some() && run.boot != context.ledger.boot() {
-            context
-                .ledger
-                .lost(*id, "the machine was restarted, and the user has no manager in this boot")?;
-            context.warn(format!("{name} is not started: its user has no manager in this boot"));
-        } else {
-            context.ledger.undo_failed(*id, format!("{error:#}"))?;
-            problems.push(format!("{name}: {error:#}"));
+    if system.is_empty() && users.is_empty() {
+        return None;
+    }
+    match bus::is_stopping() {
+        Ok(true) => {
+            context.info("the machine is going down: the units are started by the next boot");
+            return None;
         }
+        Ok(false) => {}
+        // To leave units down for want of an answer would be the greater wrong.
+        Err(error) => context.warn(format!("cannot tell whether the machine is going down: {error}")),
     }
-    Ok(problems)
+    Some((system, users))
 }
 
-/// A start that is under way.
-struct Started<'a> {
-    id: u64,
-    unit: &'a Unit,
-    job: Job,
-    /// When its main process was started last before, to see whether it is a new one.
-    before: Option<u64>,
-}
-
-fn give_back(context: &Context, follower: &mut Follower, acts: &[(u64, &Unit)]) -> Result<Vec<String>> {
-    let mut problems = Vec::new();
-    let mut started = Vec::new();
+fn restore_system(context: &Context, run: &Run, acts: &[Taken]) -> Vec<String> {
     if acts.is_empty() {
-        return Ok(problems);
+        return Vec::new();
     }
     context.status(format!("starting units: {}", acts.len()));
-    let mut fail = |id: u64, unit: &Unit, why: String| -> Result<()> {
-        context.ledger.undo_failed(id, &why)?;
-        problems.push(format!("{}: {why}", shown(unit.user, &unit.name)));
-        Ok(())
+    let mut problems = Vec::new();
+    let mut follower = match Manager::system().and_then(|manager| manager.follow(&[])) {
+        Ok(follower) => follower,
+        Err(error) => {
+            let why = format!("{:#}", anyhow::Error::from(error));
+            for taken in acts {
+                problems.extend(note(context, run, taken, Err(why.clone())));
+            }
+            return problems;
+        }
     };
-    for (id, unit) in acts {
-        match start(context, follower, unit) {
-            Ok(None) => {
-                context.ledger.undone(*id)?;
-                transient::forget(&context.root, unit);
+    for wave in waves(acts) {
+        let names: Vec<&str> = wave.iter().map(|(_, unit)| unit.name.as_str()).collect();
+        let mut revive = |name: &str| transient::revive(&context.root, name);
+        bus::start_each(&mut follower, &names, PATIENCE, &mut revive, |at, result| {
+            if matches!(result, Ok(Up::Already | Up::Started)) {
+                transient::forget(&context.root, names[at]);
             }
-            Ok(Some((job, before))) => started.push(Started { id: *id, unit, job, before }),
-            Err(error) => fail(*id, unit, format!("{error:#}"))?,
-        }
+            let result = result.map(|up| match up {
+                Up::Already => Started::Already,
+                Up::Started => Started::Started,
+                Up::Queued => Started::Queued,
+            });
+            problems.extend(note(context, run, wave[at], result));
+        });
     }
-    // While the machine boots, what is started may be ordered after the unit that this runs in.
-    let booting = matches!(follower.manager().state(), Ok(SystemState::Starting | SystemState::Initializing));
-    let deadline = if booting { Instant::now() } else { Instant::now() + PATIENCE };
-    for Started { id, unit, job, before } in started {
-        let name = shown(unit.user, &unit.name);
-        match follower.wait(&job, deadline) {
-            Ok(result) => match outcome(follower, unit, before)? {
-                None => {
-                    context.ledger.undone(id)?;
-                    transient::forget(&context.root, unit);
-                    context.info(format!("started {name}"));
-                }
-                Some(why) => fail(id, unit, format!("its start ended with {result}: {why}"))?,
-            },
-            Err(bus::Error::Deadline { .. }) => {
-                let now = follower.manager().unit(&unit.name)?;
-                if now.active == ActiveState::Activating && !booting {
-                    fail(id, unit, format!("it is still starting after {} s", PATIENCE.as_secs()))?;
-                    continue;
-                }
-                context.ledger.undone(id)?;
-                if now.active.is_up() {
-                    context.info(format!("started {name}"));
-                } else {
-                    // Not begun: what it waits for may be the end of this very step.
-                    context.warn(format!("the start of {name} is queued: something else comes first"));
-                }
-            }
-            Err(error) => fail(id, unit, format!("{:#}", anyhow::Error::from(error)))?,
-        }
-    }
-    Ok(problems)
+    problems
 }
 
-/// Queues the start of a unit; none if it runs already.
-fn start(context: &Context, follower: &Follower, unit: &Unit) -> Result<Option<(Job, Option<u64>)>> {
-    let mut now = follower.manager().unit(&unit.name)?;
-    if now.load == LoadState::NotFound && transient::revive(&context.root, unit)? {
-        now = follower.manager().unit(&unit.name)?;
+fn restore_users(context: &Context, run: &Run, users: OfUsers) -> Vec<String> {
+    if users.is_empty() {
+        return Vec::new();
     }
-    if now.active.is_up() && now.active != ActiveState::Deactivating {
-        return Ok(None);
+    context.status(format!("starting units of users: {}", users.values().map(Vec::len).sum::<usize>()));
+    let results = users::side_by_side(users.into_iter().collect(), |(uid, acts)| {
+        let names = waves(&acts).map(|wave| wave.iter().map(|(_, unit)| unit.name.clone()).collect());
+        let started = users::start(&context.root, uid, &names);
+        (acts, started)
+    });
+    let mut problems = Vec::new();
+    for (acts, started) in results {
+        let taken = waves(&acts).into_iter().flatten();
+        for (taken, started) in taken.zip(started.into_iter().flatten()) {
+            let result = match started {
+                Ok(Started::Failed(why)) => Err(why),
+                started => started,
+            };
+            problems.extend(note(context, run, taken, result));
+        }
     }
-    let before = follower.manager().service(&unit.name).ok().map(|service| service.started_usec);
-    Ok(Some((follower.start(&unit.name)?, before)))
+    problems
 }
 
-/// Why a unit whose start has ended is not back; none if it is.
-fn outcome(follower: &Follower, unit: &Unit, before: Option<u64>) -> Result<Option<String>> {
-    let now = follower.manager().unit(&unit.name)?;
-    if now.active.is_up() {
-        return Ok(None);
+/// Writes down what came of a start; a sentence where the unit does not run, or the ledger cannot be
+/// written.
+fn note(context: &Context, run: &Run, (id, unit): &Taken, result: Result<Started, String>) -> Option<String> {
+    let name = shown(unit.user, &unit.name);
+    let (noted, problem) = match result {
+        Ok(Started::Already) => (context.ledger.undone(*id), None),
+        Ok(Started::Queued) => {
+            context.warn(format!("the start of {name} is queued: something else comes first"));
+            (context.ledger.undone(*id), None)
+        }
+        Ok(_) => {
+            context.info(format!("started {name}"));
+            (context.ledger.undone(*id), None)
+        }
+        // What ran in the user's session of another boot went with that boot.
+        Err(why) if unit.user.is_some() && run.boot != context.ledger.boot() => {
+            context.warn(format!("{name} is not started: the machine was restarted, and {why}"));
+            (context.ledger.lost(*id, format!("the machine was restarted, and {why}")), None)
+        }
+        Err(why) => (context.ledger.undo_failed(*id, &why), Some(format!("{name}: {why}"))),
+    };
+    let unwritten = noted.err().map(|error| format!("{name}: the ledger does not have this: {error:#}"));
+    match (problem, unwritten) {
+        (Some(problem), Some(unwritten)) => Some(format!("{problem}; {unwritten}")),
+        (problem, unwritten) => problem.or(unwritten),
     }
-    if now.active == ActiveState::Failed {
-        return Ok(Some(format!("it failed ({})", now.sub)));
-    }
-    // One that does its work and ends has run if its main process is a new one.
-    let service = follower.manager().service(&unit.name).ok();
-    let ran = service.is_some_and(|service| before.is_some_and(|before| service.started_usec > before));
-    Ok((!ran).then(|| "it does not run; its conditions may not hold".to_owned()))
+}
+
+/// What is started together, wave after wave: sockets, which cannot be started once their service
+/// runs; then who serves the others; then the rest.
+fn waves(acts: &[Taken]) -> [Vec<&Taken>; 3] {
+    let (sockets, others): (Vec<_>, Vec<_>) =
+        acts.iter().partition(|(_, unit)| unit.name.ends_with(".socket"));
+    let (services, rest) = others.into_iter().partition(|(_, unit)| unit.role == SERVICE);
+    [sockets, services, rest]
 }
 
 #[cfg(test)]
@@ -198,8 +181,8 @@ mod tests {
         let unit = |name: &str, role: &str| Unit { name: name.into(), user: None, role: role.into() };
         let units =
             [unit("a.service", "holder"), unit("a.socket", "trigger"), unit("fabric.service", SERVICE)];
-        let acts: Vec<(u64, &Unit)> = units.iter().zip(0..).map(|(unit, id)| (id, unit)).collect();
-        let names: Vec<Vec<&str>> = waves(acts)
+        let acts: Vec<Taken> = units.into_iter().zip(0..).map(|(unit, id)| (id, unit)).collect();
+        let names: Vec<Vec<&str>> = waves(&acts)
             .iter()
             .map(|wave| wave.iter().map(|(_, unit)| unit.name.as_str()).collect())
             .collect();

@@ -4,17 +4,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use bus::Manager;
+use as_user::{Stopped, is_unit_name};
+use bus::{Manager, NotDown};
 use holders::Guarded;
 use ledger::{Object, Step, Unit};
 use step::{Context, Guard};
 
 use crate::closure::{Planned, Role, closure};
-use crate::{Whose, manager, patience, transient, wanted};
+use crate::{Whose, transient, users, wanted};
 
 /// How often holders are looked for again: a unit may be started by something unknown while
 /// others stop, but not again and again.
 const ROUNDS: u32 = 3;
+
+/// How long the units of a user get to stop, whatever the system's have taken of the time.
+const LEAST: Duration = Duration::from_secs(20);
+
+/// The longest that a user's own word on its units counts: what systemd's default of 90 s comes to.
+const MOST: Duration = Duration::from_secs(2 * 90 + 10);
 
 pub(crate) fn run(context: &Context) -> Result<()> {
     let config = context.config()?;
@@ -37,17 +44,19 @@ pub(crate) fn run(context: &Context) -> Result<()> {
         if wanted.is_empty() {
             break;
         }
-        // Everything is planned before anything is stopped: a refusal leaves no trace.
-        let mut plans = Vec::new();
-        for (user, names) in by_manager(&wanted) {
-            let manager = manager(user)?;
-            let plan = closure(&manager, &names, Guarded { user, units: &protected })?;
-            plans.push((user, manager, plan));
-        }
-        for (user, manager, plan) in plans {
-            tried.extend(plan.iter().map(|planned| (user, planned.name.clone())));
+        // Everything of the system is planned before anything is stopped: a refusal leaves no trace.
+        let (system, users) = by_manager(&wanted);
+        if !system.is_empty() {
+            let manager = Manager::system()?;
+            let plan = closure(&manager, &system, Guarded { user: None, units: &protected })?;
+            tried.extend(plan.iter().map(|planned| (None, planned.name.clone())));
             stopped += plan.iter().filter(|planned| planned.up).count();
-            stop(context, user, manager, &plan, limit)?;
+            stop(context, &manager, &plan, limit)?;
+        }
+        let left = limit.saturating_duration_since(Instant::now()).clamp(LEAST, MOST);
+        for (uid, names) in stop_users(context, users, &protected, left)? {
+            stopped += names.len();
+            tried.extend(names.into_iter().map(|name| (Some(uid), name)));
         }
         tried.extend(wanted.into_keys());
     }
@@ -57,30 +66,27 @@ pub(crate) fn run(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// The units of each manager, the system's first.
-pub(crate) fn by_manager(units: &BTreeMap<Whose, Role>) -> BTreeMap<Option<u32>, Vec<(String, Role)>> {
-    let mut managers: BTreeMap<Option<u32>, Vec<(String, Role)>> = BTreeMap::new();
+/// Units by name, and why each is stopped.
+type Named = Vec<(String, Role)>;
+
+/// The units of the system's manager, and those of each user's.
+pub(crate) fn by_manager(units: &BTreeMap<Whose, Role>) -> (Named, BTreeMap<u32, Named>) {
+    let (mut system, mut users) = (Named::new(), BTreeMap::<u32, Named>::new());
     for ((user, name), role) in units {
-        managers.entry(*user).or_default().push((name.clone(), *role));
+        let named = user.map_or(&mut system, |uid| users.entry(uid).or_default());
+        named.push((name.clone(), *role));
     }
-    managers
+    (system, users)
 }
 
-fn stop(
-    context: &Context,
-    user: Option<u32>,
-    manager: Manager,
-    plan: &[Planned],
-    limit: Instant,
-) -> Result<()> {
+fn stop(context: &Context, manager: &Manager, plan: &[Planned], limit: Instant) -> Result<()> {
     let mut acts = Vec::new();
     let begun = Instant::now();
     for planned in plan {
-        let unit = Unit { name: planned.name.clone(), user, role: planned.role.word().into() };
         if planned.up {
-            transient::keep(&context.root, user, &planned.name, &planned.fragment)?;
+            transient::keep(&context.root, &planned.name, &planned.fragment)?;
         }
-        let id = context.ledger.intent(Step::StopUnits, Object::Unit(unit))?;
+        let id = intent(context, None, &planned.name, planned.role)?;
         if planned.up {
             acts.push((id, planned));
         } else {
@@ -91,61 +97,144 @@ fn stop(
     let names: Vec<&str> = acts.iter().map(|(_, planned)| planned.name.as_str()).collect();
     context.status(format!("stopping {}", names.join(", ")));
     let mut follower = manager.follow(&[])?;
-    let mut jobs = Vec::new();
-    let (mut problems, mut refused) = (Vec::new(), Vec::new());
-    for (id, planned) in &acts {
-        match follower.stop(&planned.name) {
-            Ok(job) => {
-                // One that is gone by now has none any more.
-                let own = follower.manager().stop_timeout(&planned.name).unwrap_or(patience::DEFAULT);
-                jobs.push((job, patience::longest(own, user)));
+    let orders: Vec<(&str, bool)> =
+        acts.iter().map(|(_, planned)| (planned.name.as_str(), planned.role == Role::Dependent)).collect();
+    let mut problems = Vec::new();
+    bus::stop_each(&mut follower, &orders, limit, |at, result| {
+        let (id, planned) = &acts[at];
+        let noted = match result {
+            Ok(()) => {
+                context.info(format!("stopped {}", planned.name));
+                context.ledger.done(*id)
             }
-            // Gone by itself meanwhile.
-            Err(bus::Error::NoSuchUnit { .. }) => {}
-            // One that must not be stopped by hand still goes along with another.
-            Err(bus::Error::Refused { .. }) if planned.role == Role::Dependent => {}
-            Err(error) => {
-                let error = format!("{:#}", anyhow::Error::from(error));
-                context.ledger.failed(*id, &error)?;
-                refused.push(*id);
-                problems.push(error);
+            Err(NotDown::Refused(why)) => {
+                let noted = context.ledger.failed(*id, &why);
+                problems.push(format!("{} is not stopped: {why}", planned.name));
+                noted
             }
-        }
-    }
-    // One may wait for another that has to stop first: its time begins then.
-    let longest: Vec<Duration> = jobs.iter().map(|(_, longest)| *longest).collect();
-    for (at, (job, _)) in jobs.iter().enumerate() {
-        let deadline = patience::until(Instant::now(), limit, &longest[at..]);
-        match follower.wait(job, deadline) {
-            // What counts is the state that is read back.
-            Ok(_) => {}
-            Err(bus::Error::Deadline { .. }) => break,
-            Err(error) => return Err(error).with_context(|| format!("wait for {} to stop", job.unit)),
-        }
-    }
-    for (id, planned) in &acts {
-        let unit = follower.manager().unit(&planned.name)?;
-        if !unit.active.is_up() {
-            context.ledger.done(*id)?;
-            context.info(format!("stopped {}", shown(user, &planned.name)));
-        } else if !refused.contains(id) {
             // The act stays open: its stop may still go on, and then it has to be given back.
-            problems.push(format!(
-                "{} is not stopped after {} s: it is {} ({})",
-                shown(user, &planned.name),
-                begun.elapsed().as_secs(),
-                unit.active,
-                unit.sub
-            ));
-        }
-    }
+            Err(NotDown::Up(state)) => {
+                let seconds = begun.elapsed().as_secs();
+                problems.push(format!("{} is not stopped after {seconds} s: it is {state}", planned.name));
+                Ok(())
+            }
+        };
+        problems.extend(noted.err().map(|error| format!("{}: {error:#}", planned.name)));
+    });
     if !problems.is_empty() {
         bail!("{}", problems.join("; "));
     }
     Ok(())
 }
 
+fn intent(context: &Context, user: Option<u32>, name: &str, role: Role) -> Result<u64> {
+    let unit = Unit { name: name.to_owned(), user, role: role.word().into() };
+    context.ledger.intent(Step::StopUnits, Object::Unit(unit))
+}
+
+/// Stops the units of users, each user's by that user's own manager, and returns those that were dealt
+/// with. What a user's manager does not stop is left to the next step, which kills the holders: the act
+/// stays open, and the unit is started again if its manager does that, or named as not restored.
+///
+/// # Errors
+/// The ledger cannot be written.
+fn stop_users(
+    context: &Context,
+    users: BTreeMap<u32, Named>,
+    protected: &[Guard],
+    time: Duration,
+) -> Result<BTreeMap<u32, Vec<String>>> {
+    let plans = users::side_by_side(users.into_iter().collect(), |(uid, names)| {
+        let (good, bad): (Named, Named) = names.into_iter().partition(|(name, _)| is_unit_name(name));
+        let plan =
+            (!good.is_empty()).then(|| users::plan(&context.root, uid, &good, protected, users::PLAN + time));
+        (uid, good, bad, plan)
+    });
+    let mut all = BTreeMap::<u32, Vec<String>>::new();
+    let mut orders = Vec::new();
+    for (uid, good, bad, plan) in plans {
+        let names = all.entry(uid).or_default();
+        for (name, role) in bad {
+            let id = intent(context, Some(uid), &name, role)?;
+            context.ledger.lost(id, "that is no name of a unit")?;
+            names.push(name);
+        }
+        let (manager, plan) = match plan {
+            None => continue,
+            Some(Ok(plan)) => plan,
+            Some(Err(error)) => {
+                context.warn(format!(
+                    "the units of user {uid} cannot be stopped, their holders are killed: {error:#}"
+                ));
+                for (name, role) in good {
+                    intent(context, Some(uid), &name, role)?;
+                    names.push(name);
+                }
+                continue;
+            }
+        };
+        let mut acts = Vec::new();
+        for planned in plan {
+            names.push(planned.name.clone());
+            let id = intent(context, Some(uid), &planned.name, planned.role)?;
+            match planned.up {
+                true => acts.push((id, planned)),
+                false => context.ledger.failed(id, "it did not run")?,
+            }
+        }
+        orders.push((uid, manager, acts));
+    }
+    let results = users::side_by_side(orders, |(uid, manager, acts)| {
+        let plan: Vec<&Planned> = acts.iter().map(|(_, planned)| planned).collect();
+        (uid, users::stop(&manager, &plan, time), acts)
+    });
+    for (uid, result, acts) in results {
+        let stopped = match result {
+            Ok(stopped) => stopped,
+            Err(error) => {
+                context.warn(format!(
+                    "the units of user {uid} are not stopped, their holders are killed: {error:#}"
+                ));
+                continue;
+            }
+        };
+        for ((id, planned), stopped) in acts.into_iter().zip(stopped) {
+            let name = shown(Some(uid), &planned.name);
+            match stopped {
+                Stopped::Down => {
+                    context.ledger.done(id)?;
+                    context.info(format!("stopped {name}"));
+                }
+                Stopped::Refused(why) | Stopped::Up(why) => {
+                    context.warn(format!("{name} is not stopped, its holders are killed: {why}"));
+                }
+            }
+        }
+    }
+    Ok(all)
+}
+
 /// A unit for messages.
 pub(crate) fn shown(user: Option<u32>, name: &str) -> String {
     user.map_or_else(|| name.to_owned(), |uid| format!("{name} of user {uid}"))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn all_stops_fit_into_the_time_of_the_step() {
+        let unit = include_str!("../../../units/nvidia-reload-stop-units.service");
+        assert!(unit.lines().any(|line| line == "TimeoutStartSec=15min"));
+        let config = |seconds| {
+            let directory = tempfile::tempdir().expect("a temporary directory");
+            let root = step::Root::at(directory.path());
+            let path = root.path("/etc/nvidia-reload/config.toml");
+            std::fs::create_dir_all(path.parent().expect("has a parent")).expect("creates");
+            std::fs::write(&path, format!("[units]\nstop-timeout = {seconds}\n")).expect("writes");
+            step::Config::load(&root)
+        };
+        // What is left is for three searches of holders.
+        assert!(config(600).is_ok() && config(601).is_err());
+        assert!(step::Config::default().units.stop_timeout <= 600);
+    }
 }

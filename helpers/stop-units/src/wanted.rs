@@ -1,7 +1,8 @@
 //! Which units have to stop: those that own holders, and those that look after containers.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use bus::Manager;
@@ -14,6 +15,9 @@ use crate::closure::Role;
 
 /// The helper that speaks with the engines.
 const DRAIN: &str = "/usr/libexec/nvidia-reload/drain-containers";
+
+/// How long it may take to ask all engines: each has its own limit.
+const SURVEY: Duration = Duration::from_secs(300);
 
 /// The units that own a holder at this moment, and those that look after containers, as the engines
 /// say now; of the GPUs with these device nodes, or of all.
@@ -96,17 +100,14 @@ fn serves_others(unit: &str, holder: &Holder) -> bool {
 /// The units that look after a container with a GPU, which may be idle: they would start it again
 /// behind the back of its engine.
 fn of_containers(nodes: &[String]) -> Result<BTreeSet<Whose>> {
-    let output = Command::new(DRAIN)
-        .args(["list", "--json"])
-        .args(nodes.iter().map(|node| format!("--node={node}")))
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .with_context(|| format!("start {DRAIN}"))?;
-    if !output.status.success() {
-        bail!("{DRAIN} list ended with {}", output.status);
+    let mut command = Command::new(DRAIN);
+    command.args(["list", "--json"]).args(nodes.iter().map(|node| format!("--node={node}")));
+    let (status, output) = bounded::child(&mut command, Instant::now() + SURVEY, bounded::BODY)
+        .with_context(|| format!("run {DRAIN}"))?;
+    if !status.success() {
+        bail!("{DRAIN} list ended with {status}");
     }
-    units_of(&output.stdout)
+    units_of(&output)
 }
 
 fn units_of(survey: &[u8]) -> Result<BTreeSet<Whose>> {

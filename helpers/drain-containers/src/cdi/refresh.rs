@@ -47,7 +47,7 @@ pub(crate) fn refresh(context: &Context, run: &Run) -> Result<()> {
     // In another boot the machine came up with what is on disk, and the service with it.
     if run.boot == context.ledger.boot() {
         context.status(format!("waiting for {SERVICE}"));
-        if let Err(error) = order_unit(Order::Start, SERVICE, None) {
+        if let Err(error) = order_unit(Order::Start, SERVICE) {
             context.warn(format!("{SERVICE} did not do its work: {error}"));
         }
     }

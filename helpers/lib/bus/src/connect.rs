@@ -1,10 +1,9 @@
 //! Where a manager listens, and a connection to it within a bounded time.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::mpsc;
-use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use zbus::connection::Builder;
 use zbus::{Connection, block_on};
@@ -46,6 +45,14 @@ impl Scope {
         }
     }
 
+    /// As whom it has to run.
+    fn owner(&self) -> Option<u32> {
+        match self {
+            Scope::User(uid) => Some(*uid),
+            _ => None,
+        }
+    }
+
     /// In the order of trial. The private socket comes first: it needs no bus daemon, so it serves
     /// early at boot, during shutdown, and while D-Bus is restarted. Only root may use PID 1's.
     fn addresses(&self) -> Vec<Address> {
@@ -82,7 +89,7 @@ pub(crate) fn wait<T>(future: impl Future<Output = T>) -> T {
 pub(crate) fn connect(scope: &Scope) -> Result<Connection, Error> {
     let mut failed = None;
     for address in scope.addresses() {
-        match within(PATIENCE, address.clone()) {
+        match within(PATIENCE, address.clone(), scope.owner()) {
             Ok(connection) => return Ok(connection),
             // The first address is the likeliest: its error says most.
             Err(source) => failed = failed.or(Some((address, source))),
@@ -96,21 +103,27 @@ pub(crate) fn connect(scope: &Scope) -> Result<Connection, Error> {
 
 /// Connects on a thread of its own: a frozen peer accepts the connection and never answers the
 /// handshake, which zbus does not bound.
-fn within(patience: Duration, address: Address) -> zbus::Result<Connection> {
-    let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || {
-        let _ = sender.send(open(&address));
-    });
-    receiver.recv_timeout(patience).unwrap_or_else(|_| {
-        let silent = std::io::Error::new(std::io::ErrorKind::TimedOut, "it does not answer");
+fn within(patience: Duration, address: Address, owner: Option<u32>) -> zbus::Result<Connection> {
+    bounded::call(Instant::now() + patience, move || open(&address, owner)).unwrap_or_else(|error| {
+        let silent = match error.kind() {
+            ErrorKind::TimedOut => std::io::Error::new(ErrorKind::TimedOut, "it does not answer"),
+            _ => error,
+        };
         Err(zbus::Error::InputOutput(silent.into()))
     })
 }
 
-fn open(address: &Address) -> zbus::Result<Connection> {
+fn open(address: &Address, owner: Option<u32>) -> zbus::Result<Connection> {
+    let (Address::Direct(path) | Address::Bus(path)) = address;
+    let stream = bounded::connect(path, Instant::now() + PATIENCE)?;
+    // A link in a user's directory may lead to PID 1, or to another user's manager.
+    if let Some(uid) = owner.filter(|uid| bounded::peer(&stream).ok() != Some(*uid)) {
+        let what = format!("what listens there does not run as user {uid}");
+        return Err(zbus::Error::InputOutput(std::io::Error::new(ErrorKind::PermissionDenied, what).into()));
+    }
     let builder = match address {
-        Address::Direct(path) => Builder::unix_stream(relay::connect(path)?).p2p(),
-        Address::Bus(path) => Builder::address(format!("unix:path={}", path.display()).as_str()),
+        Address::Direct(_) => Builder::unix_stream(relay::mended(stream)?).p2p(),
+        Address::Bus(_) => Builder::unix_stream(stream),
     };
     wait(builder.method_timeout(PATIENCE).build())
 }

@@ -8,6 +8,8 @@ mod error;
 mod follow;
 mod job;
 mod manager;
+mod orders;
+mod patience;
 mod proxies;
 mod relay;
 mod signals;
@@ -19,6 +21,8 @@ pub use error::Error;
 pub use follow::{Event, Follower};
 pub use job::{Job, JobResult};
 pub use manager::{Manager, Mode};
+pub use orders::{NotDown, Up, start_each, stop_each};
+pub use patience::longest;
 pub use signals::UnitChange;
 pub use unit::{ActiveState, Dependents, Listed, LoadState, Service, SystemState, Unit};
 

@@ -8,7 +8,6 @@
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::thread;
 
 /// The fixed part of a message.
@@ -17,12 +16,14 @@ const HEADER: usize = 16;
 /// The header field that holds the sender.
 const SENDER: u8 = 7;
 
+/// No line of the handshake is longer, by the same: dbus-daemon's own limit.
+const LINE: usize = 16 << 10;
+
 /// No message is longer, by the D-Bus specification.
 const LONGEST: usize = 128 << 20;
 
-/// A connection to the socket at `path` that zbus can use.
-pub(crate) fn connect(path: &Path) -> io::Result<UnixStream> {
-    let systemd = UnixStream::connect(path)?;
+/// A connection to systemd, made one that zbus can use.
+pub(crate) fn mended(systemd: UnixStream) -> io::Result<UnixStream> {
     let (ours, theirs) = UnixStream::pair()?;
     let (mut from, mut to) = (theirs.try_clone()?, systemd.try_clone()?);
     thread::spawn(move || {
@@ -43,6 +44,9 @@ fn relay(mut from: impl Read, mut to: impl Write) -> io::Result<()> {
     while first != *b"l" && first != *b"B" {
         let mut line = first.to_vec();
         while line.last() != Some(&b'\n') {
+            if line.len() > LINE {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
             from.read_exact(&mut first)?;
             line.extend(first);
         }

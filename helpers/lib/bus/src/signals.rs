@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_core::Stream;
 use zbus::message::Type;
@@ -13,6 +13,9 @@ use zbus::{MatchRule, Message, MessageStream, OwnedObjectPath, OwnedVariant};
 
 use crate::connect::wait;
 use crate::{ActiveState, Error, Job, JobResult, Manager};
+
+/// How long after a deadline the queue is still read.
+const SETTLE: Duration = Duration::from_millis(200);
 
 /// What changed of a unit; none for what did not. The fields are those of [`Unit`] and [`Service`].
 ///
@@ -91,8 +94,12 @@ impl Signals {
         Ok(Self { receiver })
     }
 
-    /// The next signal; none when `deadline` comes first.
+    /// The next signal; none when `deadline` comes first. What waits in the queue by then is still handed
+    /// out, for a moment: a manager that never stops to say things does not hold up its listener.
     pub fn next(&self, deadline: Instant) -> Option<Signal> {
+        if Instant::now() > deadline + SETTLE {
+            return None;
+        }
         match self.receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(signal) => Some(signal),
             Err(RecvTimeoutError::Timeout) => None,

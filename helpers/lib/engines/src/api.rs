@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use as_user::{Agent, Ask};
 use bollard::Docker;
 use bollard::query_parameters::{RemoveContainerOptions, StartContainerOptions, StopContainerOptionsBuilder};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Limited};
 use hyper::Request;
 use hyper::body::Bytes;
 use hyper::http::request::Builder;
@@ -24,7 +25,8 @@ use serde_json::{Value, json};
 use step::Root;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::{Definition, Inspect, Kind, find};
+use crate::numbers::Number;
+use crate::{Definition, Inspect, Kind, find, user};
 
 /// How long an engine gets for an answer. A daemon that comes up with hundreds of containers is
 /// slow; one that has hung stays silent for ever.
@@ -68,9 +70,17 @@ pub enum Error {
 #[derive(Debug, Clone)]
 pub struct Client {
     kind: Kind,
-    socket: String,
-    docker: Docker,
+    way: Way,
     away: Arc<AtomicBool>,
+}
+
+/// How an engine is spoken with.
+#[derive(Debug, Clone)]
+enum Way {
+    /// Over its socket.
+    Socket { path: String, docker: Docker },
+    /// As the user whose it is.
+    User { root: Root, agent: Agent },
 }
 
 impl Client {
@@ -83,7 +93,34 @@ impl Client {
         let path = path.to_str().ok_or_else(|| Error::Odd(format!("{socket} is no text")))?;
         let docker = Docker::connect_with_unix(path, PATIENCE.as_secs(), bollard::API_DEFAULT_VERSION)
             .map_err(|error| typed(error, PATIENCE))?;
-        Ok(Self { kind, socket: path.to_owned(), docker, away: Arc::default() })
+        Ok(Self { kind, way: Way::Socket { path: path.to_owned(), docker }, away: Arc::default() })
+    }
+
+    /// The Podman of user `uid`, which can be asked until `budget` is over.
+    ///
+    /// # Errors
+    /// The user's side does not answer.
+    pub async fn of_user(root: &Root, uid: u32, budget: Duration) -> Result<Self, Error> {
+        let agent = user::open(root, uid, budget).await?;
+        Ok(Self { kind: Kind::Podman, way: Way::User { root: root.clone(), agent }, away: Arc::default() })
+    }
+
+    /// Ends the conversation, where it is one with a user's side.
+    pub async fn end(self) {
+        if let Way::User { agent, .. } = self.way {
+            user::end(agent).await;
+        }
+    }
+
+    /// The device nodes of the bundle in `directory`, of a container of a user's.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub(crate) async fn bundle(&self, directory: &str) -> Result<Vec<(String, Number)>, Error> {
+        match &self.way {
+            Way::Socket { .. } => Ok(Vec::new()),
+            Way::User { agent, .. } => user::bundle(agent, directory, PATIENCE).await,
+        }
     }
 
     /// The engine behind a socket that takes a connection.
@@ -141,6 +178,9 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn up(&self) -> Result<Vec<String>, Error> {
+        if let Way::User { agent, .. } = &self.way {
+            return user::up(agent, PATIENCE).await;
+        }
         // Podman does not know the word "restarting", and refuses the whole question.
         let states = match self.kind {
             Kind::Docker => r#"["running","paused","restarting"]"#,
@@ -156,7 +196,10 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn inspect(&self, id: &str) -> Result<Inspect, Error> {
-        self.get(&format!("/containers/{}/json", percent_encoded(id))).await
+        match &self.way {
+            Way::Socket { .. } => self.get(&format!("/containers/{}/json", segment(id)?)).await,
+            Way::User { root, agent } => user::inspect(root, agent, id, PATIENCE).await,
+        }
     }
 
     /// All that it takes to make a container like this one.
@@ -164,7 +207,7 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn definition(&self, id: &str) -> Result<Definition, Error> {
-        Definition::of(&self.get(&format!("/containers/{}/json", percent_encoded(id))).await?)
+        Definition::of(&self.get(&format!("/containers/{}/json", segment(id)?)).await?)
     }
 
     /// Makes a container, and does not start it; returns its id.
@@ -221,8 +264,11 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn remove(&self, id: &str) -> Result<(), Error> {
-        let removed = self.order(ORDER).remove_container(id, None::<RemoveContainerOptions>).await;
-        removed.map_err(|error| typed(error, ORDER))
+        let id = segment(id)?;
+        self.order(ORDER, None, async |docker| {
+            docker.remove_container(&id, None::<RemoveContainerOptions>).await
+        })
+        .await
     }
 
     /// The runtime that the engine takes when none is asked for.
@@ -233,20 +279,41 @@ impl Client {
         Ok(self.get::<Info>("/info").await?.default_runtime)
     }
 
-    fn order(&self, patience: Duration) -> Docker {
-        self.docker.clone().with_timeout(patience)
+    /// Gives an order: by bollard, or to the user's side. bollard has no limit of time for what an engine
+    /// says beside its refusal.
+    async fn order(
+        &self,
+        patience: Duration,
+        ask: Option<Ask>,
+        order: impl AsyncFnOnce(Docker) -> Result<(), bollard::errors::Error>,
+    ) -> Result<(), Error> {
+        match (&self.way, ask) {
+            (Way::Socket { docker, .. }, _) => {
+                let order = order(docker.clone().with_timeout(patience));
+                let ended = timeout(patience + PATIENCE, order).await;
+                ended.map_err(|_| Error::TimedOut(patience))?.map_err(|error| typed(error, patience))
+            }
+            (Way::User { agent, .. }, Some(ask)) => user::ask(agent, ask, patience).await,
+            (Way::User { .. }, None) => Err(Error::Odd("that is not done for a user's container".into())),
+        }
     }
 
     /// What lies at `target`.
     async fn get<T: DeserializeOwned>(&self, target: &str) -> Result<T, Error> {
-        let body = self.send(Request::get(Uri::new(&self.socket, target)), Bytes::new(), PATIENCE).await?;
+        let body = self.send(Request::get(self.uri(target)?), Bytes::new(), PATIENCE).await?;
         understood(&body)
+    }
+
+    fn uri(&self, target: &str) -> Result<Uri, Error> {
+        match &self.way {
+            Way::Socket { path, .. } => Ok(Uri::new(path, target)),
+            Way::User { .. } => Err(Error::Odd("that is not asked of a user's engine".into())),
+        }
     }
 
     /// What comes of giving `value` to `target`.
     async fn post(&self, target: &str, value: &Value) -> Result<Bytes, Error> {
-        let request =
-            Request::post(Uri::new(&self.socket, target)).header("Content-Type", "application/json");
+        let request = Request::post(self.uri(target)?).header("Content-Type", "application/json");
         self.send(request, Bytes::from(value.to_string()), ORDER).await
     }
 
@@ -262,7 +329,8 @@ impl Client {
         let answer = async {
             let response = client.request(request).await.map_err(|error| unreachable(&error))?;
             let status = response.status();
-            let body = response.into_body().collect().await.map_err(|error| unreachable(&error))?.to_bytes();
+            let body = Limited::new(response.into_body(), bounded::BODY).collect().await;
+            let body = body.map_err(|error| unreachable(error.as_ref()))?.to_bytes();
             Ok((status.as_u16(), body))
         };
         match timeout(patience, answer).await.map_err(|_| Error::TimedOut(patience))?? {
@@ -285,8 +353,10 @@ impl Client {
     pub async fn stop(&self, id: &str, grace: Duration) -> Result<(), Error> {
         let options =
             StopContainerOptionsBuilder::new().t(grace.as_secs().min(i32::MAX as u64) as i32).build();
-        let patience = grace + ORDER;
-        self.order(patience).stop_container(id, Some(options)).await.map_err(|error| typed(error, patience))
+        let ask = Ask::StopContainer { id: id.to_owned(), seconds: grace.as_secs() };
+        let id = segment(id)?;
+        self.order(grace + ORDER, Some(ask), async |docker| docker.stop_container(&id, Some(options)).await)
+            .await
     }
 
     /// Starts it.
@@ -294,8 +364,12 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn start(&self, id: &str) -> Result<(), Error> {
-        let started = self.order(ORDER).start_container(id, None::<StartContainerOptions>).await;
-        started.map_err(|error| typed(error, ORDER))
+        let ask = Ask::StartContainer { id: id.to_owned() };
+        let id = segment(id)?;
+        self.order(ORDER, Some(ask), async |docker| {
+            docker.start_container(&id, None::<StartContainerOptions>).await
+        })
+        .await
     }
 
     /// Freezes its processes.
@@ -303,7 +377,9 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn pause(&self, id: &str) -> Result<(), Error> {
-        self.order(ORDER).pause_container(id).await.map_err(|error| typed(error, ORDER))
+        let ask = Ask::Pause { id: id.to_owned() };
+        let id = segment(id)?;
+        self.order(ORDER, Some(ask), async |docker| docker.pause_container(&id).await).await
     }
 
     /// Lets its processes go on.
@@ -311,7 +387,9 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn unpause(&self, id: &str) -> Result<(), Error> {
-        self.order(ORDER).unpause_container(id).await.map_err(|error| typed(error, ORDER))
+        let ask = Ask::Unpause { id: id.to_owned() };
+        let id = segment(id)?;
+        self.order(ORDER, Some(ask), async |docker| docker.unpause_container(&id).await).await
     }
 }
 
@@ -349,6 +427,14 @@ fn percent_encoded(text: &str) -> String {
     encoded
 }
 
+/// An id or a name as one part of a path: it leads to nothing else.
+fn segment(id: &str) -> Result<String, Error> {
+    match id.bytes().all(|byte| byte == b'.') {
+        true => Err(Error::Odd(format!("{id:?} is no container"))),
+        false => Ok(percent_encoded(id)),
+    }
+}
+
 fn typed(error: bollard::errors::Error, patience: Duration) -> Error {
     use bollard::errors::Error as E;
     match error {
@@ -374,4 +460,19 @@ fn unreachable(error: &dyn std::error::Error) -> Error {
         innermost = cause;
     }
     Error::Unreachable { errno, reason: innermost.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_leads_to_nothing_but_its_container() {
+        assert_eq!(segment("0a1b").as_deref(), Ok("0a1b"));
+        assert_eq!(segment("../build?remote=x&y=").as_deref(), Ok("..%2Fbuild%3Fremote%3Dx%26y%3D"));
+        assert_eq!(segment("../containers/prune#").as_deref(), Ok("..%2Fcontainers%2Fprune%23"));
+        for nothing in ["", ".", ".."] {
+            segment(nothing).expect_err("is no container");
+        }
+    }
 }

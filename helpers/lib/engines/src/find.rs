@@ -16,8 +16,8 @@ use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
 use step::Root;
@@ -27,6 +27,9 @@ use crate::{Engine, Kind, Presence};
 
 /// What the kernel keeps of `containerd-shim-runc-v2`.
 const SHIM: &[u8] = b"containerd-shim";
+
+/// How long an engine may take to accept a connection.
+const CONNECT: Duration = Duration::from_secs(5);
 
 /// The socket on which an engine answers.
 fn socket(kind: Kind, user: Option<u32>) -> String {
@@ -38,9 +41,9 @@ fn socket(kind: Kind, user: Option<u32>) -> String {
     }
 }
 
-/// Whether root's Podman, or a user's, takes a connection.
-pub fn podman_listens(root: &Root, user: Option<u32>) -> bool {
-    reach(root, &socket(Kind::Podman, user)).is_ok()
+/// Whether root's Podman takes a connection.
+pub fn podman_listens(root: &Root) -> bool {
+    reach(root, &socket(Kind::Podman, None)).is_ok()
 }
 
 /// The processes of engines, as far as they decide whether to ask.
@@ -105,9 +108,10 @@ impl Running {
         self.monitors.iter().map(|(uid, ..)| (*uid != 0).then_some(*uid)).collect()
     }
 
-    /// The directory of the bundle of a Podman container.
-    pub(crate) fn bundle(&self, id: &str) -> Option<&str> {
-        self.monitors.iter().find_map(|(_, its, directory)| (its == id).then_some(directory.as_str()))
+    /// The directory of the bundle of a container of a user's Podman.
+    pub(crate) fn bundle(&self, uid: u32, id: &str) -> Option<&str> {
+        let is_meant = |(whose, its, _): &&(u32, String, String)| *whose == uid && its == id;
+        self.monitors.iter().find(is_meant).map(|(.., directory)| directory.as_str())
     }
 
     /// Why there is nothing to ask an engine for; none if there may be.
@@ -250,6 +254,8 @@ pub fn find(root: &Root, kind: Kind, user: Option<u32>, running: &Running) -> En
         Some(reason) => {
             Engine { kind, user, socket, presence: Presence::Absent { reason: reason.to_owned() } }
         }
+        // That user's side has to be asked, as the user.
+        None if user.is_some() => Engine { kind, user, socket, presence: Presence::Ready },
         None => listening(root, kind, user, socket),
     }
 }
@@ -280,7 +286,7 @@ pub fn reach(root: &Root, socket: &str) -> io::Result<()> {
     if !fs::metadata(&path)?.file_type().is_socket() {
         return Err(io::ErrorKind::NotFound.into());
     }
-    UnixStream::connect(path).map(drop)
+    bounded::connect(&path, Instant::now() + CONNECT).map(drop)
 }
 
 #[cfg(test)]
@@ -446,14 +452,13 @@ mod tests {
         of_user(&root, 9, 1000);
         assert_eq!(podmans(), BTreeSet::from([Some(1000)]));
         let running = Running::look(&root).expect("looks");
-        assert_eq!(running.bundle("beef"), Some("/srv/beef"));
+        assert_eq!((running.bundle(1000, "beef"), running.bundle(1001, "beef")), (Some("/srv/beef"), None));
         let find = |user| find(&root, Kind::Podman, user, &running);
         assert!(matches!(find(None).presence, Presence::Absent { .. }));
-        assert!(matches!(find(Some(1000)).presence, Presence::Unreachable { errno: None, .. }));
-        fs::create_dir_all(root.path("/run/user/1000/podman")).expect("creates");
-        let _listener = UnixListener::bind(root.path("/run/user/1000/podman/podman.sock")).expect("binds");
+        // Nothing of a user's is opened here: whether it answers is that user's side to say.
         assert_eq!(find(Some(1000)).presence, Presence::Ready);
         assert_eq!(find(Some(1000)).to_string(), "Podman of user 1000");
-        assert!(podman_listens(&root, Some(1000)) && !podman_listens(&root, None));
+        let _listener = UnixListener::bind(root.path("/run/podman/podman.sock")).expect("binds");
+        assert!(podman_listens(&root));
     }
 }

@@ -5,10 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// A container as its engine describes it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct Inspect {
     /// The full id.
@@ -28,7 +28,7 @@ pub struct Inspect {
 }
 
 /// What a container does now.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct State {
     /// The engine's word for it.
@@ -42,7 +42,7 @@ pub struct State {
 }
 
 /// What a health check says.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct Health {
     /// `starting`, `healthy`, `unhealthy`; empty or `none` where there is no check.
@@ -50,7 +50,7 @@ pub struct Health {
 }
 
 /// What a container was given of the host.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct HostConfig {
     /// `--rm`.
@@ -78,7 +78,7 @@ pub struct HostConfig {
 }
 
 /// When the engine starts a container again by itself.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct RestartPolicy {
     /// Its name; empty for `no`.
@@ -86,7 +86,7 @@ pub struct RestartPolicy {
 }
 
 /// A device that was given.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct Device {
     /// A node, or a directory of nodes.
@@ -94,7 +94,7 @@ pub struct Device {
 }
 
 /// A request for devices.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DeviceRequest {
     /// `nvidia`, `cdi`, or empty for any that has the capabilities.
@@ -109,7 +109,7 @@ pub struct DeviceRequest {
 }
 
 /// What runs in a container.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct Config {
     /// The effective environment: the image's, then the container's.
@@ -121,7 +121,7 @@ pub struct Config {
 }
 
 /// A mount.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct Mount {
     /// Where it comes from on the host.

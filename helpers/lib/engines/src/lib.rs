@@ -39,11 +39,15 @@ mod select;
 mod stale;
 #[cfg(feature = "client")]
 mod survey;
+#[cfg(feature = "client")]
+mod user;
 
 pub use model::{Container, Engine, Kind, Owner, Presence, SURVEY_SCHEMA, Survey, Why};
 
 #[cfg(feature = "client")]
 pub use api::{Client, Error};
+#[cfg(feature = "client")]
+pub use bundle::mounted;
 #[cfg(feature = "client")]
 pub use cut_off::end_cut_off;
 #[cfg(feature = "client")]

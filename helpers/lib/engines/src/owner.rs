@@ -50,7 +50,7 @@ fn by_label(container: &Inspect) -> Option<Owner> {
 
 /// Quadlet and `podman generate systemd` set it.
 fn labelled_unit(container: &Inspect) -> Option<Owner> {
-    container.label("PODMAN_SYSTEMD_UNIT").filter(|unit| !unit.is_empty()).map(unit)
+    container.label("PODMAN_SYSTEMD_UNIT").filter(|unit| as_user::is_unit_name(unit)).map(unit)
 }
 
 fn unit(unit: impl Into<String>) -> Owner {
@@ -131,6 +131,17 @@ mod tests {
         assert_eq!(owner("job", &[("PODMAN_SYSTEMD_UNIT", "job.service")]), "systemd unit job.service");
         let compose = [("com.docker.compose.project", "p"), ("com.docker.compose.service", "s")];
         assert_eq!(owner("/p-s-1", &compose), "service s of compose project p");
+    }
+
+    #[test]
+    fn a_users_labels_name_the_users_own_units_only() {
+        let owner = |name: &str, labels: &[(&str, &str)]| of_engine(Some(7), name, labels);
+        assert_eq!(owner("job", &[("PODMAN_SYSTEMD_UNIT", "job.service")]), "systemd unit job.service");
+        for label in ["../x.service", "x.slice", "a\nb.service", ""] {
+            assert_eq!(owner("job", &[("PODMAN_SYSTEMD_UNIT", label)]), "nobody but its engine");
+        }
+        assert_eq!(owner("job", &[("com.hashicorp.nomad.alloc_id", "a")]), "nobody but its engine");
+        assert_eq!(owner("k8s_x_y", &[]), "nobody but its engine");
     }
 
     #[test]

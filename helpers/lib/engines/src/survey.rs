@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::io;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream;
@@ -17,6 +18,12 @@ use crate::{
     Client, Container, Engine, Error, Kind, Owner, Phase, Presence, SURVEY_SCHEMA, Survey, bundle, owner,
     pods,
 };
+
+/// How many engines are asked at once: each user may have one.
+const ENGINES: usize = 64;
+
+/// How long the Podman of a user may take to say what runs there.
+const BUDGET: Duration = Duration::from_secs(45);
 
 /// Runs a future to its end on this thread.
 ///
@@ -72,25 +79,31 @@ pub async fn gpu_containers(
     let users = running.podmans().into_iter().flatten().map(|uid| (Kind::Podman, Some(uid)));
     let engines = [(Kind::Docker, None), (Kind::Podman, None)].into_iter().chain(users);
     let engines = engines.map(|(kind, user)| find(root, kind, user, &running));
-    for mut engine in engines.chain(running.containerds(root)) {
-        if engine.presence == Presence::Ready {
-            let answer = match engine.kind {
-                Kind::Containerd => pods::ask(root, &engine, &running, &machine, holding).await,
-                _ => ask(root, &engine, &running, &machine, holding, parallel).await,
-            };
-            match answer {
-                Ok((containers, ids)) => {
-                    survey.containers.extend(containers);
-                    known.extend(ids);
-                }
-                Err(error) => {
-                    let errno = match &error {
-                        Error::Unreachable { errno, .. } => *errno,
-                        _ => None,
-                    };
-                    let reason = format!("list the containers by {}: {error}", engine.socket);
-                    engine.presence = Presence::Unreachable { errno, reason };
-                }
+    let engines = engines.chain(running.containerds(root));
+    // Side by side: a user's side that is slow holds up no other.
+    let answers = side_by_side(engines, ENGINES, async |engine: Engine| {
+        let answer = match (&engine.presence, engine.kind) {
+            (Presence::Ready, Kind::Containerd) => {
+                pods::ask(root, &engine, &running, &machine, holding).await
+            }
+            (Presence::Ready, _) => ask(root, &engine, &running, &machine, holding, parallel).await,
+            _ => Ok(Default::default()),
+        };
+        (engine, answer)
+    });
+    for (mut engine, answer) in answers.await {
+        match answer {
+            Ok((containers, ids)) => {
+                survey.containers.extend(containers);
+                known.extend(ids);
+            }
+            Err(error) => {
+                let errno = match &error {
+                    Error::Unreachable { errno, .. } => *errno,
+                    _ => None,
+                };
+                let reason = format!("list the containers by {}: {error}", engine.socket);
+                engine.presence = Presence::Unreachable { errno, reason };
             }
         }
         survey.engines.push(engine);
@@ -108,7 +121,25 @@ async fn ask(
     holding: &[holders::Container],
     parallel: usize,
 ) -> Result<(Vec<Container>, Vec<String>), Error> {
-    let client = Client::new(root, engine.kind, &engine.socket)?;
+    let client = match engine.user {
+        None => Client::new(root, engine.kind, &engine.socket)?,
+        Some(uid) => Client::of_user(root, uid, BUDGET).await?,
+    };
+    let found = ask_by(root, engine, &client, running, machine, holding, parallel).await;
+    client.end().await;
+    found
+}
+
+#[allow(clippy::too_many_arguments, reason = "what is known of the machine, beside whom to ask")]
+async fn ask_by(
+    root: &Root,
+    engine: &Engine,
+    client: &Client,
+    running: &Running,
+    machine: &Machine,
+    holding: &[holders::Container],
+    parallel: usize,
+) -> Result<(Vec<Container>, Vec<String>), Error> {
     let ids = client.up().await?;
     let answers = side_by_side(&ids, parallel, async |id: &String| client.inspect(id).await).await;
     let mut up = Vec::new();
@@ -125,7 +156,11 @@ async fn ask(
         runtime.is_some_and(select::is_nvidia_runtime)
     };
     // Asked only where it makes a difference.
-    let default_runtime = if up.iter().any(uses_runtime) { client.default_runtime().await? } else { None };
+    let default_runtime = if engine.user.is_none() && up.iter().any(uses_runtime) {
+        client.default_runtime().await?
+    } else {
+        None
+    };
     let clients = if up.is_empty() { Clients::default() } else { Clients::look(root).map_err(odd)? };
     up.sort_by(|one, other| one.created.cmp(&other.created));
     let mut found = Vec::new();
@@ -135,9 +170,10 @@ async fn ask(
         }
         let bundle = match engine.user {
             None => bundle::devices(root, engine.kind, container.id()),
-            Some(_) => {
-                running.bundle(container.id()).map_or_else(Vec::new, |place| bundle::mounted(root, place))
-            }
+            Some(uid) => match running.bundle(uid, container.id()) {
+                Some(place) => client.bundle(place).await?,
+                None => Vec::new(),
+            },
         };
         let beside = Beside {
             bundle: &bundle,

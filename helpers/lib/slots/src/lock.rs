@@ -37,7 +37,7 @@ pub fn lock_for_run(context: &Context) -> Result<File> {
     lock(&context.root, RUN_TIME, |said| {
         context.status(said);
         context.info(said);
-        if let Err(error) = order_unit(Order::Stop, KEEP, None) {
+        if let Err(error) = order_unit(Order::Stop, KEEP) {
             context.warn(format!("{KEEP} is not stopped: {error}"));
         }
     })

@@ -2,10 +2,17 @@
 
 use std::io;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// The sibling.
 const ASKED: &str = "/usr/libexec/nvidia-reload/stop-units";
+
+/// How long the sibling may take. Its own waits end before: it waits 300 s at most for a unit to stop.
+const PATIENCE: Duration = Duration::from_secs(330);
+
+/// It prints nothing.
+const SILENCE: usize = 4096;
 
 /// How the sibling says that there is no such unit.
 pub const NO_SUCH_UNIT: u8 = 4;
@@ -17,36 +24,34 @@ pub enum Order {
     Start,
     /// Start it, without waiting.
     Queue,
+    /// Start it, without waiting; one that runs is stopped before.
+    Renew,
     /// Stop it, without waiting.
     Stop,
     /// Stop it, and wait until that has ended.
     Halt,
 }
 
-/// Has a unit started or stopped by the system's manager, or by that of `user`. Whether there is such
-/// a unit.
+/// Has a unit started or stopped by the system's manager. Whether there is such a unit.
 ///
 /// # Errors
 /// It was not done; the sibling has said why.
-pub fn order_unit(order: Order, unit: &str, user: Option<u32>) -> io::Result<bool> {
-    order_by(Path::new(ASKED), order, unit, user)
+pub fn order_unit(order: Order, unit: &str) -> io::Result<bool> {
+    order_by(Path::new(ASKED), order, unit)
 }
 
-fn order_by(helper: &Path, order: Order, unit: &str, user: Option<u32>) -> io::Result<bool> {
+fn order_by(helper: &Path, order: Order, unit: &str) -> io::Result<bool> {
     let (verb, more) = match order {
         Order::Start => ("start-unit", None),
         Order::Queue => ("start-unit", Some("--no-wait")),
+        Order::Renew => ("start-unit", Some("--renew")),
         Order::Stop => ("stop-unit", None),
         Order::Halt => ("stop-unit", Some("--wait")),
     };
-    let status = Command::new(helper)
-        .args([verb, unit])
-        .args(more)
-        .args(user.map(|uid| format!("--user={uid}")))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .status()
-        .map_err(|error| io::Error::new(error.kind(), format!("start {}: {error}", helper.display())))?;
+    let mut command = Command::new(helper);
+    command.args([verb, unit]).args(more);
+    let (status, _) = bounded::child(&mut command, Instant::now() + PATIENCE, SILENCE)
+        .map_err(|error| io::Error::new(error.kind(), format!("run {}: {error}", helper.display())))?;
     match status.code() {
         Some(0) => Ok(true),
         Some(code) if code == i32::from(NO_SUCH_UNIT) => Ok(false),
@@ -60,7 +65,7 @@ mod tests {
 
     #[test]
     fn what_was_not_done_is_an_error() {
-        let order = |helper: &str| order_by(Path::new(helper), Order::Start, "a.socket", Some(1000));
+        let order = |helper: &str| order_by(Path::new(helper), Order::Start, "a.socket");
         assert!(order("/bin/true").expect("is done"));
         let failed = order("/bin/false").expect_err("is not done").to_string();
         assert!(failed.contains("/bin/false start-unit a.socket ended with"), "{failed}");

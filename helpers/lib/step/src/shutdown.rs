@@ -1,12 +1,16 @@
 //! Whether the machine is going down.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
 /// The sibling that speaks D-Bus, so that the helpers that ask need not.
 const ASKED: &str = "/usr/libexec/nvidia-reload/stop-units";
+
+/// How long it may take: PID 1 and the bus, one after the other.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Whether the system manager is shutting the machine down.
 ///
@@ -21,11 +25,9 @@ pub fn system_is_stopping() -> Result<bool> {
 
 fn ask(helper: &Path) -> Result<bool> {
     let asked = || format!("{} is-stopping", helper.display());
-    let status = Command::new(helper)
-        .arg("is-stopping")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .status()
+    let mut command = Command::new(helper);
+    command.arg("is-stopping");
+    let (status, _) = bounded::child(&mut command, Instant::now() + PATIENCE, 0)
         .with_context(|| format!("run {}", asked()))?;
     match status.code() {
         Some(0) => Ok(true),

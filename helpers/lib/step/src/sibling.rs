@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use ledger::Step;
 
@@ -15,6 +16,24 @@ const DIRECTORY: &str = "/usr/libexec/nvidia-reload";
 /// way back for each thing, and a sequencer needs none of the code that talks to engines or D-Bus.
 pub fn undo_steps(steps: &[Step]) -> Vec<String> {
     steps.iter().filter_map(|step| undo(*step, Path::new(DIRECTORY)).err()).collect()
+}
+
+/// How long the units of users may take, all in all: each user has a limit of its own.
+const USERS: Duration = Duration::from_secs(150);
+
+/// Has the units of users started that were stopped; returns what went wrong.
+///
+/// # Errors
+/// The helper has named what is not started, or could not be run.
+pub fn restore_units_of_users() -> Result<(), String> {
+    let helper = Path::new(DIRECTORY).join(Step::StopUnits.name());
+    let mut command = Command::new(&helper);
+    command.arg("undo-users").env_remove("SERVICE_RESULT").env_remove("EXIT_STATUS");
+    match bounded::child(&mut command, Instant::now() + USERS, 0) {
+        Ok((status, _)) if status.success() => Ok(()),
+        Ok((status, _)) => Err(format!("{} undo-users ended with {status}", helper.display())),
+        Err(error) => Err(format!("run {} undo-users: {error}", helper.display())),
+    }
 }
 
 fn undo(step: Step, directory: &Path) -> Result<(), String> {
