@@ -168,7 +168,12 @@ fn containers(config: &Config, survey: &Survey, holders: &[Holder], findings: &m
         if let Presence::Unreachable { reason, .. } = &engine.presence {
             findings.warn(
                 format!("{engine} cannot be asked for its containers: {reason}"),
-                "see whether its service runs; a container of it that holds the GPU is a refusal",
+                match engine.user {
+                    None => "see whether its service runs; a container of it that holds the GPU is a refusal",
+                    Some(_) => {
+                        "see whether its service runs; a container of it that holds the GPU is terminated and not restarted"
+                    }
+                },
             );
         }
     }
