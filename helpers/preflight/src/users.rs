@@ -169,7 +169,12 @@ fn containers(config: &Config, survey: &Survey, holders: &[Holder], findings: &m
         if let Presence::Unreachable { reason, .. } = &engine.presence {
             findings.warn(
                 format!("{engine} cannot be asked for its containers: {reason}"),
-                "see whether its service runs; a container of it that holds the GPU is a refusal",
+                match engine.user {
+                    None => "see whether its service runs; a container of it that holds the GPU is a refusal",
+                    Some(_) => {
+                        "see whether its service runs; a container of it that holds the GPU is terminated and not restarted"
+                    }
+                },
             );
         }
     }
@@ -299,8 +304,14 @@ struct Units {
     units: Vec<Listed>,
     /// Why it would refuse, a sentence each.
     refused: Vec<String>,
-    /// Users whose units it cannot stop, a sentence each.
-    warnings: Vec<String>,
+    /// Users whose units it cannot stop.
+    unasked: Vec<Unasked>,
+}
+
+#[derive(Deserialize)]
+struct Unasked {
+    user: u32,
+    reason: String,
 }
 
 #[derive(Deserialize)]
@@ -330,8 +341,18 @@ fn add_along(actions: &mut Vec<Action>, units: Units, findings: &mut Findings) {
     for reason in units.refused {
         findings.refuse(reason, "stop it, or lift what protects it");
     }
-    for warning in units.warnings {
-        findings.warn(warning, "their processes that hold the GPU will be killed and not restarted");
+    for Unasked { user, reason } in units.unasked {
+        findings.warn(
+            format!("the units of user {user} cannot be stopped: {reason}"),
+            "their processes that hold the GPU will be killed",
+        );
+        let is_theirs = |action: &&mut Action| {
+            action.step == Step::StopUnits && action.object.ends_with(&named(Some(user), String::new()))
+        };
+        for action in actions.iter_mut().filter(is_theirs) {
+            action.what = "kill; start again afterwards only if the user's manager answers then".into();
+            action.comes_back = false;
+        }
     }
     for unit in units.units {
         let why = match unit.role.as_str() {

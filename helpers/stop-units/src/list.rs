@@ -23,8 +23,16 @@ struct List {
     units: Vec<Entry>,
     /// Why that is not possible, a sentence each.
     refused: Vec<String>,
-    /// Users whose units will be killed and not restarted, a sentence each.
-    warnings: Vec<String>,
+    /// Users whose managers cannot be asked: what holds the GPU is killed.
+    unasked: Vec<Unasked>,
+}
+
+/// A user whose manager cannot be asked.
+#[derive(Debug, Serialize)]
+struct Unasked {
+    user: u32,
+    /// Why.
+    reason: String,
 }
 
 /// A unit that would be stopped.
@@ -54,7 +62,7 @@ pub(crate) fn list(context: &Context, json: bool, nodes: &[String]) -> Result<()
     let config = context.config()?;
     let protected = Guard::read(&context.root, &config.units.protect)?;
     let found = wanted::of_all(context, &config, nodes)?;
-    let mut list = List { schema: SCHEMA, units: Vec::new(), refused: Vec::new(), warnings: Vec::new() };
+    let mut list = List { schema: SCHEMA, units: Vec::new(), refused: Vec::new(), unasked: Vec::new() };
     let (system, users) = by_manager(&found);
     if !system.is_empty() {
         let guard = Guarded { user: None, units: &protected };
@@ -72,7 +80,7 @@ pub(crate) fn list(context: &Context, json: bool, nodes: &[String]) -> Result<()
     for (uid, plan) in plans {
         match plan {
             Ok(plan) => list.add(Some(uid), plan),
-            Err(error) => list.warnings.push(format!("the units of user {uid} cannot be stopped: {error:#}")),
+            Err(error) => list.unasked.push(Unasked { user: uid, reason: format!("{error:#}") }),
         }
     }
     let mut out = std::io::stdout().lock();
@@ -83,8 +91,9 @@ pub(crate) fn list(context: &Context, json: bool, nodes: &[String]) -> Result<()
     for unit in &list.units {
         writeln!(out, "{}: {}", text::clean(&shown(unit.user, &unit.name)), unit.role)?;
     }
-    for warning in &list.warnings {
-        writeln!(out, "warning: {}", text::clean(warning))?;
+    for Unasked { user, reason } in &list.unasked {
+        let line = format!("the units of user {user} cannot be stopped: {reason}");
+        writeln!(out, "{}", text::clean(&line))?;
     }
     for refused in &list.refused {
         writeln!(out, "refused: {}", text::clean(refused))?;

@@ -107,3 +107,60 @@ pub(crate) fn side_by_side<I: Send, T: Send>(items: Vec<I>, work: impl Fn(I) -> 
     }
     results
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{BufRead, BufReader, Write};
+    use std::os::unix::net::UnixStream;
+
+    /// The manager of a user whose side answers as `answer` says.
+    fn manager(answer: impl Fn(&str) -> String + Send + 'static) -> Manager {
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        thread::spawn(move || {
+            for line in BufReader::new(theirs.try_clone().expect("clones")).lines().map_while(Result::ok) {
+                let id = line.trim_start_matches("{\"id\":").split(',').next().unwrap_or_default().to_owned();
+                let reply = format!("{{\"id\":{id},\"result\":{{\"Ok\":{}}}}}\n", answer(&line));
+                let _ = (&theirs).write_all(reply.as_bytes());
+            }
+        });
+        Manager(Agent::over(ours, 1000, Duration::from_secs(5)).expect("starts"))
+    }
+
+    fn names(manager: &Manager) -> Result<Vec<String>> {
+        let holders = [("job.service".to_owned(), Role::Holder)];
+        Ok(closure(manager, &holders, Guard::User)?.into_iter().map(|planned| planned.name).collect())
+    }
+
+    #[test]
+    fn a_unit_that_was_not_asked_for_is_none() {
+        let liar = manager(|_| r#"{"name":"../../etc/cron.d/job","up":true}"#.to_owned());
+        let error = format!("{:#}", names(&liar).expect_err("is not taken"));
+        assert!(error.contains("answers for another unit"), "{error}");
+    }
+
+    #[test]
+    fn only_names_of_units_are_followed() {
+        let honest = manager(|line| match line.contains("dependents") {
+            true => {
+                r#"{"triggered_by":["/etc/x.service","a.slice"],"stopped_along":["../b.service"]}"#.to_owned()
+            }
+            false => r#"{"name":"job.service","up":true}"#.to_owned(),
+        });
+        assert_eq!(names(&honest).expect("is taken"), ["job.service"]);
+    }
+
+    #[test]
+    fn results_for_other_units_are_none() {
+        let liar = manager(|_| r#"["down","down"]"#.to_owned());
+        let planned =
+            Planned { name: "job.service".into(), role: Role::Holder, fragment: String::new(), up: true };
+        stop(&liar, &[&planned], Duration::from_secs(1)).expect_err("one was asked about");
+    }
+
+    #[test]
+    fn no_user_waits_for_another() {
+        let done = side_by_side((0..100).collect(), |number: u32| number * 2);
+        assert_eq!(done, (0..100).map(|number| number * 2).collect::<Vec<_>>());
+    }
+}

@@ -156,6 +156,23 @@ fn a_failure_is_typed_and_a_deadline_holds() {
 }
 
 #[test]
+fn a_manager_that_never_stops_to_speak_does_not_hold_up_its_listener() {
+    let (_directory, path, connections) = fake();
+    let mut follower = Manager::connect(Scope::Socket(path)).expect("connects").follow(&[]).expect("follows");
+    let queued = follower.start("long.service").expect("queues");
+    let server = connections.recv().expect("was accepted");
+    thread::spawn(move || {
+        let body = (9u32, job(9), "other.service", "done");
+        let manager = "org.freedesktop.systemd1.Manager";
+        while block_on(server.emit_signal(None::<&str>, MANAGER, manager, "JobRemoved", &body)).is_ok() {}
+    });
+    let began = Instant::now();
+    let error = follower.wait(&queued, began + Duration::from_millis(200)).expect_err("is still queued");
+    assert!(matches!(error, Error::Deadline { .. }), "{error}");
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+}
+
+#[test]
 fn a_job_gone_after_a_reload_has_ended_unseen() {
     let (_directory, path, _connections) = fake();
     let mut follower = Manager::connect(Scope::Socket(path)).expect("connects").follow(&[]).expect("follows");
@@ -202,6 +219,20 @@ fn a_lost_connection_is_made_again() {
     // The fake of the new connection has an empty queue.
     assert_eq!(follower.wait(&job, soon()).expect("ends"), JobResult::Unseen);
     assert_eq!(follower.manager().state().expect("answers"), SystemState::Stopping);
+}
+
+#[test]
+fn each_of_several_has_a_result_of_its_own() {
+    let (_directory, path, _connections) = fake();
+    let mut follower = Manager::connect(Scope::Socket(path)).expect("connects").follow(&[]).expect("follows");
+    let mut told = Vec::new();
+    let mut no_file = |_: &str| Ok(false);
+    let names = ["secret.service", "other.service"];
+    let time = Duration::from_millis(100);
+    crate::start_each(&mut follower, &names, time, &mut no_file, |at, result| {
+        told.push((at, result.is_ok()))
+    });
+    assert_eq!(told, [(0, false), (1, false)], "neither keeps the other from being tried");
 }
 
 #[test]

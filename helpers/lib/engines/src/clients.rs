@@ -16,7 +16,7 @@ use std::path::Path;
 
 use step::Root;
 
-use crate::find::Ids;
+use crate::ids::Ids;
 use crate::owner::unit_of;
 use crate::{Inspect, Kind};
 

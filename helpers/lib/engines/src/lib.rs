@@ -24,6 +24,8 @@ mod drive;
 #[cfg(feature = "client")]
 mod find;
 #[cfg(feature = "client")]
+mod ids;
+#[cfg(feature = "client")]
 mod inspect;
 #[cfg(feature = "client")]
 mod numbers;

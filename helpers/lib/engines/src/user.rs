@@ -161,4 +161,27 @@ mod tests {
         assert_eq!(pid(7, ours), None, "its parent is PID 1");
         assert_eq!((pid(1, ours), pid(0, ours), pid(-1, ours), pid(77, ours)), (None, None, None, None));
     }
+
+    /// What root makes of a user's side that answers every question with `answer`.
+    fn containers(answer: &'static str) -> Result<Vec<String>, Error> {
+        use std::io::{BufRead, BufReader, Write};
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            BufReader::new(theirs.try_clone().expect("clones")).read_line(&mut line).expect("reads");
+            let _ = (&theirs).write_all(format!("{{\"id\":0,\"result\":{answer}}}\n").as_bytes());
+        });
+        let agent = Agent::over(ours, 1000, Duration::from_secs(5)).expect("starts");
+        crate::wait_for(up(&agent, Duration::from_secs(2))).expect("runs")
+    }
+
+    #[test]
+    fn ids_that_are_orders_are_none() {
+        assert_eq!(containers(r#"{"Ok":[]}"#), Ok(Vec::new()));
+        for answer in [r#"{"Ok":["../containers/prune#"]}"#, r#"{"Ok":["../build?remote=http://host&x="]}"#] {
+            containers(answer).expect_err("is not taken");
+        }
+        let refused = containers(r#"{"Err":{"refused":[500,"no"]}}"#);
+        assert_eq!(refused, Err(Error::Refused { status: 500, message: "no".into() }));
+    }
 }

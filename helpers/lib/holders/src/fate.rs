@@ -3,12 +3,8 @@
 
 use crate::guard::{covers, is_guarded};
 use crate::model::{Engine, Holder, Owner};
-use crate::process::Stat;
-use crate::walk;
 use serde::Serialize;
-use std::collections::{HashMap, HashSet};
-use std::fs;
-use step::{Guard, Root};
+use step::Guard;
 
 /// What a run does to a holder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -41,7 +37,7 @@ pub struct Rules<'a> {
     pub units: &'a [Guard],
     /// Short names of processes that the configuration protects.
     pub processes: &'a [Guard],
-    /// This process and those above it, see [`ancestors`].
+    /// This process and those above it, see [`ancestors`](crate::ancestors).
     pub ancestors: &'a [i32],
     /// Whether what drives a screen may be stopped like anything else.
     pub screens: bool,
@@ -180,46 +176,6 @@ pub fn is_host(unit: &str) -> bool {
     ];
     let template = unit.split_once('@').map(|(name, _)| format!("{name}@.service"));
     NAMES.contains(&unit) || template.is_some_and(|name| NAMES.contains(&name.as_str()))
-}
-
-/// Those of the processes of this machine that are below one of `firsts`, these among them.
-pub fn below(root: &Root, firsts: &[i32]) -> HashSet<i32> {
-    let mut found: HashSet<i32> = firsts.iter().copied().filter(|pid| *pid > 1).collect();
-    if found.is_empty() {
-        return found;
-    }
-    let pids = walk::processes(&root.path("/proc")).unwrap_or_default();
-    let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
-    for pid in pids {
-        // One that has ended meanwhile is below nothing.
-        let stat = fs::read(root.path(format!("/proc/{pid}/stat"))).ok();
-        if let Some(stat) = stat.and_then(|text| Stat::parse(&text)) {
-            children.entry(stat.ppid).or_default().push(pid);
-        }
-    }
-    let mut next: Vec<i32> = found.iter().copied().collect();
-    while let Some(pid) = next.pop() {
-        next.extend(children.remove(&pid).into_iter().flatten().filter(|child| found.insert(*child)));
-    }
-    found
-}
-
-/// The process `pid` and all above it, itself first; PID 1 is left out.
-pub fn ancestors(root: &Root, pid: i32) -> Vec<i32> {
-    let mut line = vec![pid];
-    let mut at = pid;
-    // A tree that is no tree must end too.
-    while line.len() < 1000 {
-        let stat = fs::read(root.path(format!("/proc/{at}/stat"))).ok();
-        match stat.and_then(|text| Stat::parse(&text)) {
-            Some(stat) if stat.ppid > 1 => {
-                at = stat.ppid;
-                line.push(at);
-            }
-            _ => break,
-        }
-    }
-    line
 }
 
 #[cfg(test)]
@@ -368,21 +324,6 @@ mod tests {
     }
 
     #[test]
-    fn all_below_a_process() {
-        let directory = tempfile::tempdir().expect("a temporary directory");
-        let root = Root::at(directory.path());
-        // 4 and 5 are each other's parents.
-        for (pid, ppid) in [(1, 0), (2, 1), (3, 2), (4, 5), (5, 4), (6, 3), (7, 1)] {
-            let stat = format!("{pid} (x) S {ppid} 1 1 0 -1 4 0 0 0 0 0 0 0 0 20 0 1 0 55 0 0\n");
-            fs::create_dir_all(root.path(format!("/proc/{pid}"))).expect("created");
-            fs::write(root.path(format!("/proc/{pid}/stat")), stat).expect("written");
-        }
-        assert_eq!(below(&root, &[2]), HashSet::from([2, 3, 6]));
-        assert_eq!(below(&root, &[4]), HashSet::from([4, 5]));
-        assert_eq!(below(&root, &[1, 0]), HashSet::new(), "everything is below PID 1");
-    }
-
-    #[test]
     fn a_screen_is_not_taken_away_unasked() {
         let server = Holder { screen: true, ..holder(unit("display-manager.service")) };
         assert!(is_refused(&Rules::default().fate(&server)));
@@ -399,14 +340,5 @@ mod tests {
             rules.fate(&holder(Owner::UserUnit { uid: 7, unit: "x.service".into() })),
             Fate::StopUnit { .. }
         ));
-    }
-
-    #[test]
-    fn our_own_line() {
-        let me = i32::try_from(std::process::id()).expect("a pid");
-        let line = ancestors(&Root::system(), me);
-        assert_eq!(line[0], me);
-        assert_eq!(u32::try_from(line[1]), Ok(std::os::unix::process::parent_id()));
-        assert!(!line.contains(&1));
     }
 }

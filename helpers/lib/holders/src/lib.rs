@@ -20,6 +20,7 @@ mod held;
 mod hidden;
 mod in_flight;
 mod kcmp;
+mod line;
 mod maps;
 pub mod model;
 mod namespace;
@@ -35,9 +36,10 @@ mod walk;
 
 pub use cgroup::{groups_of, owner};
 pub use console::consoles;
-pub use fate::{Fate, Rules, ancestors, below, is_core, is_host};
+pub use fate::{Fate, Rules, is_core, is_host};
 pub use graph::{is_of_driver, refcounts};
 pub use guard::Guarded;
+pub use line::{ancestors, below};
 pub use model::{
     Console, Container, Device, Engine, Holder, Kind, Module, Owner, Place, Pod, Rdev, Scan, Unexplained, Via,
 };
