@@ -7,6 +7,8 @@ set -eu
 
 root=$1
 shift
+# A mount of its own, so that who is inside can do the same again.
+mount --bind "$root" "$root"
 for path in /dev /proc /sys; do
 	mount --rbind "$path" "$root$path"
 done
