@@ -24,10 +24,6 @@ pub fn tie(command: &mut Command, signal: Signal) -> &mut Command {
 pub fn shown(command: &Command) -> String {
     let mut words = vec![command.get_program().to_string_lossy().into_owned()];
     words.extend(command.get_args().map(|a| a.to_string_lossy().into_owned()));
-    // Of a program in a room, nobody would type how it gets there.
-    if let ("unshare", Some(at)) = (words[0].as_str(), words.iter().position(|word| word == "--")) {
-        words.drain(..=at);
-    }
     let line = words.join(" ");
     match line.char_indices().nth(160) {
         Some((at, _)) => format!("{}…", &line[..at]),
