@@ -3,11 +3,15 @@
 //! dynamic loader, and is a process of the host as any other (`/dev/kvm`, paths, rights); what looks
 //! for its files under fixed names runs with the folder as its root.
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::{chdir, chroot};
 
 use crate::apt::{self, PrivateApt};
 use crate::cache::{Cache, Key, Stage};
@@ -102,7 +106,9 @@ impl Room {
         let root = self.root();
         let program = ["usr/bin", "usr/sbin"].map(|folder| root.join(folder).join(program));
         let program = program.iter().find(|path| path.exists()).unwrap_or(&program[0]).clone();
-        [root.join("lib64/ld-linux-x86-64.so.2"), "--library-path".into(), root.join(LIBRARIES), program]
+        // Not by lib64, a link that leads to the host's own loader, which is of another libc.
+        let loader = root.join(LIBRARIES).join("ld-linux-x86-64.so.2");
+        [loader, "--library-path".into(), root.join(LIBRARIES), program]
     }
 
     /// QEMU, with its firmware and its modules.
@@ -132,16 +138,51 @@ impl Room {
     }
 }
 
-/// A program with another root, where `shared` have the places that they have here.
+/// A program with another root, where `shared` have the places that they have here: in a mount namespace
+/// of its own, and with no command of a host that may not have it.
 pub fn enter(root: &Path, shared: &[&Path], program: &Path) -> Result<Command> {
     require_root()?;
-    let mut command = Command::new("unshare");
-    command
-        .args(["--mount", "--propagation", "private", "/bin/sh"])
-        .arg(recipe("inside.sh"))
-        .arg(root)
-        .args(shared)
-        .arg("--")
-        .arg(program);
+    let mut places = Vec::new();
+    for from in ["/dev", "/proc", "/sys"].iter().map(Path::new).chain(shared.iter().copied()) {
+        if from.exists() {
+            places.push((from.to_owned(), place(root, from)?));
+        }
+    }
+    let root = root.to_owned();
+    let mut command = Command::new(program);
+    // SAFETY: system calls only, on paths that were made before; nix copies them to the stack.
+    unsafe { command.pre_exec(move || change_root(&root, &places).map_err(Into::into)) };
     Ok(command)
+}
+
+/// Where something is mounted.
+fn place(root: &Path, from: &Path) -> Result<PathBuf> {
+    let to = root.join(from.strip_prefix("/").context("not an absolute path")?);
+    let made = if from.is_dir() {
+        fs::create_dir_all(&to)
+    } else {
+        // A link, as resolv.conf often is one, would lead elsewhere inside.
+        if to.is_symlink() {
+            fs::remove_file(&to)?;
+        }
+        to.parent()
+            .map_or(Ok(()), fs::create_dir_all)
+            .and_then(|()| File::options().create(true).append(true).open(&to).map(drop))
+    };
+    made.with_context(|| format!("cannot make {}", to.display()))?;
+    Ok(to)
+}
+
+fn change_root(root: &Path, places: &[(PathBuf, PathBuf)]) -> nix::Result<()> {
+    let none = None::<&Path>;
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    // Nothing of this is seen outside.
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+    // A mount of its own, so that who is inside can do the same again.
+    mount(Some(root), root, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)?;
+    for (from, to) in places {
+        mount(Some(from.as_path()), to.as_path(), none, MsFlags::MS_BIND | MsFlags::MS_REC, none)?;
+    }
+    chroot(root)?;
+    chdir("/")
 }

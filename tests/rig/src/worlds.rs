@@ -52,7 +52,9 @@ impl World {
         lend(cache, &cache_of_the_host.join("nvidia-reload-rig"))?;
 
         let before = packages(&root)?;
-        let rig = std::env::current_exe().context("where is the rig?")?;
+        // A copy: somebody may build the rig anew while this runs.
+        let rig = scratch.path().join("rig");
+        fs::copy("/proc/self/exe", &rig).context("cannot copy the rig")?;
         let scenario = checkout().join("tests/scenarios/installed");
         let run = |arguments: &[&Path]| {
             let mut command = self.rig(cache, &root, &cache_of_the_host, &rig)?;
@@ -94,14 +96,12 @@ impl World {
     fn rig(&self, cache: &Cache, root: &Path, its_cache: &Path, rig: &Path) -> Result<Command> {
         let [rust, crates] = rust_folders()?;
         let checkout = fs::canonicalize(checkout())?;
-        let binaries = rig.parent().context("the rig has no folder")?;
-        let shared: [&Path; 7] = [
+        let shared: [&Path; 6] = [
             // The mirror's name; keys and certificates are the other host's own.
             "/etc/hosts".as_ref(),
             "/etc/resolv.conf".as_ref(),
             cache.root(),
             &checkout,
-            binaries,
             &rust,
             &crates,
         ];
