@@ -216,7 +216,8 @@ impl Report {
                 ledger::State::Lost(reason) | ledger::State::UndoFailed(reason) => reason.clone(),
                 _ => String::new(),
             };
-            if self.outcome == Outcome::Stopped {
+            // A machine that stays as it was has the rest stopped on purpose.
+            if matches!(self.outcome, Outcome::Stopped | Outcome::Refused) {
                 if is_theirs(&act.object) {
                     self.kept.push(act.object.to_string());
                 }

@@ -59,7 +59,9 @@ fn run(context: &Context) -> Result<()> {
                 // The steps have taken theirs.
                 context.needs(ALL);
             }
-            match context.ledger.read()? {
+            let id = run.map(|run| run.id);
+            // Another may have begun while the steps were undone.
+            match context.ledger.read()?.filter(|run| Some(&run.id) == id.as_ref()) {
                 Some(run) if run.boot != context.ledger.boot() => of_another_boot(context, &run),
                 Some(run) => end(context, &run),
                 None => Ok(()),

@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Context as _, Result};
-use ledger::{Run, Step};
+use ledger::{Act, Object, Run, Step};
 
 use crate::{Context, Root, Stop};
 
@@ -54,9 +54,26 @@ fn takes(run: &Run, step: Step) -> Result<(), Stop> {
     }
 }
 
+/// Whether systemd calls the undo of a step that starts workloads while the driver is not loaded again: they would
+/// only fail. Rollback, which comes next, tries the driver once more, and starts them in any case.
+///
+/// # Errors
+/// The ledger cannot be read.
+pub(crate) fn is_left_to_rollback(context: &Context) -> Result<bool> {
+    let by_systemd = std::env::var_os("SERVICE_RESULT").is_some();
+    let run = if by_systemd { context.ledger.read()? } else { None };
+    Ok(run.is_some_and(|run| lacks_driver(&run, context.ledger.boot(), context.step)))
+}
+
+fn lacks_driver(run: &Run, boot: &str, step: Step) -> bool {
+    let is_module = |act: &Act| matches!(act.object, Object::Module(_));
+    let starts = matches!(step, Step::DrainContainers | Step::StopUnits);
+    starts && !run.committed && run.boot == boot && run.outstanding(Step::RmmodChain).iter().any(is_module)
+}
+
 #[cfg(test)]
 mod tests {
-    use ledger::{Event, Record, Snapshot};
+    use ledger::{Event, Module, Record, Snapshot};
 
     use super::*;
 
@@ -88,6 +105,20 @@ mod tests {
         ] {
             assert_eq!(takes(&run(&events), step).is_ok(), expected, "{step} after {events:?}");
         }
+    }
+
+    #[test]
+    fn workloads_are_started_after_the_driver() {
+        let module =
+            Module { name: "nvidia".into(), version: None, srcversion: None, parameters: Default::default() };
+        let gone = Event::Intent { id: 1, step: Step::RmmodChain, object: Object::Module(module) };
+        let lacks = |events: &[Event], boot: &str, step| lacks_driver(&run(events), boot, step);
+        let gone = &[gone, Event::UndoFailed { id: 1, reason: "killed".into() }];
+        let back = &[gone[0].clone(), Event::Undone { id: 1 }];
+        let committed = &[gone[0].clone(), Event::Committed];
+        assert!(lacks(gone, "b", Step::DrainContainers) && lacks(gone, "b", Step::StopUnits));
+        assert!(!lacks(gone, "b", Step::RmmodChain) && !lacks(gone, "another", Step::StopUnits));
+        assert!(!lacks(back, "b", Step::StopUnits) && !lacks(committed, "b", Step::StopUnits));
     }
 
     #[test]

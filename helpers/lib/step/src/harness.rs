@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use ledger::{Ledger, Step};
 use sd_notify::NotifyState;
 
-use crate::admit::admit;
+use crate::admit::{admit, is_left_to_rollback};
 use crate::journal::{Priority, log};
 use crate::{Config, Exit, Root, Stop, fix_path, text};
 
@@ -123,13 +123,24 @@ pub fn main_with<E: Subcommand>(
     }
     let result = match verb {
         Verb::Run => admit(&context).and_then(|()| run(&context)).map(|()| Exit::Done.into()),
-        Verb::Undo => undo(&context).map(|()| Exit::Done.into()),
+        Verb::Undo => undo_unless_left(&context, undo).map(|()| Exit::Done.into()),
         Verb::Extra(verb) => extra(&context, verb),
     };
     match result {
         Ok(code) => code,
         Err(error) => fail(step, is_run.then_some(&context.ledger), &error),
     }
+}
+
+fn undo_unless_left(context: &Context, undo: impl FnOnce(&Context) -> Result<()>) -> Result<()> {
+    // Where the ledger cannot be read, the undo says so itself.
+    if is_left_to_rollback(context).unwrap_or_default() {
+        context.warn(
+            "the driver is not loaded again: nvidia-reload-rollback.service tries that once more first",
+        );
+        return Ok(());
+    }
+    undo(context)
 }
 
 /// A helper that was killed, timed out or never started could not say that its step failed; systemd
