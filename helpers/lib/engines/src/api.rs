@@ -4,14 +4,16 @@
 //! its own types are Docker's of today in full, which Podman's answers do not always fit (it has
 //! states of its own), and they made this helper larger by a quarter.
 
+mod orders;
+mod path;
+
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use as_user::{Agent, Ask};
+use as_user::Agent;
 use bollard::Docker;
-use bollard::query_parameters::{RemoveContainerOptions, StartContainerOptions, StopContainerOptionsBuilder};
 use http_body_util::{BodyExt, Limited};
 use hyper::Request;
 use hyper::body::Bytes;
@@ -24,6 +26,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use step::Root;
 use tokio::time::{Instant, sleep, timeout};
+
+use path::{percent_encoded, segment};
 
 use crate::numbers::Number;
 use crate::{Definition, Inspect, Kind, find, user};
@@ -259,43 +263,12 @@ impl Client {
         }
     }
 
-    /// Removes a container that does not run. Its volumes stay.
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn remove(&self, id: &str) -> Result<(), Error> {
-        let id = segment(id)?;
-        self.order(ORDER, None, async |docker| {
-            docker.remove_container(&id, None::<RemoveContainerOptions>).await
-        })
-        .await
-    }
-
     /// The runtime that the engine takes when none is asked for.
     ///
     /// # Errors
     /// See [`Error`].
     pub async fn default_runtime(&self) -> Result<Option<String>, Error> {
         Ok(self.get::<Info>("/info").await?.default_runtime)
-    }
-
-    /// Gives an order: by bollard, or to the user's side. bollard has no limit of time for what an engine
-    /// says beside its refusal.
-    async fn order(
-        &self,
-        patience: Duration,
-        ask: Option<Ask>,
-        order: impl AsyncFnOnce(Docker) -> Result<(), bollard::errors::Error>,
-    ) -> Result<(), Error> {
-        match (&self.way, ask) {
-            (Way::Socket { docker, .. }, _) => {
-                let order = order(docker.clone().with_timeout(patience));
-                let ended = timeout(patience + PATIENCE, order).await;
-                ended.map_err(|_| Error::TimedOut(patience))?.map_err(|error| typed(error, patience))
-            }
-            (Way::User { agent, .. }, Some(ask)) => user::ask(agent, ask, patience).await,
-            (Way::User { .. }, None) => Err(Error::Odd("that is not done for a user's container".into())),
-        }
     }
 
     /// What lies at `target`.
@@ -345,52 +318,6 @@ impl Client {
             }
         }
     }
-
-    /// Sends the stop signal, and SIGKILL after `grace`. Returns when the engine has seen it end.
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn stop(&self, id: &str, grace: Duration) -> Result<(), Error> {
-        let options =
-            StopContainerOptionsBuilder::new().t(grace.as_secs().min(i32::MAX as u64) as i32).build();
-        let ask = Ask::StopContainer { id: id.to_owned(), seconds: grace.as_secs() };
-        let id = segment(id)?;
-        self.order(grace + ORDER, Some(ask), async |docker| docker.stop_container(&id, Some(options)).await)
-            .await
-    }
-
-    /// Starts it.
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn start(&self, id: &str) -> Result<(), Error> {
-        let ask = Ask::StartContainer { id: id.to_owned() };
-        let id = segment(id)?;
-        self.order(ORDER, Some(ask), async |docker| {
-            docker.start_container(&id, None::<StartContainerOptions>).await
-        })
-        .await
-    }
-
-    /// Freezes its processes.
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn pause(&self, id: &str) -> Result<(), Error> {
-        let ask = Ask::Pause { id: id.to_owned() };
-        let id = segment(id)?;
-        self.order(ORDER, Some(ask), async |docker| docker.pause_container(&id).await).await
-    }
-
-    /// Lets its processes go on.
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn unpause(&self, id: &str) -> Result<(), Error> {
-        let ask = Ask::Unpause { id: id.to_owned() };
-        let id = segment(id)?;
-        self.order(ORDER, Some(ask), async |docker| docker.unpause_container(&id).await).await
-    }
 }
 
 #[derive(Deserialize)]
@@ -413,26 +340,6 @@ struct Refusal {
 
 fn understood<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
     serde_json::from_slice(body).map_err(|error| Error::Odd(error.to_string()))
-}
-
-/// `text` as a part of a URL.
-fn percent_encoded(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len() * 3);
-    for byte in text.bytes() {
-        match byte {
-            b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'-' | b'_' | b'.' => encoded.push(char::from(byte)),
-            byte => encoded.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    encoded
-}
-
-/// An id or a name as one part of a path: it leads to nothing else.
-fn segment(id: &str) -> Result<String, Error> {
-    match id.bytes().all(|byte| byte == b'.') {
-        true => Err(Error::Odd(format!("{id:?} is no container"))),
-        false => Ok(percent_encoded(id)),
-    }
 }
 
 fn typed(error: bollard::errors::Error, patience: Duration) -> Error {
@@ -460,19 +367,4 @@ fn unreachable(error: &dyn std::error::Error) -> Error {
         innermost = cause;
     }
     Error::Unreachable { errno, reason: innermost.to_string() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_id_leads_to_nothing_but_its_container() {
-        assert_eq!(segment("0a1b").as_deref(), Ok("0a1b"));
-        assert_eq!(segment("../build?remote=x&y=").as_deref(), Ok("..%2Fbuild%3Fremote%3Dx%26y%3D"));
-        assert_eq!(segment("../containers/prune#").as_deref(), Ok("..%2Fcontainers%2Fprune%23"));
-        for nothing in ["", ".", ".."] {
-            segment(nothing).expect_err("is no container");
-        }
-    }
 }
