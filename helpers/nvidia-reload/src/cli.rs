@@ -11,7 +11,7 @@ Exit status:
   1  failed; everything was rolled back
   2  wrong usage
   3  refused; nothing was touched
-  4  only a reboot helps; nothing was touched
+  4  only a reboot helps: nothing was touched, or a module is stuck in the kernel
   5  done or rolled back, but something could not be given back: it is named
 A run goes on in systemd when this command is interrupted (exit status 130).
 
