@@ -1,9 +1,9 @@
 //! Root's side.
 
 use std::collections::HashMap;
-use std::fs::{DirBuilder, File, OpenOptions, Permissions, remove_file, set_permissions};
+use std::fs::{DirBuilder, File, Permissions, remove_file, set_permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bounded::{Lines, lock, peer, send};
+use bounded::{Lines, peer, send};
+use files::lock;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use step::{Order, Root, order_unit};
@@ -245,10 +246,7 @@ fn listen(root: &Root, uid: u32) -> io::Result<(File, UnixListener)> {
             _ => set_permissions(folder, Permissions::from_mode(0o711))?,
         }
     }
-    let mut options = OpenOptions::new();
-    let file =
-        options.write(true).create(true).truncate(false).mode(0o600).open(path.with_extension("lock"))?;
-    lock(&file, Instant::now() + OTHERS)?;
+    let file = lock(&path.with_extension("lock"), OTHERS, |_| ()).map_err(io::Error::other)?;
     match remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}

@@ -7,7 +7,6 @@
 mod child;
 mod lines;
 
-use std::fs::File;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -15,7 +14,6 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use rustix::net::sockopt::socket_peercred;
 use rustix::net::{
@@ -69,21 +67,6 @@ pub fn peer(stream: &UnixStream) -> io::Result<u32> {
     Ok(socket_peercred(stream)?.uid.as_raw())
 }
 
-/// Locks `file` for this process alone.
-///
-/// # Errors
-/// The kernel's, or `TimedOut`: another process has it.
-pub fn lock(file: &File, deadline: Instant) -> io::Result<()> {
-    loop {
-        match flock(file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(()),
-            Err(Errno::WOULDBLOCK) => thread::sleep(left(deadline)?.min(PAUSE)),
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-}
-
 /// The result of `work`, which runs on a thread of its own and is left behind when the time is up.
 ///
 /// # Errors
@@ -123,17 +106,6 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         let missing = connect(&directory.path().join("none"), soon()).expect_err("is not there");
         assert_eq!(missing.kind(), io::ErrorKind::NotFound);
-    }
-
-    #[test]
-    fn a_lock_of_another_is_not_waited_for_without_limit() {
-        let directory = tempfile::tempdir().expect("a temporary directory");
-        let path = directory.path().join("lock");
-        let (one, two) = (File::create(&path).expect("creates"), File::create(&path).expect("opens"));
-        lock(&one, soon()).expect("is free");
-        assert_eq!(lock(&two, soon()).expect_err("is taken").kind(), io::ErrorKind::TimedOut);
-        drop(one);
-        lock(&two, soon()).expect("is free again");
     }
 
     #[test]
