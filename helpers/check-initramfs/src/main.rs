@@ -5,8 +5,10 @@ mod archive;
 
 use std::fs::File;
 use std::io::copy;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
@@ -16,6 +18,9 @@ use step::{Config, Priority, Root, StaleInitramfs, fix_path, log_as, open_ledger
 
 /// The unit that runs this after a reload.
 const UNIT: &str = "nvidia-reload-check-initramfs.service";
+
+/// How long an initramfs may take to be made: with DKMS and compression at their worst, on a slow machine.
+const MAKE: Duration = Duration::from_secs(12 * 60);
 
 #[derive(Parser)]
 struct Arguments {
@@ -74,11 +79,10 @@ fn act(root: &Root, verb: &Verb) -> Result<()> {
     let command = make.join(" ");
     say(Priority::Info, &format!("{found}: `{command}` makes it anew"));
     show_status(&command);
-    let status = Command::new(&make[0])
-        .args(&make[1..])
-        .stdin(Stdio::null())
-        .status()
-        .with_context(|| format!("start {command}"))?;
+    let mut program = Command::new(&make[0]);
+    program.args(&make[1..]).process_group(0);
+    let status = bounded::run(&mut program, Instant::now() + MAKE)
+        .with_context(|| format!("run `{command}`; the next boot would load {}", list(&stale)))?;
     if !status.success() {
         bail!("`{command}` ended with {status}: the next boot would load {}", list(&stale));
     }

@@ -58,7 +58,13 @@ pub(crate) fn undo(context: &Context) -> Result<()> {
         Err(error) => context.warn(format!("cannot tell whether the system is going down: {error:#}")),
     }
     let mut failed = Vec::new();
-    // First, since containers are given their devices by them.
+    // The toolkit asks NVML, which may hang: what needs no specification does not wait for it.
+    if acts.iter().any(|act| matches!(act.object, Object::Cdi { .. })) {
+        let first: Vec<Act> = acts.extract_if(.., |act| is_before_cdi(act)).collect();
+        context.status(format!("starting containers that need no CDI specification: {}", first.len()));
+        failed.extend(finish(context, &by_engine(first), &majors(&run), run.snapshot.parallel));
+    }
+    // Before the other containers, which are given their devices by them.
     for act in acts.extract_if(.., |act| matches!(act.object, Object::Cdi { .. })) {
         if let Err(error) = cdi::refresh(context, &run) {
             context.warn(format!("the CDI specifications are as they were: {error:#}"));
@@ -83,6 +89,10 @@ pub(crate) fn undo(context: &Context) -> Result<()> {
 
 fn is_a_users(act: &mut Act) -> bool {
     matches!(&act.object, Object::Container(container) if container.user.is_some())
+}
+
+fn is_before_cdi(act: &Act) -> bool {
+    matches!(&act.object, Object::Container(container) if container.before_cdi && container.user.is_none())
 }
 
 /// What was the system's: the kubelet and its pods, the containers of Docker and of root's Podman.

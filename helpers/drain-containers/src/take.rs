@@ -247,6 +247,7 @@ pub(crate) fn object(container: &Container, health_timeout: u64) -> ledger::Cont
         // What is frozen is not looked at by its engine.
         health_timeout: (container.has_health_check && !container.paused && health_timeout > 0)
             .then_some(health_timeout),
+        before_cdi: container.starts_without_cdi(),
         ..ledger::Container::default()
     }
 }

@@ -5,7 +5,8 @@
 //! nvidia_uvm and nvidia_drm count as clients even when idle, which is why rmmod-chain has taken them
 //! out before. A GPU is never reset by unbinding its PCI device: with users that does not return.
 
-use std::process::{Command, ExitCode, ExitStatus, Stdio};
+use std::process::{Command, ExitCode, ExitStatus};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use ledger::Step;
@@ -13,6 +14,12 @@ use step::Context;
 
 /// NVIDIA's program.
 const PROGRAM: &str = "nvidia-smi";
+
+/// How long it may take to turn persistence mode off.
+const MODE: Duration = Duration::from_secs(60);
+
+/// How long a reset may take: sixteen GPUs, one after the other.
+const RESET: Duration = Duration::from_secs(8 * 60);
 
 fn main() -> ExitCode {
     // What was unloaded for the reset is rmmod-chain's to load again.
@@ -37,12 +44,12 @@ fn run(context: &Context) -> Result<()> {
     context.status("turning persistence mode off");
     // A GPU in persistence mode has a client: the driver itself. The mode comes back with the
     // other settings.
-    let status = nvidia_smi("--persistence-mode=0", id.as_deref())?;
+    let status = nvidia_smi("--persistence-mode=0", id.as_deref(), MODE)?;
     if !status.success() {
         context.warn(format!("persistence mode stays as it is: {}", described(status)));
     }
     context.status(format!("resetting {}", gpus.join(", ")));
-    let status = nvidia_smi("--gpu-reset", id.as_deref())?;
+    let status = nvidia_smi("--gpu-reset", id.as_deref(), RESET)?;
     if !status.success() {
         bail!("{PROGRAM} --gpu-reset: {}; its own words are in the journal of this step", described(status));
     }
@@ -53,13 +60,9 @@ fn run(context: &Context) -> Result<()> {
 }
 
 /// `id` limits it to some GPUs. What it prints goes to the journal, in its own words.
-fn nvidia_smi(order: &str, id: Option<&str>) -> Result<ExitStatus> {
-    Command::new(PROGRAM)
-        .arg(order)
-        .args(id)
-        .stdin(Stdio::null())
-        .status()
-        .with_context(|| format!("start {PROGRAM}, which belongs to NVIDIA's driver"))
+fn nvidia_smi(order: &str, id: Option<&str>, time: Duration) -> Result<ExitStatus> {
+    bounded::run(Command::new(PROGRAM).arg(order).args(id), Instant::now() + time)
+        .with_context(|| format!("run {PROGRAM} {order}, which belongs to NVIDIA's driver"))
 }
 
 fn described(status: ExitStatus) -> String {

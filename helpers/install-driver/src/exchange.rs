@@ -1,8 +1,10 @@
 //! Another driver on disk: a kept one, or what NVIDIA's installer brings.
 
 use std::collections::BTreeSet;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use ledger::{DriverFiles, Module, Object, Run, Step};
@@ -15,6 +17,9 @@ const LOG: &str = "/var/log/nvidia-installer.log";
 
 /// How many of its last lines are told.
 const SHOWN: usize = 8;
+
+/// How long the installer may take: it may have DKMS build the modules for each kernel.
+const INSTALLER: Duration = Duration::from_secs(30 * 60);
 
 /// Puts the kept driver `version` on disk.
 pub(crate) fn from_slot(context: &Context, run: &Run, version: &str) -> Result<()> {
@@ -55,16 +60,18 @@ pub(crate) fn by_installer(
     must_be_whole(&slot)?;
     let id = announce(context, run, &Disk::open(&context.root)?, &slot, version)?;
     context.status(format!("NVIDIA's installer puts driver {version} on disk"));
-    let status = Command::new("sh")
+    let mut command = Command::new("sh");
+    command
         .arg(file)
         // Nothing is asked; and the module is not tried out by loading it: that is the next step's, which
         // knows the way back.
         .args(["--silent", "--skip-module-load", "--tmpdir"])
         .arg(file.parent().unwrap_or(Path::new("/tmp")))
         .args(arguments)
-        .stdin(Stdio::null())
-        .status()
-        .with_context(|| format!("start {}", file.display()))?;
+        // What it has started is killed with it: the old files are put back next.
+        .process_group(0);
+    let status = bounded::run(&mut command, Instant::now() + INSTALLER)
+        .with_context(|| format!("run NVIDIA's installer {}", file.display()))?;
     if !status.success() {
         bail!("NVIDIA's installer ended with {status}; its log ends with: {}", end(&context.root.path(LOG)));
     }

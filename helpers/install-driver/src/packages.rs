@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use request::wait_for_packages;
 use step::Context;
 
-/// Half of what the unit has (TimeoutStartSec=): the installer needs the rest.
+/// A part of what the unit has (TimeoutStartSec=): the installer needs the rest.
 const BEFORE: Duration = Duration::from_secs(15 * 60);
 
 /// What the way back waits (TimeoutStopSec= has to last for the files as well): the workloads are out until it

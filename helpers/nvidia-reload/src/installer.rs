@@ -7,7 +7,8 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use files::{OwnerError, check_owner};
 use step::{Exit, Root};
@@ -19,6 +20,15 @@ const WORK: &str = "/var/lib/nvidia-reload/build";
 
 /// The installer's log of a build: that of the install itself is the installer's own.
 const LOG: &str = "build.log";
+
+/// How long the file may take to check itself, half a gigabyte, or to say what it is.
+const ANSWER: Duration = Duration::from_secs(5 * 60);
+
+/// How long the modules may take to build.
+const BUILD: Duration = Duration::from_secs(45 * 60);
+
+/// The most that it may print.
+const PRINTED: usize = 1 << 20;
 
 /// How much of a log is shown.
 const SHOWN: usize = 12;
@@ -108,20 +118,16 @@ fn is_archive(path: &Path) -> Result<()> {
 /// What the file answers.
 fn ask(path: &Path, question: &str) -> Result<String> {
     let refused = || Fault::refused(format!("{} {question} fails", path.display()), "download it again");
-    let output = Command::new("sh")
-        .arg(path)
-        .arg(question)
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .output()
+    let mut command = Command::new("sh");
+    command.arg(path).arg(question).current_dir("/");
+    let (status, output) = bounded::child_with_errors(&mut command, Instant::now() + ANSWER, PRINTED)
         .map_err(|error| refused().because(&error))?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    if output.status.success() {
+    let text = String::from_utf8_lossy(&output).into_owned();
+    if status.success() {
         return Ok(text);
     }
     let mut fault = refused();
-    fault.causes =
-        text.lines().chain(String::from_utf8_lossy(&output.stderr).lines()).map(str::to_owned).collect();
+    fault.causes = text.lines().map(str::to_owned).collect();
     Err(fault)
 }
 
@@ -159,27 +165,32 @@ pub fn build(root: &Root, installer: &Installer, arguments: &[String]) -> Result
     has_room(&work, installer.size.saturating_mul(2))?;
     // The old files and the new ones, side by side for a moment.
     has_room(&root.path("/usr/lib"), installer.size)?;
-    let output = Command::new("sh")
+    let mut command = Command::new("sh");
+    command
         .arg(&installer.path)
         .args(["--add-this-kernel", "--silent", "--tmpdir"])
         .arg(&work)
         .arg("--log-file-name")
         .arg(work.join(LOG))
         .args(arguments)
-        .current_dir(&work)
-        .stdin(Stdio::null())
-        .output()
+        .current_dir(&work);
+    let (status, output) = bounded::child_with_errors(&mut command, Instant::now() + BUILD, PRINTED)
         .map_err(|error| {
-            Fault::refused(format!("cannot run {}", installer.path.display()), "").because(&error)
+            let log = work.join(LOG);
+            Fault::refused(
+                format!(
+                    "{} --add-this-kernel: no modules were built; nothing was touched",
+                    installer.path.display()
+                ),
+                format!("{} shows how far it came", log.display()),
+            )
+            .because(&error)
         })?;
-    if !output.status.success() {
+    if !status.success() {
         let log = fs::read_to_string(work.join(LOG)).unwrap_or_default();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let said = String::from_utf8_lossy(&output).into_owned();
         let mut fault = Fault::refused(
-            format!(
-                "no modules could be built for the running kernel ({}); nothing was touched",
-                output.status
-            ),
+            format!("no modules could be built for the running kernel ({status}); nothing was touched"),
             format!("{} has the whole story", work.join(LOG).display()),
         );
         fault.causes = end(if log.trim().is_empty() { &said } else { &log });

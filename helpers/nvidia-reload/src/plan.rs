@@ -1,10 +1,8 @@
 //! What a reload would do, as preflight finds it.
 
-use std::io::Read;
-use std::process::{Command, Stdio};
-use std::sync::mpsc;
-use std::thread;
-use std::time::Duration;
+use std::io::ErrorKind;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use step::{Exit, PLAN_SCHEMA, Plan, Root, Verdict};
 
@@ -36,33 +34,20 @@ pub fn plan(root: &Root, wanted: Wanted<'_>) -> Result<Plan> {
     let helper = root.path(HELPER);
     let fault = |what: String| Fault::refused(what, "is the package nvidia-reload installed completely?");
     let name = helper.display();
-    let mut child = Command::new(&helper)
+    let mut command = Command::new(&helper);
+    command
         .arg("plan")
         .args(reset.map(|_| "--reset"))
         .args(reset.into_iter().flatten().map(|id| format!("--gpu={id}")))
         .args(exchange.map(|version| format!("--exchange={version}")))
-        .args(if_idle.then_some("--if-idle"))
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(|error| fault(format!("cannot run {name}")).because(&error))?;
-    let mut output = child.stdout.take();
-    let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || {
-        let mut text = Vec::new();
-        let read = output.as_mut().map_or(Ok(0), |output| output.read_to_end(&mut text));
-        let _ = sender.send(read.map(|_| text));
-    });
-    let text = match receiver.recv_timeout(PATIENCE) {
-        Ok(text) => text.map_err(|error| fault(format!("cannot read what {name} says")).because(&error))?,
-        Err(_) => {
-            let _ = child.kill();
-            let _ = child.wait();
-            let error = format!("{name} plan does not end within {} s", PATIENCE.as_secs());
-            return Err(Fault::refused(error, "`ps` shows what it waits for"));
+        .args(if_idle.then_some("--if-idle"));
+    let (status, text) = match bounded::child(&mut command, Instant::now() + PATIENCE, bounded::BODY) {
+        Ok(answer) => answer,
+        Err(error) if error.kind() == ErrorKind::TimedOut => {
+            return Err(Fault::refused(format!("{name} plan: {error}"), "`ps` shows what it waits for"));
         }
+        Err(error) => return Err(fault(format!("cannot run {name}")).because(&error)),
     };
-    let status = child.wait().map_err(|error| fault(format!("cannot wait for {name}")).because(&error))?;
     let plan: Plan = match serde_json::from_slice(&text) {
         Ok(plan) => plan,
         // What it could not do it has said on our standard error.

@@ -10,8 +10,8 @@ use crate::fault::{Fault, Result};
 /// The helper that knows. NVML is asked by it, in yet another process.
 const HELPER: &str = "/usr/libexec/nvidia-reload/verify";
 
-/// NVML has a minute, a smoke test ten.
-const PATIENCE: Duration = Duration::from_secs(720);
+/// NVML has a minute, the journal one, a smoke test ten.
+const PATIENCE: Duration = Duration::from_secs(900);
 
 /// Looks; with `smoke`, has the configured test run.
 ///

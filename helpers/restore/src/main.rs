@@ -20,7 +20,7 @@ fn run(context: &Context) -> Result<()> {
     let took = |step: &Step| run.acts.iter().any(|act| act.step == *step);
     let steps: Vec<Step> = STEPS.into_iter().filter(took).collect();
     context.status("giving back what was stopped");
-    let failed = undo_steps(&steps);
+    let failed = undo_steps(context, &steps);
     if !failed.is_empty() {
         bail!("not everything is back: {}", failed.join("; "));
     }

@@ -15,7 +15,9 @@ use ledger::{Run, Step};
 use modules::{
     DRIVER, Disk, Source, Unloaded, chain, differences, driver_version, gate, load, loaded, nodes, unload,
 };
-use step::{Context, Leftovers, Order, OurUnits, RELOAD, finish, is_switched_off, order_unit, undo_steps};
+use step::{
+    Context, Leftovers, Order, OurUnits, RELOAD, finish, is_switched_off, order_unit, undo_limit, undo_steps,
+};
 
 /// A module that nobody uses goes at once, or never.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -23,10 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the loads of a boot's driver may take.
 const LOADS: Duration = Duration::from_secs(5 * 60);
 
-/// How long the undos of all steps may take, as their units say.
-const STEPS: Duration = Duration::from_secs(50 * 60);
-
-/// What is tried once more may take that long (TimeoutStartSec=).
+/// What comes before and between the undos may take that long (TimeoutStartSec=); for those more is asked for.
 const ALL: Duration = Duration::from_secs(20 * 60);
 
 /// How often systemd is asked whether the steps are undone.
@@ -79,8 +78,9 @@ fn stop(context: &Context) {
     if let Err(error) = order_unit(Order::Stop, &first) {
         context.warn(error.to_string());
     }
-    context.needs(STEPS + ALL);
-    let until = Instant::now() + STEPS;
+    let all: Duration = Step::ALL.into_iter().map(undo_limit).sum();
+    context.needs(all + ALL);
+    let until = Instant::now() + all;
     loop {
         match OurUnits::ask() {
             Ok(units) if !units.has_steps() => return,
@@ -98,7 +98,7 @@ fn of_another_boot(context: &Context, open: &Run) -> Result<()> {
     let goes_back = !open.committed && (open.driver_failed || was_exchanged);
     if goes_back {
         // Before the workloads, which need a driver.
-        for problem in undo_steps(&[Step::InstallDriver]) {
+        for problem in undo_steps(context, &[Step::InstallDriver]) {
             context.warn(problem);
         }
         if let Err(error) = match_disk(context, open) {
@@ -171,7 +171,7 @@ fn end(context: &Context, run: &Run) -> Result<()> {
             || (*step == Step::InstallDriver && run.driver_failed && !run.committed)
     };
     let steps: Vec<Step> = Step::TAKING.into_iter().rev().filter(owes).collect();
-    for problem in undo_steps(&steps) {
+    for problem in undo_steps(context, &steps) {
         context.warn(problem);
     }
     // Also where the ledger does not say that it is shut.

@@ -218,23 +218,3 @@ fn stop_users(
 pub(crate) fn shown(user: Option<u32>, name: &str) -> String {
     user.map_or_else(|| name.to_owned(), |uid| format!("{name} of user {uid}"))
 }
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn all_stops_fit_into_the_time_of_the_step() {
-        let unit = include_str!("../../../units/nvidia-reload-stop-units.service");
-        assert!(unit.lines().any(|line| line == "TimeoutStartSec=15min"));
-        let config = |seconds| {
-            let directory = tempfile::tempdir().expect("a temporary directory");
-            let root = step::Root::at(directory.path());
-            let path = root.path("/etc/nvidia-reload/config.toml");
-            std::fs::create_dir_all(path.parent().expect("has a parent")).expect("creates");
-            std::fs::write(&path, format!("[units]\nstop-timeout = {seconds}\n")).expect("writes");
-            step::Config::load(&root)
-        };
-        // What is left is for three searches of holders.
-        assert!(config(600).is_ok() && config(601).is_err());
-        assert!(step::Config::default().units.stop_timeout <= 600);
-    }
-}

@@ -1,8 +1,8 @@
 //! Whether anybody would lose work by a reload: told by the plan of the reload itself, since nobody
 //! else knows of containers that only have a GPU, or of units that a stop takes along.
 
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use holders::{Holder, Owner, scan};
@@ -19,6 +19,9 @@ const RESCAN: Duration = Duration::from_secs(30);
 
 /// A plan is not: it reads files of many megabytes, and asks engines and NVML.
 const REPLAN: Duration = Duration::from_secs(300);
+
+/// How long preflight may take to make one: its own waits, for the package manager too, end before.
+const PLAN: Duration = Duration::from_secs(20 * 60);
 
 /// Those who would lose work: in words, with their processes.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -82,15 +85,12 @@ fn is_restartable(holder: &Holder, restartable: &[String]) -> bool {
 }
 
 fn plan() -> Result<Plan> {
-    let output = Command::new(PREFLIGHT)
-        .arg("plan")
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .with_context(|| format!("start {PREFLIGHT}"))?;
+    let (status, output) =
+        bounded::child(Command::new(PREFLIGHT).arg("plan"), Instant::now() + PLAN, bounded::BODY)
+            .with_context(|| format!("run {PREFLIGHT} plan"))?;
     // What it could not do it has said on our standard error; a refusal is an answer.
-    let plan: Plan = serde_json::from_slice(&output.stdout)
-        .with_context(|| format!("understand what {PREFLIGHT} plan says ({})", output.status))?;
+    let plan: Plan = serde_json::from_slice(&output)
+        .with_context(|| format!("understand what {PREFLIGHT} plan says ({status})"))?;
     if plan.schema != PLAN_SCHEMA {
         bail!("{PREFLIGHT} speaks {}, not {PLAN_SCHEMA}: install one version of everything", plan.schema);
     }

@@ -1,6 +1,7 @@
 //! The reload itself: done by the command that a person would type, which knows how a run ended.
 
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use request::State;
@@ -9,6 +10,10 @@ use step::{Exit, Reason};
 
 /// The command.
 const COMMAND: &str = "/usr/sbin/nvidia-reload";
+
+/// How long it may take: it follows a run for 12 hours at most, and asks for a plan before. The run goes on
+/// without it.
+const RUN: Duration = Duration::from_secs(13 * 60 * 60);
 
 /// What is understood of its report, and of the error that it prints in its place.
 #[derive(Debug, Default, Deserialize)]
@@ -23,16 +28,13 @@ struct Answer {
 /// ended and why.
 ///
 /// # Errors
-/// The command cannot be run.
+/// The command cannot be run, or does not end.
 pub(crate) fn reload(if_idle: bool) -> Result<Option<(State, Vec<Reason>)>> {
-    let output = Command::new(COMMAND)
-        .args(["reload", "--yes", "--json"])
-        .args(if_idle.then_some("--if-idle"))
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .with_context(|| format!("start {COMMAND}"))?;
-    Ok(ended(output.status.code(), &output.stdout))
+    let mut command = Command::new(COMMAND);
+    command.args(["reload", "--yes", "--json"]).args(if_idle.then_some("--if-idle"));
+    let (status, output) = bounded::child(&mut command, Instant::now() + RUN, bounded::BODY)
+        .with_context(|| format!("run {COMMAND} reload"))?;
+    Ok(ended(status.code(), &output))
 }
 
 fn ended(code: Option<i32>, text: &[u8]) -> Option<(State, Vec<Reason>)> {

@@ -1,16 +1,14 @@
 //! `verify check`: the same comparison without a run, for people and monitors. Changes nothing.
 
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, ExitCode, Stdio};
-use std::time::Duration;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use gpu::{Answer, Library, Seen, State};
 use ledger::Run;
 use messages::{Heard, hear};
 use modules::{DRIVER, Disk, chain, driver_version, nodes};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 pub(crate) use step::{Check, Grade};
 use step::{Context, VERIFIED_SCHEMA, Verified, Verify, Versions};
 
@@ -124,22 +122,13 @@ fn smoke_test(config: &Verify) -> Result<Check> {
     let Some((program, arguments)) = config.smoke.split_first() else {
         return Ok(Check::new(ABOUT, Grade::Note, "none is configured: see verify.smoke"));
     };
-    let mut child =
-        match Command::new(program).args(arguments).stdin(Stdio::null()).stdout(std::io::stderr()).spawn() {
-            Ok(child) => child,
-            Err(error) => return Ok(Check::new(ABOUT, Grade::Failed, format!("{program}: {error}"))),
-        };
-    let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).context("watch the smoke test")?;
     let time = Duration::from_secs(config.smoke_timeout);
-    let timeout = Timespec::try_from(time).context("the deadline is too far away")?;
-    if poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout)).context("wait for the smoke test")?
-        == 0
-    {
-        let _ = child.kill();
-        let what = format!("{program} did not end in {} seconds", time.as_secs());
-        return Ok(Check::new(ABOUT, Grade::Failed, what));
-    }
-    let status = child.wait().context("wait for the smoke test")?;
+    let mut command = Command::new(program);
+    command.args(arguments).stdout(std::io::stderr()).process_group(0);
+    let status = match bounded::run(&mut command, Instant::now() + time) {
+        Ok(status) => status,
+        Err(error) => return Ok(Check::new(ABOUT, Grade::Failed, format!("{program}: {error}"))),
+    };
     Ok(match (status.code(), status.signal()) {
         (Some(0), _) => Check::new(ABOUT, Grade::Ok, format!("{program} succeeded")),
         (Some(code), _) => Check::new(ABOUT, Grade::Failed, format!("{program} exited with {code}")),

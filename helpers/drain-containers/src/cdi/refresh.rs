@@ -1,8 +1,8 @@
 //! Making the specifications anew.
 
 use std::io::{self, ErrorKind};
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -58,7 +58,7 @@ pub(crate) fn refresh(context: &Context, run: &Run) -> Result<()> {
             context.info(format!("{}: every path and number in it is right", spec.path));
             continue;
         }
-        match by_program(&spec) {
+        match by_program(CTK, &spec.path, PATIENCE) {
             Ok(true) => tried = true,
             Ok(false) => say(context, &spec, &problems),
             Err(error) => {
@@ -89,30 +89,43 @@ fn say(context: &Context, spec: &Spec, problems: &[String]) {
 }
 
 /// Has the specification written anew by the toolkit's program; false where there is none.
-fn by_program(spec: &Spec) -> io::Result<bool> {
-    let format = if spec.path.ends_with(".json") { "json" } else { "yaml" };
-    let child = Command::new(CTK)
+fn by_program(program: &str, path: &str, time: Duration) -> io::Result<bool> {
+    let format = if path.ends_with(".json") { "json" } else { "yaml" };
+    let mut command = Command::new(program);
+    command
         .args(["cdi", "generate"])
-        .arg(format!("--output={}", spec.path))
+        .arg(format!("--output={path}"))
         .arg(format!("--format={format}"))
-        .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .spawn();
-    let mut child = match child {
-        Ok(child) => child,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(error),
-    };
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return if status.success() { Ok(true) } else { Err(io::Error::other(status.to_string())) };
-        }
-        if Instant::now() >= deadline {
-            child.kill()?;
-            child.wait()?;
-            return Err(ErrorKind::TimedOut.into());
-        }
-        sleep(Duration::from_millis(20));
+        .process_group(0);
+    match bounded::run(&mut command, Instant::now() + time) {
+        Ok(status) if status.success() => Ok(true),
+        Ok(status) => Err(io::Error::other(format!("it ended with {status}"))),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_toolkit_that_hangs_is_killed_and_one_that_is_missing_is_no_error() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let program = directory.path().join("nvidia-ctk");
+        let script = |text: &str| {
+            std::fs::write(&program, format!("#!/bin/sh\n{text}\n")).expect("writes");
+            std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("sets");
+            by_program(program.to_str().expect("is text"), "/etc/cdi/nvidia.yaml", Duration::from_millis(500))
+        };
+        let late = script("sleep 60 & wait").expect_err("hangs");
+        assert_eq!(late.kind(), ErrorKind::TimedOut);
+        assert!(
+            script("test \"$*\" = 'cdi generate --output=/etc/cdi/nvidia.yaml --format=yaml'").expect("ends")
+        );
+        assert!(script("exit 3").expect_err("fails").to_string().contains("exit status: 3"));
+        assert!(!by_program("/no/such/nvidia-ctk", "a.json", Duration::from_secs(1)).expect("is missing"));
     }
 }

@@ -145,6 +145,14 @@ impl Container {
     pub fn reasons(&self) -> String {
         self.why.iter().map(Why::to_string).collect::<Vec<_>>().join("; ")
     }
+
+    /// Whether it is certain that it can be started with no CDI specification and no other container. Podman
+    /// does not name the CDI devices of a container, and NVIDIA's runtime and Docker's `--gpus` may use CDI
+    /// without a name.
+    pub fn starts_without_cdi(&self) -> bool {
+        let is_plain = |why: &Why| matches!(why, Why::Holds | Why::Device { .. });
+        self.engine == Kind::Docker && self.needs.is_empty() && self.why.iter().all(is_plain)
+    }
 }
 
 impl Owner {

@@ -198,6 +198,10 @@ pub struct Container {
     /// How long to wait for its health check after its start, in seconds; none not to wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health_timeout: Option<u64>,
+    /// It needs neither a CDI specification nor another container: it is restarted before the specifications
+    /// are refreshed. False where that is not known for certain.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub before_cdi: bool,
     /// What its engine makes it anew from, where it is deleted when it stops. In the engine's own
     /// words, with its environment: the file is root's alone to read.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -2,16 +2,20 @@
 
 use std::io::BufReader;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use xid::{Entry, read_export};
+
+/// How long journalctl may take: it reads the journal of a whole boot, perhaps from a slow disk.
+const TIME: Duration = Duration::from_secs(60);
 
 /// Gives `each` the kernel's own entries of `boot`, in their order, those after `cursor` if there is one;
 /// from the system's journal or from the files in `directory`.
 ///
 /// # Errors
-/// journalctl cannot be started, or does not end well.
+/// journalctl cannot be started, does not end well, or not in time.
 pub(crate) fn read(
     directory: Option<&Path>,
     boot: &str,
@@ -27,16 +31,10 @@ pub(crate) fn read(
     // journald sets these itself, from what the kernel gives it: no program can.
     command.args(["_TRANSPORT=kernel", "SYSLOG_FACILITY=0"]);
     command.arg(format!("_BOOT_ID={}", boot.replace('-', "")));
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::inherit())
-        .spawn()
-        .context("start journalctl")?;
-    let output = child.stdout.take().context("journalctl has a standard output")?;
-    let read = read_export(BufReader::with_capacity(1 << 16, output), each);
-    let status = child.wait().context("wait for journalctl")?;
-    read.context("read the journal")?;
+    let (status, ()) = bounded::stream(&mut command, &[], Instant::now() + TIME, |output| {
+        read_export(BufReader::with_capacity(1 << 16, output), each)
+    })
+    .context("read the journal with journalctl")?;
     if !status.success() {
         bail!("journalctl ended with {status}");
     }

@@ -13,6 +13,7 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use step::Root;
@@ -91,11 +92,13 @@ fn replace(path: &Path, text: &[u8]) -> Result<()> {
     written.with_context(|| format!("write {}", path.display()))
 }
 
+/// How long udev may take to answer; udevadm gives up after the same time by itself.
+const UDEV: Duration = Duration::from_secs(60);
+
 fn reload_udev() -> Result<()> {
-    let status = Command::new("udevadm")
-        .args(["control", "--reload"])
-        .status()
-        .context("start udevadm to make udev read modprobe.d again")?;
+    let mut command = Command::new("udevadm");
+    let status = bounded::run(command.args(["control", "--reload"]), Instant::now() + UDEV)
+        .context("run udevadm, so that udev reads modprobe.d again")?;
     if !status.success() {
         bail!("udev did not read modprobe.d again: udevadm control --reload: {status}");
     }

@@ -5,8 +5,10 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use modules::Disk;
@@ -307,9 +309,13 @@ fn index_is_stale(root: &Root, slot: &Slot, disk: &Disk, placed: &Placed) -> Res
     Ok(false)
 }
 
+/// How long `ldconfig` or `depmod` may take: a slow machine needs a minute.
+const INDEX: Duration = Duration::from_secs(4 * 60);
+
 fn run(program: &str, arguments: &[&str]) -> Result<()> {
-    let status =
-        Command::new(program).args(arguments).status().with_context(|| format!("start {program}"))?;
+    let mut command = Command::new(program);
+    let status = bounded::run(command.args(arguments).process_group(0), Instant::now() + INDEX)
+        .with_context(|| format!("run {program} {}", arguments.join(" ")))?;
     if !status.success() {
         bail!("{program} {} ended with {status}", arguments.join(" "));
     }

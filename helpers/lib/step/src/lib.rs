@@ -14,6 +14,8 @@ mod root;
 mod shutdown;
 mod sibling;
 mod stop;
+#[cfg(test)]
+mod sums;
 pub mod text;
 mod units;
 mod verified;
@@ -33,7 +35,7 @@ pub use plan::{Action, IF_IDLE_REQUEST, PLAN_SCHEMA, Plan, RESET_REQUEST, Verdic
 pub use program::fix_path;
 pub use root::Root;
 pub use shutdown::system_is_stopping;
-pub use sibling::{restore_units_of_users, undo_steps};
+pub use sibling::{restore_units_of_users, undo_limit, undo_steps};
 pub use stop::{Exit, Reason, Stop};
 pub use units::{DRAINED, OFFLINE, OurUnits, RELOAD, RESET};
 pub use verified::{Check, Grade, VERIFIED_SCHEMA, Verified};

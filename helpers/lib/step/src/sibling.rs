@@ -1,10 +1,13 @@
 //! The undos of other steps, as their own helpers know them.
 
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use ledger::Step;
+
+use crate::Context;
 
 /// Where the helpers are installed.
 const DIRECTORY: &str = "/usr/libexec/nvidia-reload";
@@ -14,8 +17,40 @@ const DIRECTORY: &str = "/usr/libexec/nvidia-reload";
 ///
 /// Whoever gives back calls the same program that systemd calls when it unwinds, so there is one
 /// way back for each thing, and a sequencer needs none of the code that talks to engines or D-Bus.
-pub fn undo_steps(steps: &[Step]) -> Vec<String> {
-    steps.iter().filter_map(|step| undo(*step, Path::new(DIRECTORY)).err()).collect()
+///
+/// Each undo has the time of [`undo_limit`], which systemd is asked for (`EXTEND_TIMEOUT_USEC`); what takes
+/// longer is killed, and the next is tried.
+pub fn undo_steps(context: &Context, steps: &[Step]) -> Vec<String> {
+    let mut failed = Vec::new();
+    for step in steps {
+        let limit = undo_limit(*step);
+        context.needs(limit + MARGIN);
+        failed.extend(undo(*step, Path::new(DIRECTORY), limit).err());
+    }
+    if !steps.is_empty() {
+        context.needs(REST);
+    }
+    failed
+}
+
+/// What starting and killing an undo takes.
+const MARGIN: Duration = Duration::from_secs(30);
+
+/// What whoever runs undos may take afterwards: rollback loads the driver of a boot and reads back.
+const REST: Duration = Duration::from_secs(15 * 60);
+
+/// How long the undo of `step` may take: as its unit says (`TimeoutStopSec=`) or what the undo asks systemd
+/// for. The sum of its own waits is less; a test adds them up.
+pub fn undo_limit(step: Step) -> Duration {
+    let minutes = match step {
+        Step::DrainContainers => 65,
+        Step::StopUnits | Step::InstallDriver => 15,
+        Step::Preflight => 10,
+        Step::RmmodChain | Step::GpuReset => 8,
+        Step::ModprobeChain | Step::Settings => 5,
+        Step::KillHolders | Step::UnbindVt | Step::Verify | Step::Restore | Step::Rollback => 1,
+    };
+    Duration::from_secs(60 * minutes)
 }
 
 /// How long the units of users may take, all in all: each user has a limit of its own.
@@ -36,19 +71,15 @@ pub fn restore_units_of_users() -> Result<(), String> {
     }
 }
 
-fn undo(step: Step, directory: &Path) -> Result<(), String> {
+fn undo(step: Step, directory: &Path, limit: Duration) -> Result<(), String> {
     let helper = directory.join(step.name());
-    let status = Command::new(&helper)
-        .arg("undo")
-        .stdin(Stdio::null())
-        // A verdict of systemd on the caller is not one on the step whose undo this is.
-        .env_remove("SERVICE_RESULT")
-        .env_remove("EXIT_STATUS")
-        .status();
-    match status {
+    let mut command = Command::new(&helper);
+    // A verdict of systemd on the caller is not one on the step whose undo this is.
+    command.arg("undo").env_remove("SERVICE_RESULT").env_remove("EXIT_STATUS").process_group(0);
+    match bounded::run(&mut command, Instant::now() + limit) {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(format!("{} undo ended with {status}", helper.display())),
-        Err(error) => Err(format!("start {}: {error}", helper.display())),
+        Err(error) => Err(format!("run {} undo: {error}", helper.display())),
     }
 }
 
@@ -58,7 +89,19 @@ mod tests {
 
     #[test]
     fn a_helper_that_fails_or_is_missing_is_named() {
-        let missing = undo(Step::UnbindVt, Path::new("/no/such/place")).expect_err("is missing");
+        let limit = Duration::from_secs(10);
+        let missing = undo(Step::UnbindVt, Path::new("/no/such/place"), limit).expect_err("is missing");
         assert!(missing.contains("/no/such/place/unbind-vt"), "{missing}");
+    }
+
+    #[test]
+    fn an_undo_that_does_not_end_is_killed() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let helper = directory.path().join("unbind-vt");
+        std::fs::write(&helper, "#!/bin/sh\nexec sleep 60\n").expect("writes");
+        std::fs::set_permissions(&helper, std::fs::Permissions::from_mode(0o755)).expect("sets");
+        let late = undo(Step::UnbindVt, directory.path(), Duration::from_millis(300)).expect_err("is late");
+        assert!(late.contains("unbind-vt undo: no end within"), "{late}");
     }
 }

@@ -1,7 +1,8 @@
 //! Our own units, as the system's manager has them; the sibling that speaks D-Bus asks it.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use ledger::Step;
@@ -9,6 +10,9 @@ use serde::{Deserialize, Serialize};
 
 /// The sibling.
 const ASKED: &str = "/usr/libexec/nvidia-reload/stop-units";
+
+/// How long it may take: the bus, then PID 1.
+const TIME: Duration = Duration::from_secs(90);
 
 /// Reached when the driver is reloaded; then it ends.
 pub const RELOAD: &str = "nvidia-reload.target";
@@ -82,16 +86,13 @@ fn steps() -> impl Iterator<Item = String> {
 
 fn ask(helper: &Path) -> Result<OurUnits> {
     let asked = || format!("{} our-units", helper.display());
-    let output = Command::new(helper)
-        .arg("our-units")
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
+    let mut command = Command::new(helper);
+    let (status, output) = bounded::child(command.arg("our-units"), Instant::now() + TIME, bounded::BODY)
         .with_context(|| format!("run {}", asked()))?;
-    if !output.status.success() {
-        bail!("{} ended with {}", asked(), output.status);
+    if !status.success() {
+        bail!("{} ended with {status}", asked());
     }
-    serde_json::from_slice(&output.stdout).with_context(|| format!("understand {}", asked()))
+    serde_json::from_slice(&output).with_context(|| format!("understand {}", asked()))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use slots::is_driver_version;
@@ -18,6 +19,9 @@ use crate::findings::Findings;
 /// It starts only with the driver of its own version (CUDA_ERROR_SYSTEM_DRIVER_MISMATCH). NVML's library,
 /// which is as particular, is judged by what it says itself.
 const CUDA: &str = "libcuda.so.1";
+
+/// How long RPM may take for one answer.
+const RPM: Duration = Duration::from_secs(30);
 
 /// Libraries that come with the driver, and belong together.
 const LIBRARIES: [&str; 5] = [
@@ -146,16 +150,13 @@ fn is_running(root: &Root, unit: &str) -> bool {
 /// reads.
 fn of_rpm(root: &Root, program: &Path) -> Option<String> {
     let rpm = root.path("/usr/bin/rpm");
-    let asked = Command::new(rpm)
-        .args(["--query", "--queryformat", "%{VERSION}", "--file"])
-        .arg(program)
-        .env("LC_ALL", "C")
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .output();
-    // Without RPM, or where the program is of no package, there is nothing to know.
-    let output = asked.ok().filter(|output| output.status.success())?;
-    String::from_utf8(output.stdout).ok().filter(|version| is_driver_version(version))
+    let mut command = Command::new(rpm);
+    command.args(["--query", "--queryformat", "%{VERSION}", "--file"]).arg(program);
+    command.env("LC_ALL", "C").stderr(Stdio::null());
+    // Without RPM, or where the program is of no package, there is nothing to know; nor where a
+    // transaction holds RPM's data base.
+    let (status, output) = bounded::child(&mut command, Instant::now() + RPM, 4096).ok()?;
+    String::from_utf8(output).ok().filter(|_| status.success()).filter(|version| is_driver_version(version))
 }
 
 #[cfg(test)]
