@@ -140,6 +140,15 @@ pub(crate) fn container_units(survey: &Survey) -> Vec<(Option<u32>, String)> {
     survey.containers.iter().filter_map(unit).collect()
 }
 
+/// What the run stops by its engine, as it will be in the ledger.
+pub(crate) fn to_drain(config: &Config, survey: &Survey) -> Vec<ledger::Container> {
+    let is_ours = |container: &&Container| {
+        !matches!(container.owner, Owner::Unit { .. } | Owner::Kubernetes { .. })
+    };
+    let ours = survey.containers.iter().filter(is_ours);
+    ours.map(|container| container.in_ledger(config.containers.health_timeout)).collect()
+}
+
 /// What drain-containers finds of the GPUs with these device nodes, or of all.
 pub(crate) fn survey(nodes: &[String]) -> Result<Survey> {
     let survey: Survey = ask(DRAIN, nodes)?;
