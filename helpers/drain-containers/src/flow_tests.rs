@@ -326,3 +326,20 @@ fn what_an_engine_took_along_when_it_died_is_started_again() {
     assert!(!error.contains("container a"), "{error}");
     assert!(error.contains("docker container bb") && error.contains("exit status 137"), "{error}");
 }
+
+#[test]
+fn a_ledger_that_cannot_be_written_keeps_no_container_down() {
+    let machine = machine(["a", "bb", "ccc"].map(|name| container(name, "running")), "");
+    machine.take().expect("stops them");
+    // Who writes takes it first.
+    let lock = machine.context.root.path("/var/lib/nvidia-reload/ledger.lock");
+    fs::remove_file(&lock).expect("removes");
+    fs::create_dir(&lock).expect("is in the way");
+    let error = machine.give_back().expect_err("nothing is written");
+    for name in ["a", "bb", "ccc"] {
+        assert_eq!(machine.status(name), "running", "{error}");
+    }
+    fs::remove_dir(&lock).expect("removes");
+    machine.give_back().expect("writes that they run");
+    assert_eq!(machine.states(), vec![State::Undone; 3]);
+}
