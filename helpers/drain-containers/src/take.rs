@@ -41,12 +41,17 @@ pub(crate) fn run(context: &Context) -> Result<()> {
     if let Some(run) = &run {
         engines::wait_for(ended::note(context, run, &survey))??;
     }
-    let Sorted { ours, pods, of_units, refusals } = policy::sort(survey.containers, &whole);
+    let Sorted { ours, pods, of_units, plain, refusals } = policy::sort(survey.containers, &whole);
     if !refusals.is_empty() {
         return Err(Stop::Refused(refusals).into());
     }
     for (container, unit) in of_units {
         context.info(format!("{container} is left to its unit {unit}"));
+    }
+    for container in plain {
+        context.info(format!(
+            "{container} was started with --rm by its user: what of it holds the GPU is ended as that user's processes, and is not restarted"
+        ));
     }
     cdi::note(context)?;
     if ours.is_empty() && pods.is_empty() {

@@ -161,6 +161,12 @@ impl Container {
         }
     }
 
+    /// Whether it is dealt with as the plain processes that it is: no engine of the system's starts it, and a user
+    /// who has it deleted when it stops makes nobody's run a refusal by that.
+    pub fn is_plain(&self) -> bool {
+        self.user.is_some() && self.auto_remove && !matches!(self.owner, Owner::Unit { .. })
+    }
+
     /// Why it counts, in words.
     pub fn reasons(&self) -> String {
         self.why.iter().map(Why::to_string).collect::<Vec<_>>().join("; ")
