@@ -129,7 +129,10 @@ mod tests {
 
     fn names(manager: &Manager) -> Result<Vec<String>> {
         let holders = [("job.service".to_owned(), Role::Holder)];
-        Ok(closure(manager, &holders, Guarded { user: Some(7), units: &[] })?.into_iter().map(|planned| planned.name).collect())
+        Ok(closure(manager, &holders, Guarded { user: Some(7), units: &[] })?
+            .into_iter()
+            .map(|planned| planned.name)
+            .collect())
     }
 
     #[test]
