@@ -97,6 +97,54 @@ fn what_is_taken_comes_back_as_it_was() {
     assert!(machine.orders().is_empty());
 }
 
+/// What preflight found: containers that ran, and the `dockerd` of then.
+fn found(names: &[&str], dockerd: u64) -> Snapshot {
+    let ran = |name: &&str| ledger::Container {
+        engine: "docker".into(),
+        socket: "/run/docker.sock".into(),
+        id: format!("id{name}"),
+        name: (*name).into(),
+        ..ledger::Container::default()
+    };
+    Snapshot { containers: names.iter().map(ran).collect(), dockerd: Some(dockerd), ..Snapshot::default() }
+}
+
+#[test]
+fn what_died_with_its_engine_before_its_turn_is_started_again() {
+    // Of the one that started when the kernel does not tell, or of another.
+    for (dockerd, states, status) in [
+        (1234, vec![State::Intent, State::Lost(String::new()), State::Done], "running"),
+        (0, vec![State::Done], "exited"),
+    ] {
+        let containers = [container("a", "exited"), container("bb", "running"), container("x", "exited")];
+        let machine = machine_of(containers, "", found(&["a", "gone", "bb"], dockerd));
+        machine.take().expect("stops the one that runs");
+        let mut taken = machine.states();
+        for state in &mut taken {
+            if let State::Lost(reason) = state {
+                assert!(std::mem::take(reason).contains("its engine died"));
+            }
+        }
+        assert_eq!(taken, states);
+        machine.give_back().expect("starts what it owes");
+        assert_eq!((machine.status("a").as_str(), machine.status("bb").as_str()), (status, "running"));
+        assert_eq!(machine.status("x"), "exited", "it did not run when the run was opened");
+    }
+}
+
+#[test]
+fn what_died_early_comes_back_also_where_nothing_else_runs_or_the_run_is_refused() {
+    let brief = ("idbrief".to_owned(), Fake { auto_remove: true, ..container("brief", "running").1 });
+    for more in [None, Some(brief)] {
+        let containers = [container("a", "exited")].into_iter().chain(more.clone());
+        let machine = machine_of(containers, "", found(&["a"], 1234));
+        assert_eq!(machine.take().is_err(), more.is_some());
+        assert_eq!(machine.states(), [State::Intent]);
+        machine.give_back().expect("starts it");
+        assert_eq!(machine.status("a"), "running");
+    }
+}
+
 #[test]
 fn no_more_are_started_at_once_than_the_run_was_told() {
     for (parallel, most) in [(1, 1), (2, 2)] {
@@ -277,4 +325,21 @@ fn what_an_engine_took_along_when_it_died_is_started_again() {
     assert_eq!(machine.status("a"), "running");
     assert!(!error.contains("container a"), "{error}");
     assert!(error.contains("docker container bb") && error.contains("exit status 137"), "{error}");
+}
+
+#[test]
+fn a_ledger_that_cannot_be_written_keeps_no_container_down() {
+    let machine = machine(["a", "bb", "ccc"].map(|name| container(name, "running")), "");
+    machine.take().expect("stops them");
+    // Who writes takes it first.
+    let lock = machine.context.root.path("/var/lib/nvidia-reload/ledger.lock");
+    fs::remove_file(&lock).expect("removes");
+    fs::create_dir(&lock).expect("is in the way");
+    let error = machine.give_back().expect_err("nothing is written");
+    for name in ["a", "bb", "ccc"] {
+        assert_eq!(machine.status(name), "running", "{error}");
+    }
+    fs::remove_dir(&lock).expect("removes");
+    machine.give_back().expect("writes that they run");
+    assert_eq!(machine.states(), vec![State::Undone; 3]);
 }

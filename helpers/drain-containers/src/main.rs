@@ -6,6 +6,7 @@
 
 mod again;
 mod cdi;
+mod ended;
 mod give_back;
 mod podman;
 mod pods;

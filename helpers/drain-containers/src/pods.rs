@@ -93,7 +93,7 @@ fn object(pod: &Container, config: &Config) -> ledger::Container {
     let container = pod.name.rsplit('/').next().unwrap_or_default().to_owned();
     ledger::Container {
         pod: Some(Pod { uid, container, timeout: config.containers.pods_timeout }),
-        ..take::object(pod, 0)
+        ..pod.in_ledger(0)
     }
 }
 

@@ -12,6 +12,8 @@ pub(crate) struct Sorted {
     pub(crate) pods: Vec<Container>,
     /// Left to the step that stops units, with the unit.
     pub(crate) of_units: Vec<(Container, String)>,
+    /// Of users, who cannot make them a refusal: left to the step that ends plain processes.
+    pub(crate) plain: Vec<Container>,
     /// Why the run cannot go on.
     pub(crate) refusals: Vec<Reason>,
 }
@@ -37,6 +39,10 @@ pub(crate) fn sort(containers: Vec<Container>, config: &Config) -> Sorted {
                 continue;
             }
             _ => {}
+        }
+        if container.is_plain() {
+            sorted.plain.push(container);
+            continue;
         }
         if container.auto_remove && !may_be_deleted(&container, auto_remove) {
             sorted.refusals.push(Reason::new(
@@ -156,5 +162,28 @@ mod tests {
         let podman = Container { engine: Kind::Podman, ..docker.clone() };
         let sorted = sort(vec![docker, podman], &config("[containers]\nauto-remove = \"recreate\""));
         assert_eq!((sorted.ours.len(), sorted.refusals.len()), (1, 1));
+    }
+
+    #[test]
+    fn a_users_container_is_never_a_refusal() {
+        let of_user = |name: &str, owner: Owner, auto_remove| Container {
+            engine: Kind::Podman,
+            user: Some(1000),
+            ..container(name, owner, auto_remove)
+        };
+        for auto_remove in ["refuse", "recreate", "let-go"] {
+            let containers = vec![
+                of_user("brief", Owner::Engine, true),
+                of_user("compose", Owner::Compose { project: "p".into(), service: "web".into() }, true),
+                of_user("long", Owner::Engine, false),
+                of_user("quadlet", Owner::Unit { unit: "job.service".into() }, true),
+            ];
+            let text = format!("[containers]\nauto-remove = \"{auto_remove}\"");
+            let sorted = sort(containers, &config(&text));
+            assert!(sorted.refusals.is_empty(), "{auto_remove}: {:?}", sorted.refusals);
+            assert_eq!(names(&sorted.plain), ["brief", "compose"], "{auto_remove}");
+            assert_eq!(names(&sorted.ours), ["long"], "{auto_remove}");
+            assert_eq!(sorted.of_units.len(), 1, "{auto_remove}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use ledger::{Object, Step};
 use step::{AutoRemove, Containers, Context, Stop};
 
 use crate::policy::{self, Sorted};
-use crate::{cdi, podman, pods, survey, unreachable};
+use crate::{cdi, ended, podman, pods, survey, unreachable};
 
 /// What an engine takes for a container that names no stop timeout of its own: Docker's and
 /// Podman's default.
@@ -37,12 +37,21 @@ pub(crate) fn run(context: &Context) -> Result<()> {
         // What of its containers holds a GPU is stopped with the other holders, or refused there.
         context.warn(format!("{engine} cannot be asked: {reason}"));
     }
-    let Sorted { ours, pods, of_units, refusals } = policy::sort(survey.containers, &whole);
+    // First of all: also where the run ends here, they are started again.
+    if let Some(run) = &run {
+        engines::wait_for(ended::note(context, run, &survey))??;
+    }
+    let Sorted { ours, pods, of_units, plain, refusals } = policy::sort(survey.containers, &whole);
     if !refusals.is_empty() {
         return Err(Stop::Refused(refusals).into());
     }
     for (container, unit) in of_units {
         context.info(format!("{container} is left to its unit {unit}"));
+    }
+    for container in plain {
+        context.info(format!(
+            "{container} was started with --rm by its user: what of it holds the GPU is ended as that user's processes, and is not restarted"
+        ));
     }
     cdi::note(context)?;
     if ours.is_empty() && pods.is_empty() {
@@ -118,7 +127,7 @@ async fn stop_users(
 }
 
 fn intent(context: &Context, container: &Container, config: &Containers) -> Result<u64> {
-    let object = Object::Container(object(container, config.health_timeout));
+    let object = Object::Container(container.in_ledger(config.health_timeout));
     context.ledger.intent(Step::DrainContainers, object)
 }
 
@@ -133,7 +142,7 @@ async fn stop_all(
     // containers whose turn had not come: they are to be started again as well.
     let mut acts = Vec::new();
     for container in ours {
-        let mut object = object(container, config.health_timeout);
+        let mut object = container.in_ledger(config.health_timeout);
         if container.auto_remove && config.auto_remove == AutoRemove::Recreate {
             let definition = clients[container.socket.as_str()].definition(&container.id).await?;
             object.definition = Some(serde_json::to_value(definition)?);
@@ -234,22 +243,6 @@ fn members(containers: &[&Container]) -> Vec<Member> {
         .iter()
         .map(|container| Member { aliases: container.aliases.clone(), needs: container.needs.clone() })
         .collect()
-}
-
-pub(crate) fn object(container: &Container, health_timeout: u64) -> ledger::Container {
-    ledger::Container {
-        engine: container.engine.name().to_owned(),
-        socket: container.socket.clone(),
-        id: container.id.clone(),
-        name: container.name.clone(),
-        paused: container.paused,
-        user: container.user,
-        // What is frozen is not looked at by its engine.
-        health_timeout: (container.has_health_check && !container.paused && health_timeout > 0)
-            .then_some(health_timeout),
-        before_cdi: container.starts_without_cdi(),
-        ..ledger::Container::default()
-    }
 }
 
 #[cfg(test)]

@@ -78,12 +78,9 @@ fn described(file: &File) -> ledger::Module {
 
 fn open_gate(context: &Context, run: &Run) -> Result<()> {
     gate::open(&context.root).context("open the gate")?;
-    for act in run.outstanding(Step::RmmodChain) {
-        if matches!(act.object, Object::Gate { .. }) {
-            context.ledger.undone(act.id)?;
-        }
-    }
-    Ok(())
+    let gates = run.outstanding(Step::RmmodChain).into_iter();
+    let gates = gates.filter(|act| matches!(act.object, Object::Gate { .. }));
+    gates.fold(Ok(()), |noted, act| noted.and(context.ledger.undone(act.id)))
 }
 
 /// Unloads what this step loaded, so that the old driver can come back; the gate is rmmod-chain's
@@ -96,7 +93,7 @@ fn undo(context: &Context) -> Result<()> {
         return Ok(());
     }
     if run.boot != context.ledger.boot() {
-        return acts.iter().try_for_each(|act| context.ledger.undone(act.id));
+        return acts.iter().fold(Ok(()), |noted, act| noted.and(context.ledger.undone(act.id)));
     }
     let mut names: BTreeSet<String> = Disk::open(&context.root)?.names()?;
     names.extend(run.snapshot.modules.iter().map(|module| module.name.clone()));

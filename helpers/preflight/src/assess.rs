@@ -18,6 +18,9 @@ pub(crate) struct Assessed {
     pub(crate) plan: Plan,
     /// The units that look after a container with a GPU.
     pub(crate) container_units: Vec<(Option<u32>, String)>,
+    /// The containers that the run stops, and when their `dockerd` had started.
+    pub(crate) containers: Vec<ledger::Container>,
+    pub(crate) dockerd: Option<u64>,
     /// What the kernel said so far.
     pub(crate) heard: Heard,
     /// The GPUs as NVML shows them, with what is to be set again.
@@ -114,7 +117,15 @@ pub(crate) fn assess(context: &Context, config: &Config, asked: &Asked) -> Resul
         }
     }
     (plan.verdict, plan.reasons, plan.warnings) = findings.verdict();
-    Ok(Assessed { plan, container_units: users::container_units(&survey), heard, seen, chosen })
+    Ok(Assessed {
+        plan,
+        container_units: users::container_units(&survey),
+        containers: users::to_drain(config, &survey),
+        dockerd: survey.dockerd,
+        heard,
+        seen,
+        chosen,
+    })
 }
 
 /// The modules that stay loaded since who is not of `scope` uses them, with what those stand on.

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 
 use anyhow::{Context as _, Result};
 use gpu::{Library, State as NvmlState};
-use modules::{DRIVER, Disk, File, Loaded, State, out_of_reach};
+use modules::{DRIVER, Disk, File, Loaded, State, gate, out_of_reach};
 use slots::slots;
 use step::{Context, Root, Versions};
 
@@ -37,10 +37,7 @@ pub(crate) fn assess(
     }
     let driver = loaded.iter().find(|module| module.module.name == DRIVER);
     if driver.is_none() {
-        findings.refuse(
-            "the NVIDIA driver is not loaded, there is nothing to reload",
-            "`modprobe nvidia` loads it",
-        );
+        findings.refuse("the NVIDIA driver is not loaded, there is nothing to reload", remedy(context)?);
     }
     if loaded.iter().any(|module| module.module.name == "nvidia_vgpu_vfio") {
         findings.refuse(
@@ -69,6 +66,26 @@ pub(crate) fn assess(
     };
     way_back(context, loaded, &files, findings)?;
     Ok(versions)
+}
+
+/// What loads a driver that is not loaded: not modprobe, where our own gate keeps it out.
+fn remedy(context: &Context) -> Result<String> {
+    if !gate::is_shut(&context.root)? {
+        return Ok("`modprobe nvidia` loads it".into());
+    }
+    Ok(match context.ledger.read() {
+        Ok(None) => format!(
+            "no run is open, and a gate is left of one: remove {} and {}; then `modprobe nvidia` loads it",
+            gate::FILE,
+            gate::BUSY
+        ),
+        // Which it is, the open run tells, which is a reason of its own.
+        Ok(Some(_)) | Err(_) => {
+            "the open run keeps it out: `nvidia-reload start` loads it on an offline machine, \
+                                 `nvidia-reload recover` ends an interrupted run"
+                .into()
+        }
+    })
 }
 
 /// Judges whether the driver that is installed has modules for the running kernel.
@@ -120,4 +137,31 @@ fn way_back(context: &Context, loaded: &[Loaded], files: &[File], findings: &mut
         );
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use ledger::{Ledger, Outcome, Snapshot, Step};
+
+    use super::*;
+
+    #[test]
+    fn modprobe_is_no_remedy_where_our_own_gate_refuses_it() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let root = Root::at(directory.path());
+        let ledger = Ledger::new(root.path("/var/lib/nvidia-reload"), "boot");
+        let context = Context { step: Step::Preflight, root: root.clone(), ledger };
+        assert_eq!(remedy(&context).expect("looks"), "`modprobe nvidia` loads it");
+        gate::shut(&root, &BTreeSet::from(["nvidia".to_owned()])).expect("shuts");
+        context.ledger.open(Snapshot::default()).expect("opens");
+        let with_run = remedy(&context).expect("looks");
+        assert!(with_run.contains("nvidia-reload start") && !with_run.contains("modprobe"), "{with_run}");
+        context.ledger.close(Outcome::Degraded).expect("closes");
+        let without = remedy(&context).expect("looks");
+        assert!(without.starts_with("no run is open") && without.contains(gate::FILE), "{without}");
+        gate::open(&root).expect("opens");
+        assert_eq!(remedy(&context).expect("looks"), "`modprobe nvidia` loads it");
+    }
 }

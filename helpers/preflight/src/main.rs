@@ -58,7 +58,8 @@ fn run(context: &Context) -> Result<()> {
     package::wait(context)?;
     context.status("looking at the driver and at who holds it");
     let asked = Asked::take(&context.root)?;
-    let Assessed { plan, container_units, heard, seen, chosen } = assess::assess(context, &config, &asked)?;
+    let Assessed { plan, container_units, containers, dockerd, heard, seen, chosen } =
+        assess::assess(context, &config, &asked)?;
     for warning in &plan.warnings {
         context.warn(warning.to_string());
     }
@@ -79,6 +80,8 @@ fn run(context: &Context) -> Result<()> {
         reset: asked.reset.is_some(),
         chosen,
         parallel: config.containers.parallel,
+        containers,
+        dockerd,
         ..snapshot(context, container_units, seen)?
     })?;
     drop(lock);

@@ -140,6 +140,15 @@ pub(crate) fn container_units(survey: &Survey) -> Vec<(Option<u32>, String)> {
     survey.containers.iter().filter_map(unit).collect()
 }
 
+/// What the run stops by its engine, as it will be in the ledger.
+pub(crate) fn to_drain(config: &Config, survey: &Survey) -> Vec<ledger::Container> {
+    let is_ours = |container: &&Container| {
+        !container.is_plain() && !matches!(container.owner, Owner::Unit { .. } | Owner::Kubernetes { .. })
+    };
+    let ours = survey.containers.iter().filter(is_ours);
+    ours.map(|container| container.in_ledger(config.containers.health_timeout)).collect()
+}
+
 /// What drain-containers finds of the GPUs with these device nodes, or of all.
 pub(crate) fn survey(nodes: &[String]) -> Result<Survey> {
     let survey: Survey = ask(DRAIN, nodes)?;
@@ -180,7 +189,8 @@ fn containers(config: &Config, survey: &Survey, holders: &[Holder], findings: &m
     }
     let mut actions = Vec::new();
     let all_pods = config.containers.pods == Pods::All;
-    for container in &survey.containers {
+    // Plain ones are told of by their processes.
+    for container in survey.containers.iter().filter(|container| !container.is_plain()) {
         if let Some((why, remedy)) = container.owner.forbids(all_pods, &config.units.protect) {
             findings.refuse(format!("{container} {why}"), remedy);
             continue;
@@ -264,7 +274,8 @@ fn is_in_pod(holder: &Holder) -> bool {
 /// The processes of containers of users' own Podmans. Without a session of systemd's that Podman makes no
 /// control group of its own (seen with 4.3), so its processes tell, not their group.
 fn below_users_containers(context: &Context, survey: &Survey) -> HashSet<i32> {
-    let of_users = survey.containers.iter().filter(|container| container.user.is_some());
+    let is_stopped = |container: &&Container| container.user.is_some() && !container.is_plain();
+    let of_users = survey.containers.iter().filter(is_stopped);
     let first: Vec<i32> = of_users.map(|container| container.pid).collect();
     below(&context.root, &first)
 }
@@ -275,7 +286,7 @@ fn is_users_claim(holder: &Holder) -> bool {
 }
 
 fn is_surveyed(survey: &Survey, holder: &Holder) -> bool {
-    survey.containers.iter().any(|container| is_in(container, holder))
+    survey.containers.iter().any(|container| !container.is_plain() && is_in(container, holder))
 }
 
 fn add_unit(actions: &mut Vec<Action>, user: Option<u32>, unit: String, holder: &Holder) {
@@ -378,3 +389,7 @@ fn named(user: Option<u32>, unit: String) -> String {
         None => unit,
     }
 }
+
+#[cfg(test)]
+#[path = "users_tests.rs"]
+mod tests;

@@ -36,14 +36,15 @@ pub(crate) fn undo(context: &Context) -> Result<()> {
     for act in run.iter().flat_map(|run| run.outstanding(Step::RmmodChain)).filter(is_gate) {
         noted = noted.and(context.ledger.undone(act.id));
     }
-    loaded.and(noted)?;
+    loaded?;
     // The driver has lost what was set on the GPUs: the helper that speaks NVML sets it again, before the
     // workloads are started. After a good run restore has done so.
     let set = run.is_some_and(|run| !run.outstanding(Step::Settings).is_empty());
     if set && let [failed] = undo_steps(&[Step::Settings]).as_slice() {
         bail!("{failed}");
     }
-    Ok(())
+    // Last: a ledger that cannot be written keeps nothing from being set.
+    noted
 }
 
 fn is_gate(act: &Act) -> bool {
@@ -67,7 +68,7 @@ fn modules_back(context: &Context, run: &Run) -> Result<()> {
     }
     if run.boot != context.ledger.boot() {
         // The modules of the machine as it was went with that boot.
-        return gone.iter().try_for_each(|(id, _)| context.ledger.undone(*id));
+        return gone.iter().fold(Ok(()), |noted, (id, _)| noted.and(context.ledger.undone(*id)));
     }
     context.status("loading the driver that was loaded before");
     let disk = Disk::open(&context.root)?;
@@ -89,7 +90,8 @@ fn modules_back(context: &Context, run: &Run) -> Result<()> {
         };
         unwritten = unwritten.and(written);
     }
-    for change in nodes::refresh(&context.root, &run.snapshot.nodes)? {
+    let refreshed = nodes::refresh(&context.root, &run.snapshot.nodes);
+    for change in refreshed.iter().flatten() {
         context.info(change.to_string());
     }
     if let Some((error, written)) = missing {
@@ -98,7 +100,7 @@ fn modules_back(context: &Context, run: &Run) -> Result<()> {
         }
         bail!("the driver is not loaded again: {error}");
     }
-    unwritten?;
+    unwritten.and(refreshed.map(drop))?;
     context.info("the driver is loaded again");
     Ok(())
 }

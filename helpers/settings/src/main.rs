@@ -58,22 +58,20 @@ fn undo(context: &Context) -> Result<()> {
     }
     if run.boot != context.ledger.boot() {
         // They went with that boot; whatever sets them at boot has done so.
-        return acts.iter().try_for_each(|(act, _)| context.ledger.undone(act.id));
+        return acts.iter().fold(Ok(()), |noted, (act, _)| noted.and(context.ledger.undone(act.id)));
     }
     let mut failed = Vec::new();
     match set(context, acts.iter().map(|(_, settings)| (*settings).clone()).collect()) {
         Ok(given) => {
             for ((act, settings), given) in acts.iter().zip(given) {
-                if let Some(reason) = record(context, act, settings, &given)? {
-                    failed.push(reason);
-                }
+                failed.extend(record(context, act, settings, &given));
             }
         }
         Err(error) => {
-            for (act, _) in &acts {
-                context.ledger.undo_failed(act.id, format!("{error:#}"))?;
-            }
             failed.push(format!("{error:#}"));
+            for (act, _) in &acts {
+                failed.extend(unwritten(act, context.ledger.undo_failed(act.id, format!("{error:#}"))));
+            }
         }
     }
     if !failed.is_empty() {
@@ -100,8 +98,8 @@ fn set(context: &Context, wanted: Vec<Settings>) -> Result<Vec<Given>> {
     Ok(given)
 }
 
-/// Writes what became of one GPU; returns why it is not as it was.
-fn record(context: &Context, act: &Act, settings: &Settings, given: &Given) -> Result<Option<String>> {
+/// Writes what became of one GPU; returns why it is not as it was, or not written.
+fn record(context: &Context, act: &Act, settings: &Settings, given: &Given) -> Option<String> {
     let name = &act.object;
     for note in &given.notes {
         context.warn(format!("{name}: {note}"));
@@ -109,12 +107,16 @@ fn record(context: &Context, act: &Act, settings: &Settings, given: &Given) -> R
     if given.differences.is_empty() {
         let all: Vec<String> = settings.settings.iter().map(ToString::to_string).collect();
         context.info(format!("{name} are back: {}", all.join(", ")));
-        context.ledger.undone(act.id)?;
-        return Ok(None);
+        return unwritten(act, context.ledger.undone(act.id));
     }
     let reason = given.differences.join("; ");
-    context.ledger.undo_failed(act.id, &reason)?;
-    Ok(Some(format!("{name}: {reason}")))
+    let unwritten = unwritten(act, context.ledger.undo_failed(act.id, &reason));
+    Some([Some(format!("{name}: {reason}")), unwritten].into_iter().flatten().collect::<Vec<_>>().join("; "))
+}
+
+/// A ledger that cannot be written keeps no GPU from being set.
+fn unwritten(act: &Act, noted: Result<()>) -> Option<String> {
+    noted.err().map(|error| format!("{}: the ledger does not have this: {error:#}", act.object))
 }
 
 fn apply(kept: Option<PathBuf>) -> Result<ExitCode> {

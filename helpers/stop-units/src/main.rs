@@ -37,6 +37,12 @@ enum Verb {
     /// Tell as JSON which of our own units are up, and which are about to be started.
     #[command(hide = true)]
     OurUnits,
+    /// Tell as JSON when a unit went down last, and when it came up last.
+    #[command(hide = true)]
+    UnitAway {
+        /// The unit.
+        unit: String,
+    },
     /// Start one unit and wait until that has ended; 4 says that there is no such unit.
     #[command(hide = true)]
     StartUnit {
@@ -68,6 +74,7 @@ fn main() -> ExitCode {
         Verb::List { json, nodes } => list::list(context, json, &nodes).map(|()| ExitCode::SUCCESS),
         Verb::IsStopping => Ok(answer(context, bus::is_stopping().map_err(Into::into))),
         Verb::OurUnits => ours::tell().map(|()| ExitCode::SUCCESS),
+        Verb::UnitAway { unit } => single::away(&unit),
         Verb::StartUnit { unit, renew: true, .. } => single::queue(&unit, true),
         Verb::StartUnit { unit, no_wait: true, .. } => single::queue(&unit, false),
         Verb::StartUnit { unit, .. } => single::start(&unit),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use bus::{LoadState, Manager, Mode};
-use step::NO_SUCH_UNIT;
+use step::{Away, NO_SUCH_UNIT};
 
 /// How long a start, or a stop, may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -39,6 +39,13 @@ pub(crate) fn queue(unit: &str, renew: bool) -> Result<ExitCode> {
         Err(bus::Error::NoSuchUnit { .. }) => Ok(ExitCode::from(NO_SUCH_UNIT)),
         queued => queued.map(|_| ExitCode::SUCCESS).map_err(Into::into),
     }
+}
+
+/// Prints when a unit went down last, and when it came up last.
+pub(crate) fn away(unit: &str) -> Result<ExitCode> {
+    let (left, back) = Manager::system()?.away(unit)?;
+    println!("{}", serde_json::to_string(&Away { left, back })?);
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Has a unit stopped; waits for it where that is asked for.

@@ -4,12 +4,13 @@
 //! it with the unit. A copy, put where files of the administrator go, lets it be started again.
 //! Those of users are the users' own to save.
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use files::replace_synced;
 use step::Root;
 
 /// Where the copies wait. Not under /run: the ledger is not there either, and one directory is
@@ -27,9 +28,23 @@ pub(crate) fn keep(root: &Root, name: &str, fragment: &str) -> Result<()> {
     }
     let (from, to) = (root.path(fragment), kept(root, name));
     let mut builder = DirBuilder::new();
-    builder.recursive(true).mode(0o700).create(root.path(KEPT)).with_context(|| format!("create {KEPT}"))?;
-    fs::copy(&from, &to).with_context(|| format!("keep a copy of {}", from.display()))?;
-    Ok(())
+    builder
+        .recursive(true)
+        .mode(0o700)
+        .create(root.path(KEPT))
+        .and_then(|()| sync(&root.path(KEPT)))
+        .with_context(|| format!("create {KEPT}"))?;
+    // On disk before the intent that relies on it: after a power cut both are there, or the unit was not stopped.
+    let copy = || {
+        let mode = fs::metadata(&from)?.mode() & 0o777;
+        replace_synced(&to, mode, &fs::read(&from)?)
+    };
+    copy().with_context(|| format!("keep a copy of {}", from.display()))
+}
+
+/// Syncs what names a directory that may be new: those that it is in, up to the ledger's.
+fn sync(directory: &Path) -> io::Result<()> {
+    directory.ancestors().skip(1).take(2).try_for_each(|parent| File::open(parent)?.sync_all())
 }
 
 /// Puts a kept file where its manager finds it; false if there is none.
@@ -77,6 +92,28 @@ mod tests {
         assert_eq!(fs::read_to_string(back).expect("is back"), "[Service]\n");
         forget(&root, "job.service");
         assert!(!revive(&root, "job.service").expect("looks"));
+    }
+
+    #[test]
+    fn a_copy_is_whole_or_the_one_of_before() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let root = Root::at(directory.path());
+        let transient = "/run/systemd/transient/job.service";
+        let file = root.path(transient);
+        fs::create_dir_all(file.parent().expect("has a parent")).expect("creates");
+        fs::write(&file, "[Service]\n").expect("writes");
+        keep(&root, "job.service", transient).expect("keeps");
+        // Another name for the file of before: written over in place, a power cut could leave half of it.
+        let before = directory.path().join("before");
+        fs::hard_link(kept(&root, "job.service"), &before).expect("links");
+        fs::write(&file, "[Service]\nExecStart=/bin/true\n").expect("writes");
+        keep(&root, "job.service", transient).expect("keeps");
+        assert_eq!(fs::read_to_string(before).expect("reads"), "[Service]\n");
+        let copy = kept(&root, "job.service");
+        assert_eq!(fs::read(&copy).expect("reads"), fs::read(&file).expect("reads"));
+        assert_eq!(fs::read_dir(root.path(KEPT)).expect("lists").count(), 1, "nothing is left beside it");
+        fs::remove_file(&file).expect("removes");
+        keep(&root, "job.service", transient).expect_err("there is nothing to keep");
     }
 
     #[test]

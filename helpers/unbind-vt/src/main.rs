@@ -51,20 +51,65 @@ fn undo(context: &Context) -> Result<()> {
     let mut failed = Vec::new();
     for act in run.outstanding(Step::UnbindVt) {
         let Object::Console(console) = &act.object else { continue };
-        if run.boot != context.ledger.boot() || is_bound(&context.root, &console.vtcon)? {
-            context.ledger.undone(act.id)?;
-            continue;
-        }
-        match bind(&context.root, &console.vtcon, true) {
-            Ok(()) => context.ledger.undone(act.id)?,
+        let is_back = match is_bound(&context.root, &console.vtcon) {
+            // The consoles of another boot are that boot's.
+            _ if run.boot != context.ledger.boot() => Ok(()),
+            Ok(true) => Ok(()),
+            Ok(false) => bind(&context.root, &console.vtcon, true),
+            Err(error) => Err(error),
+        };
+        let noted = match is_back {
+            Ok(()) => context.ledger.undone(act.id),
             Err(error) => {
-                context.ledger.undo_failed(act.id, format!("{error:#}"))?;
                 failed.push(format!("{error:#}"));
+                context.ledger.undo_failed(act.id, format!("{error:#}"))
             }
-        }
+        };
+        // One that cannot be written down keeps no other from being bound.
+        failed.extend(noted.err().map(|error| format!("{}: {error:#}", act.object)));
     }
     if !failed.is_empty() {
         bail!("a console is not back: {}", failed.join("; "));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use ledger::Ledger;
+    use step::Root;
+
+    use super::*;
+
+    #[test]
+    fn a_ledger_that_cannot_be_written_and_a_console_that_is_gone_keep_no_other_unbound() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let root = Root::at(directory.path());
+        let ledger = Ledger::new(root.path("/var/lib/nvidia-reload"), "this-boot");
+        ledger.open(ledger::Snapshot::default()).expect("opens");
+        let bound = |vtcon: &str| root.path(format!("/sys/class/vtconsole/{vtcon}/bind"));
+        for vtcon in ["vtcon0", "vtcon1", "vtcon2"] {
+            fs::create_dir_all(bound(vtcon).parent().expect("has a parent")).expect("creates");
+            fs::write(bound(vtcon), "0\n").expect("writes");
+            let console = Console { vtcon: vtcon.into(), driver: "(M) frame buffer device".into() };
+            ledger.intent(Step::UnbindVt, Object::Console(console)).expect("writes");
+        }
+        fs::remove_file(bound("vtcon1")).expect("removes");
+        // Who writes takes it first.
+        let lock = root.path("/var/lib/nvidia-reload/ledger.lock");
+        fs::remove_file(&lock).expect("removes");
+        fs::create_dir(&lock).expect("is in the way");
+        let context = Context { step: Step::UnbindVt, root: root.clone(), ledger };
+        let error = undo(&context).expect_err("nothing is written").to_string();
+        for vtcon in ["vtcon0", "vtcon2"] {
+            assert_eq!(fs::read_to_string(bound(vtcon)).expect("reads"), "1", "{vtcon}");
+            assert!(error.contains(vtcon), "{error}");
+        }
+        fs::remove_dir(&lock).expect("removes");
+        undo(&context).expect_err("one is gone");
+        let run = context.ledger.read().expect("reads").expect("is open");
+        assert_eq!(run.acts.iter().filter(|act| act.state == ledger::State::Undone).count(), 2);
+    }
 }

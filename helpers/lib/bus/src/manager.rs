@@ -205,6 +205,17 @@ impl Manager {
         Ok((usec != u64::MAX).then(|| Duration::from_micros(usec)))
     }
 
+    /// When the unit `name` was up last and went down, and when it came up last: microseconds since 1970, zero
+    /// for never.
+    ///
+    /// # Errors
+    /// The name is none of a unit, or the manager does not answer.
+    pub fn away(&self, name: &str) -> Result<(u64, u64), Error> {
+        self.look_at(name, async |of| {
+            Ok((of.get(UNIT, "ActiveExitTimestamp").await?, of.get(UNIT, "ActiveEnterTimestamp").await?))
+        })
+    }
+
     /// The descriptors that the manager keeps for the service `name` (`FileDescriptorStoreMax=`):
     /// the device number of each, major and minor, (0, 0) for what is no device; none before
     /// systemd 254, which tells only how many there are.

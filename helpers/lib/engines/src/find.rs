@@ -46,10 +46,29 @@ pub fn podman_listens(root: &Root) -> bool {
     reach(root, &socket(Kind::Podman, None)).is_ok()
 }
 
+/// The process that an engine is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Daemon {
+    /// When it started, in clock ticks since boot; zero where the kernel does not tell.
+    pub started: u64,
+    /// The system's unit that it runs in.
+    pub unit: Option<String>,
+}
+
+impl Daemon {
+    fn of(process: &Path) -> Option<Self> {
+        let stat = fs::read(process.join("stat")).ok();
+        let started = stat.and_then(|stat| holders::Stat::parse(&stat)).map_or(0, |stat| stat.start_ticks);
+        let group = fs::read_to_string(process.join("cgroup")).unwrap_or_default();
+        let unit = group.lines().find_map(|line| line.rsplit('/').find(|part| part.ends_with(".service")));
+        Some(Self { started, unit: unit.map(str::to_owned) })
+    }
+}
+
 /// The processes of engines, as far as they decide whether to ask.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Running {
-    dockerd: bool,
+    dockerd: Option<Daemon>,
     shim: bool,
     /// Of each container of Podman's: the user, the id, the directory of its bundle.
     monitors: Vec<(u32, String, String)>,
@@ -72,7 +91,9 @@ impl Running {
                 b"conmon" => running.monitors.extend(monitor(&process)),
                 // A name is anybody's to take.
                 _ if !is_roots(&process, &comm) => {}
-                b"dockerd" => running.dockerd = true,
+                b"dockerd" if is_ours(root, &process) => {
+                    running.dockerd = Daemon::of(&process).max(running.dockerd.take())
+                }
                 SHIM => running.note_shim(root, &process),
                 b"kubelet" if is_ours(root, &process) => running.kubelets.extend(unit(&process)),
                 b"containerd" if is_ours(root, &process) => running.runtimes.extend(unit(&process)),
@@ -97,6 +118,11 @@ impl Running {
         self.pods.iter().map(|socket| listening(root, Kind::Containerd, None, socket.clone())).collect()
     }
 
+    /// The `dockerd` of this machine: the one that started last, where there are several.
+    pub fn dockerd(&self) -> Option<&Daemon> {
+        self.dockerd.as_ref()
+    }
+
     /// The unit that runs the kubelet; none where a stop of it would stop the runtime as well (k3s, rke2).
     pub(crate) fn kubelet(&self) -> Option<&str> {
         let mut units = self.kubelets.iter().map(String::as_str);
@@ -117,7 +143,7 @@ impl Running {
     /// Why there is nothing to ask an engine for; none if there may be.
     fn nothing(&self, kind: Kind, user: Option<u32>) -> Option<&'static str> {
         match kind {
-            Kind::Docker if !self.dockerd && !self.shim => {
+            Kind::Docker if self.dockerd.is_none() && !self.shim => {
                 Some("dockerd does not run, and no container of it does")
             }
             Kind::Podman if !self.podmans().contains(&user) => Some("no container of it runs"),
@@ -309,7 +335,7 @@ mod tests {
         let seen = || {
             let running = Running::look(&root).expect("looks");
             let kubelet = running.kubelet().map(str::to_owned);
-            (running.dockerd, running.shim, running.pods.len(), kubelet)
+            (running.dockerd.is_some(), running.shim, running.pods.len(), kubelet)
         };
         assert_eq!(seen(), (true, true, 1, Some("kubelet.service".to_owned())));
         assert_eq!(shims(&root, "d").expect("looks").len(), 1);

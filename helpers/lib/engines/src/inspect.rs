@@ -37,6 +37,8 @@ pub struct State {
     pub pid: Option<i64>,
     /// How that process ended last.
     pub exit_code: Option<i64>,
+    /// When that was, as RFC 3339.
+    pub finished_at: Option<String>,
     /// What its health check says, where it has one.
     pub health: Option<Health>,
 }
@@ -177,6 +179,13 @@ impl Inspect {
     /// How its first process ended last.
     pub fn exit_code(&self) -> i64 {
         self.state.as_ref().and_then(|state| state.exit_code).unwrap_or_default()
+    }
+
+    /// When its first process ended last, in microseconds since 1970; none where the engine does not say.
+    pub fn finished_usec(&self) -> Option<u64> {
+        let said = humantime::parse_rfc3339(self.state.as_ref()?.finished_at.as_deref()?).ok()?;
+        let since = said.duration_since(std::time::UNIX_EPOCH).ok()?;
+        u64::try_from(since.as_micros()).ok()
     }
 
     /// What its health check says; none where it has none.

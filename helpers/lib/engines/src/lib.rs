@@ -57,7 +57,7 @@ pub use definition::Definition;
 #[cfg(feature = "client")]
 pub use drive::{Ended, become_healthy, bring_down, bring_up};
 #[cfg(feature = "client")]
-pub use find::{Running, podman_listens};
+pub use find::{Daemon, Running, podman_listens};
 #[cfg(feature = "client")]
 pub use inspect::{Inspect, Phase};
 #[cfg(feature = "client")]

@@ -14,6 +14,9 @@ pub struct Survey {
     pub schema: String,
     /// Every engine that was looked for.
     pub engines: Vec<Engine>,
+    /// When `dockerd` had started, in clock ticks since boot, before it was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dockerd: Option<u64>,
     /// The running and paused containers that have a GPU, engine by engine, oldest first.
     pub containers: Vec<Container>,
     /// Ids that were said to hold a GPU and that no engine here knows: of another engine, or just
@@ -141,6 +144,30 @@ pub struct Container {
 }
 
 impl Container {
+    /// The same in the ledger: all that it takes to start it again. `health_timeout` is the configuration's, in
+    /// seconds.
+    pub fn in_ledger(&self, health_timeout: u64) -> ledger::Container {
+        ledger::Container {
+            engine: self.engine.name().to_owned(),
+            socket: self.socket.clone(),
+            id: self.id.clone(),
+            name: self.name.clone(),
+            paused: self.paused,
+            user: self.user,
+            // What is frozen is not looked at by its engine.
+            health_timeout: (self.has_health_check && !self.paused && health_timeout > 0)
+                .then_some(health_timeout),
+            before_cdi: self.starts_without_cdi(),
+            ..ledger::Container::default()
+        }
+    }
+
+    /// Whether it is dealt with as the plain processes that it is: no engine of the system's starts it, and a user
+    /// who has it deleted when it stops makes nobody's run a refusal by that.
+    pub fn is_plain(&self) -> bool {
+        self.user.is_some() && self.auto_remove && !matches!(self.owner, Owner::Unit { .. })
+    }
+
     /// Why it counts, in words.
     pub fn reasons(&self) -> String {
         self.why.iter().map(Why::to_string).collect::<Vec<_>>().join("; ")
@@ -334,6 +361,7 @@ mod tests {
                     presence: Presence::Unreachable { errno: Some(13), reason: "denied".into() },
                 },
             ],
+            dockerd: Some(1234),
             containers: vec![Container {
                 engine: Kind::Docker,
                 user: None,

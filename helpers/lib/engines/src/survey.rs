@@ -72,6 +72,7 @@ pub async fn gpu_containers(
     let mut survey = Survey {
         schema: SURVEY_SCHEMA.to_owned(),
         engines: Vec::new(),
+        dockerd: running.dockerd().map(|daemon| daemon.started),
         containers: Vec::new(),
         unknown: Vec::new(),
     };
@@ -107,6 +108,10 @@ pub async fn gpu_containers(
             }
         }
         survey.engines.push(engine);
+    }
+    // The question may have started it, where a socket of systemd's stands for it.
+    if survey.dockerd.is_none() {
+        survey.dockerd = Running::look(root)?.dockerd().map(|daemon| daemon.started);
     }
     survey.unknown = holding.iter().map(|claim| claim.id.clone()).filter(|id| !known.contains(id)).collect();
     Ok(survey)

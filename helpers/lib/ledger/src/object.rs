@@ -355,6 +355,13 @@ pub struct Snapshot {
     /// core.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub parallel: usize,
+    /// The containers with a GPU that ran when the run began and that it stops itself: whatever ends one of them
+    /// before its turn is told apart from what a person did.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub containers: Vec<Container>,
+    /// When the `dockerd` of then had started, in clock ticks since boot: with another, it has died since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dockerd: Option<u64>,
 }
 
 // serde gives a reference.

@@ -39,7 +39,10 @@ pub fn finish(
     differences.extend(run.damaged.iter().map(|line| format!("the ledger is damaged: {line}")));
     for difference in &differences {
         context.warn(difference);
-        context.ledger.step_failed(Step::Rollback, difference)?;
+        // The run is closed all the same, as degraded.
+        if let Err(error) = context.ledger.step_failed(Step::Rollback, difference) {
+            context.warn(format!("the ledger does not have this: {error:#}"));
+        }
     }
     let outcome = if !differences.is_empty() || !run.missing().is_empty() {
         Outcome::Degraded

@@ -30,7 +30,7 @@ pub use guard::Guard;
 pub use harness::{Context, NoVerb, Verb, boot_id, main, main_with, open_ledger, show_status};
 pub use install::{Install, REQUEST};
 pub use journal::{Priority, log, log_as, say};
-pub use manager::{NO_SUCH_UNIT, Order, order_unit};
+pub use manager::{Away, NO_SUCH_UNIT, Order, order_unit, unit_away};
 pub use plan::{Action, IF_IDLE_REQUEST, PLAN_SCHEMA, Plan, RESET_REQUEST, Verdict, Versions};
 pub use program::fix_path;
 pub use root::Root;

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 /// The sibling.
 const ASKED: &str = "/usr/libexec/nvidia-reload/stop-units";
 
@@ -16,6 +18,29 @@ const SILENCE: usize = 4096;
 
 /// How the sibling says that there is no such unit.
 pub const NO_SUCH_UNIT: u8 = 4;
+
+/// When a unit went down last, and when it came up last: microseconds since 1970, zero for never.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Away {
+    /// It began to stop, or died.
+    pub left: u64,
+    /// It was up again; before `left` where it is not.
+    pub back: u64,
+}
+
+/// Asks the system's manager when `unit` was away last.
+///
+/// # Errors
+/// Nobody can tell.
+pub fn unit_away(unit: &str) -> io::Result<Away> {
+    let mut command = Command::new(ASKED);
+    command.args(["unit-away", unit]);
+    let (status, said) = bounded::child(&mut command, Instant::now() + PATIENCE, SILENCE)?;
+    if !status.success() {
+        return Err(io::Error::other(format!("{ASKED} unit-away {unit} ended with {status}")));
+    }
+    Ok(serde_json::from_slice(&said)?)
+}
 
 /// What to do with a unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -238,7 +238,8 @@ fn who_asks_another_helper_waits_longer_than_that_helper() {
     assert!(of(("stop-units/src/wanted.rs", "SURVEY")) < of(("preflight/src/users.rs", "SIBLING")));
     assert!(of(("stop-units/src/users.rs", "RESTORE")) < of(("lib/step/src/sibling.rs", "USERS")));
     assert!(of(("stop-units/src/single.rs", "LIMIT")) < of(UNIT));
-    let run = of(("nvidia-reload/src/engine/mod.rs", "LIMIT")) + of(("nvidia-reload/src/plan.rs", "PATIENCE"));
+    let run =
+        of(("nvidia-reload/src/engine/mod.rs", "LIMIT")) + of(("nvidia-reload/src/plan.rs", "PATIENCE"));
     assert!(run < of(("upgrade/src/reload.rs", "RUN")));
     let check = of(("check-initramfs/src/main.rs", "MAKE"));
     assert!(

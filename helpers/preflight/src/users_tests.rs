@@ -1,0 +1,64 @@
+use engines::Why;
+use step::{Root, Verdict};
+
+use super::*;
+
+fn container(name: &str, user: Option<u32>, owner: Owner, auto_remove: bool) -> Container {
+    Container {
+        engine: if user.is_some() { Kind::Podman } else { Kind::Docker },
+        user,
+        socket: "/run/docker.sock".into(),
+        id: format!("id-of-{name}"),
+        name: name.into(),
+        paused: false,
+        auto_remove,
+        has_health_check: false,
+        restart: "no".into(),
+        stop_timeout: None,
+        owner,
+        aliases: Vec::new(),
+        needs: Vec::new(),
+        pid: 0,
+        why: vec![Why::Holds],
+    }
+}
+
+#[test]
+fn a_users_container_is_no_refusal_and_what_the_run_stops_is_remembered() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let config = Config::load(&Root::at(directory.path())).expect("has defaults");
+    let unit = Owner::Unit { unit: "job.service".into() };
+    let survey = |containers| Survey {
+        schema: SURVEY_SCHEMA.into(),
+        engines: Vec::new(),
+        dockerd: Some(7),
+        containers,
+        unknown: Vec::new(),
+    };
+    let of_users = survey(vec![
+        container("plain", None, Owner::Engine, false),
+        container("quadlet", None, unit, true),
+        container("brief", Some(1000), Owner::Engine, true),
+        container("long", Some(1000), Owner::Engine, false),
+    ]);
+    let mut findings = Findings::default();
+    let actions = containers(&config, &of_users, &[], &mut findings);
+    let objects: Vec<&str> = actions.iter().map(|action| action.object.as_str()).collect();
+    assert_eq!(
+        objects,
+        [
+            "docker container plain (id-of-plain)",
+            "job.service",
+            "podman container long (id-of-long) of user 1000"
+        ]
+    );
+    assert_eq!(findings.verdict().0, Verdict::Ready);
+    let drained = to_drain(&config, &of_users);
+    let names: Vec<&str> = drained.iter().map(|container| container.name.as_str()).collect();
+    assert_eq!(names, ["plain", "long"]);
+
+    let of_root = survey(vec![container("brief", None, Owner::Engine, true)]);
+    let mut findings = Findings::default();
+    containers(&config, &of_root, &[], &mut findings);
+    assert_eq!(findings.verdict().0, Verdict::Refused);
+}
