@@ -63,7 +63,7 @@ static int __init fb_standin_init(void)
 		goto release;
 	info->screen_size = SIZE;
 	info->fbops = &ops;
-	info->flags = FBINFO_DEFAULT | FBINFO_VIRTFB;
+	info->flags = FBINFO_VIRTFB;
 	info->pseudo_palette = palette;
 	strscpy(info->fix.id, "fb_standin", sizeof(info->fix.id));
 	info->fix.type = FB_TYPE_PACKED_PIXELS;

@@ -7,7 +7,7 @@
 #   #                                                300, 1 and 535.261.03, do not do)
 #   # rig: by-name                                (takes long: only with --all, or when it is named)
 #   # rig: kernel=ARGUMENT                          (more for the kernel's command line)
-#   # rig: distro=debian12,debian13                 (the suite runs it on each; else on debian12)
+#   # rig: distro=debian12,forky                    (the suite runs it on the first, --all on each; else on debian12)
 #   . /usr/share/rig/lib.sh
 #
 # A scenario runs as root in a machine of its own, in which the package is

@@ -40,7 +40,7 @@ pub(crate) fn undo(context: &Context) -> Result<()> {
     // The driver has lost what was set on the GPUs: the helper that speaks NVML sets it again, before the
     // workloads are started. After a good run restore has done so.
     let set = run.is_some_and(|run| !run.outstanding(Step::Settings).is_empty());
-    if set && let [failed] = undo_steps(&[Step::Settings]).as_slice() {
+    if set && let [failed] = undo_steps(context, &[Step::Settings]).as_slice() {
         bail!("{failed}");
     }
     // Last: a ledger that cannot be written keeps nothing from being set.

@@ -19,6 +19,13 @@ mkdir -p "$rig" "$modules/extra"
 cp /build/abi "$rig/abi"
 cp /build/fakegpu/*.ko "$modules/extra/"
 
+# As DKMS does it: compressed where the kernel's own modules are.
+compress() { # VERSION
+	if find "$modules/kernel" -name '*.ko.xz' | grep -q .; then
+		xz --check=crc32 --lzma2=dict=1MiB -f "/build/modules/$1"/*.ko
+	fi
+}
+
 arrange_userland() { # TREE USERLAND
 	mkdir -p "$2/usr/bin" "$2/usr/lib/$triplet" "$2/usr/lib/systemd/system"
 	# Debian keeps these apart, behind alternatives; NVIDIA's installer and
@@ -33,7 +40,7 @@ arrange_userland() { # TREE USERLAND
 # The names that the driver asks for, and nothing in them: with real firmware
 # the GPU, which is none, would be waited for.
 arrange_firmware() { # VERSION
-	for name in $(modinfo --field firmware "/build/modules/$1/nvidia.ko"); do
+	for name in $(modinfo --field firmware "/build/modules/$1"/nvidia.ko*); do
 		mkdir -p "$rig/drivers/$1/firmware/${name%/*}"
 		echo "A stand-in of the test machine, no firmware." >"$rig/drivers/$1/firmware/$name"
 	done
@@ -42,10 +49,10 @@ arrange_firmware() { # VERSION
 arrange_modules() { # LAYOUT VERSION TREE
 	target=$rig/drivers/$2/$1
 	mkdir -p "$target/modules" "$target/index" "$target/modprobe.d"
-	for name in nvidia nvidia-modeset nvidia-uvm nvidia-drm nvidia-peermem; do
-		file=$name
-		[ "$1" = upstream ] || file=nvidia-current-open${name#nvidia}
-		ln "/build/modules/$2/$name.ko" "$target/modules/$file.ko"
+	for module in "/build/modules/$2"/*.ko*; do
+		file=${module##*/}
+		[ "$1" = upstream ] || file=nvidia-current-open${file#nvidia}
+		ln "$module" "$target/modules/$file"
 	done
 	if [ "$1" = debian ]; then
 		cp "$3/etc/nvidia/current-open/nvidia-modprobe.conf" "$target/modprobe.d/nvidia.conf"
@@ -78,7 +85,7 @@ arrange_packages() { # VERSION
 	tree=/build/modules-package-$1
 	target=$tree/lib/modules/$abi/updates/dkms
 	mkdir -p "$tree/DEBIAN" "$target"
-	ln "$rig/drivers/$1/debian/modules"/*.ko "$target/"
+	ln "$rig/drivers/$1/debian/modules"/*.ko* "$target/"
 	cp -r "$rig/drivers/$1/firmware" "$tree/lib/"
 	cat >"$tree/DEBIAN/control" <<-END
 		Package: rig-nvidia-modules-$abi
@@ -106,6 +113,7 @@ for version in "$@"; do
 		dpkg-deb --extract "$deb" "$tree"
 	done
 	arrange_userland "$tree" "$rig/drivers/$version/userland"
+	compress "$version"
 	arrange_firmware "$version"
 	arrange_modules upstream "$version" "$tree"
 	arrange_modules debian "$version" "$tree"

@@ -87,7 +87,7 @@ enum Verb {
 
 #[derive(Args)]
 struct MachineArgs {
-    /// The distribution: debian12 or debian13
+    /// The distribution: debian12, debian12-backports, debian13, debian13-kernel or forky
     #[arg(long, value_name = "NAME")]
     distro: Option<Distro>,
     /// GPUs of the machine, 1 to 8

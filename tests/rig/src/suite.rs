@@ -20,7 +20,7 @@ use crate::machine::{Machine, last_lines};
 use crate::progress;
 use crate::results::Results;
 use crate::scenario::{End, Limit, Output, Scenario, diagnose};
-use crate::stages::{self, Content, Distro, checkout};
+use crate::stages::{self, Content, Distro, NotToday, checkout};
 use crate::worlds::{WORLDS, World};
 
 /// How long a scenario may take that does not say.
@@ -160,8 +160,10 @@ pub fn test(asked: &Asked) -> Result<u8> {
         }
         anyhow::Ok(())
     })?;
-    let failed = ended.iter().filter(|ended| !ended.passed).count();
-    println!("{} passed, {failed} failed", ended.len() - failed);
+    let failed = ended.iter().filter(|ended| ended.end == Outcome::Failed).count();
+    let skipped = ended.iter().filter(|ended| ended.end == Outcome::Skipped).count();
+    let note = if skipped > 0 { format!(", {skipped} skipped") } else { String::new() };
+    println!("{} passed, {failed} failed{note}", ended.len() - failed - skipped);
     if ended.len() > SLOWEST {
         ended.sort_by(|one, other| other.seconds.total_cmp(&one.seconds));
         let slowest: Vec<String> =
@@ -181,22 +183,48 @@ fn machines() -> NonZero<usize> {
 /// How a test ended.
 struct Ended<'a> {
     name: &'a str,
-    passed: bool,
+    end: Outcome,
     seconds: f64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Passed,
+    Failed,
+    /// What it runs on is another thing each day, and cannot be had today.
+    Skipped,
+}
+
+impl Outcome {
+    fn of(result: &Result<()>) -> Self {
+        match result {
+            Ok(()) => Outcome::Passed,
+            Err(error) if error.is::<NotToday>() => Outcome::Skipped,
+            Err(_) => Outcome::Failed,
+        }
+    }
 }
 
 fn run_and_tell<'a>(test: &'a Test, cache: &Cache, results: &Results, short: bool) -> Result<Ended<'a>> {
     let since = Instant::now();
     let result = test.run(cache, short);
-    let ended = Ended { name: test.name(), passed: result.is_ok(), seconds: since.elapsed().as_secs_f64() };
-    let word = if ended.passed { "ok  " } else { "FAIL" };
+    let ended =
+        Ended { name: test.name(), end: Outcome::of(&result), seconds: since.elapsed().as_secs_f64() };
+    let word = match ended.end {
+        Outcome::Passed => "ok  ",
+        Outcome::Failed => "FAIL",
+        Outcome::Skipped => "skip",
+    };
     let mut text = format!("{word} {:<32} {:>6.1} s\n", ended.name, ended.seconds);
     if let Err(error) = &result {
         let lines = error.chain().map(ToString::to_string).collect::<Vec<_>>().join("\n");
         text.extend(lines.lines().map(|line| format!("       {line}\n")));
     }
     progress::result(&text);
-    results.set(ended.name, ended.passed, ended.seconds, short)?;
+    // How one ended that did not run stays as it was.
+    if ended.end != Outcome::Skipped {
+        results.set(ended.name, ended.end == Outcome::Passed, ended.seconds, short)?;
+    }
     Ok(ended)
 }
 
@@ -261,6 +289,15 @@ fn run_scenario(cache: &Cache, scenario: &Scenario, distro: Distro, short: bool)
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_moves_is_skipped() {
+        let failed = || anyhow::anyhow!("mmdebstrap: exit status: 1").context("cannot build the base");
+        assert!(Outcome::of(&Ok(())) == Outcome::Passed);
+        assert!(Outcome::of(&Err(failed())) == Outcome::Failed);
+        let not_today = failed().context(NotToday(Distro::Forky)).context("there is no machine to run it in");
+        assert!(Outcome::of(&Err(not_today)) == Outcome::Skipped);
+    }
 
     #[test]
     fn shards_are_all_of_it_and_each_once() {

@@ -5,18 +5,26 @@ use std::str::FromStr;
 
 use anyhow::{Result, bail};
 
-/// A distribution's userland. The kernel and the drivers are the same under each, so that what
+use super::kernel::{self, Kernel};
+
+/// A distribution: userland and kernel. But for one, the kernel is the same under each, so that what
 /// differs between two runs is systemd and the container engines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Distro {
     /// systemd 252, Docker 20.10 (no CDI), Podman 4.3.
     #[default]
     Debian12,
+    /// The same with systemd 254.
+    Debian12Backports,
     /// systemd 257, Docker 26 (with CDI), Podman 5.4 (with quadlets).
     Debian13,
+    /// The same with its own kernel, 6.12, and all modules compressed.
+    Debian13Kernel,
+    /// What Debian 14 is to be, and another thing each day: systemd 262, Docker 28, Podman 5.8.
+    Forky,
 }
 
-/// What has the same name in both.
+/// What has the same name in all.
 const PACKAGES: &[&str] = &[
     // Podman's networks, and what runs in its pods.
     "aardvark-dns",
@@ -68,34 +76,66 @@ const PACKAGES: &[&str] = &[
 
 impl Distro {
     /// All of them, the usual one first.
-    pub const ALL: [Distro; 2] = [Distro::Debian12, Distro::Debian13];
+    pub const ALL: [Distro; 5] = [
+        Distro::Debian12,
+        Distro::Debian12Backports,
+        Distro::Debian13,
+        Distro::Debian13Kernel,
+        Distro::Forky,
+    ];
 
     /// The name on the command line and in a scenario's header.
     pub fn name(self) -> &'static str {
         match self {
             Distro::Debian12 => "debian12",
+            Distro::Debian12Backports => "debian12-backports",
             Distro::Debian13 => "debian13",
+            Distro::Debian13Kernel => "debian13-kernel",
+            Distro::Forky => "forky",
         }
     }
 
     /// The suite of Debian's archive.
     pub fn suite(self) -> &'static str {
         match self {
-            Distro::Debian12 => "bookworm",
-            Distro::Debian13 => "trixie",
+            Distro::Debian12 | Distro::Debian12Backports => "bookworm",
+            Distro::Debian13 | Distro::Debian13Kernel => "trixie",
+            Distro::Forky => "forky",
+        }
+    }
+
+    /// A second suite, and what is upgraded from there.
+    pub fn backports(self) -> Option<(&'static str, &'static [&'static str])> {
+        const SYSTEMD: &[&str] = &["libpam-systemd", "systemd", "systemd-sysv", "udev"];
+        (self == Distro::Debian12Backports).then_some(("bookworm-backports", SYSTEMD))
+    }
+
+    /// Whether it is another one each day, and on some days none that can be installed.
+    pub fn moves(self) -> bool {
+        self == Distro::Forky
+    }
+
+    /// What runs under it.
+    pub fn kernel(self) -> &'static Kernel {
+        match self {
+            Distro::Debian13Kernel => &kernel::TRIXIE,
+            _ => &kernel::BOOKWORM,
         }
     }
 
     /// A server as one meets it: systemd, two container engines, and the tools of the people who
     /// look after it.
     pub fn packages(self) -> Vec<&'static str> {
-        let own: &[&str] = match self {
-            Distro::Debian12 => &["libtirpc3"],
-            // Docker's client has a package of its own here; passt is what rootless Podman 5 reaches
-            // the network by, and nft is what netavark calls there.
-            Distro::Debian13 => &["libtirpc3t64", "docker-cli", "passt", "nftables"],
+        // Docker's client has a package of its own from Debian 13 on; passt is what rootless Podman 5 reaches
+        // the network by, and nft is what netavark calls there.
+        const NEWER: &[&str] = &["libtirpc3t64", "docker-cli", "passt", "nftables"];
+        let own = match self {
+            Distro::Debian12 | Distro::Debian12Backports => vec!["libtirpc3"],
+            // DKMS compresses with it.
+            Distro::Debian13Kernel => [NEWER, &["xz-utils"]].concat(),
+            Distro::Debian13 | Distro::Forky => NEWER.to_vec(),
         };
-        let mut all = [PACKAGES, own].concat();
+        let mut all = [PACKAGES, &own].concat();
         all.sort_unstable();
         all
     }
@@ -104,7 +144,7 @@ impl Distro {
     pub fn stage(self, kind: &str) -> String {
         match self {
             Distro::Debian12 => kind.to_owned(),
-            Distro::Debian13 => format!("{kind}-{self}"),
+            _ => format!("{kind}-{self}"),
         }
     }
 }

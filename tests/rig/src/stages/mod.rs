@@ -25,6 +25,7 @@ use crate::cache::{Cache, Stage};
 use crate::machine::Spec;
 use crate::room::Room;
 
+pub use base::NotToday;
 pub use boot::into;
 pub use distro::Distro;
 pub use kernel::mmdebstrap;
@@ -33,8 +34,8 @@ pub use workshop::rust_folders;
 
 /// The drivers of the machine, and the suite that has each. The first is the
 /// one that is on disk and loaded unless another is asked for.
-pub const DRIVERS: &[Driver] =
-    &[Driver { version: "535.261.03", suite: "bookworm" }, Driver { version: "550.163.01", suite: "trixie" }];
+pub const DRIVERS: [Driver; 2] =
+    [Driver { version: "535.261.03", suite: "bookworm" }, Driver { version: "550.163.01", suite: "trixie" }];
 
 /// A version of NVIDIA's driver in Debian's archive.
 pub struct Driver {
@@ -83,7 +84,8 @@ pub fn provide(cache: &Cache, content: &Content<'_>) -> Result<Built> {
     // Before there are several to make it.
     cache.scratch_root()?;
     let tools = tools(cache)?;
-    let kernel = kernel::packages(cache)?;
+    let which = spec.distro.kernel();
+    let kernel = kernel::packages(cache, which)?;
     // Each command of a build dies with the thread that has started it: these live until it is done.
     thread::scope(|scope| {
         let ours = scope.spawn(|| {
@@ -96,8 +98,8 @@ pub fn provide(cache: &Cache, content: &Content<'_>) -> Result<Built> {
             let userland = image::userland(cache)?;
             anyhow::Ok((userland, base::root(cache, &tools, &kernel, spec.distro)?))
         });
-        let modules = kernel::nvidia_modules(cache, &tools, &kernel);
-        let fakegpu = kernel::fakegpu(cache, &tools, &kernel);
+        let modules = kernel::nvidia_modules(cache, &tools, which, &kernel);
+        let fakegpu = kernel::fakegpu(cache, &tools, which, &kernel);
         let (userland, base) = joined(base)?;
         let image = image::image(
             cache,
