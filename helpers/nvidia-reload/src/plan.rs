@@ -80,8 +80,12 @@ mod tests {
         let root = Root::at(directory.path());
         let path = root.path(HELPER);
         std::fs::create_dir_all(path.parent().expect("has a parent")).expect("creates");
-        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("writes");
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("sets");
+        let text = path.with_extension("text");
+        std::fs::write(&text, format!("#!/bin/sh\n{script}\n")).expect("writes");
+        std::fs::set_permissions(&text, std::fs::Permissions::from_mode(0o755)).expect("sets");
+        // Copied by another process: a test beside this one that starts a child would hand it our descriptor,
+        // and a program that is open for writing does not start (ETXTBSY).
+        assert!(std::process::Command::new("cp").arg(&text).arg(&path).status().expect("runs").success());
         (directory, root)
     }
 
