@@ -80,7 +80,7 @@ fn open_gate(context: &Context, run: &Run) -> Result<()> {
     gate::open(&context.root).context("open the gate")?;
     let gates = run.outstanding(Step::RmmodChain).into_iter();
     let gates = gates.filter(|act| matches!(act.object, Object::Gate { .. }));
-    gates.fold(Ok(()), |noted, act| noted.and(context.ledger.undone(act.id)))
+    context.ledger.undone_each(gates.map(|act| act.id))
 }
 
 /// Unloads what this step loaded, so that the old driver can come back; the gate is rmmod-chain's
@@ -93,7 +93,7 @@ fn undo(context: &Context) -> Result<()> {
         return Ok(());
     }
     if run.boot != context.ledger.boot() {
-        return acts.iter().fold(Ok(()), |noted, act| noted.and(context.ledger.undone(act.id)));
+        return context.ledger.undone_each(acts.iter().map(|act| act.id));
     }
     let mut names: BTreeSet<String> = Disk::open(&context.root)?.names()?;
     names.extend(run.snapshot.modules.iter().map(|module| module.name.clone()));
@@ -111,5 +111,5 @@ fn undo(context: &Context) -> Result<()> {
             }
         }
     }
-    acts.iter().try_for_each(|act| context.ledger.undone(act.id))
+    context.ledger.undone_each(acts.iter().map(|act| act.id))
 }

@@ -68,7 +68,7 @@ fn modules_back(context: &Context, run: &Run) -> Result<()> {
     }
     if run.boot != context.ledger.boot() {
         // The modules of the machine as it was went with that boot.
-        return gone.iter().fold(Ok(()), |noted, (id, _)| noted.and(context.ledger.undone(*id)));
+        return context.ledger.undone_each(gone.iter().map(|(id, _)| *id));
     }
     context.status("loading the driver that was loaded before");
     let disk = Disk::open(&context.root)?;

@@ -58,7 +58,7 @@ fn undo(context: &Context) -> Result<()> {
     }
     if run.boot != context.ledger.boot() {
         // They went with that boot; whatever sets them at boot has done so.
-        return acts.iter().fold(Ok(()), |noted, (act, _)| noted.and(context.ledger.undone(act.id)));
+        return context.ledger.undone_each(acts.iter().map(|(act, _)| act.id));
     }
     let mut failed = Vec::new();
     match set(context, acts.iter().map(|(_, settings)| (*settings).clone()).collect()) {

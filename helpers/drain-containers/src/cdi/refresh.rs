@@ -116,8 +116,12 @@ mod tests {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let program = directory.path().join("nvidia-ctk");
         let script = |text: &str| {
-            std::fs::write(&program, format!("#!/bin/sh\n{text}\n")).expect("writes");
-            std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("sets");
+            let source = program.with_extension("text");
+            std::fs::write(&source, format!("#!/bin/sh\n{text}\n")).expect("writes");
+            std::fs::set_permissions(&source, std::fs::Permissions::from_mode(0o755)).expect("sets");
+            // By another process: a child of a test beside this one may have our descriptor (ETXTBSY).
+            let copied = Command::new("cp").arg(&source).arg(&program).status().expect("runs");
+            assert!(copied.success());
             by_program(program.to_str().expect("is text"), "/etc/cdi/nvidia.yaml", Duration::from_millis(500))
         };
         let late = script("sleep 60 & wait").expect_err("hangs");

@@ -217,6 +217,18 @@ impl Ledger {
         self.event(Event::Undone { id })
     }
 
+    /// The same for each of these acts, whatever becomes of the others.
+    ///
+    /// # Errors
+    /// The first that could not be written.
+    pub fn undone_each(&self, ids: impl IntoIterator<Item = u64>) -> Result<()> {
+        let mut noted = Ok(());
+        for id in ids {
+            noted = noted.and(self.undone(id));
+        }
+        noted
+    }
+
     /// Writes that what act `id` took cannot be given back.
     ///
     /// # Errors
