@@ -41,7 +41,7 @@ struct Measured {
     #[serde(rename = "virtual")]
     virtualization: String,
     cpus: u32,
-    /// By [`report::ROWS`].
+    /// By the names that [`report`] shows.
     rows: BTreeMap<String, Row>,
     crowd: Crowd,
     bytes: BTreeMap<String, u64>,
