@@ -14,9 +14,9 @@ use std::collections::HashMap;
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -75,18 +75,17 @@ where
     let cores = thread::available_parallelism().map_or(1, usize::from);
     // A thread costs about as much as fifty quiet processes.
     let wanted = cores.min(MOST_WORKERS).min(1 + pids.len() / 50);
-    let shared = Arc::new(Shared { pids, next: AtomicUsize::new(0), visit });
+    let shared = Arc::new(Shared { pids, next: AtomicUsize::new(0), visit, found: Mutex::default() });
     let (sender, receiver) = channel();
     let mut workers: Vec<Watched> = (0..wanted).map(|number| start(number, &shared, &sender)).collect();
 
-    let mut walked = Walked { found: Vec::new(), stuck: Vec::new() };
+    let mut stuck = Vec::new();
     let mut at_work = wanted;
     while at_work > 0 {
         match receiver.recv_timeout(LOOK.min(patience)) {
-            Ok(Report::Found(item)) => walked.found.push(item),
             // One that was given up may still come back; its place is taken.
-            Ok(Report::Done(number)) if workers[number].given_up => {}
-            Ok(Report::Done(_)) => at_work -= 1,
+            Ok(number) if workers[number].given_up => {}
+            Ok(_) => at_work -= 1,
             // Cannot be: `sender` lives here.
             Err(RecvTimeoutError::Disconnected) => break,
             Err(RecvTimeoutError::Timeout) => {
@@ -94,25 +93,29 @@ where
                     let Some(pid) = workers[number].stuck_on(patience, &shared.pids) else {
                         continue;
                     };
-                    walked.stuck.push(pid);
+                    stuck.push(pid);
                     let next = workers.len();
                     workers.push(start(next, &shared, &sender));
                 }
             }
         }
     }
-    walked
+    Walked { found: std::mem::take(&mut *shared.found()), stuck }
 }
 
-struct Shared<F> {
+struct Shared<T, F> {
     pids: Vec<i32>,
     next: AtomicUsize,
     visit: F,
+    /// Not sent: to wake the one that waits for each of them took a tenth of a walk among holders.
+    found: Mutex<Vec<T>>,
 }
 
-enum Report<T> {
-    Found(T),
-    Done(usize),
+impl<T, F> Shared<T, F> {
+    fn found(&self) -> MutexGuard<'_, Vec<T>> {
+        // Nothing that holds the lock can leave half an item behind.
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A worker as seen from outside.
@@ -140,7 +143,7 @@ impl Watched {
     }
 }
 
-fn start<T, F>(number: usize, shared: &Arc<Shared<F>>, sender: &Sender<Report<T>>) -> Watched
+fn start<T, F>(number: usize, shared: &Arc<Shared<T, F>>, sender: &Sender<usize>) -> Watched
 where
     T: Send + 'static,
     F: Fn(&mut Scratch, i32) -> Option<T> + Send + Sync + 'static,
@@ -155,12 +158,12 @@ where
             let Some(pid) = shared.pids.get(index) else { break };
             mine.store(index as u64 + 1, Ordering::Relaxed);
             if let Some(item) = (shared.visit)(&mut scratch, *pid) {
-                // Nobody listens any more when the walk is over without this worker.
-                let _ = sender.send(Report::Found(item));
+                shared.found().push(item);
             }
         }
         mine.store(u64::MAX, Ordering::Relaxed);
-        let _ = sender.send(Report::Done(number));
+        // Nobody listens any more when the walk is over without this worker.
+        let _ = sender.send(number);
     });
     Watched { at, last: 0, since: Instant::now(), given_up: false }
 }
