@@ -86,6 +86,10 @@ pub fn sentence(event: &Event, progress: &Progress, style: Style) -> Option<Stri
     match event {
         Event::Joined => Some("A run is under way already: this one joins it.".to_owned()),
         Event::Queued => Some("An earlier run still gives back: this one begins after it.".to_owned()),
+        Event::Planned { plan, changed } => {
+            let changed = if *changed { "The plan has changed since it was shown:\n" } else { "" };
+            Some(format!("{changed}{}", super::plan::plan(plan, style)))
+        }
         Event::Unwinding => Some(style.paint(Paint::Attention, unwinding(progress))),
         Event::Status(step) if !step.status.is_empty() => Some(happened(step, &clean(&step.status))),
         Event::Status(_) => None,

@@ -48,3 +48,13 @@ fn the_closing_of_a_good_run_is_not_told() {
     let step = progress.steps[0].clone();
     assert_eq!(sentence(&Event::Step(step), &progress, Style::PLAIN), None);
 }
+
+#[test]
+fn a_plan_that_differs_from_the_one_that_was_asked_about_is_shown_as_such() {
+    let said = |changed| {
+        let plan = Box::new(super::super::gallery::ready_plan());
+        sentence(&Event::Planned { plan, changed }, &under_way(), Style::PLAIN).unwrap_or_default()
+    };
+    assert!(said(false).starts_with("NVIDIA driver 535.261.03"), "{}", said(false));
+    assert_eq!(said(true), format!("The plan has changed since it was shown:\n{}", said(false)));
+}
