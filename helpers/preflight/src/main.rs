@@ -47,16 +47,34 @@ enum Verb {
     },
     /// Ask that the run which is about to begin be a reset, of all GPUs unless some were named.
     AskForReset,
+    /// Ask that the run which is about to begin hold the machine; refused while another is under way.
+    AskToHold,
 }
 
 fn main() -> ExitCode {
     step::main_with(Step::Preflight, run, undo, |context, verb: Verb| match verb {
         Verb::Plan { reset, gpus, exchange, if_idle } => {
             let install = exchange.map(|version| Install::Slot { version });
-            plan(context, &RunRequest { reset: reset.then_some(gpus), install, if_idle })
+            let reset = reset.then_some(gpus);
+            plan(context, &RunRequest { reset, install, if_idle, ..RunRequest::default() })
         }
+        Verb::AskToHold => ask_to_hold(context).map(|()| ExitCode::SUCCESS),
         Verb::AskForReset => RunRequest::ask_for_reset(&context.root).map(|()| ExitCode::SUCCESS),
     })
+}
+
+/// The steps are the same units in every target: one that has run for a reload would not run again, and the
+/// machine would count as held while that reload restores the workloads.
+fn ask_to_hold(context: &Context) -> Result<()> {
+    match context.ledger.read()? {
+        Some(run) if run.snapshot.hold == Some(false) => {
+            let what = format!("run {} is under way", run.id);
+            Err(Stop::not_in_this_run(what, "start again when it has ended").into())
+        }
+        // An offline machine was a drained one; what else is open preflight refuses.
+        Some(_) => Ok(()),
+        None => RunRequest::ask_to_hold(&context.root),
+    }
 }
 
 /// Whoever asked for the run finds its plan, a refusal too.
@@ -105,6 +123,7 @@ fn begin(context: &Context, made: &mut Option<Plan>) -> Result<()> {
         parallel: config.containers.parallel,
         containers,
         dockerd,
+        hold: Some(asked.hold),
         install: asked.install,
         ..snapshot(context, container_units, seen)?
     })?;

@@ -12,15 +12,19 @@ use anyhow::{Result, bail};
 use console::{bind, is_bound};
 use holders::Scope;
 use ledger::{Console, Object, Step};
-use step::{Context, OurUnits, Stop};
+use step::{Context, OurUnits, RunRequest, Stop};
 
 fn main() -> ExitCode {
     step::main(Step::UnbindVt, run, undo)
 }
 
 fn run(context: &Context) -> Result<()> {
-    // The first step that a drained machine has not done.
-    if !OurUnits::ask()?.may_go_beyond_drained() {
+    // The first step that a drained machine has not done. PID 1 is only asked where it may be one: that takes as
+    // long as all the rest of a step.
+    let run = context.ledger.read()?;
+    let may_be_held = run.as_ref().is_none_or(|run| run.snapshot.hold != Some(false))
+        || RunRequest::read(&context.root)?.is_some_and(|asked| asked.hold);
+    if may_be_held && !OurUnits::ask()?.may_go_beyond_drained() {
         return Err(Stop::not_in_this_run(
             "the machine is drained, and would not be after this",
             "`nvidia-reload start` restores its workloads; then start again",
@@ -28,7 +32,7 @@ fn run(context: &Context) -> Result<()> {
         .into());
     }
     let mut consoles = holders::consoles(&context.root)?;
-    let scope: Scope = context.ledger.read()?.iter().flat_map(|run| run.snapshot.chosen_nodes()).collect();
+    let scope: Scope = run.iter().flat_map(|run| run.snapshot.chosen_nodes()).collect();
     consoles.retain(|console| console.framebuffers.iter().any(|name| scope.has_node(name)));
     if consoles.is_empty() {
         context.info("no console is on a framebuffer of NVIDIA's driver");

@@ -363,6 +363,10 @@ pub struct Snapshot {
     /// When the `dockerd` of then had started, in clock ticks since boot: with another, it has died since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dockerd: Option<u64>,
+    /// Whether it keeps the machine without workloads, or without driver, until a person ends it; not known of a
+    /// run that an older version began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<bool>,
     /// The driver that the run puts on disk before it loads; without, it loads what is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub install: Option<Install>,

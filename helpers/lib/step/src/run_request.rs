@@ -24,6 +24,8 @@ pub struct RunRequest {
     /// The driver that is put on disk between the unload and the load.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub install: Option<Install>,
+    /// The run keeps the machine without workloads, or without driver, until a person ends it.
+    pub hold: bool,
     /// The run may begin only if nobody loses work by it.
     pub if_idle: bool,
 }
@@ -62,6 +64,17 @@ impl RunRequest {
         match Self::read(root)? {
             Some(asked) if asked.reset.is_some() => Ok(()),
             _ => Self { reset: Some(Vec::new()), ..Self::default() }.ask(root).map(drop),
+        }
+    }
+
+    /// Asks that the run hold the machine, unless that is what is asked for.
+    ///
+    /// # Errors
+    /// Another run is asked for already, or the document cannot be read or written.
+    pub fn ask_to_hold(root: &Root) -> Result<()> {
+        match Self::read(root)? {
+            Some(asked) if asked.hold => Ok(()),
+            _ => Self { hold: true, ..Self::default() }.ask(root).map(drop),
         }
     }
 
@@ -145,6 +158,17 @@ mod tests {
         assert_eq!(RunRequest::take(&root).expect("reads"), of_one);
         RunRequest { if_idle: true, ..RunRequest::default() }.ask(&root).expect("asks");
         RunRequest::ask_for_reset(&root).expect_err("would be done by a reload");
+    }
+
+    #[test]
+    fn a_hold_is_asked_for_once_and_not_of_another_run() {
+        let (_directory, root) = machine();
+        RunRequest::ask_to_hold(&root).expect("asks");
+        RunRequest::ask_to_hold(&root).expect("is asked for");
+        RunRequest::ask_for_reset(&root).expect_err("would be held");
+        assert!(RunRequest::take(&root).expect("reads").hold);
+        RunRequest::ask_for_reset(&root).expect("asks");
+        RunRequest::ask_to_hold(&root).expect_err("would not be held");
     }
 
     #[test]

@@ -109,7 +109,7 @@ pub fn run(way: Way<'_>, arguments: &Reload, place: &mut Place) -> Result<Report
         unit: target.unit(),
         start: true,
         steps: target.steps(),
-        request: RunRequest { reset, install, if_idle },
+        request: RunRequest { reset, install, if_idle, hold: false },
         plan: ShowPlan::UnlessShown(shown),
         staying: &[],
         joined,
