@@ -5,6 +5,7 @@
 //! or the next, knows what to put back without asking anyone. A closed run moves to `history/`.
 
 mod gpu;
+mod intent;
 mod object;
 mod record;
 mod retire;
@@ -13,6 +14,7 @@ mod store;
 mod tally;
 
 pub use gpu::{Fabric, Gpu, GpuInstance, Health, Instance, Mode, RemappedRows, Setting};
+pub use intent::{Intent, NotDone};
 pub use object::{
     Chosen, Console, Container, DriverFiles, Module, Node, Object, Pod, Process, Settings, Snapshot, Step,
     Unit,
