@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use ledger::{NotDone, Object, Run, Step};
+use ledger::{NotDone, Object, Step};
 use modules::{
     Disk, File, Loaded, Source, Stuck, Unloaded, chain, gate, load, loaded, nodes, successors, unload,
 };
@@ -48,7 +48,9 @@ fn run(context: &Context) -> Result<()> {
     for change in nodes::refresh(&context.root, &run.snapshot.nodes)? {
         context.info(change.to_string());
     }
-    open_gate(context)?;
+    let undo = Undo::begin(context)?.context("the run was closed meanwhile")?;
+    gate::open_of(&undo);
+    undo.end("the gate")?;
     if let Some(driver) = files.first() {
         context.info(format!(
             "loaded {} modules of version {}",
@@ -87,33 +89,17 @@ fn described(file: &File) -> ledger::Module {
     }
 }
 
-fn open_gate(context: &Context) -> Result<()> {
-    gate::open(&context.root).context("open the gate")?;
-    let Some(undo) = Undo::begin(context)? else { return Ok(()) };
-    for act in undo.run.outstanding(Step::RmmodChain) {
-        if matches!(act.object, Object::Gate { .. }) {
-            undo.restored(act.id, &act.object);
-        }
-    }
-    undo.end("the gate is open")
-}
-
 /// Unloads what this step loaded, so that the old driver can come back; the gate is rmmod-chain's
 /// to open, whose undo comes next.
 fn undo(context: &Context) -> Result<()> {
     context.needs(UNDO);
     let Some(undo) = Undo::begin(context)?.filter(|undo| !undo.run.committed) else { return Ok(()) };
     let acts = undo.of_this_boot(undo.run.outstanding(Step::ModprobeChain));
-    if !acts.is_empty() {
-        unload_all(context, &undo.run)?;
+    if acts.is_empty() {
+        return undo.end("nothing is to be unloaded");
     }
-    acts.iter().for_each(|act| undo.restored(act.id, &act.object));
-    undo.end("the new driver is unloaded")
-}
-
-fn unload_all(context: &Context, run: &Run) -> Result<()> {
     let mut names: BTreeSet<String> = Disk::open(&context.root)?.names()?;
-    names.extend(run.snapshot.modules.iter().map(|module| module.name.clone()));
+    names.extend(undo.run.snapshot.modules.iter().map(|module| module.name.clone()));
     gate::shut(&context.root, &names).context("shut the gate")?;
     // Whatever hangs on the driver has to go, also what this step did not load itself.
     for module in chain(&context.root)? {
@@ -128,7 +114,8 @@ fn unload_all(context: &Context, run: &Run) -> Result<()> {
             }
         }
     }
-    Ok(())
+    acts.iter().for_each(|act| undo.restored(act.id, &act.object));
+    undo.end("the new driver is unloaded")
 }
 
 #[cfg(test)]

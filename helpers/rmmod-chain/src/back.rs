@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use ledger::{Act, Module, Object, Step};
+use ledger::{Module, Object, Step};
 use modules::{Disk, File, Source, gate, load, loaded, nodes};
 use slots::{Slot, find, slots};
 use step::{Context, Undo, undo_steps};
@@ -27,12 +27,7 @@ pub(crate) fn undo(context: &Context) -> Result<()> {
         other => return gate::open(&context.root).and(other.map(drop)),
     };
     let loaded = modules_back(&undo);
-    match gate::open(&context.root) {
-        Ok(()) => undo.run.outstanding(Step::RmmodChain).iter().filter(|act| is_gate(act)).for_each(|act| {
-            undo.restored(act.id, &act.object);
-        }),
-        Err(error) => undo.problem(format!("{error:#}")),
-    }
+    gate::open_of(&undo);
     match loaded {
         // The driver has lost what was set on the GPUs: the helper that speaks NVML sets it again, before the
         // workloads are started. After a good run restore has done so.
@@ -43,10 +38,6 @@ pub(crate) fn undo(context: &Context) -> Result<()> {
         Err(error) => undo.problem(format!("{error:#}")),
     }
     undo.end("the driver is not as it was")
-}
-
-fn is_gate(act: &Act) -> bool {
-    matches!(act.object, Object::Gate { .. })
 }
 
 fn modules_back(undo: &Undo) -> Result<()> {
@@ -64,11 +55,11 @@ fn modules_back(undo: &Undo) -> Result<()> {
     let disk = Disk::open(&context.root)?;
     let kept = whole(context, slots(&context.root)?);
     let until = Instant::now() + LOADS;
-    let mut loaded = Ok(());
+    let mut result = Ok(());
     for act in acts {
         let Object::Module(module) = &act.object else { continue };
-        loaded = bring(context, &disk, &kept, module, until);
-        match &loaded {
+        result = bring(context, &disk, &kept, module, until);
+        match &result {
             Ok(()) => undo.restored(act.id, &act.object),
             // What comes later needs what could not be loaded.
             Err(error) => {
@@ -77,12 +68,11 @@ fn modules_back(undo: &Undo) -> Result<()> {
             }
         }
     }
-    let refreshed = nodes::refresh(&context.root, &undo.run.snapshot.nodes);
-    for change in refreshed.iter().flatten() {
-        context.info(change.to_string());
+    match nodes::refresh(&context.root, &undo.run.snapshot.nodes) {
+        Ok(changes) => changes.iter().for_each(|change| context.info(change.to_string())),
+        Err(error) => undo.problem(format!("{error:#}")),
     }
-    loaded.context("the driver is not loaded again")?;
-    refreshed?;
+    result.context("the driver is not loaded again")?;
     context.info("the driver is loaded again");
     Ok(())
 }

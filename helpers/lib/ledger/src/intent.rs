@@ -1,13 +1,13 @@
 //! An act: written before it is done, and what became of it afterwards.
 
-use anyhow::{Error, Result, anyhow};
+use anyhow::{Context, Error, Result};
 
 use crate::object::{Object, Step};
 use crate::record::Event;
 use crate::store::Ledger;
 
 /// An act that is written and about to be done. Where nothing more is written, it stays open, and the undo
-/// looks whether it was done.
+/// looks whether it was done. What is written is an error where no run is open, or the file cannot be written.
 #[derive(Debug, Clone, Copy)]
 #[must_use = "the ledger has to be told what became of the act"]
 pub struct Intent<'a> {
@@ -41,25 +41,16 @@ impl<'a> Intent<'a> {
     }
 
     /// Writes that it was done.
-    ///
-    /// # Errors
-    /// No open run, or the file cannot be written.
     pub fn done(self) -> Result<()> {
         self.ledger.event(Event::Done { id: self.id })
     }
 
     /// Writes that it did not happen.
-    ///
-    /// # Errors
-    /// No open run, or the file cannot be written.
     pub fn failed(self, reason: impl Into<String>) -> Result<()> {
         self.ledger.event(Event::Failed { id: self.id, reason: reason.into() })
     }
 
     /// Writes that what it took cannot be restored.
-    ///
-    /// # Errors
-    /// No open run, or the file cannot be written.
     pub fn lost(self, reason: impl Into<String>) -> Result<()> {
         self.ledger.lost(self.id, reason)
     }
@@ -78,14 +69,12 @@ impl Ledger {
         let intent = self.intent(step, object)?;
         match act() {
             Ok(result) => intent.done().map(|()| result),
-            Err(NotDone::Unchanged(error)) => Err(match intent.failed(format!("{error:#}")) {
-                Ok(()) => error,
-                Err(unwritten) => anyhow!("{error:#}; and the ledger does not have this: {unwritten:#}"),
-            }),
-            Err(NotDone::Unknown(error)) => {
-                intent.leave_open();
+            Err(NotDone::Unchanged(error)) => {
+                // What went wrong comes first, also where the ledger does not take it.
+                intent.failed(format!("{error:#}")).with_context(|| format!("{error:#}"))?;
                 Err(error)
             }
+            Err(NotDone::Unknown(error)) => Err(error),
         }
     }
 }
