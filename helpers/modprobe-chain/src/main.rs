@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Error, Result, bail};
 use ledger::{NotDone, Object, Step};
 use modules::{
     Disk, File, Loaded, Source, Stuck, Unloaded, chain, gate, load, loaded, nodes, successors, unload,
@@ -35,14 +35,8 @@ fn run(context: &Context) -> Result<()> {
             continue;
         }
         context.ledger.act(Step::ModprobeChain, Object::Module(described(file)), || {
-            load(&context.root, &disk, &Source::Disk(file.clone()), until).map_err(|error| {
-                // A load that the kernel refused has left nothing behind; one that is loaded under
-                // another version has, and the undo looks for itself.
-                match loaded(&context.root, &file.name) {
-                    Ok(None) => NotDone::Unchanged(error),
-                    _ => NotDone::Unknown(error),
-                }
-            })
+            load(&context.root, &disk, &Source::Disk(file.clone()), until)
+                .map_err(|error| not_loaded(error, loaded(&context.root, &file.name)))
         })?;
     }
     for change in nodes::refresh(&context.root, &run.snapshot.nodes)? {
@@ -78,6 +72,15 @@ fn is_loaded_already(file: &File, now: Option<&Loaded>) -> Result<bool> {
         );
     }
     Ok(true)
+}
+
+/// A load that the kernel refused has left nothing behind; one that is loaded under another version has, and the
+/// undo looks for itself.
+fn not_loaded(error: Error, now: Result<Option<Loaded>>) -> NotDone {
+    match now {
+        Ok(None) => NotDone::Unchanged(error),
+        _ => NotDone::Unknown(error),
+    }
 }
 
 fn described(file: &File) -> ledger::Module {
@@ -120,13 +123,13 @@ fn undo(context: &Context) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use anyhow::anyhow;
     use modules::State;
 
     use super::*;
 
-    #[test]
-    fn a_module_is_loaded_once_and_only_from_the_file_on_disk() {
-        let file = File {
+    fn file() -> File {
+        File {
             name: "nvidia".into(),
             alias: "nvidia".into(),
             path: "/f".into(),
@@ -134,7 +137,28 @@ mod tests {
             srcversion: Some("B".into()),
             vermagic: None,
             options: String::new(),
-        };
+        }
+    }
+
+    #[test]
+    fn a_failed_load_has_changed_nothing_only_where_nothing_is_loaded() {
+        let file = file();
+        let here = |state| Loaded { module: described(&file), state, refcount: 0, holders: Vec::new() };
+        for (now, unchanged) in [
+            (Ok(None), true),
+            (Ok(Some(here(State::Live))), false),
+            (Ok(Some(here(State::Coming))), false),
+            (Err(anyhow!("EACCES")), false),
+        ] {
+            let what = format!("{now:?}");
+            let not_done = not_loaded(anyhow!("ENODEV"), now);
+            assert_eq!(matches!(not_done, NotDone::Unchanged(_)), unchanged, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_module_is_loaded_once_and_only_from_the_file_on_disk() {
+        let file = file();
         let now = |version: &str, srcversion: &str, state| {
             let module = ledger::Module { srcversion: Some(srcversion.into()), ..described(&file) };
             let module = ledger::Module { version: Some(version.into()), ..module };

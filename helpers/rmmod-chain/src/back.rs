@@ -181,6 +181,10 @@ mod tests {
             let result = undo(&context);
             assert!(!gate::is_shut(&context.root).expect("looks"), "{damage:?}: {result:?}");
             assert_eq!(result.is_err(), !damage.is_empty(), "{damage:?}: {result:?}");
+            if damage.is_empty() {
+                let run = context.ledger.read().expect("reads").expect("is open");
+                assert!(run.missing().is_empty(), "the gate is noted as open");
+            }
         }
     }
 

@@ -50,14 +50,7 @@ fn run(context: &Context) -> Result<()> {
         let name = &module.module.name;
         context.status(format!("unloading {name}"));
         context.ledger.act(Step::RmmodChain, Object::Module(module.module.clone()), || {
-            match unload(name, PATIENCE).map_err(NotDone::Unchanged)? {
-                Unloaded::Gone => Ok(()),
-                Unloaded::Busy => Err(NotDone::Unchanged(anyhow!(in_use(context, name)?))),
-                // Neither gone nor there: what the kernel is doing only a reboot ends.
-                Unloaded::Stuck(Stuck { pid, stack }) => Err(NotDone::Unknown(anyhow!(
-                    "{name} is stuck on its way out of the kernel (process {pid}); reboot the machine: {stack}"
-                ))),
-            }
+            is_gone(name, unload(name, PATIENCE), || in_use(context, name))
         })?;
     }
     let left = chain(&context.root)?;
@@ -68,6 +61,22 @@ fn run(context: &Context) -> Result<()> {
     let names: Vec<&str> = loaded.iter().map(|module| module.module.name.as_str()).collect();
     context.info(format!("unloaded {}", names.join(", ")));
     Ok(())
+}
+
+/// Whether the module `name` is gone. What is in use, or what the kernel refused, is as it was; what is stuck is
+/// neither gone nor there: what the kernel is doing only a reboot ends.
+fn is_gone(
+    name: &str,
+    unloaded: Result<Unloaded>,
+    in_use: impl FnOnce() -> Result<String>,
+) -> Result<(), NotDone> {
+    match unloaded.map_err(NotDone::Unchanged)? {
+        Unloaded::Gone => Ok(()),
+        Unloaded::Busy => Err(NotDone::Unchanged(in_use().map_or_else(|error| error, |what| anyhow!(what)))),
+        Unloaded::Stuck(Stuck { pid, stack }) => Err(NotDone::Unknown(anyhow!(
+            "{name} is stuck on its way out of the kernel (process {pid}); reboot the machine: {stack}"
+        ))),
+    }
 }
 
 fn shut_gate(context: &Context, disk: &Disk, loaded: &[Loaded]) -> Result<()> {
@@ -141,6 +150,28 @@ fn in_use(context: &Context, name: &str) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_unload_that_the_kernel_refused_has_changed_nothing_and_one_that_is_stuck_may_have() {
+        let stuck = || Stuck { pid: 7, stack: "nv_exit".into() };
+        let unknown = Some((true, "nvidia is stuck on its way out of the kernel (process 7)"));
+        for (unloaded, expected) in [
+            (Ok(Unloaded::Gone), None),
+            (Ok(Unloaded::Busy), Some((false, "by two"))),
+            (Ok(Unloaded::Stuck(stuck())), unknown),
+            (Err(anyhow!("EPERM")), Some((false, "EPERM"))),
+        ] {
+            let what = format!("{unloaded:?}");
+            match (is_gone("nvidia", unloaded, || Ok("by two".into())), expected) {
+                (Ok(()), None) => {}
+                (Err(NotDone::Unchanged(error)), Some((false, text)))
+                | (Err(NotDone::Unknown(error)), Some((true, text))) => {
+                    assert!(error.to_string().starts_with(text), "{what}: {error}");
+                }
+                (result, _) => panic!("{what}: {result:?}"),
+            }
+        }
+    }
 
     #[test]
     fn what_other_gpus_use_stays_loaded_with_what_it_stands_on() {
