@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * stuck_standin - stands in for a module whose exit function does not return, or
- * whose init function does not: from its loading on it uses nvidia.ko, as
+ * stuck_standin - stands in for a module whose exit function does not return (in_exit), or
+ * whose init function does not (in_init): from its loading on it uses nvidia.ko, as
  * gdr_standin does (see there).
  */
 #include <linux/delay.h>
@@ -11,8 +11,9 @@ extern int nvidia_p2p_get_pages(void);
 
 static void *volatile uses;
 
-static bool in_init;
+static bool in_init, in_exit = true;
 module_param(in_init, bool, 0444);
+module_param(in_exit, bool, 0444);
 
 static int __init stuck_standin_init(void)
 {
@@ -24,7 +25,8 @@ static int __init stuck_standin_init(void)
 
 static void __exit stuck_standin_exit(void)
 {
-	msleep(3600 * 1000);
+	if (in_exit)
+		msleep(3600 * 1000);
 }
 
 module_init(stuck_standin_init);

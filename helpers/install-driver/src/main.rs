@@ -9,8 +9,8 @@ mod packages;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use ledger::Step;
-use step::{Context, Install};
+use ledger::{Install, Step};
+use step::Context;
 
 fn main() -> ExitCode {
     step::main(Step::InstallDriver, run, back::undo)
@@ -18,12 +18,12 @@ fn main() -> ExitCode {
 
 fn run(context: &Context) -> Result<()> {
     let run = context.ledger.read()?.context("there is no open run: start nvidia-reload.target")?;
-    if let Some(asked) = Install::take(&context.root)? {
+    if let Some(install) = &run.snapshot.install {
         packages::wait(context)?;
-        match asked {
-            Install::Slot { version } => exchange::from_slot(context, &run, &version)?,
+        match install {
+            Install::Slot { version } => exchange::from_slot(context, &run, version)?,
             Install::Installer { version, file, arguments } => {
-                exchange::by_installer(context, &run, &version, &file, &arguments)?;
+                exchange::by_installer(context, &run, version, file, arguments)?;
             }
         }
     }

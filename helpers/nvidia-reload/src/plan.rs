@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use step::{Exit, PLAN_SCHEMA, Plan, Root, Verdict};
+use step::{PLAN_SCHEMA, Plan, Root};
 
 use crate::fault::{Fault, Result};
 
@@ -61,19 +61,11 @@ pub fn plan(root: &Root, wanted: Wanted<'_>) -> Result<Plan> {
     Ok(plan)
 }
 
-/// What `nvidia-reload plan` exits with.
-pub fn exit(plan: &Plan) -> Exit {
-    match plan.verdict {
-        Verdict::Ready => Exit::Done,
-        Verdict::Refused => Exit::Refused,
-        Verdict::RebootRequired => Exit::RebootRequired,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+    use step::Exit;
 
     fn helper(script: &str) -> (tempfile::TempDir, Root) {
         let directory = tempfile::tempdir().expect("a temporary directory");
@@ -97,7 +89,7 @@ mod tests {
         let (_directory, root) = helper(&format!("test \"$1\" = plan || exit 9\necho '{READY}'\nexit 3"));
         let plan = plan(&root, Wanted::default()).expect("understands");
         assert_eq!(plan.driver.on_disk.as_deref(), Some("550"));
-        assert_eq!(exit(&plan), Exit::Refused);
+        assert_eq!(plan.verdict.exit(), Exit::Refused);
     }
 
     #[test]

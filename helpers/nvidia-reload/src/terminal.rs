@@ -106,6 +106,10 @@ impl Sink for Terminal {
             return;
         }
         if let Some(text) = sentence(event, progress, self.style) {
+            // What the picture was drawn on is written over; it is drawn again below.
+            if self.drawn > 0 {
+                self.put(&format!("\x1b[{}A\r\x1b[J", self.drawn));
+            }
             self.write(&format!("{text}\n"));
         }
     }

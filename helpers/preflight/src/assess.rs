@@ -2,12 +2,11 @@
 
 use anyhow::Result;
 use holders::{Kind, Scan, Scope};
-use ledger::{Chosen, Step};
+use ledger::{Chosen, Install, Step};
 use messages::{Heard, hear};
 use modules::{DRIVER, chain};
-use step::{Action, Config, Context, OFF, PLAN_SCHEMA, Plan, Verdict};
+use step::{Action, Config, Context, OFF, Plan, RunRequest};
 
-use crate::asked::Asked;
 use crate::choose::{Pick, chosen, pick};
 use crate::findings::Findings;
 use crate::{driver, gpus, health, reset, users};
@@ -33,9 +32,9 @@ pub(crate) struct Assessed {
 ///
 /// # Errors
 /// Something that has to be known cannot be: then there is no plan.
-pub(crate) fn assess(context: &Context, config: &Config, asked: &Asked) -> Result<Assessed> {
+pub(crate) fn assess(context: &Context, config: &Config, asked: &RunRequest) -> Result<Assessed> {
     let reset = asked.reset.is_some();
-    let exchange = asked.exchange.as_deref();
+    let exchange = asked.install.as_ref().map(Install::version);
     let of_some = asked.reset.as_ref().filter(|ids| !ids.is_empty());
     let mut findings = Findings::default();
     switched_off(context, &mut findings)?;
@@ -97,16 +96,14 @@ pub(crate) fn assess(context: &Context, config: &Config, asked: &Asked) -> Resul
         comes_back: true,
     }));
     let mut plan = Plan {
-        schema: PLAN_SCHEMA.into(),
         reset,
-        verdict: Verdict::Ready,
-        reasons: Vec::new(),
-        warnings: Vec::new(),
         driver: versions,
         modules: loaded.into_iter().map(|module| module.module.name).collect(),
         actions,
         settings: seen.iter().filter(|gpu| !gpu.settings.is_empty()).map(gpus::settings).collect(),
         unknown: users::unknown(&survey, &scan),
+        // The verdict comes last.
+        ..Plan::refused(Vec::new())
     };
     if asked.if_idle {
         for (who, _) in plan.users(&config.upgrade.restartable) {

@@ -1,6 +1,5 @@
 //! Refuses what cannot work or would be unsafe while everything still runs, or opens the run.
 
-mod asked;
 mod assess;
 mod choose;
 mod driver;
@@ -18,13 +17,15 @@ mod users;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use asked::Asked;
 use assess::Assessed;
 use clap::Subcommand;
-use ledger::{Gpu, Snapshot, Step};
+use ledger::{Gpu, Install, Snapshot, Step};
 use modules::{chain, differences, gpus, nodes, parameters};
 use slots::lock_for_run;
-use step::{Context, Exit, Leftovers, Order, Reason, Stop, Verdict, finish, order_unit, system_is_stopping};
+use step::{
+    Context, Leftovers, Order, Plan, Reason, RunRequest, Stop, Verdict, finish, order_unit,
+    system_is_stopping,
+};
 
 /// What else this helper does.
 #[derive(Debug, Clone, Subcommand)]
@@ -44,22 +45,43 @@ enum Verb {
         #[arg(long)]
         if_idle: bool,
     },
+    /// Ask that the run which is about to begin be a reset, of all GPUs unless some were named.
+    AskForReset,
 }
 
 fn main() -> ExitCode {
-    step::main_with(Step::Preflight, run, undo, |context, verb: Verb| {
-        let Verb::Plan { reset, gpus, exchange, if_idle } = verb;
-        plan(context, &Asked { reset: reset.then_some(gpus), exchange, if_idle })
+    step::main_with(Step::Preflight, run, undo, |context, verb: Verb| match verb {
+        Verb::Plan { reset, gpus, exchange, if_idle } => {
+            let install = exchange.map(|version| Install::Slot { version });
+            plan(context, &RunRequest { reset: reset.then_some(gpus), install, if_idle })
+        }
+        Verb::AskForReset => RunRequest::ask_for_reset(&context.root).map(|()| ExitCode::SUCCESS),
     })
 }
 
+/// Whoever asked for the run finds its plan, a refusal too.
 fn run(context: &Context) -> Result<()> {
+    let mut plan = None;
+    let begun = begin(context, &mut plan);
+    if let Some(stop) = begun.as_ref().err().and_then(|error| error.downcast_ref::<Stop>()) {
+        let mut refused = plan.unwrap_or_else(|| Plan::refused(Vec::new())).ended_by(stop);
+        if let Err(error) = refused.leave(&context.root) {
+            context.warn(format!("the command cannot show why: {error:#}"));
+        }
+    }
+    begun
+}
+
+/// Opens the run. `made` gets its plan as soon as there is one.
+fn begin(context: &Context, made: &mut Option<Plan>) -> Result<()> {
+    // Before anything can go wrong: what becomes of this run, the next one is not it.
+    let asked = RunRequest::take(&context.root)?;
     let config = context.config()?;
     package::wait(context)?;
     context.status("looking at the driver and at who holds it");
-    let asked = Asked::take(&context.root)?;
     let Assessed { plan, container_units, containers, dockerd, heard, seen, chosen } =
         assess::assess(context, &config, &asked)?;
+    let plan = made.insert(plan);
     for warning in &plan.warnings {
         context.warn(warning.to_string());
     }
@@ -68,20 +90,22 @@ fn run(context: &Context) -> Result<()> {
     heard.remember(&context.root)?;
     match plan.verdict {
         Verdict::Ready => {}
-        Verdict::Refused => return Err(Stop::Refused(plan.reasons).into()),
-        Verdict::RebootRequired => return Err(Stop::RebootRequired(plan.reasons).into()),
+        Verdict::Refused => return Err(Stop::Refused(plan.reasons.clone()).into()),
+        Verdict::RebootRequired => return Err(Stop::RebootRequired(plan.reasons.clone()).into()),
     }
     // A save of the driver that is under way ends here, and while the run is open none begins.
     let lock = lock_for_run(context).map_err(|error| {
         let remedy = "wait until that has ended; `nvidia-reload status` shows what is going on";
         Stop::Refused(vec![Reason::new(format!("{error:#}"), remedy)])
     })?;
+    plan.leave(&context.root)?;
     let id = context.ledger.open(Snapshot {
         reset: asked.reset.is_some(),
         chosen,
         parallel: config.containers.parallel,
         containers,
         dockerd,
+        install: asked.install,
         ..snapshot(context, container_units, seen)?
     })?;
     drop(lock);
@@ -122,8 +146,8 @@ fn snapshot(
 /// Comes last in the unwinding: closes the run, unless something is left for the rollback or, when
 /// the machine is going down, for the next boot.
 fn undo(context: &Context) -> Result<()> {
-    // A request that stays is no reason to leave the run open.
-    let forgotten = asked::forget(&context.root);
+    // Of a run that never came to take it. That it stays is no reason to leave the run open.
+    let forgotten = RunRequest::withdraw(&context.root);
     finish(context, Leftovers::Keep, |run| differences(&context.root, run, context.ledger.boot()))?;
     if context.ledger.read()?.is_some() && !system_is_stopping()? {
         // OnFailure= of the target does not come after a cancel, nor after the stop of a target that holds.
@@ -133,13 +157,8 @@ fn undo(context: &Context) -> Result<()> {
     forgotten
 }
 
-fn plan(context: &Context, asked: &Asked) -> Result<ExitCode> {
+fn plan(context: &Context, asked: &RunRequest) -> Result<ExitCode> {
     let Assessed { plan, .. } = assess::assess(context, &context.config()?, asked)?;
     println!("{}", serde_json::to_string(&plan)?);
-    let exit = match plan.verdict {
-        Verdict::Ready => Exit::Done,
-        Verdict::Refused => Exit::Refused,
-        Verdict::RebootRequired => Exit::RebootRequired,
-    };
-    Ok(exit.into())
+    Ok(plan.verdict.exit().into())
 }

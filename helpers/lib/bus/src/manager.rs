@@ -115,6 +115,16 @@ impl Manager {
         Ok(Job { path: path.to_string(), unit: unit.into(), kind: "stop".into() })
     }
 
+    /// Has `unit` no longer count as failed.
+    ///
+    /// # Errors
+    /// There is no such unit, or the manager refuses.
+    pub fn reset_failed(&self, unit: &str) -> Result<(), Error> {
+        self.ask(&format!("reset the failed state of {unit}"), Some(unit), async |manager| {
+            manager.reset_failed_unit(unit).await
+        })
+    }
+
     /// Follows jobs to their end, and what becomes of `units`: open it before the first job is
     /// queued.
     ///

@@ -25,6 +25,7 @@ pub(crate) trait Manager {
     fn start_unit(&self, name: &str, mode: &str) -> Result<OwnedObjectPath>;
     fn restart_unit(&self, name: &str, mode: &str) -> Result<OwnedObjectPath>;
     fn stop_unit(&self, name: &str, mode: &str) -> Result<OwnedObjectPath>;
+    fn reset_failed_unit(&self, name: &str) -> Result<()>;
     fn load_unit(&self, name: &str) -> Result<OwnedObjectPath>;
     fn list_units_by_patterns(&self, states: &[&str], patterns: &[&str]) -> Result<Vec<UnitRow>>;
     fn list_jobs(&self) -> Result<Vec<JobRow>>;

@@ -5,6 +5,7 @@
 //! or the next, knows what to put back without asking anyone. A closed run moves to `history/`.
 
 mod gpu;
+mod install;
 mod intent;
 mod object;
 mod record;
@@ -14,6 +15,7 @@ mod store;
 mod tally;
 
 pub use gpu::{Fabric, Gpu, GpuInstance, Health, Instance, Mode, RemappedRows, Setting};
+pub use install::Install;
 pub use intent::{Intent, NotDone};
 pub use object::{
     Chosen, Console, Container, DriverFiles, Module, Node, Object, Pod, Process, Settings, Snapshot, Step,

@@ -6,6 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::gpu::{Gpu, Setting};
+use crate::install::Install;
 
 /// A step of a run, in the order in which the steps run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -362,6 +363,9 @@ pub struct Snapshot {
     /// When the `dockerd` of then had started, in clock ticks since boot: with another, it has died since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dockerd: Option<u64>,
+    /// The driver that the run puts on disk before it loads; without, it loads what is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub install: Option<Install>,
 }
 
 // serde gives a reference.

@@ -1,19 +1,20 @@
 //! What a run would do, as preflight finds it and as `nvidia-reload plan --json` shows it.
 
+use std::fs;
+use std::io::ErrorKind;
+
+use anyhow::{Context, Result};
 use ledger::Step;
 use serde::{Deserialize, Serialize};
 
-use crate::Reason;
+use crate::{Exit, Reason, Root, Stop};
 
 /// The name and version of the JSON that `nvidia-reload plan --json` prints.
 pub const PLAN_SCHEMA: &str = "nvidia-reload.plan/1";
 
-/// There while nvidia-reset.target has its run, which preflight opens as a reset then. Names the GPUs,
-/// a line each; all where it is empty.
-pub const RESET_REQUEST: &str = "/run/nvidia-reload/reset";
-
-/// There for a run that is to begin only if nobody loses work by it: preflight refuses it otherwise.
-pub const IF_IDLE_REQUEST: &str = "/run/nvidia-reload/if-idle";
+/// The plan of the run that began last, or was refused last, in a directory that is empty after a boot. Root's
+/// alone: command lines are in it.
+const PATH: &str = "/run/nvidia-reload/plan.json";
 
 /// Whether a run may begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +26,17 @@ pub enum Verdict {
     Refused,
     /// No reload can help: see the reasons.
     RebootRequired,
+}
+
+impl Verdict {
+    /// The exit code that says so.
+    pub fn exit(self) -> Exit {
+        match self {
+            Verdict::Ready => Exit::Done,
+            Verdict::Refused => Exit::Refused,
+            Verdict::RebootRequired => Exit::RebootRequired,
+        }
+    }
 }
 
 /// What a run would do to one thing.
@@ -58,6 +70,9 @@ pub struct Versions {
 pub struct Plan {
     /// [`PLAN_SCHEMA`].
     pub schema: String,
+    /// When it became that of a run, in microseconds of CLOCK_MONOTONIC; not there before.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub made_usec: u64,
     /// A reset of the GPUs rather than a reload.
     #[serde(default)]
     pub reset: bool,
@@ -83,6 +98,62 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// One of which nothing is known but that it is refused.
+    pub fn refused(reasons: Vec<Reason>) -> Self {
+        Self {
+            schema: PLAN_SCHEMA.into(),
+            made_usec: 0,
+            reset: false,
+            verdict: Verdict::Refused,
+            reasons,
+            warnings: Vec::new(),
+            driver: Versions::default(),
+            modules: Vec::new(),
+            actions: Vec::new(),
+            settings: Vec::new(),
+            unknown: Vec::new(),
+        }
+    }
+
+    /// The same where what came after it was made ends the run before it begins.
+    pub fn ended_by(self, stop: &Stop) -> Self {
+        match stop {
+            Stop::Refused(reasons) | Stop::NotInThisRun(reasons) => {
+                Self { verdict: Verdict::Refused, reasons: reasons.clone(), ..self }
+            }
+            Stop::RebootRequired(reasons) => {
+                Self { verdict: Verdict::RebootRequired, reasons: reasons.clone(), ..self }
+            }
+        }
+    }
+
+    /// Leaves it for whoever asked for the run, as the plan of the run.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn leave(&mut self, root: &Root) -> Result<()> {
+        let path = root.path(PATH);
+        self.made_usec = monotonic_usec();
+        let text = serde_json::to_vec(self).context("encode the plan")?;
+        files::replace(&path, 0o600, &text).with_context(|| format!("write {}", path.display()))
+    }
+
+    /// The plan of the run that began, or was refused, after `since_usec` of CLOCK_MONOTONIC.
+    ///
+    /// # Errors
+    /// There is a plan, and it cannot be read or understood.
+    pub fn of_run(root: &Root, since_usec: u64) -> Result<Option<Self>> {
+        let path = root.path(PATH);
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+        };
+        let plan: Self =
+            serde_json::from_slice(&text).with_context(|| format!("understand {}", path.display()))?;
+        Ok(Some(plan).filter(|plan| plan.made_usec >= since_usec))
+    }
+
     /// Who would lose work by the run, in words, with the processes: all that is stopped, but for the units
     /// that are `restartable`; and who may be there and cannot be asked. What is taken from a console comes
     /// back, and nobody works on it.
@@ -96,6 +167,18 @@ impl Plan {
         let unknown = self.unknown.iter().map(|who| (who.clone(), Vec::new()));
         self.actions.iter().filter(is_user).map(named).chain(unknown).collect()
     }
+}
+
+// serde gives a reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// CLOCK_MONOTONIC, which systemd stamps processes with, in microseconds.
+pub fn monotonic_usec() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1000
 }
 
 /// Whether a unit runs nothing itself: it would only start one that does.
@@ -117,17 +200,28 @@ mod tests {
             comes_back: true,
         };
         Plan {
-            schema: PLAN_SCHEMA.into(),
-            reset: false,
             verdict: Verdict::Ready,
-            reasons: Vec::new(),
-            warnings: Vec::new(),
-            driver: Versions::default(),
-            modules: Vec::new(),
             actions: actions.iter().map(action).collect(),
-            settings: Vec::new(),
-            unknown: Vec::new(),
+            ..Plan::refused(Vec::new())
         }
+    }
+
+    #[test]
+    fn the_plan_of_a_run_is_read_by_who_asked_for_that_run() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let root = Root::at(directory.path());
+        assert_eq!(Plan::of_run(&root, 0).expect("reads"), None);
+        fs::create_dir_all(root.path("/run/nvidia-reload")).expect("creates");
+        let stop = Stop::RebootRequired(vec![Reason::new("a", "b")]);
+        let mut plan = plan_of(&[]).ended_by(&stop);
+        assert_eq!((plan.verdict, plan.verdict.exit()), (Verdict::RebootRequired, Exit::RebootRequired));
+        let began = monotonic_usec();
+        plan.leave(&root).expect("writes");
+        let later = plan.made_usec + 1;
+        assert_eq!(Plan::of_run(&root, began).expect("reads"), Some(plan));
+        assert_eq!(Plan::of_run(&root, later).expect("reads"), None, "of an earlier run");
+        fs::write(root.path(PATH), "{").expect("writes");
+        assert!(format!("{:#}", Plan::of_run(&root, 0).expect_err("is none")).contains("plan.json"));
     }
 
     #[test]

@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use bus::{ActiveState, Manager};
 use ledger::Step;
+use step::RunRequest;
 
-use super::run::{Order, carry_out};
+use super::run::{Order, ShowPlan, carry_out};
 use super::{Place, guard, install};
 use crate::cli::Rollback;
 use crate::engine::{Asked, Event, Phase, Session, Wait};
@@ -83,9 +84,8 @@ pub fn recover(place: &mut Place) -> Result<Report> {
         unit: &unit,
         start: true,
         steps: &[],
-        reset: None,
-        install: None,
-        if_idle: false,
+        request: RunRequest::default(),
+        plan: ShowPlan::Never,
         staying: &[],
         joined: false,
         wait: true,
@@ -195,9 +195,8 @@ fn go_on(manager: &Manager, place: &mut Place) -> Result<Report> {
         unit: Target::Reload.unit(),
         start: true,
         steps: Target::Reload.steps(),
-        reset: None,
-        install: None,
-        if_idle: false,
+        request: RunRequest::default(),
+        plan: ShowPlan::Never,
         staying: Target::Offline.steps(),
         joined: false,
         wait: true,
@@ -213,9 +212,8 @@ fn leave(target: Target, manager: &Manager, place: &mut Place) -> Result<Report>
         unit: target.unit(),
         start: false,
         steps: target.steps(),
-        reset: None,
-        install: None,
-        if_idle: false,
+        request: RunRequest::default(),
+        plan: ShowPlan::Never,
         staying: &[],
         joined: false,
         wait: true,

@@ -1,7 +1,8 @@
 //! `nvidia-reload install` and `nvidia-reload rollback` to a kept driver: reloads that exchange the driver
 //! on disk while none is loaded.
 
-use step::Install as Request;
+use ledger::Install as Driver;
+use step::RunRequest;
 
 use super::reload::{Way, run};
 use super::{Place, guard};
@@ -24,7 +25,7 @@ pub fn install(arguments: &Install, place: &mut Place) -> Result<Report> {
     let mut prepare = |place: &mut Place| {
         place.terminal.write(&format!("Building modules of {version} for the running kernel.\n"));
         let file = installer::build(&place.root, &installer, &arguments.arguments)?;
-        Ok(Request::Installer { version: version.clone(), file, arguments: arguments.arguments.clone() })
+        Ok(Driver::Installer { version: version.clone(), file, arguments: arguments.arguments.clone() })
     };
     let way = Way {
         command: "install",
@@ -38,7 +39,8 @@ pub fn install(arguments: &Install, place: &mut Place) -> Result<Report> {
     let goes_on = match &report {
         Ok(report) => report.is_left_to_systemd(),
         Err(_) => {
-            Request::pending(&place.root)?.is_some() || step::open_ledger(&place.root)?.read()?.is_some()
+            let asked = RunRequest::read(&place.root)?.is_some_and(|asked| asked.install.is_some());
+            asked || step::open_ledger(&place.root)?.read()?.is_some()
         }
     };
     if !goes_on {
@@ -58,7 +60,7 @@ pub fn back_to(version: Option<&str>, arguments: &Reload, place: &mut Place) -> 
     let version = slot.manifest.version.clone();
     let question = format!("Put driver {version} on disk, and reload now?");
     let put_on_disk = version.clone();
-    let mut prepare = move |_: &mut Place| Ok(Request::Slot { version: put_on_disk.clone() });
+    let mut prepare = move |_: &mut Place| Ok(Driver::Slot { version: put_on_disk.clone() });
     let way = Way {
         command: "rollback",
         target: Target::Reload,

@@ -132,7 +132,7 @@ fn plan(arguments: &Plan) -> Result<u8> {
         }
         terminal.write(&text);
     }
-    Ok(plan::exit(&plan) as u8)
+    Ok(plan.verdict.exit() as u8)
 }
 
 fn verify(arguments: &Verify) -> Result<u8> {

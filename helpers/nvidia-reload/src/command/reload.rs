@@ -1,8 +1,8 @@
 //! `nvidia-reload reload` and `nvidia-reload reset`.
 
-use step::{Exit, Verdict};
+use step::{Exit, RunRequest, Verdict};
 
-use super::run::{Order, carry_out};
+use super::run::{Order, ShowPlan, carry_out};
 use super::{Place, guard};
 use crate::cli::Reload;
 use crate::engine::Asked;
@@ -28,7 +28,7 @@ pub struct Way<'a> {
 }
 
 /// Makes ready what a run is asked to put on disk.
-pub type Exchange<'a> = dyn FnMut(&mut Place) -> Result<step::Install> + 'a;
+pub type Exchange<'a> = dyn FnMut(&mut Place) -> Result<ledger::Install> + 'a;
 
 /// Shows the plan, asks, and does it: `target` is a reload, or a reset of `gpus` or where none is named
 /// of all.
@@ -73,7 +73,9 @@ pub fn run(way: Way<'_>, arguments: &Reload, place: &mut Place) -> Result<Report
             "`nvidia-reload status` shows how far it is; try again when it has ended",
         ));
     }
-    if !joined {
+    let mut shown = None;
+    // Who asks nothing first is shown the plan of the run itself. What makes another driver ready takes minutes.
+    if !joined && (!arguments.yes || exchange.is_some()) {
         let wanted = plan::Wanted {
             reset: (target == Target::Reset).then_some(gpus),
             exchange: exchange.as_ref().map(|(version, _)| *version),
@@ -96,17 +98,19 @@ pub fn run(way: Way<'_>, arguments: &Reload, place: &mut Place) -> Result<Report
         if !arguments.yes {
             confirm(&question)?;
         }
+        shown = Some(Box::new(plan));
     }
     let install = exchange.map(|(_, prepare)| prepare(place)).transpose()?;
+    let reset = (target == Target::Reset && !joined).then(|| gpus.to_vec());
+    let if_idle = arguments.if_idle && !joined;
     let order = Order {
         command,
         asked: Asked::Reload,
         unit: target.unit(),
         start: true,
         steps: target.steps(),
-        reset: (target == Target::Reset && !joined).then_some(gpus),
-        install: install.as_ref(),
-        if_idle: arguments.if_idle,
+        request: RunRequest { reset, install, if_idle },
+        plan: ShowPlan::UnlessShown(shown),
         staying: &[],
         joined,
         wait: !arguments.no_wait,

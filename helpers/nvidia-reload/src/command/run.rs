@@ -1,17 +1,12 @@
 //! One run, from the start of a unit to the last thing given back.
 
-use std::fs;
-use std::io::ErrorKind;
-use std::path::PathBuf;
-
 use bus::{Job, JobResult, Manager};
 use ledger::{Ledger, Run, Step};
-use step::{Exit, IF_IDLE_REQUEST, RESET_REQUEST, Reason, Root, Versions};
+use step::{Exit, Plan, Reason, Root, RunRequest, Versions, monotonic_usec};
 
 use super::Place;
-use crate::engine::{Asked, Event, Facts, Phase, Progress, Session, Wait, now_usec, outcome};
+use crate::engine::{Asked, Event, Facts, Phase, PlanOfRun, Progress, Session, Wait, outcome};
 use crate::fault::{Fault, Result};
-use crate::plan::{Wanted, plan};
 use crate::report::{Outcome, Report};
 use crate::status::{PutBack, versions};
 
@@ -27,18 +22,24 @@ pub struct Order<'a> {
     pub start: bool,
     /// The steps to look at.
     pub steps: &'a [Step],
-    /// For a reset the GPUs, as they were named; none named for all.
-    pub reset: Option<&'a [String]>,
-    /// What the run is to put on disk between unload and load.
-    pub install: Option<&'a step::Install>,
+    /// What the run is to do beyond a reload.
+    pub request: RunRequest,
+    /// Whether the plan of the run is shown.
+    pub plan: ShowPlan,
     /// The steps that another target keeps, whatever becomes of this run.
     pub staying: &'a [Step],
-    /// Whether it may begin only if nobody loses work by it.
-    pub if_idle: bool,
     /// Whether the run is under way already.
     pub joined: bool,
     /// Whether to look on to the end.
     pub wait: bool,
+}
+
+/// Whether the plan of a run is shown, once preflight has made it.
+pub enum ShowPlan {
+    /// It is not.
+    Never,
+    /// It is, unless it is the one that was shown before.
+    UnlessShown(Option<Box<Plan>>),
 }
 
 /// The ledger as it was before, so that the run that comes is known when it is there.
@@ -72,7 +73,7 @@ pub fn carry_out(order: &Order<'_>, manager: &Manager, place: &mut Place) -> Res
     let ledger = step::open_ledger(&place.root)?;
     let before = Before::read(&ledger)?;
     let driver = versions(&place.root)?;
-    let began = now_usec();
+    let began = monotonic_usec();
     // The steps of a run that is under way began earlier; what is older than its first is stale.
     let since = match order.joined || !order.start || !order.staying.is_empty() {
         true => manager.service(&Step::Preflight.unit())?.started_usec,
@@ -82,8 +83,13 @@ pub fn carry_out(order: &Order<'_>, manager: &Manager, place: &mut Place) -> Res
     place.interrupt.run_begins();
     let mut session =
         Session::open(manager, order.steps, phase, since, &mut place.terminal, &place.interrupt)?;
+    if let ShowPlan::UnlessShown(shown) = &order.plan {
+        let shown = shown.as_deref();
+        session.shows(PlanOfRun { root: &place.root, since_usec: since, shown });
+    }
     if order.joined {
         session.tell(&Event::Joined);
+        session.show_plan();
     }
     let job = match order.start {
         true => begin(&mut session, order, &place.root)?,
@@ -99,7 +105,7 @@ pub fn carry_out(order: &Order<'_>, manager: &Manager, place: &mut Place) -> Res
     let (facts, at) = match ended {
         Ended::Interrupted => {
             report = Report::new(order.command, Outcome::Interrupted, order.unit);
-            report.seconds = (now_usec() - began) as f64 / 1e6;
+            report.seconds = (monotonic_usec() - began) as f64 / 1e6;
             return Ok(Report {
                 before: driver,
                 after: versions(&place.root)?,
@@ -118,7 +124,13 @@ pub fn carry_out(order: &Order<'_>, manager: &Manager, place: &mut Place) -> Res
             (facts, at)
         }
     };
-    Ok(tell(&facts, order, (at - began) as f64 / 1e6, driver, &progress, place))
+    let report = tell(&facts, order, (began, at), driver, &progress, place);
+    if matches!(report.outcome, Outcome::Refused | Outcome::RebootRequired) && facts.run.is_none() {
+        // Whoever asked is told. A unit that stays failed would be for somebody who looks for faults; where it
+        // cannot be reset, it stays so.
+        let _ = manager.reset_failed(&Step::Preflight.unit());
+    }
+    Ok(report)
 }
 
 /// Starts the unit, after whatever an earlier run still gives back: a start in the middle of it
@@ -134,47 +146,19 @@ fn begin(session: &mut Session<'_>, order: &Order<'_>, root: &Root) -> Result<Jo
         }
         session.restart();
     }
-    // Only now: an earlier run's preflight takes away what it finds. The run takes what it was asked for, or
-    // its preflight takes it away; one that never began leaves it for nobody.
-    let mut written = Vec::new();
-    let started = ask(root, order, &mut written).and_then(|()| Ok(session.start(order.unit)?));
-    started.map_err(|mut fault| {
-        for path in written {
-            if let Err(error) = fs::remove_file(&path)
-                && error.kind() != ErrorKind::NotFound
-            {
-                let path = path.display();
-                fault.causes.push(format!("{path} is left, and the next run does what it says: {error}"));
-            }
+    // Only now: an earlier run's preflight takes away what it finds. Somebody else's request is not replaced,
+    // and stays.
+    let asked = order.request.ask(root).map_err(|error| {
+        Fault::refused("the run cannot be told what to do; nothing was begun", "").because(&*error)
+    })?;
+    session.start(order.unit).map_err(|error| {
+        let mut fault = Fault::from(error);
+        // The run takes what it was asked for; one that never began leaves it for nobody.
+        if asked && let Err(error) = RunRequest::withdraw(root) {
+            fault.causes.push(format!("the next run does what this one was asked for: {error:#}"));
         }
         fault
     })
-}
-
-/// Says what the run is to do beyond a reload; `written` has the files that say it.
-fn ask(root: &Root, order: &Order<'_>, written: &mut Vec<PathBuf>) -> Result<()> {
-    let mut write = |path: &str, text: String| -> Result<()> {
-        let path = root.path(path);
-        fs::write(&path, text).map_err(|error| {
-            Fault::refused(format!("cannot write {}", path.display()), "nothing was begun").because(&error)
-        })?;
-        written.push(path);
-        Ok(())
-    };
-    if let Some(gpus) = order.reset {
-        write(RESET_REQUEST, gpus.iter().map(|id| format!("{id}\n")).collect())?;
-    }
-    if order.if_idle && !order.joined {
-        write(IF_IDLE_REQUEST, String::new())?;
-    }
-    if let Some(install) = order.install {
-        // Somebody else's is not replaced, and stays.
-        install.ask(root).map_err(|error| {
-            Fault::refused("the run cannot be told what to install; nothing was begun", "").because(&*error)
-        })?;
-        written.push(root.path(step::REQUEST));
-    }
-    Ok(())
 }
 
 enum Ended {
@@ -191,14 +175,14 @@ fn follow(session: &mut Session<'_>, job: &Job, order: &Order<'_>, ledger: &Ledg
     let result = match session.wait(job)? {
         Wait::For(result) => result,
         Wait::Interrupted => return Ok(Ended::Interrupted),
-        Wait::Late => return Ok(Ended::Facts { job: None, settled: false, at: now_usec() }),
+        Wait::Late => return Ok(Ended::Facts { job: None, settled: false, at: monotonic_usec() }),
     };
-    let at = now_usec();
+    let at = monotonic_usec();
     if order.asked == Asked::Stop && result.is_success() {
         return Ok(Ended::Facts { job: Some(result), settled: true, at });
     }
     let is_done = order.start && result.is_success();
-    let at = move || if is_done { at } else { now_usec() };
+    let at = move || if is_done { at } else { monotonic_usec() };
     if order.start {
         // After the commit the driver stays: what is left is to let go of the units.
         let committed = result.is_success() || ledger.read()?.is_some_and(|run| run.committed);
@@ -216,14 +200,14 @@ fn follow(session: &mut Session<'_>, job: &Job, order: &Order<'_>, ledger: &Ledg
 fn tell(
     facts: &Facts,
     order: &Order<'_>,
-    seconds: f64,
+    (began, at): (u64, u64),
     before: Versions,
     progress: &Progress,
     place: &Place,
 ) -> Report {
     let mut report = Report::new(order.command, outcome(facts), order.unit).with_progress(progress);
     report.joined = order.joined;
-    report.seconds = seconds;
+    report.seconds = (at - began) as f64 / 1e6;
     report.after = versions(&place.root).unwrap_or_default();
     report.before = before;
     if let Some(run) = &facts.run {
@@ -249,13 +233,12 @@ fn tell(
         let words = progress.failed().map(|step| step.status.clone()).unwrap_or_default();
         report.reasons = vec![Reason::new(words, "")];
     } else if matches!(report.outcome, Outcome::Refused | Outcome::RebootRequired) {
-        // Preflight's reasons are in the journal; the plan has them as data, if they still hold.
-        let wanted = Wanted {
-            reset: order.reset,
-            exchange: order.install.map(|install| install.version()),
-            if_idle: order.if_idle,
+        let journal = format!("`journalctl -u {}` has the reason", Step::Preflight.unit());
+        report.reasons = match Plan::of_run(&place.root, began) {
+            Ok(Some(plan)) => plan.reasons,
+            Ok(None) => vec![Reason::new("preflight left no plan", journal)],
+            Err(error) => vec![Reason::new(format!("{error:#}"), journal)],
         };
-        report.reasons = plan(&place.root, wanted).map(|plan| plan.reasons).unwrap_or_default();
     }
     report
 }

@@ -1,9 +1,10 @@
 //! `nvidia-reload stop`.
 
 use ledger::Step;
+use step::RunRequest;
 
 use super::give_back::under_way;
-use super::run::{Order, carry_out};
+use super::run::{Order, ShowPlan, carry_out};
 use super::{Place, guard};
 use crate::engine::Asked;
 use crate::fault::{Fault, Result};
@@ -50,9 +51,8 @@ pub fn stop(offline: bool, place: &mut Place) -> Result<Report> {
         unit: target.unit(),
         start: true,
         steps: target.steps(),
-        reset: None,
-        install: None,
-        if_idle: false,
+        request: RunRequest::default(),
+        plan: ShowPlan::Never,
         staying,
         joined,
         wait: true,

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use bus::{ActiveState, Error, Event as Seen, Follower, Job, JobResult, Manager, Service};
 use ledger::Step;
+use step::{Plan, Root, monotonic_usec};
 
 pub use outcome::{Asked, Facts, outcome};
 pub use progress::{Change, Phase, Progress, State, StepProgress};
@@ -27,6 +28,13 @@ pub enum Event {
     Joined,
     /// An earlier run still gives back; ours begins after it.
     Queued,
+    /// Preflight made the plan, which is not the one that was `shown` before, if one was.
+    Planned {
+        /// The plan.
+        plan: Box<Plan>,
+        /// Whether another was shown before.
+        changed: bool,
+    },
     /// A step's state changed.
     Step(StepProgress),
     /// A step says something.
@@ -58,6 +66,30 @@ pub enum Wait<T> {
     Late,
 }
 
+/// Where the plan of a run is, and what the reader knows of it.
+pub struct PlanOfRun<'a> {
+    /// Where the file system starts.
+    pub root: &'a Root,
+    /// The run's plan was made after this moment of CLOCK_MONOTONIC.
+    pub since_usec: u64,
+    /// What was shown before anything began.
+    pub shown: Option<&'a Plan>,
+}
+
+impl PlanOfRun<'_> {
+    /// What is to be shown; nothing where the reader knows it.
+    fn news(&self) -> Option<Event> {
+        // That it cannot be read is no reason to stop looking on; its steps say what they do.
+        let plan = Plan::of_run(self.root, self.since_usec).ok().flatten()?;
+        let stopped = |plan: &Plan| -> Vec<(Step, String)> {
+            plan.actions.iter().map(|action| (action.step, action.object.clone())).collect()
+        };
+        let changed = self.shown.is_some();
+        let is_known = self.shown.is_some_and(|shown| stopped(shown) == stopped(&plan));
+        (!is_known).then(|| Event::Planned { plan: Box::new(plan), changed })
+    }
+}
+
 /// A run that is looked at.
 pub struct Session<'a> {
     follower: Follower,
@@ -65,6 +97,7 @@ pub struct Session<'a> {
     pub progress: Progress,
     sink: &'a mut dyn Sink,
     interrupt: &'a Interrupt,
+    plan: Option<PlanOfRun<'a>>,
 }
 
 impl<'a> Session<'a> {
@@ -87,8 +120,13 @@ impl<'a> Session<'a> {
         let units: Vec<&str> = units.iter().map(String::as_str).collect();
         // The signals first, the state after: what changes in between is told twice, not never.
         let follower = manager.follow(&units)?;
-        let mut session =
-            Self { follower, progress: Progress::new(&steps, phase, since_usec), sink, interrupt };
+        let mut session = Self {
+            follower,
+            progress: Progress::new(&steps, phase, since_usec),
+            sink,
+            interrupt,
+            plan: None,
+        };
         session.read(|_, _, _| {})?;
         Ok(session)
     }
@@ -111,17 +149,29 @@ impl<'a> Session<'a> {
 
     /// Tells `event`.
     pub fn tell(&mut self, event: &Event) {
-        self.sink.event(event, &self.progress, now_usec());
+        self.sink.event(event, &self.progress, monotonic_usec());
+    }
+
+    /// Shows the plan too, as soon as there is one.
+    pub fn shows(&mut self, plan: PlanOfRun<'a>) {
+        self.plan = Some(plan);
+    }
+
+    /// Shows the plan of the run, which preflight has made; once.
+    pub fn show_plan(&mut self) {
+        if let Some(event) = self.plan.take().and_then(|plan| plan.news()) {
+            self.tell(&event);
+        }
     }
 
     /// What was seen so far was an earlier run.
     pub fn restart(&mut self) {
-        self.progress.restart(now_usec());
+        self.progress.restart(monotonic_usec());
     }
 
     /// Nobody looks on any more: how far the steps are.
     pub fn end(self) -> Progress {
-        self.sink.end(&self.progress, now_usec());
+        self.sink.end(&self.progress, monotonic_usec());
         self.progress
     }
 
@@ -191,7 +241,7 @@ impl<'a> Session<'a> {
         let seen = self.follower.next(Instant::now() + TICK)?;
         match &seen {
             Some(Seen::UnitChanged { unit, change }) => {
-                let change = self.progress.change(unit, change, now_usec());
+                let change = self.progress.change(unit, change, monotonic_usec());
                 self.told(unit, change);
             }
             Some(Seen::JobEnded {
@@ -202,7 +252,7 @@ impl<'a> Session<'a> {
                 self.told(&job.unit, change);
             }
             Some(_) => {}
-            None => self.sink.tick(&self.progress, now_usec()),
+            None => self.sink.tick(&self.progress, monotonic_usec()),
         }
         Ok(seen)
     }
@@ -214,7 +264,11 @@ impl<'a> Session<'a> {
             Change::Status => Event::Status(step.clone()),
             Change::State => Event::Step(step.clone()),
         };
+        let is_planned = step.step == Step::Preflight && step.state == State::Done;
         self.tell(&event);
+        if is_planned {
+            self.show_plan();
+        }
     }
 
     /// Reads the state of all units, and tells what is new.
@@ -234,15 +288,9 @@ impl<'a> Session<'a> {
                 true => (manager.unit(unit)?.active, manager.service(unit)?),
                 false => (ActiveState::Inactive, Service::default()),
             };
-            let change = self.progress.look(unit, active, &service, now_usec());
+            let change = self.progress.look(unit, active, &service, monotonic_usec());
             tell(self, unit, change);
         }
         Ok(())
     }
-}
-
-/// CLOCK_MONOTONIC, which systemd stamps processes with, in microseconds.
-pub fn now_usec() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1000
 }

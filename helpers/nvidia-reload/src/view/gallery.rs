@@ -10,7 +10,7 @@ use holders::{
 use initramfs::Packed;
 use ledger::{Event, Object, Record, Run, Snapshot, Step};
 use request::Request;
-use step::{Action, PLAN_SCHEMA, Plan, Reason, Verdict, Versions};
+use step::{Action, Plan, Reason, Verdict, Versions};
 use xid::Class;
 
 use super::Style;
@@ -225,12 +225,8 @@ pub fn ready_plan() -> Plan {
         ],
     };
     Plan {
-        schema: PLAN_SCHEMA.into(),
-        reset: false,
         settings: vec![set("0000:3b:00.0"), set("0000:af:00.0")],
-        unknown: Vec::new(),
         verdict: Verdict::Ready,
-        reasons: Vec::new(),
         warnings: vec![Reason::new(
             "the initramfs holds 535.261.03: the next boot loads it",
             "run `update-initramfs -u`",
@@ -263,6 +259,7 @@ pub fn ready_plan() -> Plan {
                 true,
             ),
         ],
+        ..Plan::refused(Vec::new())
     }
 }
 

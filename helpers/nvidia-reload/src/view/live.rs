@@ -1,6 +1,7 @@
 //! A run while it goes on: a picture that is drawn anew, or a line for each thing that happens.
 
 use ledger::Step;
+use step::Exit;
 
 use super::text::{clean, cut, seconds};
 use super::{Paint, Style};
@@ -17,8 +18,10 @@ pub fn picture(progress: &Progress, style: Style, now_usec: u64) -> Vec<String> 
     progress
         .steps
         .iter()
-        // It only runs when something failed.
-        .filter(|step| step.step != Step::Rollback || step.state != State::Waiting)
+        // It only runs when something failed; after a refusal it finds nothing to do.
+        .filter(|step| {
+            step.step != Step::Rollback || (step.state != State::Waiting && refusal(progress).is_none())
+        })
         .map(|step| line(step, style, now_usec))
         .collect()
 }
@@ -28,10 +31,28 @@ pub fn footer(progress: &Progress, style: Style) -> String {
     let (paint, text) = match progress.phase {
         Phase::Forward => (Paint::Faint, "Ctrl-C leaves the run to systemd."),
         Phase::Closing => (Paint::Faint, "The work is done; systemd closes the run."),
+        Phase::Unwinding if refusal(progress).is_some() => {
+            (Paint::Faint, "Nothing was touched; systemd closes the run.")
+        }
         Phase::Unwinding => (Paint::Attention, unwinding(progress)),
     };
     let room = style.width.unwrap_or(usize::MAX).saturating_sub(2);
     format!("  {}", style.paint(paint, &cut(text, room, style.unicode)))
+}
+
+/// How a run was refused: in words.
+fn refusal(progress: &Progress) -> Option<&'static str> {
+    progress.failed().and_then(refused)
+}
+
+/// How a step refused to begin a run: it touched nothing, and there is nothing to undo.
+fn refused(step: &StepProgress) -> Option<&'static str> {
+    let is = |exit: Exit| step.exit_status == Some(exit as i32);
+    match step.step {
+        Step::Preflight if is(Exit::Refused) => Some("refused"),
+        Step::Preflight if is(Exit::RebootRequired) => Some("a reboot is required"),
+        _ => None,
+    }
 }
 
 fn unwinding(progress: &Progress) -> &'static str {
@@ -62,6 +83,7 @@ fn line(step: &StepProgress, style: Style, now_usec: u64) -> String {
     };
     let words = match step.state {
         State::Waiting => String::new(),
+        _ if refused(step).is_some() => refused(step).unwrap_or_default().to_owned(),
         State::Undoing if step.status.is_empty() => "undoing".to_owned(),
         State::Undone => "undone".to_owned(),
         State::Failed if step.failed => format!("failed{}", exit(step)),
@@ -86,6 +108,16 @@ pub fn sentence(event: &Event, progress: &Progress, style: Style) -> Option<Stri
     match event {
         Event::Joined => Some("A run is under way already: this one joins it.".to_owned()),
         Event::Queued => Some("An earlier run still gives back: this one begins after it.".to_owned()),
+        Event::Planned { plan, changed } => {
+            let changed = if *changed { "The plan has changed since it was shown:\n" } else { "" };
+            Some(format!("{changed}{}", super::plan::plan(plan, style)))
+        }
+        Event::Unwinding if refusal(progress).is_some() => None,
+        Event::Step(step) | Event::Status(step)
+            if step.step == Step::Rollback && refusal(progress).is_some() =>
+        {
+            None
+        }
         Event::Unwinding => Some(style.paint(Paint::Attention, unwinding(progress))),
         Event::Status(step) if !step.status.is_empty() => Some(happened(step, &clean(&step.status))),
         Event::Status(_) => None,
@@ -101,6 +133,11 @@ fn step_sentence(step: &StepProgress, progress: &Progress, style: Style) -> Opti
         State::Running => style.paint(Paint::Faint, "begins"),
         State::Done if progress.phase == Phase::Closing => return None,
         State::Done => format!("{}{}", style.paint(Paint::Good, "done"), took(step.seconds)),
+        State::Undoing if refused(step).is_some() => {
+            style.paint(Paint::Bad, refused(step).unwrap_or_default())
+        }
+        // It was said before.
+        State::Failed if refused(step).is_some() => return None,
         State::Undoing if step.failed => {
             format!("{}{}, undoing", style.paint(Paint::Bad, "failed"), exit(step))
         }

@@ -48,3 +48,42 @@ fn the_closing_of_a_good_run_is_not_told() {
     let step = progress.steps[0].clone();
     assert_eq!(sentence(&Event::Step(step), &progress, Style::PLAIN), None);
 }
+
+#[test]
+fn a_plan_that_differs_from_the_one_that_was_asked_about_is_shown_as_such() {
+    let said = |changed| {
+        let plan = Box::new(super::super::gallery::ready_plan());
+        sentence(&Event::Planned { plan, changed }, &under_way(), Style::PLAIN).unwrap_or_default()
+    };
+    assert!(said(false).starts_with("NVIDIA driver 535.261.03"), "{}", said(false));
+    assert_eq!(said(true), format!("The plan has changed since it was shown:\n{}", said(false)));
+}
+
+#[test]
+fn a_refusal_is_no_failure_that_is_undone() {
+    let refused = |exit| {
+        let mut progress = under_way();
+        progress.phase = Phase::Unwinding;
+        let preflight = &mut progress.steps[0];
+        (preflight.state, preflight.failed, preflight.exit_status) = (State::Undoing, true, Some(exit));
+        let mut rollback = preflight.clone();
+        (rollback.step, rollback.state, rollback.failed) = (Step::Rollback, State::Running, false);
+        progress.steps.truncate(1);
+        progress.steps.push(rollback.clone());
+        let said = |event: &Event| sentence(event, &progress, Style::PLAIN);
+        let told = said(&Event::Step(progress.steps[0].clone()));
+        (
+            told,
+            said(&Event::Unwinding),
+            said(&Event::Step(rollback)),
+            picture(&progress, Style::PLAIN, 0).len(),
+        )
+    };
+    let (told, unwinding, rollback, lines) = refused(3);
+    assert_eq!(told.as_deref(), Some("  preflight         refused"));
+    assert_eq!((unwinding, rollback, lines), (None, None, 1));
+    assert_eq!(refused(4).0.as_deref(), Some("  preflight         a reboot is required"));
+    let (told, unwinding, rollback, lines) = refused(1);
+    assert_eq!(told.as_deref(), Some("  preflight         failed, exit status 1, undoing"));
+    assert!(unwinding.is_some() && rollback.is_some() && lines == 2);
+}

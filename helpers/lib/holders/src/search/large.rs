@@ -92,11 +92,8 @@ fn ours(processes: usize, descriptors: usize) -> (f64, u64) {
         Module { name: "nvidia".into(), refcount: references, dependents: Vec::new(), of_driver: true };
     let account = account(&[module], &table, &walked.found, true);
     let counted: u64 = walked.found.iter().map(|found| found.files.len() as u64).sum();
-    let a = begin.elapsed();
     let holders = scan::describe(&step::Root::system(), walked.found);
-    let b = begin.elapsed();
     let text = serde_json::to_vec(&holders).expect("encodes");
-    eprintln!("walk+account {a:?} describe {:?} json {:?} {}", b - a, begin.elapsed() - b, text.len());
     let time = begin.elapsed().as_secs_f64();
     let status = std::fs::read("/proc/self/status").expect("reads");
     let result = (time, peak_in(&status).expect("a peak"));

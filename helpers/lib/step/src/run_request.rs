@@ -1,0 +1,158 @@
+//! What a run is asked to do beyond a reload of the driver on disk: one document, since a job of systemd has
+//! no arguments.
+
+use std::fs;
+use std::io::{ErrorKind, Write};
+
+use anyhow::{Context, Result, bail};
+use ledger::Install;
+use serde::{Deserialize, Serialize};
+
+use crate::Root;
+
+/// The document, in a directory that is empty after a boot. Preflight takes it away as it reads it, and its
+/// unit at the end of any run: it is for one run, whatever becomes of that.
+const PATH: &str = "/run/nvidia-reload/run-request.json";
+
+/// What is asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+pub struct RunRequest {
+    /// A reset of the GPUs that are named so, of all where none is; without, a reload.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reset: Option<Vec<String>>,
+    /// The driver that is put on disk between the unload and the load.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub install: Option<Install>,
+    /// The run may begin only if nobody loses work by it.
+    pub if_idle: bool,
+}
+
+impl RunRequest {
+    /// Asks for it: the next run is to do it. Whether there was anything to ask for: a plain reload needs no
+    /// document.
+    ///
+    /// # Errors
+    /// Another run is asked for already, or the document cannot be written.
+    pub fn ask(&self, root: &Root) -> Result<bool> {
+        if *self == Self::default() {
+            return Ok(false);
+        }
+        let path = root.path(PATH);
+        let text = serde_json::to_vec(self).context("encode the request")?;
+        // Whole or not at all, and only if nothing is asked for already.
+        let folder = path.parent().with_context(|| format!("{} has no directory", path.display()))?;
+        let mut new = tempfile::NamedTempFile::new_in(folder)
+            .with_context(|| format!("create a file in {}", folder.display()))?;
+        new.write_all(&text).with_context(|| format!("write {}", path.display()))?;
+        match new.persist_noclobber(&path) {
+            Ok(_) => Ok(true),
+            Err(error) if error.error.kind() == ErrorKind::AlreadyExists => {
+                bail!("another run is asked for already: {}", path.display())
+            }
+            Err(error) => Err(error.error).with_context(|| format!("create {}", path.display())),
+        }
+    }
+
+    /// Asks for a reset of all GPUs, unless a reset is what is asked for.
+    ///
+    /// # Errors
+    /// Another run is asked for already, or the document cannot be read or written.
+    pub fn ask_for_reset(root: &Root) -> Result<()> {
+        match Self::read(root)? {
+            Some(asked) if asked.reset.is_some() => Ok(()),
+            _ => Self { reset: Some(Vec::new()), ..Self::default() }.ask(root).map(drop),
+        }
+    }
+
+    /// What is asked for: a plain reload where there is no document. It is not asked for any more then.
+    ///
+    /// # Errors
+    /// The document cannot be read or taken away.
+    pub fn take(root: &Root) -> Result<Self> {
+        let asked = Self::read(root);
+        Self::withdraw(root)?;
+        Ok(asked?.unwrap_or_default())
+    }
+
+    /// What is asked for, if there is a document; it stays asked for.
+    ///
+    /// # Errors
+    /// The document cannot be read or understood.
+    pub fn read(root: &Root) -> Result<Option<Self>> {
+        let path = root.path(PATH);
+        match fs::read(&path) {
+            Ok(text) => serde_json::from_slice(&text)
+                .with_context(|| format!("understand {}", path.display()))
+                .map(Some),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+        }
+    }
+
+    /// Takes the document away, if there is one.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub fn withdraw(root: &Root) -> Result<()> {
+        let path = root.path(PATH);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("remove {}", path.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine() -> (tempfile::TempDir, Root) {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let root = Root::at(directory.path());
+        fs::create_dir_all(root.path("/run/nvidia-reload")).expect("creates");
+        (directory, root)
+    }
+
+    #[test]
+    fn a_request_is_for_one_run_and_only_one_at_a_time() {
+        let (_directory, root) = machine();
+        assert_eq!(RunRequest::take(&root).expect("reads"), RunRequest::default());
+        assert!(!RunRequest::default().ask(&root).expect("needs no document"));
+        let install = Some(Install::Slot { version: "535.261.03".into() });
+        let asked = RunRequest { install, if_idle: true, ..RunRequest::default() };
+        assert!(asked.ask(&root).expect("asks"));
+        assert!(asked.ask(&root).expect_err("is asked already").to_string().contains("run-request.json"));
+        assert_eq!(RunRequest::take(&root).expect("reads"), asked);
+        assert_eq!(RunRequest::read(&root).expect("reads"), None);
+        asked.ask(&root).expect("asks again");
+        RunRequest::withdraw(&root).expect("withdraws");
+        RunRequest::withdraw(&root).expect("there is none");
+        assert_eq!(RunRequest::take(&root).expect("reads"), RunRequest::default());
+    }
+
+    #[test]
+    fn a_reset_is_asked_for_once_and_not_of_another_run() {
+        let (_directory, root) = machine();
+        RunRequest::ask_for_reset(&root).expect("asks");
+        RunRequest::ask_for_reset(&root).expect("is asked for");
+        assert_eq!(RunRequest::take(&root).expect("reads").reset, Some(Vec::new()));
+        let of_one = RunRequest { reset: Some(vec!["GPU-a".into()]), ..RunRequest::default() };
+        of_one.ask(&root).expect("asks");
+        RunRequest::ask_for_reset(&root).expect("is asked for");
+        assert_eq!(RunRequest::take(&root).expect("reads"), of_one);
+        RunRequest { if_idle: true, ..RunRequest::default() }.ask(&root).expect("asks");
+        RunRequest::ask_for_reset(&root).expect_err("would be done by a reload");
+    }
+
+    #[test]
+    fn what_is_not_understood_is_taken_away_and_refused() {
+        let (_directory, root) = machine();
+        fs::write(root.path(PATH), r#"{"reset": [], "more": 1}"#).expect("writes");
+        let error = RunRequest::take(&root).expect_err("is not understood");
+        assert!(error.to_string().contains("run-request.json"), "{error:#}");
+        assert_eq!(RunRequest::take(&root).expect("reads"), RunRequest::default());
+    }
+}
