@@ -79,15 +79,14 @@ pub(crate) async fn note(context: &Context, run: &Run, survey: &Survey) -> Resul
         match judge(&now, death.filter(|_| is_docker)) {
             Verdict::Leave => {}
             Verdict::Restore => {
-                context.ledger.intent(Step::DrainContainers, name.clone())?;
+                context.ledger.intent(Step::DrainContainers, name.clone())?.leave_open();
                 context.warn(format!(
                     "{name} ran when the run was opened, and ended with its engine: it is restored"
                 ));
             }
             Verdict::Lost => {
                 let reason = "its engine died before it was stopped, and has it no more (--rm, or somebody removed it)";
-                let act = context.ledger.intent(Step::DrainContainers, name.clone())?;
-                context.ledger.lost(act, reason)?;
+                context.ledger.intent(Step::DrainContainers, name.clone())?.lost(reason)?;
                 context.warn(format!("{name} is lost: {reason}"));
             }
             Verdict::Name => {

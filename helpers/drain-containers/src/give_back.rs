@@ -5,10 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use engines::{Client, Ended, Error, Kind, Member, Way};
 use ledger::{Act, Container, Object, Run, Step};
-use step::Context;
+use step::{Context, Undo};
 
 use crate::{again, cdi, podman, pods};
 
@@ -34,12 +34,12 @@ struct Taken {
 }
 
 pub(crate) fn undo(context: &Context) -> Result<()> {
-    let Some(run) = context.ledger.read()? else { return Ok(()) };
-    let mut acts = run.outstanding(Step::DrainContainers);
+    let Some(undo) = Undo::begin(context)? else { return Ok(()) };
+    let mut acts = undo.run.outstanding(Step::DrainContainers);
     let is_users = |act: &Act| matches!(&act.object, Object::Unit(unit) if unit.user.is_some());
     // Those that stop-units leaves until the system's own are restarted.
-    let units_of_users =
-        run.outstanding(Step::StopUnits).iter().any(is_users) && acts.iter_mut().any(|act| !is_a_users(act));
+    let units_of_users = undo.run.outstanding(Step::StopUnits).iter().any(is_users)
+        && acts.iter_mut().any(|act| !is_a_users(act));
     if acts.is_empty() {
         return Ok(());
     }
@@ -57,34 +57,30 @@ pub(crate) fn undo(context: &Context) -> Result<()> {
         // To leave containers down for want of an answer would be the greater wrong.
         Err(error) => context.warn(format!("cannot tell whether the system is going down: {error:#}")),
     }
-    let mut failed = Vec::new();
     // The toolkit asks NVML, which may hang: what needs no specification does not wait for it.
     if acts.iter().any(|act| matches!(act.object, Object::Cdi { .. })) {
         let first: Vec<Act> = acts.extract_if(.., |act| is_before_cdi(act)).collect();
         context.status(format!("starting containers that need no CDI specification: {}", first.len()));
-        failed.extend(finish(context, &by_engine(first), &majors(&run), run.snapshot.parallel));
+        finish(&undo, &by_engine(first));
     }
     // Before the other containers, which are given their devices by them.
     for act in acts.extract_if(.., |act| matches!(act.object, Object::Cdi { .. })) {
-        if let Err(error) = cdi::refresh(context, &run) {
+        if let Err(error) = cdi::refresh(&undo) {
             context.warn(format!("the CDI specifications are as they were: {error:#}"));
         }
-        failed.extend(context.ledger.undone(act.id).err().map(|error| format!("{}: {error:#}", act.object)));
+        undo.restored(act.id, &act.object);
     }
     // The system's own, then each user's.
     let users: Vec<Act> = acts.extract_if(.., is_a_users).collect();
-    failed.extend(restore_system(context, &run, acts));
-    if units_of_users {
-        failed.extend(step::restore_units_of_users().err());
+    restore_system(&undo, acts);
+    if units_of_users && let Err(error) = step::restore_units_of_users() {
+        undo.problem(error);
     }
     if !users.is_empty() {
         context.status(format!("starting containers of users: {}", users.len()));
-        failed.extend(finish(context, &by_engine(users), &majors(&run), run.snapshot.parallel));
+        finish(&undo, &by_engine(users));
     }
-    if !failed.is_empty() {
-        bail!("not everything is back: {}", failed.join("; "));
-    }
-    Ok(())
+    undo.end("not everything is back")
 }
 
 fn is_a_users(act: &mut Act) -> bool {
@@ -96,32 +92,26 @@ fn is_before_cdi(act: &Act) -> bool {
 }
 
 /// What was the system's: the kubelet and its pods, the containers of Docker and of root's Podman.
-fn restore_system(context: &Context, run: &Run, mut acts: Vec<Act>) -> Vec<String> {
+fn restore_system(undo: &Undo, mut acts: Vec<Act>) {
     if acts.is_empty() {
-        return Vec::new();
+        return;
     }
+    let context = undo.context;
     // The kubelet comes up, and starts its own, while the others are started.
-    let no_kubelet = pods::start_kubelets(context, run, &mut acts).err();
+    let kubelets_start = pods::start_kubelets(undo, &mut acts);
     let of_pods = pods::of_pods(&mut acts);
     context.status(format!("starting containers: {}", acts.len()));
     let engines = by_engine(acts);
     // Listens until everything is back.
     let podman = podman::offer(context, &podmans(&engines));
-    let mut failed = finish(context, &engines, &majors(run), run.snapshot.parallel);
+    finish(undo, &engines);
     drop(podman);
-    match no_kubelet {
-        None => {
-            failed.extend(pods::await_back(context, run, of_pods).err().map(|error| format!("{error:#}")))
-        }
-        Some(error) => {
-            for (act, container) in of_pods {
-                let noted = context.ledger.undo_failed(act, "the kubelet did not start");
-                failed.extend(noted.err().map(|error| format!("{}: {error:#}", container.name)));
-            }
-            failed.push(format!("{error:#}"));
-        }
+    if kubelets_start {
+        return pods::await_back(undo, of_pods);
     }
-    failed
+    for (act, container) in of_pods {
+        undo.also_failed(act, container.name, "the kubelet did not start");
+    }
 }
 
 /// Whose Podmans the containers are of.
@@ -152,86 +142,67 @@ fn majors(run: &Run) -> Majors {
     majors
 }
 
-/// Restarts them, engine by engine, side by side; returns what went wrong.
-fn finish(context: &Context, engines: &ByEngine, majors: &Majors, parallel: usize) -> Vec<String> {
+/// Restarts them, engine by engine, side by side.
+fn finish(undo: &Undo, engines: &ByEngine) {
     let work = engines::side_by_side(
         engines,
         ENGINES,
         async |((engine, socket), taken): (&(String, String), &Vec<Taken>)| {
-            give_back(context, (engine, socket), taken, majors, parallel).await
+            restore_engine(undo, (engine, socket), taken).await;
         },
     );
-    match engines::wait_for(work) {
-        Ok(failed) => failed.concat(),
-        Err(error) => vec![format!("nothing could be started: {error}")],
+    if let Err(error) = engines::wait_for(work) {
+        undo.problem(format!("nothing could be started: {error}"));
     }
 }
 
-/// Gives back the containers of one engine; returns what went wrong, container by container.
-async fn give_back(
-    context: &Context,
-    (engine, socket): (&str, &str),
-    taken: &[Taken],
-    majors: &Majors,
-    parallel: usize,
-) -> Vec<String> {
+/// Restarts the containers of one engine.
+async fn restore_engine(undo: &Undo<'_>, (engine, socket): (&str, &str), taken: &[Taken]) {
+    let root = &undo.context.root;
     let user = taken.first().and_then(|one| one.container.user);
     let client = match (Kind::from_name(engine), user) {
-        (Some(_), Some(uid)) => Client::of_user(&context.root, uid, USER).await,
-        (Some(kind), None) => Client::await_reach(&context.root, kind, socket, PATIENCE).await,
+        (Some(_), Some(uid)) => Client::of_user(root, uid, USER).await,
+        (Some(kind), None) => Client::await_reach(root, kind, socket, PATIENCE).await,
         (None, _) => Err(Error::Odd(format!("this version knows no engine {engine}"))),
     };
-    let client = match client {
-        Ok(client) => client,
-        Err(error) => {
-            let reason = error.to_string();
-            return taken.iter().filter_map(|one| fail(context, one, &reason).err()).collect();
+    match client {
+        Ok(client) => {
+            start_all(undo, &client, taken).await;
+            client.end().await;
         }
-    };
-    let failed = start_all(context, &client, taken, majors, parallel).await;
-    client.end().await;
-    failed
+        Err(error) => taken.iter().for_each(|one| fail(undo, one, &error)),
+    }
 }
 
-async fn start_all(
-    context: &Context,
-    client: &Client,
-    taken: &[Taken],
-    majors: &Majors,
-    parallel: usize,
-) -> Vec<String> {
+async fn start_all(undo: &Undo<'_>, client: &Client, taken: &[Taken]) {
+    let (parallel, majors) = (undo.run.snapshot.parallel, majors(&undo.run));
     let members = engines::side_by_side(taken, parallel, async |one: &Taken| member(client, one).await).await;
-    let mut failed = Vec::new();
     for wave in engines::waves(&members, Way::Up) {
-        let results = engines::side_by_side(wave, parallel, async |index: usize| {
-            start(context, client, &taken[index], majors).await
-        });
-        failed.extend(results.await.into_iter().filter_map(Result::err));
+        engines::side_by_side(wave, parallel, async |index: usize| {
+            start(undo, client, &taken[index], &majors).await;
+        })
+        .await;
     }
     for _ in 0..DEATHS {
         if !client.was_away() {
             break;
         }
-        let results = engines::side_by_side(taken, parallel, async |one: &Taken| {
-            start_again(context, client, one).await
-        });
-        failed.extend(results.await.into_iter().filter_map(Result::err));
+        engines::side_by_side(taken, parallel, async |one: &Taken| start_again(undo, client, one).await)
+            .await;
     }
-    failed
 }
 
-/// An engine that dies takes down what it had started (Docker without live-restore): what was given
-/// back before its death is looked at once more.
-async fn start_again(context: &Context, client: &Client, taken: &Taken) -> Result<(), String> {
-    match again::bring_up(context, client, &taken.container).await {
+/// An engine that dies takes down what it had started (Docker without live-restore): what was
+/// restarted before its death is looked at once more.
+async fn start_again(undo: &Undo<'_>, client: &Client, taken: &Taken) {
+    match again::bring_up(undo.context, client, &taken.container).await {
         Ok(Ended::Brought) => {
             let name = Object::Container(taken.container.clone());
-            context.info(format!("{name} went down with its engine, and runs again"));
-            Ok(())
+            undo.context.info(format!("{name} went down with its engine, and runs again"));
         }
-        Ok(_) => Ok(()),
-        // Noted as not given back, and so tried again in the unwinding.
-        Err(error) => fail(context, taken, &error.to_string()),
+        Ok(_) => {}
+        // Noted as not restarted, and so tried again in the unwinding.
+        Err(error) => fail(undo, taken, &error),
     }
 }
 
@@ -244,49 +215,48 @@ async fn member(client: &Client, taken: &Taken) -> Member {
     }
 }
 
-async fn start(context: &Context, client: &Client, taken: &Taken, majors: &Majors) -> Result<(), String> {
+async fn start(undo: &Undo<'_>, client: &Client, taken: &Taken, majors: &Majors) {
+    let context = undo.context;
     let Taken { act, container } = taken;
     let name = Object::Container(container.clone());
     let ended = match again::bring_up(context, client, container).await {
         Ok(ended) => ended,
-        Err(error) => return fail(context, taken, &error.to_string()),
+        Err(error) => return fail(undo, taken, &error),
     };
     let paused = if container.paused { ", paused as before" } else { "" };
-    let noted = match ended {
+    match ended {
         Ended::Brought => match leads_nowhere(context, client, container, majors) {
             None => {
                 context.info(format!("{name} runs again{paused}"));
-                context.ledger.undone(*act)
+                undo.restored(*act, name);
             }
             Some(why) => {
                 let reason = format!("runs again, with nodes of the driver of before: {why}; make it anew");
                 context.warn(format!("{name} {reason}"));
-                context.ledger.lost(*act, reason)
+                undo.lost(*act, name, reason);
             }
         },
         // Its restart policy, its user, or a try before this one.
         Ended::Already => {
             context.info(format!("{name} runs already{paused}"));
-            context.ledger.undone(*act)
+            undo.restored(*act, name);
         }
         Ended::Finished => {
             context.warn(format!("{name} was started and its work was done at once, with exit status 0"));
-            context.ledger.undone(*act)
+            undo.restored(*act, name);
         }
         Ended::Gone => {
             let reason = "was removed while it was stopped: nothing is left to start";
             context.warn(format!("{name} {reason}"));
-            context.ledger.lost(*act, reason)
+            undo.lost(*act, name, reason);
         }
-    };
-    noted.map_err(|error| format!("{name}: {error:#}"))?;
+    }
     if matches!(ended, Ended::Brought | Ended::Already)
         && let Some(seconds) = container.health_timeout
     {
         let seconds = if container.user.is_some() { seconds.min(USERS_HEALTH) } else { seconds };
         await_health(context, client, container, seconds).await;
     }
-    Ok(())
 }
 
 /// It is back whatever its check says: that is for a person to know, and for those that depend on it to
@@ -318,11 +288,7 @@ fn leads_nowhere(
     }
 }
 
-/// Notes that a container is not back, and says so.
-fn fail(context: &Context, taken: &Taken, reason: &str) -> Result<(), String> {
-    let name = Object::Container(taken.container.clone());
-    match context.ledger.undo_failed(taken.act, reason) {
-        Ok(()) => Err(format!("{name}: {reason}")),
-        Err(error) => Err(format!("{name}: {reason}; and the ledger does not have this: {error:#}")),
-    }
+/// A container is not restarted.
+fn fail(undo: &Undo, taken: &Taken, why: &Error) {
+    undo.failed(taken.act, Object::Container(taken.container.clone()), why);
 }

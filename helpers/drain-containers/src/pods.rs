@@ -9,8 +9,8 @@ use anyhow::{Context as _, Error, Result, anyhow, bail};
 use cri::ContainerState;
 use engines::{Container, Kind, Owner, pods, side_by_side, wait_for};
 use holders::Scope;
-use ledger::{Act, Object, Pod, Run, Step, Unit};
-use step::{Config, Context, Order, Reason, order_unit};
+use ledger::{Act, Intent, Object, Pod, Step, Unit};
+use step::{Config, Context, Order, Reason, Undo, order_unit};
 
 use crate::{policy, survey, take};
 
@@ -27,10 +27,10 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub(crate) fn take(context: &Context, config: &Config, scope: &Scope, found: &[Container]) -> Result<usize> {
     let Some(kubelet) = found.iter().find_map(kubelet) else { return Ok(0) };
     let unit = Unit { name: kubelet.to_owned(), user: None, role: KUBELET.to_owned() };
-    let act = context.ledger.intent(Step::DrainContainers, Object::Unit(unit))?;
     context.status(format!("stopping {kubelet}"));
-    order_unit(Order::Halt, kubelet).with_context(|| format!("stop {kubelet}"))?;
-    context.ledger.done(act)?;
+    context.ledger.act(Step::DrainContainers, Object::Unit(unit), || {
+        Ok(order_unit(Order::Halt, kubelet).with_context(|| format!("stop {kubelet}"))?)
+    })?;
     context.info(format!("stopped {kubelet}: it would start the containers of pods again"));
     // Until then it may have started others, and it does not show in a survey any more.
     let parallel = config.containers.parallel;
@@ -49,7 +49,7 @@ pub(crate) fn take(context: &Context, config: &Config, scope: &Scope, found: &[C
     for pod in &ours {
         acts.push(context.ledger.intent(Step::DrainContainers, Object::Container(object(pod, config)))?);
     }
-    let stops = side_by_side(ours.iter().zip(&acts), parallel, async |(pod, act): (&Container, &u64)| {
+    let stops = side_by_side(ours.iter().zip(&acts), parallel, async |(pod, act): (&Container, &Intent)| {
         stop(context, pod, *act, config).await.map_err(|error| format!("{pod}: {error:#}"))
     });
     let failed: Vec<String> = wait_for(stops)?.into_iter().filter_map(Result::err).collect();
@@ -65,7 +65,7 @@ fn came_up(reasons: &[Reason]) -> Error {
     anyhow!("started while the others were stopped, and must not be stopped: {}", reasons.join("; "))
 }
 
-async fn stop(context: &Context, pod: &Container, act: u64, config: &Config) -> Result<()> {
+async fn stop(context: &Context, pod: &Container, act: Intent<'_>, config: &Config) -> Result<()> {
     let client = pods::client(&context.root, &pod.socket)?;
     let grace = take::grace(pod.stop_timeout, config.containers.stop_timeout_max);
     match client.stop(&pod.id, grace).await {
@@ -73,7 +73,7 @@ async fn stop(context: &Context, pod: &Container, act: u64, config: &Config) -> 
         // An intent still: whoever gives back sees whether it runs.
         Err(error) => return Err(error.into()),
     }
-    context.ledger.done(act)?;
+    act.done()?;
     context.info(format!("stopped {pod}: it {}", pod.reasons()));
     Ok(())
 }
@@ -97,17 +97,15 @@ fn object(pod: &Container, config: &Config) -> ledger::Container {
     }
 }
 
-/// Starts the kubelets that were stopped. Those of another boot are the boot's to start.
-///
-/// # Errors
-/// One did not start.
-pub(crate) fn start_kubelets(context: &Context, run: &Run, acts: &mut Vec<Act>) -> Result<()> {
-    let mut failed = Vec::new();
+/// Starts the kubelets that were stopped; returns whether all did. Those of another boot are the boot's to start.
+pub(crate) fn start_kubelets(undo: &Undo, acts: &mut Vec<Act>) -> bool {
+    let context = undo.context;
+    let mut all = true;
     for act in acts.extract_if(.., |act| matches!(act.object, Object::Unit(_))) {
         let Object::Unit(unit) = &act.object else { continue };
         let name = &unit.name;
         // While the machine boots, it may be ordered after the unit that this runs in.
-        let (order, words) = match run.boot == context.ledger.boot() {
+        let (order, words) = match undo.is_of_this_boot() {
             true => (Order::Start, "started"),
             false => (Order::Queue, "queued the start of"),
         };
@@ -115,28 +113,20 @@ pub(crate) fn start_kubelets(context: &Context, run: &Run, acts: &mut Vec<Act>) 
         match order_unit(order, name) {
             Ok(true) => {
                 context.info(format!("{words} {name}"));
-                note(name, context.ledger.undone(act.id), &mut failed);
+                undo.restored(act.id, name);
             }
             Ok(false) => {
                 let why = "is no unit any more: nobody starts the pods of this machine";
                 context.warn(format!("{name} {why}"));
-                note(name, context.ledger.lost(act.id, why), &mut failed);
+                undo.lost(act.id, name, why);
             }
             Err(error) => {
-                failed.push(format!("{name}: {error}"));
-                note(name, context.ledger.undo_failed(act.id, error.to_string()), &mut failed);
+                all = false;
+                undo.failed(act.id, name, error);
             }
         }
     }
-    if !failed.is_empty() {
-        bail!("{}", failed.join("; "));
-    }
-    Ok(())
-}
-
-/// A ledger that cannot be written keeps nothing from being restarted.
-fn note(name: &str, noted: Result<()>, failed: &mut Vec<String>) {
-    failed.extend(noted.err().map(|error| format!("{name}: the ledger does not have this: {error:#}")));
+    all
 }
 
 /// The pods' containers among what is to be given back.
@@ -150,21 +140,14 @@ pub(crate) fn of_pods(acts: &mut Vec<Act>) -> Vec<(u64, ledger::Container)> {
     .collect()
 }
 
-/// Waits until the kubelet has started these again.
-///
-/// # Errors
-/// The ledger cannot be written. A container that does not come is noted as lost.
-pub(crate) fn await_back(
-    context: &Context,
-    run: &Run,
-    mut taken: Vec<(u64, ledger::Container)>,
-) -> Result<()> {
-    let mut failed = Vec::new();
-    if run.boot != context.ledger.boot() {
+/// Waits until the kubelet has started these again. One that does not come is noted as lost.
+pub(crate) fn await_back(undo: &Undo, mut taken: Vec<(u64, ledger::Container)>) {
+    let context = undo.context;
+    if !undo.is_of_this_boot() {
         for (act, container) in taken.drain(..) {
-            let name = Object::Container(container).to_string();
+            let name = Object::Container(container);
             context.info(format!("{name} is the kubelet's to start in this boot"));
-            note(&name, context.ledger.undone(act), &mut failed);
+            undo.restored(act, name);
         }
     }
     let timeouts = taken.iter().filter_map(|(_, container)| Some(container.pod.as_ref()?.timeout));
@@ -178,9 +161,9 @@ pub(crate) fn await_back(
             Ok(running) => {
                 silent.clear();
                 for (act, container) in taken.extract_if(.., |(_, one)| is_among(&running, one)) {
-                    let name = Object::Container(container).to_string();
+                    let name = Object::Container(container);
                     context.info(format!("{name} runs again"));
-                    note(&name, context.ledger.undone(act), &mut failed);
+                    undo.restored(act, name);
                 }
             }
             Err(error) => silent = format!(" ({error})"),
@@ -193,14 +176,10 @@ pub(crate) fn await_back(
         let reason = format!(
             "was not started again by the kubelet within {patience} s{silent}: `kubectl describe pod` tells why"
         );
-        let name = Object::Container(container).to_string();
+        let name = Object::Container(container);
         context.warn(format!("{name} {reason}"));
-        note(&name, context.ledger.lost(act, &reason), &mut failed);
+        undo.lost(act, name, reason);
     }
-    if !failed.is_empty() {
-        bail!("{}", failed.join("; "));
-    }
-    Ok(())
 }
 
 fn is_among(running: &BTreeSet<(String, String)>, taken: &ledger::Container) -> bool {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use engines::{Client, Container, Ended, Member, Presence, Running, Way};
-use ledger::{Object, Step};
+use ledger::{Intent, Object, Step};
 use step::{AutoRemove, Containers, Context, Stop};
 
 use crate::policy::{self, Sorted};
@@ -107,7 +107,8 @@ async fn stop_users(
             Ok(client) => client,
             Err(error) => {
                 for container in &ours {
-                    intent(context, container, config)?;
+                    let object = Object::Container(container.in_ledger(config.health_timeout));
+                    context.ledger.intent(Step::DrainContainers, object)?.leave_open();
                 }
                 return Ok(vec![error.to_string()]);
             }
@@ -124,11 +125,6 @@ async fn stop_users(
         }
     }
     Ok(())
-}
-
-fn intent(context: &Context, container: &Container, config: &Containers) -> Result<u64> {
-    let object = Object::Container(container.in_ledger(config.health_timeout));
-    context.ledger.intent(Step::DrainContainers, object)
 }
 
 /// Stops them, those first that others need last; returns what went wrong, container by container.
@@ -196,7 +192,7 @@ async fn stop(
     context: &Context,
     client: &Client,
     container: &Container,
-    act: u64,
+    act: Intent<'_>,
     config: &Containers,
 ) -> Result<()> {
     let grace = grace(container.stop_timeout, config.stop_timeout_max);
@@ -204,7 +200,7 @@ async fn stop(
     // later, so whoever gives back has to look, and finds it running or starts it.
     let ended = engines::bring_down(client, &container.id, grace).await?;
     if container.auto_remove && config.auto_remove == AutoRemove::Recreate {
-        context.ledger.done(act)?;
+        act.done()?;
         context.info(format!(
             "stopped {container}: it {}; its engine deletes it now (--rm), and it is made anew later",
             container.reasons()
@@ -214,19 +210,19 @@ async fn stop(
     if container.auto_remove {
         let reason =
             "was started with --rm: its engine deleted it when it stopped, as the configuration allows";
-        context.ledger.done(act)?;
-        context.ledger.lost(act, reason)?;
+        act.done()?;
+        act.lost(reason)?;
         context.warn(format!("{container} {reason}"));
         return Ok(());
     }
     if ended == Ended::Gone {
-        context.ledger.failed(act, "somebody else removed it before it was stopped")?;
+        act.failed("somebody else removed it before it was stopped")?;
         context.warn(format!(
             "{container} was removed by somebody else meanwhile: nothing is left to give back"
         ));
         return Ok(());
     }
-    context.ledger.done(act)?;
+    act.done()?;
     context.info(format!("stopped {container}: it {}", container.reasons()));
     Ok(())
 }

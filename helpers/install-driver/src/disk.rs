@@ -25,7 +25,13 @@ pub(crate) fn can_be_loaded(context: &Context, run: &Run) -> Result<()> {
         return Ok(());
     }
     let busy = wait_for_packages(context, WAIT)?;
-    match self::wrong(context, run, busy.map(|busy| busy.to_string())) {
+    judge(self::wrong(context, run, busy.map(|busy| busy.to_string())), is_offline)
+}
+
+/// What follows after the wait. A package manager that is still at work stops only an offline machine, which loses
+/// nothing by staying so.
+fn judge(wrong: Option<Wrong>, is_offline: bool) -> Result<()> {
+    match wrong {
         Some(wrong) if is_offline => {
             let remedy = "let it be installed completely, then `nvidia-reload start`; `systemctl stop nvidia-offline.target` loads the driver that was loaded before";
             Err(Stop::not_in_this_run(wrong.what, remedy).into())
@@ -52,6 +58,29 @@ fn wrong(context: &Context, run: &Run, busy: Option<String>) -> Option<Wrong> {
         }
         (Err(error), _) => {
             Some(Wrong { disk: true, what: format!("the driver on disk cannot be loaded: {error:#}") })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_a_driver_is_never_loaded_and_an_offline_machine_stays_so() {
+        let wrong = |disk| Some(Wrong { disk, what: "it is half".into() });
+        for (wrong, is_offline, expected) in [
+            (None, false, "goes on"),
+            (None, true, "goes on"),
+            (wrong(false), false, "goes on"),
+            // It fails: the old driver and the workloads are restored.
+            (wrong(true), false, "it is half"),
+            (wrong(false), true, "refused, the open run stays as it is: it is half"),
+            (wrong(true), true, "refused, the open run stays as it is: it is half"),
+        ] {
+            let judged =
+                judge(wrong, is_offline).map_or_else(|error| error.to_string(), |()| "goes on".into());
+            assert!(judged.starts_with(expected), "{judged}");
         }
     }
 }

@@ -33,12 +33,13 @@ pub(crate) fn from_slot(context: &Context, run: &Run, version: &str) -> Result<(
     }
     must_be_whole(&slot)?;
     let disk = Disk::open(&context.root)?;
-    let id = announce(context, run, &disk, &slot, version)?;
+    let files = exchanged(context, run, &disk, &slot, version)?;
     context.status(format!("putting driver {version} on disk"));
-    let others = without(on_disk(&context.root, &disk, Some(&slot))?, version);
-    let placed = put_in_place(&context.root, &slot, &disk, &others)?;
-    let said = note(&context.root, &run.id, &slot, &others, &placed);
-    context.ledger.done(id)?;
+    let said = context.ledger.act(Step::InstallDriver, files, || {
+        let others = without(on_disk(&context.root, &disk, Some(&slot))?, version);
+        let placed = put_in_place(&context.root, &slot, &disk, &others)?;
+        Ok(note(&context.root, &run.id, &slot, &others, &placed))
+    })?;
     context.warn(said);
     Ok(())
 }
@@ -58,8 +59,16 @@ pub(crate) fn by_installer(
     // From its first file on there is no other way back.
     let slot = slot.context("the driver that was loaded is not kept: there would be no way back")?;
     must_be_whole(&slot)?;
-    let id = announce(context, run, &Disk::open(&context.root)?, &slot, version)?;
+    let files = exchanged(context, run, &Disk::open(&context.root)?, &slot, version)?;
     context.status(format!("NVIDIA's installer puts driver {version} on disk"));
+    context
+        .ledger
+        .act(Step::InstallDriver, files, || Ok(run_installer(&context.root, version, file, arguments)?))?;
+    context.info(format!("NVIDIA's installer has put driver {version} on disk"));
+    Ok(())
+}
+
+fn run_installer(root: &Root, version: &str, file: &Path, arguments: &[String]) -> Result<()> {
     let mut command = Command::new("sh");
     command
         .arg(file)
@@ -73,9 +82,9 @@ pub(crate) fn by_installer(
     let status = bounded::run(&mut command, Instant::now() + INSTALLER)
         .with_context(|| format!("run NVIDIA's installer {}", file.display()))?;
     if !status.success() {
-        bail!("NVIDIA's installer ended with {status}; its log ends with: {}", end(&context.root.path(LOG)));
+        bail!("NVIDIA's installer ended with {status}; its log ends with: {}", end(&root.path(LOG)));
     }
-    match Disk::open(&context.root)?.find(DRIVER)?.and_then(|file| file.version) {
+    match Disk::open(root)?.find(DRIVER)?.and_then(|file| file.version) {
         Some(now) if now == version => {}
         now => bail!(
             "NVIDIA's installer says that driver {version} is on disk, and the module there is {}",
@@ -83,10 +92,7 @@ pub(crate) fn by_installer(
         ),
     }
     // The installer waits for no disk: after a power cut its files might be there, and all zeros.
-    sync(&context.root)?;
-    context.ledger.done(id)?;
-    context.info(format!("NVIDIA's installer has put driver {version} on disk"));
-    Ok(())
+    sync(root)
 }
 
 /// The last lines of the installer's log.
@@ -101,16 +107,16 @@ fn end(log: &Path) -> String {
     }
 }
 
-/// Writes that the files on disk are about to become those of `version`; `slot` has libraries where they are
-/// looked for.
-fn announce(context: &Context, run: &Run, disk: &Disk, slot: &Slot, version: &str) -> Result<u64> {
+/// The files on disk, which are about to become those of `version`; `slot` has libraries where they are looked
+/// for.
+fn exchanged(context: &Context, run: &Run, disk: &Disk, slot: &Slot, version: &str) -> Result<Object> {
     let old = old(run).and_then(|module| module.version.clone());
     let old =
         old.context("the version of the driver that was loaded is not known: it could not come back")?;
     let mut others = on_disk(&context.root, disk, Some(slot))?;
     others.insert(version.to_owned());
     let others = without(others, &old);
-    context.ledger.intent(Step::InstallDriver, Object::DriverFiles(DriverFiles { version: old, others }))
+    Ok(Object::DriverFiles(DriverFiles { version: old, others }))
 }
 
 /// The driver's first module as it was loaded when the run began.

@@ -335,7 +335,8 @@ mod tests {
         let (mut child, alive) = process("echo; exec sleep 600");
         let gone = Holder { start_ticks: alive.start_ticks + 1, ..alive.clone() };
         for holder in [&alive, &gone] {
-            context.ledger.intent(Step::KillHolders, Object::Process(record(holder))).expect("writes");
+            let object = Object::Process(record(holder));
+            context.ledger.intent(Step::KillHolders, object).expect("writes").leave_open();
         }
         undo(&context).expect("undoes");
         let states = states(&context);
@@ -348,7 +349,7 @@ mod tests {
     fn what_a_unit_left_behind_is_known_from_the_ledger() {
         let (_directory, context) = context();
         let unit = Unit { name: "x.service".into(), user: Some(7), role: "holder".into() };
-        context.ledger.intent(Step::StopUnits, Object::Unit(unit)).expect("writes");
+        context.ledger.intent(Step::StopUnits, Object::Unit(unit)).expect("writes").leave_open();
         let run = context.ledger.read().expect("reads");
         assert_eq!(dealt_with(run.as_ref()), [(Some(7), "x.service".to_owned())]);
         assert!(dealt_with(None).is_empty());

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
-use ledger::Step;
+use ledger::{Run, Step};
 use step::{Context, undo_steps};
 
 /// What is given back after a good run, in this order: the reverse of the taking. The settings come
@@ -17,12 +17,45 @@ fn main() -> ExitCode {
 
 fn run(context: &Context) -> Result<()> {
     let run = context.ledger.read()?.context("there is no open run: start nvidia-reload.target")?;
-    let took = |step: &Step| run.acts.iter().any(|act| act.step == *step);
-    let steps: Vec<Step> = STEPS.into_iter().filter(took).collect();
     context.status("giving back what was stopped");
-    let failed = undo_steps(context, &steps);
+    let failed = undo_steps(context, &steps(&run));
     if !failed.is_empty() {
         bail!("not everything is back: {}", failed.join("; "));
     }
     Ok(())
+}
+
+/// The steps that took something.
+fn steps(run: &Run) -> Vec<Step> {
+    let took = |step: &Step| run.acts.iter().any(|act| act.step == *step);
+    STEPS.into_iter().filter(took).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use ledger::{Event, Object, Record, Snapshot};
+
+    use super::*;
+
+    #[test]
+    fn those_steps_are_called_that_took_something_settings_first_and_containers_last() {
+        for (took, expected) in [
+            (&[][..], &[][..]),
+            (&[Step::DrainContainers], &[Step::DrainContainers]),
+            // The driver and what was killed are none of restore's business.
+            (&[Step::KillHolders, Step::RmmodChain, Step::InstallDriver, Step::ModprobeChain], &[]),
+            (
+                &[Step::DrainContainers, Step::StopUnits, Step::StopUnits, Step::UnbindVt, Step::Settings],
+                &[Step::Settings, Step::UnbindVt, Step::StopUnits, Step::DrainContainers],
+            ),
+        ] {
+            let object = || Object::Gate { path: "any".into() };
+            let intents =
+                (1..).zip(took).map(|(id, step)| Event::Intent { id, step: *step, object: object() });
+            let opened = Event::Opened { snapshot: Box::new(Snapshot::default()) };
+            let record = |event| Record { v: 1, run: "r".into(), boot: "b".into(), realtime_usec: 1, event };
+            let records: Vec<Record> = std::iter::once(opened).chain(intents).map(record).collect();
+            assert_eq!(steps(&Run::from_records(&records).expect("adds up")), expected, "{took:?}");
+        }
+    }
 }

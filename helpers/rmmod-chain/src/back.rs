@@ -3,11 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
-use ledger::{Act, Module, Object, Run, Step};
+use anyhow::{Context as _, Result, bail};
+use ledger::{Module, Object, Step};
 use modules::{Disk, File, Source, gate, load, loaded, nodes};
 use slots::{Slot, find, slots};
-use step::{Context, undo_steps};
+use step::{Context, Undo, undo_steps};
 
 use crate::kind;
 
@@ -20,87 +20,59 @@ const ALL: Duration = Duration::from_secs(8 * 60);
 /// Loads again what the ledger says was unloaded, and opens the gate, whatever happened before.
 pub(crate) fn undo(context: &Context) -> Result<()> {
     context.needs(ALL);
-    if let Ok(Some(run)) = context.ledger.read()
-        && kind::is_beside(&run)
-    {
-        return Ok(());
+    let undo = match Undo::begin(context) {
+        Ok(Some(undo)) if kind::is_beside(&undo.run) => return Ok(()),
+        Ok(Some(undo)) => undo,
+        // Also then the driver must not be kept out.
+        other => return gate::open(&context.root).and(other.map(drop)),
+    };
+    let loaded = modules_back(&undo);
+    gate::open_of(&undo);
+    match loaded {
+        // The driver has lost what was set on the GPUs: the helper that speaks NVML sets it again, before the
+        // workloads are started. After a good run restore has done so.
+        Ok(()) if !undo.run.outstanding(Step::Settings).is_empty() => {
+            undo_steps(context, &[Step::Settings]).into_iter().for_each(|failed| undo.problem(failed));
+        }
+        Ok(()) => {}
+        Err(error) => undo.problem(format!("{error:#}")),
     }
-    let loaded = context.ledger.read().and_then(|run| match run {
-        Some(run) => modules_back(context, &run),
-        None => Ok(()),
-    });
-    // Also where the ledger cannot be read, or the driver could not be loaded: it must not be kept out.
-    gate::open(&context.root)?;
-    let run = context.ledger.read()?;
-    let mut noted = Ok(());
-    for act in run.iter().flat_map(|run| run.outstanding(Step::RmmodChain)).filter(is_gate) {
-        noted = noted.and(context.ledger.undone(act.id));
-    }
-    loaded?;
-    // The driver has lost what was set on the GPUs: the helper that speaks NVML sets it again, before the
-    // workloads are started. After a good run restore has done so.
-    let set = run.is_some_and(|run| !run.outstanding(Step::Settings).is_empty());
-    if set && let [failed] = undo_steps(context, &[Step::Settings]).as_slice() {
-        bail!("{failed}");
-    }
-    // Last: a ledger that cannot be written keeps nothing from being set.
-    noted
+    undo.end("the driver is not as it was")
 }
 
-fn is_gate(act: &Act) -> bool {
-    matches!(act.object, Object::Gate { .. })
-}
-
-fn modules_back(context: &Context, run: &Run) -> Result<()> {
-    if run.committed {
+fn modules_back(undo: &Undo) -> Result<()> {
+    let context = undo.context;
+    if undo.run.committed {
         return Ok(());
     }
-    let acts = run.outstanding(Step::RmmodChain);
-    let gone: Vec<(u64, &Module)> = acts
-        .iter()
-        .filter_map(|act| match &act.object {
-            Object::Module(module) => Some((act.id, module)),
-            _ => None,
-        })
-        .collect();
-    if gone.is_empty() {
+    let mut acts = undo.run.outstanding(Step::RmmodChain);
+    acts.retain(|act| matches!(act.object, Object::Module(_)));
+    let acts = undo.of_this_boot(acts);
+    if acts.is_empty() {
         return Ok(());
-    }
-    if run.boot != context.ledger.boot() {
-        // The modules of the machine as it was went with that boot.
-        return context.ledger.undone_each(gone.iter().map(|(id, _)| *id));
     }
     context.status("loading the driver that was loaded before");
     let disk = Disk::open(&context.root)?;
     let kept = whole(context, slots(&context.root)?);
     let until = Instant::now() + LOADS;
-    // What the ledger does not take keeps no module out.
-    let mut unwritten = Ok(());
-    let mut missing = None;
-    for (id, module) in gone {
-        let written = match bring(context, &disk, &kept, module, until) {
-            Ok(()) => context.ledger.undone(id),
+    let mut result = Ok(());
+    for act in acts {
+        let Object::Module(module) = &act.object else { continue };
+        result = bring(context, &disk, &kept, module, until);
+        match &result {
+            Ok(()) => undo.restored(act.id, &act.object),
+            // What comes later needs what could not be loaded.
             Err(error) => {
-                let error = format!("{error:#}");
-                let written = context.ledger.undo_failed(id, &error);
-                // What comes later needs what could not be loaded.
-                missing = Some((error, written));
+                undo.also_failed(act.id, &act.object, error);
                 break;
             }
-        };
-        unwritten = unwritten.and(written);
-    }
-    let refreshed = nodes::refresh(&context.root, &run.snapshot.nodes);
-    for change in refreshed.iter().flatten() {
-        context.info(change.to_string());
-    }
-    if let Some((error, written)) = missing {
-        if let Err(error) = written {
-            context.warn(format!("{error:#}"));
         }
-        bail!("the driver is not loaded again: {error}");
     }
-    unwritten.and(refreshed.map(drop))?;
+    match nodes::refresh(&context.root, &undo.run.snapshot.nodes) {
+        Ok(changes) => changes.iter().for_each(|change| context.info(change.to_string())),
+        Err(error) => undo.problem(format!("{error:#}")),
+    }
+    result.context("the driver is not loaded again")?;
     context.info("the driver is loaded again");
     Ok(())
 }
@@ -182,7 +154,39 @@ fn text(version: &Option<String>) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use ledger::{Ledger, Snapshot};
+    use step::Root;
+
     use super::*;
+
+    #[test]
+    fn the_gate_opens_whatever_the_ledger_says() {
+        for damage in ["", "\0", r#"{"v":999,"run":"r","boot":"b","realtime_usec":1,"event":"news"}"#] {
+            let directory = tempfile::tempdir().expect("a temporary directory");
+            let root = Root::at(directory.path());
+            let ledger = Ledger::new(root.path("/var/lib/nvidia-reload"), "this-boot");
+            ledger.open(Snapshot::default()).expect("opens");
+            let gate = Object::Gate { path: gate::FILE.into() };
+            let names = ["nvidia".to_owned()].into();
+            let shut = || Ok(gate::shut(&root, &names)?);
+            ledger.act(Step::RmmodChain, gate, shut).expect("shuts");
+            if !damage.is_empty() {
+                fs::write(root.path("/var/lib/nvidia-reload/ledger.jsonl"), format!("{damage}\n"))
+                    .expect("writes");
+            }
+            let ledger = Ledger::new(root.path("/var/lib/nvidia-reload"), "this-boot");
+            let context = Context { step: Step::RmmodChain, root, ledger };
+            let result = undo(&context);
+            assert!(!gate::is_shut(&context.root).expect("looks"), "{damage:?}: {result:?}");
+            assert_eq!(result.is_err(), !damage.is_empty(), "{damage:?}: {result:?}");
+            if damage.is_empty() {
+                let run = context.ledger.read().expect("reads").expect("is open");
+                assert!(run.missing().is_empty(), "the gate is noted as open");
+            }
+        }
+    }
 
     fn file(version: &str, srcversion: &str, options: &str) -> File {
         File {

@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
-use ledger::{Gpu, Object, Run, Settings, Step};
+use anyhow::{Context as _, Result, anyhow, bail};
+use ledger::{Gpu, Intent, NotDone, Object, Run, Settings, Step};
 use modules::{Disk, Loaded, State, Stuck, Unloaded, chain, gate, gpus, on_bus, unload};
 use step::Context;
 
@@ -49,35 +49,34 @@ fn run(context: &Context) -> Result<()> {
     for module in &loaded {
         let name = &module.module.name;
         context.status(format!("unloading {name}"));
-        let id = context.ledger.intent(Step::RmmodChain, Object::Module(module.module.clone()))?;
-        match unload(name, PATIENCE) {
-            Ok(Unloaded::Gone) => context.ledger.done(id)?,
-            Ok(Unloaded::Busy) => {
-                let reason = in_use(context, name)?;
-                context.ledger.failed(id, &reason)?;
-                bail!("{reason}");
-            }
-            Ok(Unloaded::Stuck(stuck)) => {
-                // Neither gone nor there: what the kernel is doing only a reboot ends.
-                let Stuck { pid, stack } = stuck;
-                bail!(
-                    "{name} is stuck on its way out of the kernel (process {pid}); reboot the machine: {stack}"
-                );
-            }
-            Err(error) => {
-                context.ledger.failed(id, format!("{error:#}"))?;
-                return Err(error);
-            }
-        }
+        context.ledger.act(Step::RmmodChain, Object::Module(module.module.clone()), || {
+            is_gone(name, unload(name, PATIENCE), || in_use(context, name))
+        })?;
     }
     let left = chain(&context.root)?;
     if let Some(module) = left.iter().find(|module| goes(module) && !stay.contains(&module.module.name)) {
         bail!("{} is loaded again although the gate is shut", module.module.name);
     }
-    settings.into_iter().try_for_each(|id| context.ledger.done(id))?;
+    settings.into_iter().try_for_each(Intent::done)?;
     let names: Vec<&str> = loaded.iter().map(|module| module.module.name.as_str()).collect();
     context.info(format!("unloaded {}", names.join(", ")));
     Ok(())
+}
+
+/// Whether the module `name` is gone. What is in use, or what the kernel refused, is as it was; what is stuck is
+/// neither gone nor there: what the kernel is doing only a reboot ends.
+fn is_gone(
+    name: &str,
+    unloaded: Result<Unloaded>,
+    in_use: impl FnOnce() -> Result<String>,
+) -> Result<(), NotDone> {
+    match unloaded.map_err(NotDone::Unchanged)? {
+        Unloaded::Gone => Ok(()),
+        Unloaded::Busy => Err(NotDone::Unchanged(in_use().map_or_else(|error| error, |what| anyhow!(what)))),
+        Unloaded::Stuck(Stuck { pid, stack }) => Err(NotDone::Unknown(anyhow!(
+            "{name} is stuck on its way out of the kernel (process {pid}); reboot the machine: {stack}"
+        ))),
+    }
 }
 
 fn shut_gate(context: &Context, disk: &Disk, loaded: &[Loaded]) -> Result<()> {
@@ -88,13 +87,13 @@ fn shut_gate(context: &Context, disk: &Disk, loaded: &[Loaded]) -> Result<()> {
         names.extend(slots::find(disk, &module.module.name)?.map(|file| file.alias));
     }
     names.insert(modules::DRIVER.to_owned());
-    let id = context.ledger.intent(Step::RmmodChain, Object::Gate { path: gate::FILE.to_owned() })?;
-    gate::shut(&context.root, &names).context("shut the gate")?;
-    context.ledger.done(id)
+    context.ledger.act(Step::RmmodChain, Object::Gate { path: gate::FILE.to_owned() }, || {
+        Ok(gate::shut(&context.root, &names).context("shut the gate")?)
+    })
 }
 
 /// Writes what is set on the GPUs and goes with the driver; NVML told preflight. Returns the acts.
-fn note_settings(context: &Context, run: &Run) -> Result<Vec<u64>> {
+fn note_settings<'a>(context: &'a Context, run: &Run) -> Result<Vec<Intent<'a>>> {
     let mut acts = Vec::new();
     let chosen = &run.snapshot.chosen;
     let goes = |gpu: &Gpu| chosen.is_empty() || chosen.iter().any(|chosen| chosen.pci == gpu.pci);
@@ -146,4 +145,65 @@ fn in_use(context: &Context, name: &str) -> Result<String> {
         ),
         None => format!("{name} was in use and is gone now"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unload_that_the_kernel_refused_has_changed_nothing_and_one_that_is_stuck_may_have() {
+        let stuck = || Stuck { pid: 7, stack: "nv_exit".into() };
+        let unknown = Some((true, "nvidia is stuck on its way out of the kernel (process 7)"));
+        for (unloaded, expected) in [
+            (Ok(Unloaded::Gone), None),
+            (Ok(Unloaded::Busy), Some((false, "by two"))),
+            (Ok(Unloaded::Stuck(stuck())), unknown),
+            (Err(anyhow!("EPERM")), Some((false, "EPERM"))),
+        ] {
+            let what = format!("{unloaded:?}");
+            match (is_gone("nvidia", unloaded, || Ok("by two".into())), expected) {
+                (Ok(()), None) => {}
+                (Err(NotDone::Unchanged(error)), Some((false, text)))
+                | (Err(NotDone::Unknown(error)), Some((true, text))) => {
+                    assert!(error.to_string().starts_with(text), "{what}: {error}");
+                }
+                (result, _) => panic!("{what}: {result:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_other_gpus_use_stays_loaded_with_what_it_stands_on() {
+        // Name, references, dependents; those that use others first.
+        let module = |(name, refcount, holders): (&str, i64, &[&str])| Loaded {
+            module: ledger::Module {
+                name: name.into(),
+                version: None,
+                srcversion: None,
+                parameters: Default::default(),
+            },
+            state: State::Live,
+            refcount,
+            holders: holders.iter().map(ToString::to_string).collect(),
+        };
+        let on_uvm = ("nvidia", 1, &["nvidia_uvm"][..]);
+        for (loaded, expected) in [
+            (vec![("nvidia_uvm", 0, &[][..]), on_uvm], vec![]),
+            (vec![("nvidia_uvm", 2, &[]), on_uvm], vec!["nvidia_uvm", "nvidia"]),
+            (vec![("nvidia_uvm", 0, &[]), ("nvidia", 4, &["nvidia_uvm"])], vec!["nvidia"]),
+            (
+                vec![
+                    ("nvidia_drm", 1, &[]),
+                    ("nvidia_modeset", 1, &["nvidia_drm"]),
+                    ("nvidia_uvm", 0, &[]),
+                    ("nvidia", 2, &["nvidia_modeset", "nvidia_uvm"]),
+                ],
+                vec!["nvidia_drm", "nvidia_modeset", "nvidia"],
+            ),
+        ] {
+            let all: Vec<Loaded> = loaded.iter().copied().map(module).collect();
+            assert_eq!(used(&all), expected, "{loaded:?}");
+        }
+    }
 }

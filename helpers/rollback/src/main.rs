@@ -91,11 +91,9 @@ fn stop(context: &Context) {
     }
 }
 
-/// The driver that is on disk is what a boot takes; its files are exchanged only where the run had exchanged
-/// them, or had seen the driver fail.
+/// The driver that is on disk is what a boot takes.
 fn of_another_boot(context: &Context, open: &Run) -> Result<()> {
-    let was_exchanged = open.acts.iter().any(|act| act.step == Step::InstallDriver);
-    let goes_back = !open.committed && (open.driver_failed || was_exchanged);
+    let goes_back = goes_back(open);
     if goes_back {
         // Before the workloads, which need a driver.
         for problem in undo_steps(context, &[Step::InstallDriver]) {
@@ -105,6 +103,18 @@ fn of_another_boot(context: &Context, open: &Run) -> Result<()> {
             context.warn(format!("the driver on disk is not loaded in place of the boot's: {error:#}"));
         }
     }
+    conclude(context, goes_back)
+}
+
+/// Whether the files on disk are exchanged for those of before: only where the run had exchanged them, or had seen
+/// the driver fail.
+fn goes_back(run: &Run) -> bool {
+    let was_exchanged = run.acts.iter().any(|act| act.step == Step::InstallDriver);
+    !run.committed && (run.driver_failed || was_exchanged)
+}
+
+/// Ends the run of another boot. What is not restored comes before what is wrong with the driver.
+fn conclude(context: &Context, goes_back: bool) -> Result<()> {
     let ended = context.ledger.read()?.map_or(Ok(()), |run| end(context, &run));
     let matched = if goes_back { in_step(context) } else { Ok(()) };
     ended.and(matched)
@@ -164,13 +174,18 @@ fn in_step(context: &Context) -> Result<()> {
     Ok(())
 }
 
-fn end(context: &Context, run: &Run) -> Result<()> {
-    // The power may have gone after the new driver was found to fail, and before its files went.
+/// The steps whose undo has something to do, in the order in which they are undone.
+fn owed(run: &Run) -> Vec<Step> {
     let owes = |step: &Step| {
         !run.outstanding(*step).is_empty()
+            // The power may have gone after the new driver was found to fail, and before its files went.
             || (*step == Step::InstallDriver && run.driver_failed && !run.committed)
     };
-    let steps: Vec<Step> = Step::TAKING.into_iter().rev().filter(owes).collect();
+    Step::TAKING.into_iter().rev().filter(owes).collect()
+}
+
+fn end(context: &Context, run: &Run) -> Result<()> {
+    let steps = owed(run);
     for problem in undo_steps(context, &steps) {
         context.warn(problem);
     }
@@ -185,3 +200,6 @@ fn end(context: &Context, run: &Run) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

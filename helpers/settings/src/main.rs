@@ -15,7 +15,7 @@ use gpu::{Given, give_back, talk};
 use ledger::{Act, Object, Settings, Step};
 use modules::driver_version;
 use slots::kept_library;
-use step::Context;
+use step::{Context, Undo};
 
 /// NVML wakes up one GPU after the other, and an instance of MIG takes it a second to make.
 const TIME: Duration = Duration::from_secs(180);
@@ -42,42 +42,29 @@ fn main() -> ExitCode {
 }
 
 fn undo(context: &Context) -> Result<()> {
-    let Some(run) = context.ledger.read()? else { return Ok(()) };
-    let acts = run.outstanding(Step::Settings);
+    let Some(undo) = Undo::begin(context)? else { return Ok(()) };
+    let mut acts = undo.of_this_boot(undo.run.outstanding(Step::Settings));
+    acts.retain(|act| settings_of(act).is_some());
     // Oldest first: in the order of the GPUs.
-    let acts: Vec<(&Act, &Settings)> = acts
-        .iter()
-        .rev()
-        .filter_map(|act| match &act.object {
-            Object::Settings(settings) => Some((act, settings)),
-            _ => None,
-        })
-        .collect();
-    if acts.is_empty() {
-        return Ok(());
-    }
-    if run.boot != context.ledger.boot() {
-        // They went with that boot; whatever sets them at boot has done so.
-        return context.ledger.undone_each(acts.iter().map(|(act, _)| act.id));
-    }
-    let mut failed = Vec::new();
-    match set(context, acts.iter().map(|(_, settings)| (*settings).clone()).collect()) {
-        Ok(given) => {
-            for ((act, settings), given) in acts.iter().zip(given) {
-                failed.extend(record(context, act, settings, &given));
-            }
-        }
-        Err(error) => {
-            failed.push(format!("{error:#}"));
-            for (act, _) in &acts {
-                failed.extend(unwritten(act, context.ledger.undo_failed(act.id, format!("{error:#}"))));
+    acts.reverse();
+    let settings: Vec<Settings> = acts.iter().filter_map(|act| settings_of(act)).cloned().collect();
+    if !settings.is_empty() {
+        match set(context, settings) {
+            Ok(given) => acts.iter().zip(given).for_each(|(act, given)| record(&undo, act, &given)),
+            Err(error) => {
+                undo.problem(format!("{error:#}"));
+                acts.iter().for_each(|act| undo.also_failed(act.id, &act.object, &error));
             }
         }
     }
-    if !failed.is_empty() {
-        bail!("not everything is set on the GPUs as it was: {}", failed.join("; "));
+    undo.end("not everything is set on the GPUs as it was")
+}
+
+fn settings_of(act: &Act) -> Option<&Settings> {
+    match &act.object {
+        Object::Settings(settings) => Some(settings),
+        _ => None,
     }
-    Ok(())
 }
 
 /// Has it set by a process of its own.
@@ -98,25 +85,19 @@ fn set(context: &Context, wanted: Vec<Settings>) -> Result<Vec<Given>> {
     Ok(given)
 }
 
-/// Writes what became of one GPU; returns why it is not as it was, or not written.
-fn record(context: &Context, act: &Act, settings: &Settings, given: &Given) -> Option<String> {
-    let name = &act.object;
+/// Notes what became of one GPU.
+fn record(undo: &Undo, act: &Act, given: &Given) {
+    let (context, name) = (undo.context, &act.object);
     for note in &given.notes {
         context.warn(format!("{name}: {note}"));
     }
-    if given.differences.is_empty() {
-        let all: Vec<String> = settings.settings.iter().map(ToString::to_string).collect();
-        context.info(format!("{name} are back: {}", all.join(", ")));
-        return unwritten(act, context.ledger.undone(act.id));
+    if !given.differences.is_empty() {
+        return undo.failed(act.id, name, given.differences.join("; "));
     }
-    let reason = given.differences.join("; ");
-    let unwritten = unwritten(act, context.ledger.undo_failed(act.id, &reason));
-    Some([Some(format!("{name}: {reason}")), unwritten].into_iter().flatten().collect::<Vec<_>>().join("; "))
-}
-
-/// A ledger that cannot be written keeps no GPU from being set.
-fn unwritten(act: &Act, noted: Result<()>) -> Option<String> {
-    noted.err().map(|error| format!("{}: the ledger does not have this: {error:#}", act.object))
+    let settings = settings_of(act).into_iter().flat_map(|settings| &settings.settings);
+    let all: Vec<String> = settings.map(ToString::to_string).collect();
+    context.info(format!("{name} are back: {}", all.join(", ")));
+    undo.restored(act.id, name);
 }
 
 fn apply(kept: Option<PathBuf>) -> Result<ExitCode> {
@@ -125,4 +106,76 @@ fn apply(kept: Option<PathBuf>) -> Result<ExitCode> {
     let wanted: Vec<Settings> = serde_json::from_slice(&text).context("understand what is to be set")?;
     println!("{}", serde_json::to_string(&give_back(&wanted, kept.as_deref()))?);
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use gpu::Given;
+    use ledger::{Ledger, Snapshot, State};
+    use step::Root;
+
+    use super::*;
+
+    /// A run of the boot `then` that took the settings of two GPUs.
+    fn context(now: &str) -> (tempfile::TempDir, Context) {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let root = Root::at(directory.path());
+        let ledger = |boot| Ledger::new(root.path("/lib"), boot);
+        ledger("then").open(Snapshot::default()).expect("opens");
+        for pci in ["A", "B"] {
+            let settings = Settings { pci: pci.into(), uuid: format!("GPU-{pci}"), settings: Vec::new() };
+            ledger("then").act(Step::Settings, Object::Settings(settings), || Ok(())).expect("writes");
+        }
+        let ledger = ledger(now);
+        (directory, Context { step: Step::Settings, root, ledger })
+    }
+
+    fn states(context: &Context) -> Vec<State> {
+        let run = context.ledger.read().expect("reads").expect("is open");
+        run.acts.into_iter().map(|act| act.state).collect()
+    }
+
+    #[test]
+    fn each_gpu_is_back_or_not_by_what_was_read_back_of_it() {
+        let given = |differences: &[&str], notes: &[&str]| Given {
+            differences: differences.iter().map(ToString::to_string).collect(),
+            notes: notes.iter().map(ToString::to_string).collect(),
+            ..Given::default()
+        };
+        for (given, expected, problem) in [
+            (given(&[], &[]), State::Undone, None),
+            // Worth a word, and no difference in what was asked for.
+            (given(&[], &["another id"]), State::Undone, None),
+            (
+                given(&["power limit: refused", "MIG is off"], &[]),
+                State::UndoFailed("power limit: refused; MIG is off".into()),
+                Some("not all: settings of GPU A (GPU-A): power limit: refused; MIG is off"),
+            ),
+        ] {
+            let (_directory, context) = context("then");
+            let undo = Undo::begin(&context).expect("reads").expect("is open");
+            record(&undo, &undo.run.acts[0], &given);
+            let error = undo.end("not all").err().map(|error| error.to_string());
+            assert_eq!(error.as_deref(), problem, "{given:?}");
+            assert_eq!(states(&context), [expected, State::Done], "{given:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_set_without_a_driver_or_for_another_boot() {
+        let why = "the driver is not loaded: nothing can be set";
+        for (now, expected, problem) in [
+            ("another", State::Undone, None),
+            (
+                "then",
+                State::UndoFailed(why.into()),
+                Some(format!("not everything is set on the GPUs as it was: {why}")),
+            ),
+        ] {
+            let (_directory, context) = context(now);
+            let error = undo(&context).err().map(|error| error.to_string());
+            assert_eq!(error, problem, "in the boot {now}");
+            assert_eq!(states(&context), vec![expected; 2], "in the boot {now}");
+        }
+    }
 }

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use as_user::Started;
 use bus::{Manager, Up};
-use ledger::{Act, Object, Run, Step, Unit};
-use step::Context;
+use ledger::{Act, Object, Step, Unit};
+use step::{Context, Undo};
 
 use crate::closure::SERVICE;
 use crate::stop::shown;
@@ -20,32 +20,28 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// Starts the system's units; those of users as well, unless drain-containers has something of the
 /// system's to restart: that comes first, and then it calls [`undo_users`].
 pub(crate) fn undo(context: &Context) -> Result<()> {
-    let Some(run) = context.ledger.read()? else { return Ok(()) };
-    let Some((system, users)) = outstanding(context, &run) else { return Ok(()) };
-    let mut problems = restore_system(context, &run, &system);
+    let Some(undo) = Undo::begin(context)? else { return Ok(()) };
+    let Some((system, users)) = outstanding(&undo) else { return Ok(()) };
+    restore_system(&undo, &system);
     let is_systems = |act: &Act| match &act.object {
         Object::Container(container) => container.user.is_none(),
         _ => true,
     };
-    if users.is_empty() || !run.outstanding(Step::DrainContainers).iter().any(is_systems) {
-        problems.extend(restore_users(context, &run, users));
+    if users.is_empty() || !undo.run.outstanding(Step::DrainContainers).iter().any(is_systems) {
+        restore_users(&undo, users);
     }
-    end(&problems)
+    undo.end(NOT_BACK)
 }
 
 /// Starts the units of users.
 pub(crate) fn undo_users(context: &Context) -> Result<()> {
-    let Some(run) = context.ledger.read()? else { return Ok(()) };
-    let Some((_, users)) = outstanding(context, &run) else { return Ok(()) };
-    end(&restore_users(context, &run, users))
+    let Some(undo) = Undo::begin(context)? else { return Ok(()) };
+    let Some((_, users)) = outstanding(&undo) else { return Ok(()) };
+    restore_users(&undo, users);
+    undo.end(NOT_BACK)
 }
 
-fn end(problems: &[String]) -> Result<()> {
-    if !problems.is_empty() {
-        bail!("not every unit is back: {}", problems.join("; "));
-    }
-    Ok(())
-}
+const NOT_BACK: &str = "not every unit is back";
 
 /// An act that took a unit.
 type Taken = (u64, Unit);
@@ -55,9 +51,9 @@ type OfUsers = BTreeMap<u32, Vec<Taken>>;
 
 /// The units to start: the system's, and those of each user. None where there are none, or where the next
 /// boot starts them.
-fn outstanding(context: &Context, run: &Run) -> Option<(Vec<Taken>, OfUsers)> {
+fn outstanding(undo: &Undo) -> Option<(Vec<Taken>, OfUsers)> {
     let (mut system, mut users) = (Vec::new(), OfUsers::new());
-    for act in run.outstanding(Step::StopUnits) {
+    for act in undo.run.outstanding(Step::StopUnits) {
         let Object::Unit(unit) = act.object else { continue };
         let taken = unit.user.map_or(&mut system, |uid| users.entry(uid).or_default());
         taken.push((act.id, unit));
@@ -67,30 +63,27 @@ fn outstanding(context: &Context, run: &Run) -> Option<(Vec<Taken>, OfUsers)> {
     }
     match bus::is_stopping() {
         Ok(true) => {
-            context.info("the machine is going down: the units are started by the next boot");
+            undo.context.info("the machine is going down: the units are started by the next boot");
             return None;
         }
         Ok(false) => {}
         // To leave units down for want of an answer would be the greater wrong.
-        Err(error) => context.warn(format!("cannot tell whether the machine is going down: {error}")),
+        Err(error) => undo.context.warn(format!("cannot tell whether the machine is going down: {error}")),
     }
     Some((system, users))
 }
 
-fn restore_system(context: &Context, run: &Run, acts: &[Taken]) -> Vec<String> {
+fn restore_system(undo: &Undo, acts: &[Taken]) {
     if acts.is_empty() {
-        return Vec::new();
+        return;
     }
+    let context = undo.context;
     context.status(format!("starting units: {}", acts.len()));
-    let mut problems = Vec::new();
     let mut follower = match Manager::system().and_then(|manager| manager.follow(&[])) {
         Ok(follower) => follower,
         Err(error) => {
             let why = format!("{:#}", anyhow::Error::from(error));
-            for taken in acts {
-                problems.extend(note(context, run, taken, Err(why.clone())));
-            }
-            return problems;
+            return acts.iter().for_each(|taken| note(undo, taken, Err(why.clone())));
         }
     };
     for wave in waves(acts) {
@@ -105,23 +98,22 @@ fn restore_system(context: &Context, run: &Run, acts: &[Taken]) -> Vec<String> {
                 Up::Started => Started::Started,
                 Up::Queued => Started::Queued,
             });
-            problems.extend(note(context, run, wave[at], result));
+            note(undo, wave[at], result);
         });
     }
-    problems
 }
 
-fn restore_users(context: &Context, run: &Run, users: OfUsers) -> Vec<String> {
+fn restore_users(undo: &Undo, users: OfUsers) {
     if users.is_empty() {
-        return Vec::new();
+        return;
     }
+    let context = undo.context;
     context.status(format!("starting units of users: {}", users.values().map(Vec::len).sum::<usize>()));
     let results = users::side_by_side(users.into_iter().collect(), |(uid, acts)| {
         let names = waves(&acts).map(|wave| wave.iter().map(|(_, unit)| unit.name.clone()).collect());
         let started = users::start(&context.root, uid, &names);
         (acts, started)
     });
-    let mut problems = Vec::new();
     for (acts, started) in results {
         let taken = waves(&acts).into_iter().flatten();
         for (taken, started) in taken.zip(started.into_iter().flatten()) {
@@ -129,37 +121,31 @@ fn restore_users(context: &Context, run: &Run, users: OfUsers) -> Vec<String> {
                 Ok(Started::Failed(why)) => Err(why),
                 started => started,
             };
-            problems.extend(note(context, run, taken, result));
+            note(undo, taken, result);
         }
     }
-    problems
 }
 
-/// Writes down what came of a start; a sentence where the unit does not run, or the ledger cannot be
-/// written.
-fn note(context: &Context, run: &Run, (id, unit): &Taken, result: Result<Started, String>) -> Option<String> {
-    let name = shown(unit.user, &unit.name);
-    let (noted, problem) = match result {
-        Ok(Started::Already) => (context.ledger.undone(*id), None),
-        Ok(Started::Queued) => {
-            context.warn(format!("the start of {name} is queued: something else comes first"));
-            (context.ledger.undone(*id), None)
-        }
-        Ok(_) => {
-            context.info(format!("started {name}"));
-            (context.ledger.undone(*id), None)
+/// Notes what came of a start.
+fn note(undo: &Undo, (id, unit): &Taken, result: Result<Started, String>) {
+    let (context, name) = (undo.context, shown(unit.user, &unit.name));
+    match result {
+        Ok(started) => {
+            match started {
+                Started::Already => {}
+                Started::Queued => {
+                    context.warn(format!("the start of {name} is queued: something else comes first"));
+                }
+                _ => context.info(format!("started {name}")),
+            }
+            undo.restored(*id, name);
         }
         // What ran in the user's session of another boot went with that boot.
-        Err(why) if unit.user.is_some() && run.boot != context.ledger.boot() => {
+        Err(why) if unit.user.is_some() && !undo.is_of_this_boot() => {
             context.warn(format!("{name} is not started: the machine was restarted, and {why}"));
-            (context.ledger.lost(*id, format!("the machine was restarted, and {why}")), None)
+            undo.lost(*id, name, format!("the machine was restarted, and {why}"));
         }
-        Err(why) => (context.ledger.undo_failed(*id, &why), Some(format!("{name}: {why}"))),
-    };
-    let unwritten = noted.err().map(|error| format!("{name}: the ledger does not have this: {error:#}"));
-    match (problem, unwritten) {
-        (Some(problem), Some(unwritten)) => Some(format!("{problem}; {unwritten}")),
-        (problem, unwritten) => problem.or(unwritten),
+        Err(why) => undo.failed(*id, name, why),
     }
 }
 

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use as_user::{Stopped, is_unit_name};
 use bus::{Manager, NotDown};
 use holders::Guarded;
-use ledger::{Object, Step, Unit};
+use ledger::{Intent, Object, Step, Unit};
 use step::{Context, Guard};
 
 use crate::closure::{Planned, Role, closure};
@@ -86,12 +86,12 @@ fn stop(context: &Context, manager: &Manager, plan: &[Planned], limit: Instant) 
         if planned.up {
             transient::keep(&context.root, &planned.name, &planned.fragment)?;
         }
-        let id = intent(context, None, &planned.name, planned.role)?;
+        let act = intent(context, None, &planned.name, planned.role)?;
         if planned.up {
-            acts.push((id, planned));
+            acts.push((act, planned));
         } else {
             // The record tells the next step that what is left of it is nobody's.
-            context.ledger.failed(id, "it did not run")?;
+            act.failed("it did not run")?;
         }
     }
     let names: Vec<&str> = acts.iter().map(|(_, planned)| planned.name.as_str()).collect();
@@ -101,21 +101,21 @@ fn stop(context: &Context, manager: &Manager, plan: &[Planned], limit: Instant) 
         acts.iter().map(|(_, planned)| (planned.name.as_str(), planned.role == Role::Dependent)).collect();
     let mut problems = Vec::new();
     bus::stop_each(&mut follower, &orders, limit, |at, result| {
-        let (id, planned) = &acts[at];
+        let (act, planned) = acts[at];
         let noted = match result {
             Ok(()) => {
                 context.info(format!("stopped {}", planned.name));
-                context.ledger.done(*id)
+                act.done()
             }
             Err(NotDown::Refused(why)) => {
-                let noted = context.ledger.failed(*id, &why);
                 problems.push(format!("{} is not stopped: {why}", planned.name));
-                noted
+                act.failed(why)
             }
             // The act stays open: its stop may still go on, and then it has to be given back.
             Err(NotDown::Up(state)) => {
                 let seconds = begun.elapsed().as_secs();
                 problems.push(format!("{} is not stopped after {seconds} s: it is {state}", planned.name));
+                act.leave_open();
                 Ok(())
             }
         };
@@ -127,7 +127,7 @@ fn stop(context: &Context, manager: &Manager, plan: &[Planned], limit: Instant) 
     Ok(())
 }
 
-fn intent(context: &Context, user: Option<u32>, name: &str, role: Role) -> Result<u64> {
+fn intent<'a>(context: &'a Context, user: Option<u32>, name: &str, role: Role) -> Result<Intent<'a>> {
     let unit = Unit { name: name.to_owned(), user, role: role.word().into() };
     context.ledger.intent(Step::StopUnits, Object::Unit(unit))
 }
@@ -155,8 +155,7 @@ fn stop_users(
     for (uid, good, bad, plan) in plans {
         let names = all.entry(uid).or_default();
         for (name, role) in bad {
-            let id = intent(context, Some(uid), &name, role)?;
-            context.ledger.lost(id, "that is no name of a unit")?;
+            intent(context, Some(uid), &name, role)?.lost("that is no name of a unit")?;
             names.push(name);
         }
         let (manager, plan) = match plan {
@@ -167,7 +166,7 @@ fn stop_users(
                     "the units of user {uid} cannot be stopped, their holders are killed: {error:#}"
                 ));
                 for (name, role) in good {
-                    intent(context, Some(uid), &name, role)?;
+                    intent(context, Some(uid), &name, role)?.leave_open();
                     names.push(name);
                 }
                 continue;
@@ -176,10 +175,10 @@ fn stop_users(
         let mut acts = Vec::new();
         for planned in plan {
             names.push(planned.name.clone());
-            let id = intent(context, Some(uid), &planned.name, planned.role)?;
+            let act = intent(context, Some(uid), &planned.name, planned.role)?;
             match planned.up {
-                true => acts.push((id, planned)),
-                false => context.ledger.failed(id, "it did not run")?,
+                true => acts.push((act, planned)),
+                false => act.failed("it did not run")?,
             }
         }
         orders.push((uid, manager, acts));
@@ -198,14 +197,15 @@ fn stop_users(
                 continue;
             }
         };
-        for ((id, planned), stopped) in acts.into_iter().zip(stopped) {
+        for ((act, planned), stopped) in acts.into_iter().zip(stopped) {
             let name = shown(Some(uid), &planned.name);
             match stopped {
                 Stopped::Down => {
-                    context.ledger.done(id)?;
+                    act.done()?;
                     context.info(format!("stopped {name}"));
                 }
                 Stopped::Refused(why) | Stopped::Up(why) => {
+                    act.leave_open();
                     context.warn(format!("{name} is not stopped, its holders are killed: {why}"));
                 }
             }

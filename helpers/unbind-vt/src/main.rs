@@ -8,11 +8,11 @@ mod console;
 
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use console::{bind, is_bound};
 use holders::Scope;
-use ledger::{Console, Object, Step};
-use step::{Context, OurUnits, RunRequest, Stop};
+use ledger::{Console, NotDone, Object, Step};
+use step::{Context, OurUnits, RunRequest, Stop, Undo};
 
 fn main() -> ExitCode {
     step::main(Step::UnbindVt, run, undo)
@@ -39,43 +39,25 @@ fn run(context: &Context) -> Result<()> {
     }
     for holders::Console { name: vtcon, driver, .. } in consoles {
         let console = Console { vtcon: vtcon.clone(), driver };
-        let id = context.ledger.intent(Step::UnbindVt, Object::Console(console))?;
-        if let Err(error) = bind(&context.root, &vtcon, false) {
-            context.ledger.failed(id, format!("{error:#}"))?;
-            return Err(error);
-        }
-        context.ledger.done(id)?;
+        context.ledger.act(Step::UnbindVt, Object::Console(console), || {
+            bind(&context.root, &vtcon, false).map_err(NotDone::Unchanged)
+        })?;
         context.info(format!("{vtcon} is unbound from NVIDIA's framebuffer"));
     }
     Ok(())
 }
 
 fn undo(context: &Context) -> Result<()> {
-    let Some(run) = context.ledger.read()? else { return Ok(()) };
-    let mut failed = Vec::new();
-    for act in run.outstanding(Step::UnbindVt) {
+    let Some(undo) = Undo::begin(context)? else { return Ok(()) };
+    for act in undo.of_this_boot(undo.run.outstanding(Step::UnbindVt)) {
         let Object::Console(console) = &act.object else { continue };
-        let is_back = match is_bound(&context.root, &console.vtcon) {
-            // The consoles of another boot are that boot's.
-            _ if run.boot != context.ledger.boot() => Ok(()),
-            Ok(true) => Ok(()),
-            Ok(false) => bind(&context.root, &console.vtcon, true),
-            Err(error) => Err(error),
-        };
-        let noted = match is_back {
-            Ok(()) => context.ledger.undone(act.id),
-            Err(error) => {
-                failed.push(format!("{error:#}"));
-                context.ledger.undo_failed(act.id, format!("{error:#}"))
-            }
-        };
-        // One that cannot be written down keeps no other from being bound.
-        failed.extend(noted.err().map(|error| format!("{}: {error:#}", act.object)));
+        let bound = is_bound(&context.root, &console.vtcon).and_then(|is_bound| match is_bound {
+            true => Ok(()),
+            false => bind(&context.root, &console.vtcon, true),
+        });
+        undo.note(&act, bound);
     }
-    if !failed.is_empty() {
-        bail!("a console is not back: {}", failed.join("; "));
-    }
-    Ok(())
+    undo.end("a console is not back")
 }
 
 #[cfg(test)]
@@ -98,7 +80,7 @@ mod tests {
             fs::create_dir_all(bound(vtcon).parent().expect("has a parent")).expect("creates");
             fs::write(bound(vtcon), "0\n").expect("writes");
             let console = Console { vtcon: vtcon.into(), driver: "(M) frame buffer device".into() };
-            ledger.intent(Step::UnbindVt, Object::Console(console)).expect("writes");
+            ledger.intent(Step::UnbindVt, Object::Console(console)).expect("writes").leave_open();
         }
         fs::remove_file(bound("vtcon1")).expect("removes");
         // Who writes takes it first.

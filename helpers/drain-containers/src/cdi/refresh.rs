@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use ledger::{Object, Run, Step};
-use step::{Context, Order, order_unit};
+use ledger::{Object, Step};
+use step::{Context, Order, Undo, order_unit};
 
 use super::{Spec, specs};
 
@@ -28,8 +28,7 @@ pub(crate) fn note(context: &Context) -> Result<()> {
     let specs = specs(&context.root).context("look for CDI specifications")?;
     if !specs.is_empty() {
         let paths = specs.into_iter().map(|spec| spec.path).collect();
-        let act = context.ledger.intent(Step::DrainContainers, Object::Cdi { paths })?;
-        context.ledger.done(act)?;
+        context.ledger.act(Step::DrainContainers, Object::Cdi { paths }, || Ok(()))?;
     }
     Ok(())
 }
@@ -39,13 +38,14 @@ pub(crate) fn note(context: &Context) -> Result<()> {
 ///
 /// # Errors
 /// They cannot be looked for.
-pub(crate) fn refresh(context: &Context, run: &Run) -> Result<()> {
+pub(crate) fn refresh(undo: &Undo) -> Result<()> {
+    let context = undo.context;
     let unloaded = |act: &ledger::Act| matches!(act.object, Object::Module(_));
-    if !run.acts.iter().any(unloaded) {
+    if !undo.run.acts.iter().any(unloaded) {
         return Ok(());
     }
     // In another boot the machine came up with what is on disk, and the service with it.
-    if run.boot == context.ledger.boot() {
+    if undo.is_of_this_boot() {
         context.status(format!("waiting for {SERVICE}"));
         if let Err(error) = order_unit(Order::Start, SERVICE) {
             context.warn(format!("{SERVICE} did not do its work: {error}"));

@@ -6,6 +6,7 @@
 
 mod gpu;
 mod install;
+mod intent;
 mod object;
 mod record;
 mod retire;
@@ -15,6 +16,7 @@ mod tally;
 
 pub use gpu::{Fabric, Gpu, GpuInstance, Health, Instance, Mode, RemappedRows, Setting};
 pub use install::Install;
+pub use intent::{Intent, NotDone};
 pub use object::{
     Chosen, Console, Container, DriverFiles, Module, Node, Object, Pod, Process, Settings, Snapshot, Step,
     Unit,

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use files::{check_owner, lock};
 use rustix::fs::OFlags;
 
+use crate::intent::Intent;
 use crate::object::{Object, Snapshot, Step};
 use crate::record::{Event, Outcome, Record, Run, VERSION};
 use crate::tally::Tally;
@@ -161,13 +162,15 @@ impl Ledger {
         result
     }
 
-    /// Writes that `step` is about to act on `object`; returns the act's id.
+    /// Writes that `step` is about to act on `object`. [`Ledger::act`] does the act as well, and writes what became
+    /// of it.
     ///
     /// # Errors
     /// No open run, or the line is not safely on disk, or there is no room for those that will follow: then
     /// the act must not be done.
-    pub fn intent(&self, step: Step, object: Object) -> Result<u64> {
-        self.append(|tally| (tally.next_id(), vec![intent(tally.next_id(), step, object)]))
+    pub fn intent(&self, step: Step, object: Object) -> Result<Intent<'_>> {
+        let id = self.append(|tally| (tally.next_id(), vec![intent(tally.next_id(), step, object)]))?;
+        Ok(Intent::new(self, id))
     }
 
     /// The same for any number of objects, in the time of one: they are in the ledger together before the
@@ -193,40 +196,12 @@ impl Ledger {
         self.append(|_| ((), failed.chain(lost).collect()))
     }
 
-    /// Writes that act `id` was done.
-    ///
-    /// # Errors
-    /// No open run, or the file cannot be written.
-    pub fn done(&self, id: u64) -> Result<()> {
-        self.event(Event::Done { id })
-    }
-
-    /// Writes that act `id` did not happen.
-    ///
-    /// # Errors
-    /// No open run, or the file cannot be written.
-    pub fn failed(&self, id: u64, reason: impl Into<String>) -> Result<()> {
-        self.event(Event::Failed { id, reason: reason.into() })
-    }
-
     /// Writes that what act `id` took was given back.
     ///
     /// # Errors
     /// No open run, or the file cannot be written.
     pub fn undone(&self, id: u64) -> Result<()> {
         self.event(Event::Undone { id })
-    }
-
-    /// The same for each of these acts, whatever becomes of the others.
-    ///
-    /// # Errors
-    /// The first that could not be written.
-    pub fn undone_each(&self, ids: impl IntoIterator<Item = u64>) -> Result<()> {
-        let mut noted = Ok(());
-        for id in ids {
-            noted = noted.and(self.undone(id));
-        }
-        noted
     }
 
     /// Writes that what act `id` took cannot be given back.
@@ -299,7 +274,7 @@ impl Ledger {
         tally.run().map(Some)
     }
 
-    fn event(&self, event: Event) -> Result<()> {
+    pub(crate) fn event(&self, event: Event) -> Result<()> {
         self.append(|_| ((), vec![event]))
     }
 

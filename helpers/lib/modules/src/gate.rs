@@ -16,7 +16,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use step::Root;
+use ledger::{Object, Step};
+use step::{Root, Undo};
 
 /// The modprobe.d file.
 pub const FILE: &str = "/run/modprobe.d/00-nvidia-reload.conf";
@@ -74,6 +75,18 @@ pub fn open(root: &Root) -> Result<()> {
         step::say(&format!("{error:#}"));
     }
     result
+}
+
+/// Opens the gate that a run has shut, and notes that.
+pub fn open_of(undo: &Undo) {
+    if let Err(error) = open(&undo.context.root) {
+        return undo.problem(format!("{error:#}"));
+    }
+    for act in undo.run.outstanding(Step::RmmodChain) {
+        if matches!(act.object, Object::Gate { .. }) {
+            undo.restored(act.id, &act.object);
+        }
+    }
 }
 
 fn replace(path: &Path, text: &[u8]) -> Result<()> {

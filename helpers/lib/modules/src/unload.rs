@@ -37,11 +37,35 @@ pub fn unload(name: &str, patience: Duration) -> Result<Unloaded> {
         }
     })?;
     match ended {
-        // ENOENT: somebody else unloaded it meanwhile.
-        Ended::Back(Ok(()) | Err(Errno::ENOENT)) => Ok(Unloaded::Gone),
-        // EWOULDBLOCK: somebody uses it.
-        Ended::Back(Err(Errno::EAGAIN)) => Ok(Unloaded::Busy),
-        Ended::Back(Err(errno)) => Err(errno).with_context(|| format!("unload {name}")),
+        Ended::Back(result) => outcome(result).with_context(|| format!("unload {name}")),
         Ended::Stuck(stuck) => Ok(Unloaded::Stuck(stuck)),
+    }
+}
+
+fn outcome(result: nix::Result<()>) -> nix::Result<Unloaded> {
+    match result {
+        // ENOENT: somebody else unloaded it meanwhile.
+        Ok(()) | Err(Errno::ENOENT) => Ok(Unloaded::Gone),
+        // EWOULDBLOCK: somebody uses it.
+        Err(Errno::EAGAIN) => Ok(Unloaded::Busy),
+        Err(errno) => Err(errno),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_that_went_meanwhile_is_gone() {
+        for (result, expected) in [
+            (Ok(()), Ok(Unloaded::Gone)),
+            (Err(Errno::ENOENT), Ok(Unloaded::Gone)),
+            (Err(Errno::EAGAIN), Ok(Unloaded::Busy)),
+            (Err(Errno::EPERM), Err(Errno::EPERM)),
+            (Err(Errno::EBUSY), Err(Errno::EBUSY)),
+        ] {
+            assert_eq!(outcome(result), expected, "{result:?}");
+        }
     }
 }

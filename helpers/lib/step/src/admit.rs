@@ -108,6 +108,21 @@ mod tests {
     }
 
     #[test]
+    fn no_step_runs_where_everything_is_turned_off() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        fs::create_dir(directory.path().join("proc")).expect("creates");
+        for (line, expected) in [("quiet\n", true), ("quiet nvidia_reload=0\n", false)] {
+            fs::write(directory.path().join("proc/cmdline"), line).expect("writes");
+            for step in Step::TAKING.into_iter().filter(|step| *step != Step::Preflight) {
+                let root = Root::at(directory.path());
+                let ledger = ledger::Ledger::new(root.path("/lib"), "b");
+                let admitted = admit(&Context { step, root, ledger });
+                assert_eq!(admitted.is_ok(), expected, "{step}: {admitted:?}");
+            }
+        }
+    }
+
+    #[test]
     fn workloads_are_started_after_the_driver() {
         let module =
             Module { name: "nvidia".into(), version: None, srcversion: None, parameters: Default::default() };

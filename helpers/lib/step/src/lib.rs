@@ -17,6 +17,7 @@ mod stop;
 #[cfg(test)]
 mod sums;
 pub mod text;
+mod undo;
 mod units;
 mod verified;
 
@@ -37,5 +38,6 @@ pub use run_request::RunRequest;
 pub use shutdown::system_is_stopping;
 pub use sibling::{restore_units_of_users, undo_limit, undo_steps};
 pub use stop::{Exit, Reason, Stop};
+pub use undo::Undo;
 pub use units::{DRAINED, OFFLINE, OurUnits, RELOAD, RESET};
 pub use verified::{Check, Grade, VERIFIED_SCHEMA, Verified};

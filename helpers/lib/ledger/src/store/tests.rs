@@ -1,7 +1,9 @@
 use super::*;
+use crate::NotDone;
 use crate::object::{Container, Process};
 use crate::record::State;
 use crate::room::RESERVE;
+use anyhow::anyhow;
 use proptest::prelude::*;
 
 fn gate() -> Object {
@@ -18,20 +20,41 @@ fn ledger() -> (tempfile::TempDir, Ledger) {
 fn an_act_is_outstanding_until_it_is_given_back() {
     let (_directory, ledger) = ledger();
     ledger.open(Snapshot::default()).expect("opens");
-    let id = ledger.intent(Step::RmmodChain, gate()).expect("writes");
+    let act = ledger.intent(Step::RmmodChain, gate()).expect("writes");
     let run = || ledger.read().expect("reads").expect("is open");
     assert_eq!(run().outstanding(Step::RmmodChain).len(), 1);
-    ledger.done(id).expect("writes");
+    act.done().expect("writes");
     assert_eq!(run().outstanding(Step::RmmodChain)[0].state, State::Done);
     assert!(run().outstanding(Step::UnbindVt).is_empty());
-    ledger.undo_failed(id, "no").expect("writes");
+    ledger.undo_failed(act.id(), "no").expect("writes");
     assert_eq!(run().missing().len(), 1);
-    ledger.undone(id).expect("writes");
+    ledger.undone(act.id()).expect("writes");
     assert!(run().missing().is_empty());
     let closed = ledger.close(Outcome::RolledBack).expect("closes");
     assert_eq!(closed.outcome, Some(Outcome::RolledBack));
     assert!(ledger.read().expect("reads").is_none());
     assert_eq!(ledger.last_closed().expect("reads").expect("is there").id, closed.id);
+}
+
+#[test]
+fn an_act_is_written_before_it_is_done_and_what_became_of_it_afterwards() {
+    let (_directory, ledger) = ledger();
+    let act = |act: fn() -> Result<(), NotDone>| ledger.act(Step::RmmodChain, gate(), act);
+    act(|| unreachable!("without a line in the ledger nothing is done")).expect_err("no run is open");
+    ledger.open(Snapshot::default()).expect("opens");
+    let state = || ledger.read().expect("reads").expect("is open").acts.pop().expect("an act").state;
+    ledger
+        .act(Step::RmmodChain, gate(), || {
+            assert_eq!(state(), State::Intent);
+            Ok(())
+        })
+        .expect("is done");
+    assert_eq!(state(), State::Done);
+    let unchanged = act(|| Err(NotDone::Unchanged(anyhow!("busy").context("stop")))).expect_err("fails");
+    assert_eq!((unchanged.to_string(), state()), ("stop".into(), State::Failed("stop: busy".into())));
+    // Any other error: the undo looks.
+    let unknown = act(|| Err(anyhow!("no answer").into())).expect_err("fails");
+    assert_eq!((unknown.to_string(), state()), ("no answer".into(), State::Intent));
 }
 
 #[test]
@@ -83,7 +106,7 @@ fn a_damaged_line_takes_no_other_with_it_and_is_named() {
     ledger.open(Snapshot { gpus: vec!["0000:3b:00.0".into()], ..Snapshot::default() }).expect("opens");
     let first = ledger.intent(Step::RmmodChain, gate()).expect("writes");
     let second = ledger.intent(Step::UnbindVt, gate()).expect("writes");
-    ledger.done(second).expect("writes");
+    second.done().expect("writes");
     let text = fs::read_to_string(ledger.path()).expect("reads");
     let lines: Vec<&str> = text.lines().collect();
     for (number, acts) in [(0, 2), (1, 1), (2, 1), (3, 2)] {
@@ -102,7 +125,8 @@ fn a_damaged_line_takes_no_other_with_it_and_is_named() {
             let at = format!("ledger.jsonl:{}: damaged", number + 1);
             assert!(run.damaged.iter().any(|damage| damage.contains(&at)), "{:?}", run.damaged);
             // It goes on, and never with an id that was given before.
-            assert!(other.intent(Step::Verify, gate()).expect("goes on") > first.max(second));
+            let next = other.intent(Step::Verify, gate()).expect("goes on");
+            assert!(next.id() > first.id().max(second.id()));
             assert_eq!(other.close(Outcome::Degraded).expect("closes").acts.len(), acts + 1);
         }
     }
@@ -135,14 +159,16 @@ fn room_is_set_aside_for_what_must_not_fail_even_after_a_torn_line() {
         return;
     }
     assert!(room() >= RESERVE, "{}", room());
+    let mut last = None;
     for _ in 0..40 {
-        let id = ledger.intent(Step::RmmodChain, gate()).expect("writes");
-        ledger.failed(id, "x".repeat(100_000)).expect("writes");
+        let act = ledger.intent(Step::RmmodChain, gate()).expect("writes");
+        act.failed("x".repeat(100_000)).expect("writes");
+        last = Some(act);
     }
     assert!(room() >= RESERVE, "{}", room());
     let torn = OpenOptions::new().append(true).open(ledger.path()).expect("opens");
     std::io::Write::write_all(&mut &torn, &[b'x'; 3000]).expect("writes");
-    ledger.done(40).expect("writes");
+    last.expect("an act").done().expect("writes");
     assert!(room() >= RESERVE - 8192, "{}", room());
     assert_eq!(ledger.read().expect("reads").expect("is open").acts.len(), 40);
     let closed = ledger.close(Outcome::Done).expect("closes");
@@ -159,7 +185,7 @@ fn what_was_read_is_not_read_again() {
     let command = "é".repeat(65_536);
     let process = |pid| Process { pid, start_ticks: 1, uid: 0, command: command.clone() };
     for pid in 0..2000 {
-        ledger.intent(Step::KillHolders, Object::Process(process(pid))).expect("writes");
+        ledger.intent(Step::KillHolders, Object::Process(process(pid))).expect("writes").leave_open();
         if pid % 500 == 0 {
             assert_eq!(other.read().expect("reads").expect("is open").acts.len(), pid as usize + 1);
         }
@@ -173,8 +199,8 @@ fn what_was_read_is_not_read_again() {
     let ends: Vec<State> = acts[2000..].iter().map(|act| act.state.clone()).collect();
     assert_eq!((ids, ends), (vec![2001, 2002], vec![State::Failed("no".into()), State::Lost("gone".into())]));
     // What another process wrote meanwhile is seen.
-    let id = other.intent(Step::UnbindVt, gate()).expect("writes");
-    assert_eq!((id, ledger.read().expect("reads").expect("is open").acts.len()), (2003, 2003));
+    let act = other.intent(Step::UnbindVt, gate()).expect("writes");
+    assert_eq!((act.id(), ledger.read().expect("reads").expect("is open").acts.len()), (2003, 2003));
 }
 
 #[test]
@@ -183,8 +209,7 @@ fn a_definition_does_not_outlive_the_run() {
     ledger.open(Snapshot::default()).expect("opens");
     let definition = Some(serde_json::json!({"Env": ["TOKEN=secret"]}));
     let container = Container { id: "1".into(), definition, ..Container::default() };
-    let id = ledger.intent(Step::DrainContainers, Object::Container(container)).expect("writes");
-    ledger.done(id).expect("writes");
+    ledger.act(Step::DrainContainers, Object::Container(container), || Ok(())).expect("writes");
     let of = |run: &Run| match &run.acts[0].object {
         Object::Container(container) => container.definition.clone(),
         _ => None,
@@ -240,8 +265,7 @@ proptest! {
         let (_directory, ledger) = ledger();
         ledger.open(Snapshot::default()).expect("opens");
         for _ in 0..4 {
-            let id = ledger.intent(Step::RmmodChain, gate()).expect("writes");
-            ledger.done(id).expect("writes");
+            ledger.act(Step::RmmodChain, gate(), || Ok(())).expect("writes");
         }
         let text = fs::read(ledger.path()).expect("reads");
         let cut = cut.min(text.len());
@@ -253,8 +277,8 @@ proptest! {
         } else {
             let run = ledger.read().expect("reads").expect("open");
             prop_assert_eq!(run.acts.len(), whole / 2);
-            let id = ledger.intent(Step::UnbindVt, gate()).expect("goes on");
-            prop_assert_eq!(id as usize, whole / 2 + 1);
+            let act = ledger.intent(Step::UnbindVt, gate()).expect("goes on");
+            prop_assert_eq!(act.id() as usize, whole / 2 + 1);
             prop_assert_eq!(ledger.read().expect("reads").expect("open").acts.len(), whole / 2 + 1);
         }
     }
