@@ -59,15 +59,15 @@ impl World {
         };
         run(&typed)?;
         let after = packages(&root)?;
-        if after != before {
-            bail!("after `{typed}` the host's packages are others:\n{}", changes(&before, &after));
+        let changes = [lost(&before, &after), gained(&before, &after)].concat();
+        if !changes.is_empty() {
+            bail!("after `{typed}` the host's packages are others:\n{}", changes.join("\n"));
         }
         // The checks compile on the host, and may ask for packages.
         run("cargo rig test fmt")?;
-        let after = packages(&root)?;
-        let lost: Vec<&String> = before.iter().filter(|package| !after.contains(package)).collect();
+        let lost = lost(&before, &packages(&root)?);
         if !lost.is_empty() {
-            bail!("the checks took packages from the host, or other versions: {lost:?}");
+            bail!("the checks took packages from the host, or changed them:\n{}", lost.join("\n"));
         }
         Ok(())
     }
@@ -146,10 +146,14 @@ fn packages(root: &Path) -> Result<Vec<String>> {
     Ok(list.lines().map(|line| line.trim().to_owned()).collect())
 }
 
-fn changes(before: &[String], after: &[String]) -> String {
-    let gone = before.iter().filter(|package| !after.contains(package)).map(|package| format!("- {package}"));
-    let new = after.iter().filter(|package| !before.contains(package)).map(|package| format!("+ {package}"));
-    gone.chain(new).collect::<Vec<_>>().join("\n")
+/// What was there and is not, in this version and state.
+fn lost(before: &[String], after: &[String]) -> Vec<String> {
+    before.iter().filter(|package| !after.contains(package)).map(|package| format!("- {package}")).collect()
+}
+
+/// What was not there.
+fn gained(before: &[String], after: &[String]) -> Vec<String> {
+    lost(after, before).iter().map(|package| package.replacen('-', "+", 1)).collect()
 }
 
 #[cfg(test)]
@@ -161,5 +165,18 @@ mod tests {
         let readme = "# nvidia-reload\n\n```console\n# nvidia-reload reload\n```\n\n```console\n# cargo rig demo\n```\n";
         assert_eq!(first_command(readme).expect("a command"), "cargo rig demo");
         assert!(first_command("# nvidia-reload\n").is_err());
+    }
+
+    #[test]
+    fn an_upgrade_is_a_loss_and_an_installation_is_none() {
+        let before = ["gcc 12 ii", "qemu-utils 10 ii"].map(str::to_owned);
+        let upgraded = ["gcc 12 ii", "qemu-utils 11 ii"].map(str::to_owned);
+        let removed = ["gcc 12 ii", "qemu-utils 10 rc"].map(str::to_owned);
+        let more = ["gcc 12 ii", "pkgconf 1 ii", "qemu-utils 10 ii"].map(str::to_owned);
+        assert_eq!(lost(&before, &upgraded), ["- qemu-utils 10 ii"]);
+        assert_eq!(gained(&before, &upgraded), ["+ qemu-utils 11 ii"]);
+        assert_eq!(lost(&before, &removed), ["- qemu-utils 10 ii"]);
+        assert!(lost(&before, &more).is_empty() && lost(&before, &before).is_empty());
+        assert_eq!(gained(&before, &more), ["+ pkgconf 1 ii"]);
     }
 }
