@@ -1,5 +1,5 @@
-//! Other people's hosts, as roots: what the first command does there, as far as a machine that has
-//! booted, and that it leaves the host's packages alone.
+//! Other people's hosts, as roots: README's first command, typed there, ends well with a reload in a
+//! machine that was booted there, and the host's packages are what they were.
 
 use std::fs;
 use std::path::Path;
@@ -51,26 +51,23 @@ impl World {
         let cache_of_the_host = scratch.path().join("cache");
         lend(cache, &cache_of_the_host.join("nvidia-reload-rig"))?;
 
+        let typed = first_command(&fs::read_to_string(checkout().join("README.md"))?)?;
         let before = packages(&root)?;
-        // A copy: somebody may build the rig anew while this runs.
-        let rig = scratch.path().join("rig");
-        fs::copy("/proc/self/exe", &rig).context("cannot copy the rig")?;
-        let scenario = checkout().join("tests/scenarios/installed");
-        let run = |arguments: &[&Path]| {
-            let mut command = self.rig(cache, &root, &cache_of_the_host, &rig)?;
-            quiet(command.args(arguments))
+        let run = |line: &str| {
+            let mut shell = self.shell(cache, &root, scratch.path(), &cache_of_the_host)?;
+            quiet(shell.arg(line)).with_context(|| format!("`{line}` does not end well there"))
         };
-        run(&["run".as_ref(), &scenario]).context("no machine")?;
+        run(&typed)?;
         let after = packages(&root)?;
-        if after != before {
-            bail!("a machine has booted, and the host's packages are others:\n{}", changes(&before, &after));
+        let changes = [lost(&before, &after), gained(&before, &after)].concat();
+        if !changes.is_empty() {
+            bail!("after `{typed}` the host's packages are others:\n{}", changes.join("\n"));
         }
         // The checks compile on the host, and may ask for packages.
-        run(&["test".as_ref(), "fmt".as_ref()]).context("no checks")?;
-        let after = packages(&root)?;
-        let lost: Vec<&String> = before.iter().filter(|package| !after.contains(package)).collect();
+        run("cargo rig test fmt")?;
+        let lost = lost(&before, &packages(&root)?);
         if !lost.is_empty() {
-            bail!("the checks took packages from the host, or other versions: {lost:?}");
+            bail!("the checks took packages from the host, or changed them:\n{}", lost.join("\n"));
         }
         Ok(())
     }
@@ -92,8 +89,8 @@ impl World {
         quiet(&mut build).context("this host cannot be had")
     }
 
-    /// The rig there.
-    fn rig(&self, cache: &Cache, root: &Path, its_cache: &Path, rig: &Path) -> Result<Command> {
+    /// A shell there, in this checkout, with cargo in its PATH; what it compiles stays in `scratch`.
+    fn shell(&self, cache: &Cache, root: &Path, scratch: &Path, its_cache: &Path) -> Result<Command> {
         let [rust, crates] = rust_folders()?;
         let checkout = fs::canonicalize(checkout())?;
         let shared: [&Path; 6] = [
@@ -105,16 +102,25 @@ impl World {
             &rust,
             &crates,
         ];
-        let mut command = enter(root, &shared, rig)?;
+        let mut command = enter(root, &shared, "/usr/bin/env".as_ref())?;
         command
             .env("XDG_CACHE_HOME", its_cache)
-            .env("CARGO", rust.join("bin/cargo"))
             .env("CARGO_HOME", &crates)
+            .env("CARGO_TARGET_DIR", scratch.join("target"))
             .env("CARGO_NET_OFFLINE", "true")
             .env_remove("TMPDIR")
-            .env("PATH", format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", rust.join("bin").display()));
+            .env("PATH", format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", rust.join("bin").display()))
+            .arg("--chdir")
+            .arg(&checkout)
+            .args(["sh", "-c"]);
         Ok(command)
     }
+}
+
+/// What a newcomer types first: README's first line with a root's prompt.
+fn first_command(readme: &str) -> Result<String> {
+    let command = readme.lines().find_map(|line| line.strip_prefix("# cargo "));
+    Ok(format!("cargo {}", command.context("README has no `# cargo …`")?))
 }
 
 /// Links what is finished in `cache` into another.
@@ -140,8 +146,37 @@ fn packages(root: &Path) -> Result<Vec<String>> {
     Ok(list.lines().map(|line| line.trim().to_owned()).collect())
 }
 
-fn changes(before: &[String], after: &[String]) -> String {
-    let gone = before.iter().filter(|package| !after.contains(package)).map(|package| format!("- {package}"));
-    let new = after.iter().filter(|package| !before.contains(package)).map(|package| format!("+ {package}"));
-    gone.chain(new).collect::<Vec<_>>().join("\n")
+/// What was there and is not, in this version and state.
+fn lost(before: &[String], after: &[String]) -> Vec<String> {
+    before.iter().filter(|package| !after.contains(package)).map(|package| format!("- {package}")).collect()
+}
+
+/// What was not there.
+fn gained(before: &[String], after: &[String]) -> Vec<String> {
+    lost(after, before).iter().map(|package| package.replacen('-', "+", 1)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_newcomer_types_is_in_readme() {
+        let readme = "# nvidia-reload\n\n```console\n# nvidia-reload reload\n```\n\n```console\n# cargo rig demo\n```\n";
+        assert_eq!(first_command(readme).expect("a command"), "cargo rig demo");
+        assert!(first_command("# nvidia-reload\n").is_err());
+    }
+
+    #[test]
+    fn an_upgrade_is_a_loss_and_an_installation_is_none() {
+        let before = ["gcc 12 ii", "qemu-utils 10 ii"].map(str::to_owned);
+        let upgraded = ["gcc 12 ii", "qemu-utils 11 ii"].map(str::to_owned);
+        let removed = ["gcc 12 ii", "qemu-utils 10 rc"].map(str::to_owned);
+        let more = ["gcc 12 ii", "pkgconf 1 ii", "qemu-utils 10 ii"].map(str::to_owned);
+        assert_eq!(lost(&before, &upgraded), ["- qemu-utils 10 ii"]);
+        assert_eq!(gained(&before, &upgraded), ["+ qemu-utils 11 ii"]);
+        assert_eq!(lost(&before, &removed), ["- qemu-utils 10 ii"]);
+        assert!(lost(&before, &more).is_empty() && lost(&before, &before).is_empty());
+        assert_eq!(gained(&before, &more), ["+ pkgconf 1 ii"]);
+    }
 }
