@@ -1,8 +1,10 @@
 //! How long the search for holders takes on a machine full of processes, beside `fuser` and `lsof`.
 //! On the host itself: it needs no driver, only `/proc`.
 
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -17,6 +19,25 @@ use crate::stages;
 
 /// How many processes there are beside those of the host, each with twenty descriptors.
 pub const CROWDS: [u32; 2] = [5_000, 20_000];
+
+/// What else may run beside a crowd: the rig, the machine, the measurement.
+const OTHERS: u64 = 500;
+
+/// How many processes may run in the control group that this one is in; none where nothing limits them.
+fn most_processes() -> Option<u64> {
+    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let limit = |line: &str| {
+        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+        let hierarchy = match controllers {
+            "" => "",
+            "pids" => "pids",
+            _ => return None,
+        };
+        let path = Path::new("/sys/fs/cgroup").join(hierarchy).join(path.trim_start_matches('/'));
+        fs::read_to_string(path.join("pids.max")).ok()?.trim().parse().ok()
+    };
+    groups.lines().filter_map(limit).min()
+}
 
 /// Times are in seconds, the best of five.
 #[derive(Debug, Deserialize, Serialize)]
@@ -61,7 +82,14 @@ pub struct Searches {
 
 /// Measures all.
 pub fn measure(cache: &Cache) -> Result<Searches> {
-    let crowds = CROWDS.into_iter().map(|size| with(cache, size)).collect::<Result<_>>()?;
+    let most = most_processes();
+    let mut crowds = Vec::new();
+    for size in CROWDS {
+        match most.filter(|most| *most < u64::from(size) + OTHERS) {
+            Some(most) => note(format!("no search among {size} processes: here at most {most} may run")),
+            None => crowds.push(with(cache, size)?),
+        }
+    }
     note("searching among what users can make large");
     let text = measurement("what_users_can_make_large")?;
     let large = text
