@@ -253,6 +253,26 @@ mod tests {
         assert_eq!((planned.len(), planned[0].name.as_str()), (100_001, "100000.service"));
     }
 
+    /// Seconds and peak memory for the chain of `link-N.timer` that hangs on `head.service` in the manager of
+    /// this user (tests/scenarios/long-chains makes such a chain).
+    #[test]
+    #[ignore = "a measurement, of units that have to be there"]
+    fn a_long_chain_of_a_real_manager() {
+        let own = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").expect("is there"));
+        let manager = bus::Manager::user(own).expect("there is a manager");
+        std::fs::write("/proc/self/clear_refs", "5").expect("the peak starts over");
+        let began = std::time::Instant::now();
+        let holders = [("head.service".to_owned(), Role::Holder)];
+        let planned = closure(&manager, &holders, guarded(None, &[])).expect("may be stopped");
+        let seconds = began.elapsed().as_secs_f64();
+        let status = std::fs::read_to_string("/proc/self/status").expect("reads");
+        let peak = status.lines().find(|line| line.starts_with("VmHWM")).expect("has a peak");
+        #[expect(clippy::print_stdout, reason = "the result of a measurement")]
+        {
+            println!("{} units: {seconds:.2} s, {peak}", planned.len());
+        }
+    }
+
     #[test]
     fn what_a_user_calls_a_unit_protects_it_not() {
         let fake = Fake::default().with("docker.service", true, &["nvidia-reload-x.service"], &[]).with(
