@@ -71,7 +71,8 @@ impl Before {
 /// systemd refuses to begin, or is lost on the way: then the run goes on without this command.
 pub fn carry_out(order: &Order<'_>, manager: &Manager, place: &mut Place) -> Result<Report> {
     let ledger = step::open_ledger(&place.root)?;
-    let before = Before::read(&ledger)?;
+    // One that others could have written is not believed: then nothing is begun.
+    let before = Before::read(&ledger).map_err(|fault| Fault { exit: Exit::Refused as u8, ..fault })?;
     let driver = versions(&place.root)?;
     let began = monotonic_usec();
     // The steps of a run that is under way began earlier; what is older than its first is stale.
