@@ -40,20 +40,19 @@ pub(crate) fn assess(context: &Context, config: &Config, asked: &RunRequest) -> 
     switched_off(context, &mut findings)?;
     earlier_run(context, &mut findings)?;
     let mut loaded = chain(&context.root)?;
+    // Before NVML is asked: what the kernel says of that is not what a run is judged by.
+    let heard = hear(&context.root)?;
     // The engines take their time, and so do NVML and files of many megabytes. Whoever asks NVML holds
     // the driver, and is gone before holders are looked for.
-    let (versions, survey, state, heard) = std::thread::scope(|scope| {
+    let (versions, survey, state) = std::thread::scope(|scope| {
         let survey = of_some.is_none().then(|| scope.spawn(|| users::survey(&[])));
         let state = scope.spawn(|| gpus::ask(context, &loaded));
-        let heard = scope.spawn(|| hear(&context.root));
         (
             driver::assess(context, &loaded, exchange, &mut findings),
             survey.map(|survey| survey.join()),
             state.join(),
-            heard.join(),
         )
     });
-    let heard = heard.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     let versions = versions?;
     let state = state.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     health::assess(context, config, &heard, state.as_ref(), &versions, reset, &mut findings)?;

@@ -150,7 +150,8 @@ fn begin(session: &mut Session<'_>, order: &Order<'_>, root: &Root) -> Result<Jo
     // Only now: an earlier run's preflight takes away what it finds. Somebody else's request is not replaced,
     // and stays.
     let asked = order.request.ask(root).map_err(|error| {
-        Fault::refused("the run cannot be told what to do; nothing was begun", "").because(&*error)
+        let remedy = "try again once that run has begun; `nvidia-reload status` shows what is going on";
+        Fault::refused("the run cannot be told what to do; nothing was begun", remedy).because(&*error)
     })?;
     session.start(order.unit).map_err(|error| {
         let mut fault = Fault::from(error);
