@@ -236,7 +236,7 @@ def main():
         # Each on a thread, so that one that waits keeps nobody: there are never many.
         if threading.active_count() < 20:
             threading.Thread(target=quietly, args=(act,), daemon=True).start()
-        time.sleep(chance.uniform(0.2, 2))
+        time.sleep(chance.uniform(0.1, 1))
 
 
 def quietly(act):
