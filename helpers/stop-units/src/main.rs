@@ -4,6 +4,8 @@
 //! it dies (`Restart=always`) happens. Everything that a stop takes along is in the ledger before.
 
 mod closure;
+#[cfg(test)]
+mod fuzz;
 mod list;
 mod ours;
 mod single;

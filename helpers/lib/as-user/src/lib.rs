@@ -17,6 +17,8 @@
 
 mod agent;
 mod clean;
+#[cfg(test)]
+mod fuzz;
 mod grammar;
 mod protocol;
 

@@ -5,6 +5,8 @@
 //! `TimedOut`, or `InvalidData` for too many bytes.
 
 mod child;
+#[cfg(test)]
+mod fuzz;
 mod lines;
 
 use std::io;

@@ -6,6 +6,8 @@
 mod connect;
 mod error;
 mod follow;
+#[cfg(test)]
+mod fuzz;
 mod job;
 mod manager;
 mod orders;

@@ -23,6 +23,8 @@ mod definition;
 mod drive;
 #[cfg(feature = "client")]
 mod find;
+#[cfg(all(test, feature = "client"))]
+mod fuzz;
 #[cfg(feature = "client")]
 mod ids;
 #[cfg(feature = "client")]
