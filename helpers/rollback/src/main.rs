@@ -202,4 +202,6 @@ fn end(context: &Context, run: &Run) -> Result<()> {
 }
 
 #[cfg(test)]
+mod crash_tests;
+#[cfg(test)]
 mod tests;

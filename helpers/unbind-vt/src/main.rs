@@ -5,6 +5,8 @@
 //! NVIDIA's framebuffer: on most servers it is the BMC's, and stays.
 
 mod console;
+#[cfg(test)]
+mod crash_tests;
 
 use std::process::ExitCode;
 

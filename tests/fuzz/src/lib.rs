@@ -19,6 +19,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use proptest::test_runner::{Config, RngSeed, TestError, TestRunner};
+use tempfile::TempDir;
 
 pub use assert::{assert_at_most, assert_plain, is_plain};
 
@@ -75,6 +76,17 @@ pub fn run(directory: &str, target: &str, check: impl Fn(&[u8])) {
         let input = Input(input[..64].to_vec());
         assert!(took < TIME, "{target}: {took:?} for 1 MiB that begins with {input:?}");
     }
+}
+
+/// A directory in memory, where there is one for all: what is synced for each of hundreds of inputs takes long on
+/// a disk.
+///
+/// # Panics
+/// It cannot be made.
+pub fn directory() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    let made = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    made.unwrap_or_else(|error| panic!("a temporary directory: {error}"))
 }
 
 /// The files of a corpus, in the order of their names.

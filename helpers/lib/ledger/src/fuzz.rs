@@ -7,7 +7,7 @@ use crate::{Act, Ledger, Object, Outcome, Snapshot, Step};
 
 #[test]
 fn ledger() {
-    let directory = tempfile::tempdir().expect("a temporary directory");
+    let directory = fuzz::directory();
     let place = directory.path().join("lib");
     let ledger = || Ledger::new(&place, "boot-1");
     ledger().open(Snapshot::default()).expect("opens");
