@@ -6,18 +6,18 @@
 //! line that was about to be written, recovery is played with the decisions of this helper, in the same boot and in
 //! the next. From a moment of that recovery it is played once more.
 
+mod script;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use ledger::{
-    Console, Container, DriverFiles, Ledger, Module, NotDone, Object, Outcome, Process, Settings, Snapshot,
-    State, Unit,
-};
+use ledger::{Ledger, NotDone, Object, Outcome, Snapshot, State};
 use proptest::prelude::*;
 use step::{Root, Undo};
 
 use super::*;
+use script::{End, Script, Turn, objects, script};
 
 const THEN: &str = "boot-1";
 const NEXT: &str = "boot-2";
@@ -39,69 +39,6 @@ impl Machine {
 
 fn is_of_boot(object: &Object) -> bool {
     matches!(object, Object::Console(_) | Object::Gate { .. } | Object::Module(_) | Object::Settings(_))
-}
-
-/// What becomes of an act.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Turn {
-    Done,
-    /// It did not happen, and the step knows.
-    Unchanged,
-    /// It happened, and the step does not know.
-    Unknown,
-    /// It did not happen, and the step does not know.
-    Doubt,
-}
-
-/// A run: how the acts of its steps go, and how it ends.
-#[derive(Debug, Clone)]
-struct Script {
-    acts: Vec<(usize, Turn)>,
-    end: End,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    /// Verify succeeds, restore restores, preflight's undo closes.
-    Committed,
-    /// A step fails, and the steps are undone.
-    Failed(Step),
-    /// The same after the commit.
-    RestoreFailed,
-}
-
-fn objects() -> Vec<(Step, Object)> {
-    let container = |name: &str| {
-        let definition = Some(serde_json::json!({"Env": ["TOKEN=secret"]}));
-        let (engine, name) = ("docker".to_owned(), name.to_owned());
-        Object::Container(Container { engine, id: name.repeat(12), name, definition, ..Container::default() })
-    };
-    let unit = |name: &str, user| Object::Unit(Unit { name: name.into(), user, role: "holder".into() });
-    let process = |pid| Object::Process(Process { pid, start_ticks: 7, uid: 0, command: "a\\nb é".into() });
-    let console =
-        |name: &str| Object::Console(Console { vtcon: name.into(), driver: "(M) frame buffer".into() });
-    let settings =
-        Object::Settings(Settings { pci: "0000:3b:00.0".into(), uuid: "GPU-a".into(), settings: Vec::new() });
-    let module = |name: &str| {
-        let version = Some("535.261.03".to_owned());
-        Object::Module(Module { name: name.into(), version, srcversion: None, parameters: BTreeMap::new() })
-    };
-    let files =
-        DriverFiles { version: "535.261.03".into(), others: BTreeSet::from(["550.163.01".to_owned()]) };
-    vec![
-        (Step::DrainContainers, container("a")),
-        (Step::DrainContainers, container("b")),
-        (Step::DrainContainers, Object::Cdi { paths: vec!["/etc/cdi/nvidia.yaml".into()] }),
-        (Step::StopUnits, unit("a.service", None)),
-        (Step::StopUnits, unit("b.socket", Some(1000))),
-        (Step::KillHolders, process(7)),
-        (Step::UnbindVt, console("vtcon1")),
-        (Step::Settings, settings),
-        (Step::RmmodChain, Object::Gate { path: "/run/modprobe.d/00-nvidia-reload.conf".into() }),
-        (Step::RmmodChain, module("nvidia_uvm")),
-        (Step::RmmodChain, module("nvidia")),
-        (Step::InstallDriver, Object::DriverFiles(files)),
-    ]
 }
 
 /// A moment: the ledger's file and the machine.
@@ -370,33 +307,11 @@ fn recovered(moment: &Moment, torn: &[u8], boot: &str, again: usize) {
     check(&mut player, was.as_ref());
     // The power goes in the recovery, too.
     let second = &moments[again % moments.len()];
-    let torn: &[u8] = if again % 3 == 0 { b"" } else { b"{\"v\":1,\"run\":\"" };
+    let torn: &[u8] = if again.is_multiple_of(3) { b"" } else { b"{\"v\":1,\"run\":\"" };
     let mut player = Player::at(second, torn, boot);
     let was = player.context.ledger.read().expect("is read");
     player.recover();
     check(&mut player, was.as_ref());
-}
-
-fn script() -> impl Strategy<Value = Script> {
-    let turn = prop_oneof![
-        6 => Just(Turn::Done),
-        1 => Just(Turn::Unchanged),
-        1 => Just(Turn::Unknown),
-        1 => Just(Turn::Doubt),
-    ];
-    let turns = prop::collection::vec(prop::option::weighted(0.8, turn), objects().len());
-    let end = prop_oneof![
-        2 => Just(End::Committed),
-        1 => Just(End::RestoreFailed),
-        1 => Just(End::Failed(Step::StopUnits)),
-        1 => Just(End::Failed(Step::RmmodChain)),
-        1 => Just(End::Failed(Step::ModprobeChain)),
-        1 => Just(End::Failed(Step::Verify)),
-    ];
-    (turns, end).prop_map(|(turns, end)| {
-        let acts = turns.into_iter().enumerate().filter_map(|(at, turn)| Some((at, turn?))).collect();
-        Script { acts, end }
-    })
 }
 
 proptest! {
@@ -411,7 +326,7 @@ proptest! {
         let whole = player.context.ledger.last_closed().expect("is read").expect("is closed");
         check(&mut player, Some(&whole));
         for (at, moment) in moments.iter().enumerate() {
-            let boot = if at % 2 == 0 { THEN } else { NEXT };
+            let boot = if at.is_multiple_of(2) { THEN } else { NEXT };
             recovered(moment, b"", boot, again);
             // A part of what was written next.
             let next = moments.get(at + 1).map_or(&[][..], |next| &next.text);

@@ -4,6 +4,8 @@
 //! where bytes come in, the most that are read. What passes a limit is an [`std::io::Error`]:
 //! `TimedOut`, or `InvalidData` for too many bytes.
 
+#![forbid(unsafe_code)]
+
 mod child;
 #[cfg(test)]
 mod fuzz;

@@ -7,6 +7,8 @@
 //! An engine is asked over its own API socket and nothing else: no command line tool, no search
 //! in the text of an answer. What it reads back counts, not that it took an order.
 
+#![forbid(unsafe_code)]
+
 mod model;
 
 #[cfg(feature = "client")]

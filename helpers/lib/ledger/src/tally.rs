@@ -204,7 +204,7 @@ mod tests {
             let read = tally(&[&WHOLE[..cut]]);
             assert_eq!(said(&read), expected, "cut off after {cut} bytes");
             // Whoever has read that much reads on from there.
-            if cut % 16 == 0 || cut == whole {
+            if cut.is_multiple_of(16) || cut == whole {
                 assert_eq!(said(&tally(&[&WHOLE[..cut], &WHOLE[whole..]])), all, "read on after {cut} bytes");
             }
         }

@@ -3,6 +3,8 @@
 //! Pure: text and numbers in, typed values out. Where a message comes from, and whether it is the
 //! kernel's at all, is for those who read it; here it is only understood.
 
+#![forbid(unsafe_code)]
+
 mod address;
 pub mod catalogue;
 mod class;
