@@ -18,7 +18,7 @@ fn run(target: &str, file: &str) {
             let problems = spec.problems(&root);
             let length: usize = problems.iter().map(String::len).sum();
             // Each path once, and a sentence about it. The reader's own words on what it does not understand.
-            assert!(length <= 64 * text.len() + 4096, "{length} bytes of problems for {}", text.len());
+            assert!(length <= 32 * text.len() + 1024, "{length} bytes of problems for {}", text.len());
         }
     });
 }

@@ -56,6 +56,11 @@ fn memory() {
         let memory = Memory::load(&root, "01234567-89ab-cdef-0123-456789abcdef").expect("reads");
         assert!(memory.messages().len() <= memory.kept.len() && memory.resets().len() <= memory.resets.len());
         if memory != Memory::default() {
+            assert_eq!(
+                (memory.schema.as_str(), memory.boot.len()),
+                ("nvidia-reload.memory/1", 36),
+                "of this boot"
+            );
             memory.save(&root).expect("writes");
             let again = Memory::load(&root, &memory.boot).expect("reads");
             assert_eq!(again, memory);
