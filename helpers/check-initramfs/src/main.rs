@@ -1,6 +1,8 @@
 //! Finds modules of another driver than the one on disk in the initramfs of the running kernel: the next
 //! boot would load those. Asks for a new initramfs, or makes one, as the configuration says.
 
+#![forbid(unsafe_code)]
+
 mod archive;
 
 use std::fs::File;

@@ -1,5 +1,7 @@
 //! Taking and giving back, against the [fake engine](crate::fake_engine).
 
+mod crash;
+
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;

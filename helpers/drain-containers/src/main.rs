@@ -4,6 +4,8 @@
 //! restarted. What was stopped is in the ledger before it is stopped, so that whoever comes later,
 //! in this boot or the next, starts exactly that.
 
+#![forbid(unsafe_code)]
+
 mod again;
 mod cdi;
 mod ended;

@@ -5,6 +5,8 @@
 //! nvidia_uvm and nvidia_drm count as clients even when idle, which is why rmmod-chain has taken them
 //! out before. A GPU is never reset by unbinding its PCI device: with users that does not return.
 
+#![forbid(unsafe_code)]
+
 use std::process::{Command, ExitCode, ExitStatus};
 use std::time::{Duration, Instant};
 

@@ -1,6 +1,8 @@
 //! Exchanges the driver's files on disk while no driver is loaded, where that was asked for; and puts
 //! those of the old driver back when the new one failed.
 
+#![forbid(unsafe_code)]
+
 mod back;
 mod disk;
 mod exchange;

@@ -3,6 +3,8 @@
 //! By now the containers and units are stopped. What is left is told to end, given time, killed,
 //! and the proof that nobody is left is the driver's own count of references.
 
+#![forbid(unsafe_code)]
+
 mod victim;
 mod words;
 

@@ -1,5 +1,7 @@
 //! Loads exactly the modules that were loaded, from what is on disk now, and opens the gate.
 
+#![forbid(unsafe_code)]
+
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};

@@ -8,6 +8,8 @@
 //! typed events, [`view`] makes text of typed data and nothing else, [`terminal`] puts it where the
 //! reader is.
 
+#![forbid(unsafe_code)]
+
 pub mod check;
 pub mod cli;
 pub mod command;

@@ -1,5 +1,7 @@
 //! Refuses what cannot work or would be unsafe while everything still runs, or opens the run.
 
+#![forbid(unsafe_code)]
+
 mod assess;
 mod choose;
 mod driver;

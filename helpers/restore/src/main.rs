@@ -1,5 +1,7 @@
 //! Gives everything back once the new driver serves: the undos of the steps, run forward.
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};

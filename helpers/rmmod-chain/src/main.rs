@@ -1,5 +1,7 @@
 //! Takes the driver out of the kernel, and loads the old one again if the run is rolled back.
 
+#![forbid(unsafe_code)]
+
 mod back;
 mod kind;
 

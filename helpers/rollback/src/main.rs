@@ -4,6 +4,8 @@
 //! the machine is as it was and closed the run. What is left is tried once more here, and then the run is
 //! closed with the list of what is not restored.
 
+#![forbid(unsafe_code)]
+
 mod decide;
 
 use std::process::ExitCode;
@@ -201,5 +203,7 @@ fn end(context: &Context, run: &Run) -> Result<()> {
     Ok(())
 }
 
+#[cfg(test)]
+mod crash_tests;
 #[cfg(test)]
 mod tests;

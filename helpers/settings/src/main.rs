@@ -4,6 +4,8 @@
 //! driver back calls this, before the workloads come. NVML is spoken to by a process of its own, which
 //! ends when all is set, so that a call that hangs costs no more than its time.
 
+#![forbid(unsafe_code)]
+
 use std::io::Read;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};

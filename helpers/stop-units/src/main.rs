@@ -3,7 +3,11 @@
 //! The manager is asked, the system's or the user's, so that nothing that a unit is set to do when
 //! it dies (`Restart=always`) happens. Everything that a stop takes along is in the ledger before.
 
+#![forbid(unsafe_code)]
+
 mod closure;
+#[cfg(test)]
+mod fuzz;
 mod list;
 mod ours;
 mod single;

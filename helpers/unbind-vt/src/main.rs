@@ -4,7 +4,11 @@
 //! module in use. Only the framebuffer console is unbound, and only when one of its terminals is on
 //! NVIDIA's framebuffer: on most servers it is the BMC's, and stays.
 
+#![forbid(unsafe_code)]
+
 mod console;
+#[cfg(test)]
+mod crash_tests;
 
 use std::process::ExitCode;
 

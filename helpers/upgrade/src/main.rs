@@ -4,6 +4,8 @@
 //! It has no state of its own: a new request starts it anew, and it goes on from the request on disk
 //! and from what it sees.
 
+#![forbid(unsafe_code)]
+
 mod disk;
 mod idle;
 mod reload;

@@ -4,6 +4,8 @@
 //! It runs no program and no workload: it gives orders to the user's manager and Podman, over their
 //! sockets, with the rights that the user has. It ends with the conversation.
 
+#![forbid(unsafe_code)]
+
 mod podman;
 mod transient;
 mod units;

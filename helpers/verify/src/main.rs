@@ -1,5 +1,7 @@
 //! Compares what serves now with what should. Its success is the point of no return.
 
+#![forbid(unsafe_code)]
+
 mod check;
 mod gpus;
 mod nvml;

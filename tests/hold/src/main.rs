@@ -2,6 +2,8 @@
 //! waits for a signal. The ways can be combined; each is one in which programs
 //! out there come to hold a GPU.
 
+#![allow(unsafe_code)]
+
 mod ways;
 
 use std::io::Write;

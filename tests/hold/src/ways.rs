@@ -1,5 +1,7 @@
 //! The ways of holding a device.
 
+#![allow(unsafe_code)]
+
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{IoSlice, Read};

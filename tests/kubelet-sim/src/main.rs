@@ -6,6 +6,8 @@
 //! restart policy says so; what runs when the kubelet ends goes on. There are no probes, no volumes, no
 //! network but the machine's, no device plugins and no control plane.
 
+#![forbid(unsafe_code)]
+
 mod messages;
 
 use std::collections::HashMap;

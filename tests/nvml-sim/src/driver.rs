@@ -1,5 +1,7 @@
 //! The real module underneath: whether it is loaded, which, and whether it is still the same.
 
+#![allow(unsafe_code)]
+
 use std::ffi::CStr;
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;

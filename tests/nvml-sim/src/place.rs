@@ -1,5 +1,7 @@
 //! The places that callers give for answers.
 
+#![allow(unsafe_code)]
+
 use std::ffi::c_char;
 
 use nvml_wrapper_sys::bindings::*;

@@ -33,6 +33,20 @@ pub const CHECKS: &[Check] = &[
             ]))
         },
     },
+    Check {
+        name: "deny",
+        run: |cache| {
+            let deny = stages::deny(cache)?;
+            quiet(Command::new(deny.file("bin/cargo-deny")).args([
+                "--locked",
+                "check",
+                "--hide-inclusion-graph",
+                "licenses",
+                "bans",
+                "sources",
+            ]))
+        },
+    },
     Check { name: "unit", run: |_| quiet(cargo().args(["test", "--quiet", "--workspace"])) },
     Check {
         name: "doc",

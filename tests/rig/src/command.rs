@@ -1,5 +1,7 @@
 //! Child processes that do not outlive the rig.
 
+#![allow(unsafe_code)]
+
 use std::fs::File;
 use std::io::{BufReader, Read, Write};
 use std::os::unix::process::CommandExt;

@@ -18,6 +18,8 @@ mod qmp;
 mod results;
 mod room;
 mod scenario;
+#[cfg(test)]
+mod sources;
 mod ssh;
 mod stage;
 mod stages;

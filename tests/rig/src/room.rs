@@ -3,6 +3,8 @@
 //! dynamic loader, and is a process of the host as any other (`/dev/kvm`, paths, rights); what looks
 //! for its files under fixed names runs with the folder as its root.
 
+#![allow(unsafe_code)]
+
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};

@@ -4,6 +4,8 @@
 //! are made anew where they no longer fit, by those whose work that is: `nvidia-cdi-refresh.service`,
 //! else `nvidia-ctk`. Without either, what is wrong is said.
 
+#[cfg(test)]
+mod fuzz;
 mod refresh;
 mod spec;
 

@@ -15,8 +15,12 @@
 //! - Whether a user is asked at all is decided by the kernel's facts: the control group of a holder, the uid
 //!   of a `conmon`. Where there is neither, no worker is started.
 
+#![forbid(unsafe_code)]
+
 mod agent;
 mod clean;
+#[cfg(test)]
+mod fuzz;
 mod grammar;
 mod protocol;
 

@@ -4,7 +4,11 @@
 //! where bytes come in, the most that are read. What passes a limit is an [`std::io::Error`]:
 //! `TimedOut`, or `InvalidData` for too many bytes.
 
+#![forbid(unsafe_code)]
+
 mod child;
+#[cfg(test)]
+mod fuzz;
 mod lines;
 
 use std::io;

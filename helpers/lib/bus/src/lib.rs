@@ -3,9 +3,13 @@
 //! All calls block and are bounded in time. Nothing here runs `systemctl`, and nothing reloads the
 //! manager: that would take the GPU from running containers.
 
+#![forbid(unsafe_code)]
+
 mod connect;
 mod error;
 mod follow;
+#[cfg(test)]
+mod fuzz;
 mod job;
 mod manager;
 mod orders;

@@ -38,7 +38,7 @@ pub(crate) fn mended(systemd: UnixStream) -> io::Result<UnixStream> {
 }
 
 /// Passes on what `from` says, first the lines of the handshake, then messages, until it ends.
-fn relay(mut from: impl Read, mut to: impl Write) -> io::Result<()> {
+pub(crate) fn relay(mut from: impl Read, mut to: impl Write) -> io::Result<()> {
     let mut first = [0];
     from.read_exact(&mut first)?;
     while first != *b"l" && first != *b"B" {
@@ -55,16 +55,19 @@ fn relay(mut from: impl Read, mut to: impl Write) -> io::Result<()> {
     }
     let mut message = first.to_vec();
     loop {
-        let read = message.len();
-        message.resize(HEADER, 0);
-        from.read_exact(&mut message[read..])?;
+        fill(&mut message, &mut from, HEADER)?;
         let length = length(&message).ok_or(io::ErrorKind::InvalidData)?;
-        message.resize(length, 0);
-        from.read_exact(&mut message[HEADER..])?;
+        fill(&mut message, &mut from, length)?;
         mend(&mut message);
         to.write_all(&message)?;
         message.clear();
     }
+}
+
+/// Reads on until `message` has `length` bytes. It takes as much memory as there is said, not as is announced.
+fn fill(message: &mut Vec<u8>, from: &mut impl Read, length: usize) -> io::Result<()> {
+    from.take((length - message.len()) as u64).read_to_end(message)?;
+    if message.len() == length { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
 fn number(message: &[u8], at: usize) -> Option<usize> {
@@ -83,7 +86,7 @@ fn length(header: &[u8]) -> Option<usize> {
 /// Makes the sender a unique name, if the message has one that is not. What is not understood is
 /// left to zbus.
 fn mend(message: &mut [u8]) {
-    if let Some(at) = sender(message)
+    if let Some(at) = sender(message).filter(|at| *at < message.len())
         && message[at] != b':'
         && !message[at..].starts_with(b"org.freedesktop.DBus\0")
     {

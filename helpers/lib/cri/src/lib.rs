@@ -4,6 +4,10 @@
 //! It is the kubelet that starts them, by what it knows of the pod. This interface starts no container a
 //! second time, so whoever stops one here needs a kubelet to have it back.
 
+#![forbid(unsafe_code)]
+
+#[cfg(test)]
+mod fuzz;
 mod messages;
 
 use std::time::Duration;

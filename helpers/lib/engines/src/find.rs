@@ -184,10 +184,8 @@ struct Shim {
 
 impl Shim {
     fn of(process: &Path) -> Option<Self> {
-        let text = fs::read(process.join("cmdline")).ok()?;
-        let arguments: Vec<_> = text.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
-        let after =
-            |name| Some(arguments.iter().skip_while(|word| *word != name).nth(1)?.clone().into_owned());
+        let arguments = arguments(process)?;
+        let after = |name| arguments.iter().skip_while(|word| *word != name).nth(1).cloned();
         Some(Self {
             namespace: after("-namespace")?,
             id: after("-id").unwrap_or_default(),
@@ -234,14 +232,34 @@ fn has_child(process: &Path) -> bool {
 /// The user, id and bundle of the container that this conmon looks after.
 fn monitor(process: &Path) -> Option<(u32, String, String)> {
     let uid = Ids::of(process)?.user;
-    let text = fs::read(process.join("cmdline")).ok()?;
-    let arguments: Vec<String> =
-        text.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
+    let arguments = arguments(process)?;
     let after = |names: [&str; 2]| {
         let at = arguments.iter().position(|word| names.contains(&word.as_str()))?;
         arguments.get(at + 1).cloned()
     };
     Some((uid, after(["-c", "--cid"])?, after(["-b", "--bundle"])?))
+}
+
+/// The arguments of a process, as far as they may be those of an engine's: a process can have any number, and
+/// there can be any number of processes.
+fn arguments(process: &Path) -> Option<Vec<String>> {
+    const MOST: usize = 256;
+    const LONGEST: usize = 4096;
+    let mut text = Vec::new();
+    fs::File::open(process.join("cmdline"))
+        .ok()?
+        .take((MOST * LONGEST) as u64)
+        .read_to_end(&mut text)
+        .ok()?;
+    let words = text.split(|byte| *byte == 0).take(MOST);
+    Some(words.map(|word| String::from_utf8_lossy(&word[..word.len().min(LONGEST)]).into_owned()).collect())
+}
+
+/// What the two readers of arguments make of a process.
+#[cfg(test)]
+#[allow(clippy::type_complexity)]
+pub(crate) fn monitor_and_shim(process: &Path) -> (Option<(u32, String, String)>, Option<[String; 3]>) {
+    (monitor(process), Shim::of(process).map(|shim| [shim.namespace, shim.id, shim.address]))
 }
 
 /// Finds the engine's socket and says whether it takes a connection.

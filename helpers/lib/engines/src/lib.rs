@@ -7,6 +7,8 @@
 //! An engine is asked over its own API socket and nothing else: no command line tool, no search
 //! in the text of an answer. What it reads back counts, not that it took an order.
 
+#![forbid(unsafe_code)]
+
 mod model;
 
 #[cfg(feature = "client")]
@@ -23,6 +25,8 @@ mod definition;
 mod drive;
 #[cfg(feature = "client")]
 mod find;
+#[cfg(all(test, feature = "client"))]
+mod fuzz;
 #[cfg(feature = "client")]
 mod ids;
 #[cfg(feature = "client")]

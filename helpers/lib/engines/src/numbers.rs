@@ -110,6 +110,20 @@ impl Host for Machine {
     }
 }
 
+/// A host of which no path is looked at: those in the answers of a user's engine may lead to what is the user's.
+/// What lies there is asked for as that user, see [`crate::Client::bundle`].
+pub struct Unseen<'a>(pub &'a Machine);
+
+impl Host for Unseen<'_> {
+    fn class(&self, number: Number) -> Option<String> {
+        self.0.class(number)
+    }
+
+    fn at(&self, _: &str) -> Found {
+        Found::Missing
+    }
+}
+
 fn walk(real: &Path, path: &str, found: &mut Vec<(String, Number)>, looked: &mut usize) {
     for entry in fs::read_dir(real).into_iter().flatten().flatten() {
         *looked += 1;
@@ -148,6 +162,17 @@ mod tests {
             names,
             ["195 nvidia", "195 nvidia-modeset", "195 nvidiactl", "510 nvidia-uvm", "511 nvidia-caps"]
         );
+    }
+
+    #[test]
+    fn no_path_that_a_user_names_is_looked_at() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let machine = Machine { root: Root::at(directory.path()), majors: vec![(510, "nvidia-uvm".into())] };
+        let path = "/home/ada/nodes";
+        fs::create_dir_all(machine.root.path(path)).expect("creates");
+        assert_eq!(machine.at(path), Found::Devices(Vec::new()));
+        let unseen = Unseen(&machine);
+        assert_eq!((unseen.at(path), unseen.class((510, 0))), (Found::Missing, Some("nvidia-uvm".into())));
     }
 
     #[test]

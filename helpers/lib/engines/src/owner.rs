@@ -22,7 +22,8 @@ pub fn of(root: &Root, engine: &Engine, container: &Inspect, clients: &Clients) 
     by_label(container)
         .or_else(|| {
             let path = root.path(format!("/proc/{}/cgroup", container.pid()?));
-            unit_of(&fs::read_to_string(path).ok()?).map(unit)
+            let text = fs::read(path).ok()?;
+            unit_of(outside(&String::from_utf8_lossy(&text), container.id())).map(unit)
         })
         .or_else(|| clients.unit(engine.kind, None, container).map(unit))
         .or_else(|| compose(container))
@@ -67,6 +68,12 @@ fn compose(container: &Inspect) -> Option<Owner> {
         project: container.label("com.docker.compose.project")?.to_owned(),
         service: container.label("com.docker.compose.service").unwrap_or_default().to_owned(),
     })
+}
+
+/// `cgroup` down to the group that carries the container's id: below that the container makes groups of any name.
+fn outside<'a>(cgroup: &'a str, id: &str) -> &'a str {
+    let end = cgroup.find(id).filter(|_| !id.is_empty());
+    end.map_or(cgroup, |end| cgroup[..end].trim_end_matches(|c| c != '/'))
 }
 
 /// The service whose own control group the container runs in: then the unit was started with the

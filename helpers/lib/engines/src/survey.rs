@@ -12,7 +12,7 @@ use step::Root;
 use crate::clients::Clients;
 use crate::find::{Running, find};
 use crate::inspect::Inspect;
-use crate::numbers::Machine;
+use crate::numbers::{Host, Machine, Unseen};
 use crate::select::{self, Beside};
 use crate::{
     Client, Container, Engine, Error, Kind, Owner, Phase, Presence, SURVEY_SCHEMA, Survey, bundle, owner,
@@ -168,6 +168,8 @@ async fn ask_by(
     };
     let clients = if up.is_empty() { Clients::default() } else { Clients::look(root).map_err(odd)? };
     up.sort_by(|one, other| one.created.cmp(&other.created));
+    let unseen = Unseen(machine);
+    let host: &dyn Host = if engine.user.is_some() { &unseen } else { machine };
     let mut found = Vec::new();
     for container in up {
         if matches!(container.phase(), Phase::Down | Phase::Removing) {
@@ -185,7 +187,7 @@ async fn ask_by(
             default_runtime: default_runtime.as_deref(),
             holds: holds(root, holding, engine.user, container.id(), container.pid()),
         };
-        let why = select::why(&container, machine, beside);
+        let why = select::why(&container, host, beside);
         if !why.is_empty() {
             found.push(describe(root, engine, &container, &clients, why));
         }

@@ -76,7 +76,7 @@ pub(crate) async fn bundle(
 }
 
 /// What is taken of a user's word about the container that was asked for.
-fn checked(root: &Root, uid: u32, id: &str, mut container: Inspect) -> Result<Inspect, Error> {
+pub(crate) fn checked(root: &Root, uid: u32, id: &str, mut container: Inspect) -> Result<Inspect, Error> {
     if container.id() != id {
         return Err(Error::Odd(format!("asked for {id:.12}, it answers for another container")));
     }

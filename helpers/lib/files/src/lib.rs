@@ -2,6 +2,8 @@
 //!
 //! Nothing here depends on the rest of the program, so that every helper may use it.
 
+#![forbid(unsafe_code)]
+
 mod lock;
 mod owner;
 mod replace;

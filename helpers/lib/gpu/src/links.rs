@@ -1,5 +1,7 @@
 //! How GPUs are linked by NVLink: some can only be reset together.
 
+#![allow(unsafe_code)]
+
 use nvml_wrapper::error::{NvmlError, nvml_sym, nvml_try};
 use nvml_wrapper::{Device, Nvml};
 use nvml_wrapper_sys::bindings::*;

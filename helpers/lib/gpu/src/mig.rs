@@ -1,5 +1,7 @@
 //! GPU instances and compute instances: which there are, and making them in their places.
 
+#![allow(unsafe_code)]
+
 use nvml_wrapper::Device;
 use nvml_wrapper::error::{NvmlError, nvml_sym, nvml_try};
 use nvml_wrapper_sys::bindings::*;

@@ -1,5 +1,7 @@
 //! The questions to NVML, asked in this very process: only for one that ends right after.
 
+#![allow(unsafe_code)]
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;

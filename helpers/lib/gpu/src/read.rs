@@ -1,5 +1,7 @@
 //! Reading a GPU: how it is, and what is set on it.
 
+#![allow(unsafe_code)]
+
 use nvml_wrapper::enum_wrappers::device::{Api, Clock};
 use nvml_wrapper::error::{NvmlError, nvml_sym, nvml_try};
 use nvml_wrapper::{Device, Nvml};

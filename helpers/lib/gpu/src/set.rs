@@ -1,5 +1,7 @@
 //! Setting again what was set: in order, read back, and compared.
 
+#![allow(unsafe_code)]
+
 use std::path::Path;
 
 use nvml_wrapper::enums::device::GpuLockedClocksSetting;

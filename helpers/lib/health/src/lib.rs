@@ -3,6 +3,8 @@
 //! Preflight, verify, `check`, `metrics` and `status` all ask here, so that none calls a GPU healthy that
 //! another does not. What follows from it is for each of them to say: a refusal, a failure, an exit code.
 
+#![forbid(unsafe_code)]
+
 use std::collections::BTreeMap;
 
 use anyhow::Result;

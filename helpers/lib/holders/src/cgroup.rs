@@ -10,6 +10,7 @@
 //! can be of a container of that user's own engine, and of nothing else.
 
 use crate::model::{Container, Engine, Owner, Pod};
+use crate::text::escape;
 
 /// The owner of the process that has this `/proc/PID/cgroup`, where only users' managers have
 /// directories that are not root's.
@@ -147,7 +148,7 @@ fn contained(parts: &[&str], is_roots: impl Fn(&str) -> bool) -> Option<Owner> {
 
 /// The container that a directory stands for, by its name and its neighbours'.
 fn container(above: Option<&str>, part: &str, below: Option<&str>) -> Option<(Engine, String)> {
-    let named = |engine, id: &str| Some((engine, id.to_owned()));
+    let named = |engine, id: &str| Some((engine, escape(id.as_bytes())));
     if let Some(name) = part.strip_prefix("lxc.payload.") {
         return named(Engine::Lxc, name);
     }
@@ -155,10 +156,10 @@ fn container(above: Option<&str>, part: &str, below: Option<&str>) -> Option<(En
         return named(Engine::Lxc, name);
     }
     if let Some(name) = part.strip_prefix("machine-").and_then(|rest| rest.strip_suffix(".scope")) {
-        return named(Engine::Machine, &unescape_unit(name));
+        return Some((Engine::Machine, unescape_unit(name)));
     }
     if let Some(name) = part.strip_prefix("systemd-nspawn@").and_then(|rest| rest.strip_suffix(".service")) {
-        return named(Engine::Machine, &unescape_unit(name));
+        return Some((Engine::Machine, unescape_unit(name)));
     }
     let name = part.strip_suffix(".scope").unwrap_or(part);
     if is_id(name) {
@@ -216,7 +217,7 @@ fn slurm_step(parts: &[&str], at: usize) -> Option<Owner> {
     parts[..at]
         .iter()
         .any(|part| part.contains("slurm"))
-        .then(|| Owner::SlurmStep { job: job.to_owned(), step: step.to_owned() })
+        .then(|| Owner::SlurmStep { job: escape(job.as_bytes()), step: escape(step.as_bytes()) })
 }
 
 /// The unit of systemd that a process outside of any container belongs to.
@@ -225,7 +226,7 @@ fn unit_of(parts: &[&str]) -> Owner {
     let Some(unit) = rest.first().and_then(|part| unit_name(part)) else {
         return Owner::Process;
     };
-    let slice = slices.last().map_or("-.slice", |slice| *slice).to_owned();
+    let slice = slices.last().map_or_else(|| "-.slice".to_owned(), |slice| escape(slice.as_bytes()));
     if let Some(uid) = unit
         .strip_prefix("user@")
         .and_then(|name| name.strip_suffix(".service"))
@@ -281,7 +282,7 @@ fn unescape_unit(name: &str) -> String {
             }
         }
     }
-    crate::text::escape(&bytes)
+    escape(&bytes)
 }
 
 #[cfg(test)]

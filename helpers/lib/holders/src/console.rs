@@ -1,5 +1,7 @@
 //! Text consoles on the driver's framebuffers.
 
+#![allow(unsafe_code)]
+
 use crate::devices::framebuffers;
 use crate::model::Console;
 use crate::{Error, Result};

@@ -54,23 +54,30 @@ fn is_master(root: &Root, card: Rdev, pid: i32) -> bool {
         return false;
     }
     let path = root.path(format!("/sys/kernel/debug/dri/{}/clients", card.minor));
-    fs::read_to_string(path).is_ok_and(|clients| masters(&clients).contains(&pid))
+    // Names of processes are in it, of any bytes.
+    fs::read(path).is_ok_and(|clients| masters(&String::from_utf8_lossy(&clients)).contains(&pid))
 }
 
 /// Whether a picture is scanned out on the card. A driver that does not tell shows nothing.
 fn shows_something(root: &Root, card: Rdev) -> bool {
     let path = root.path(format!("/sys/kernel/debug/dri/{}/state", card.minor));
-    fs::read_to_string(path).is_ok_and(|state| state.lines().any(|line| line.trim() == "active=1"))
+    fs::read(path)
+        .is_ok_and(|state| String::from_utf8_lossy(&state).lines().any(|line| line.trim() == "active=1"))
 }
 
 /// The processes that `clients` lists as masters. Columns: command, tgid, dev, master,
 /// authenticated, uid, magic, and since Linux 6.15 a name and an id; the command may have spaces,
 /// so the two flags are looked for from the end.
+///
+/// The kernel writes the command as it is, of 15 bytes at most, and a process may have line ends in its name: a
+/// line that could be of such a name is none of the kernel's, whose columns alone are longer.
 pub(crate) fn masters(clients: &str) -> Vec<i32> {
+    const COLUMNS: usize = 30;
     let is_flag = |field: &str| field == "y" || field == "n";
     clients
         .lines()
         .skip(1)
+        .filter(|line| line.len() >= COLUMNS)
         .filter_map(|line| {
             let fields: Vec<&str> = line.split_ascii_whitespace().rev().collect();
             let authenticated = fields.windows(2).position(|pair| is_flag(pair[0]) && is_flag(pair[1]))?;

@@ -8,6 +8,8 @@
 //! Anybody may send anything to a socket of others that takes connections. What is in flight is only laid
 //! at the receiver's door where the sender is the same user, by the kernel's word (SO_PEERCRED).
 
+#![allow(unsafe_code)]
+
 use crate::process::Stat;
 use crate::text::escape;
 use crate::walk::{self, stat};

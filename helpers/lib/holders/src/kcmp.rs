@@ -1,5 +1,7 @@
 //! Whether two tasks, or two descriptors, share one thing in the kernel.
 
+#![allow(unsafe_code)]
+
 use std::cmp::Ordering;
 
 /// From `linux/kcmp.h`: compare two open files.

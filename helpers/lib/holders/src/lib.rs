@@ -14,6 +14,8 @@ mod console;
 mod devices;
 mod display;
 mod fate;
+#[cfg(test)]
+mod fuzz;
 mod graph;
 mod guard;
 mod held;
@@ -75,19 +77,3 @@ pub enum Error {
 
 /// A result with this crate's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
-
-/// Runs every reader of this crate on `bytes`, for fuzzing: none may panic, whatever they are.
-#[doc(hidden)]
-pub fn read_anything(bytes: &[u8]) {
-    let text = String::from_utf8_lossy(bytes);
-    owner(bytes);
-    Stat::parse(bytes);
-    escape(bytes);
-    process::boot_time(bytes);
-    process::field_of(bytes, "Uid");
-    process::user_name(&text, 0);
-    devices::character_majors(bytes);
-    display::masters(&text);
-    maps::read_line(bytes);
-    unseen::proc_option(&text);
-}

@@ -47,7 +47,7 @@ impl<'a> Line<'a> {
     }
 
     /// Its name in `map_files`, where numbers have no leading zeros.
-    fn range_name(&self) -> Option<String> {
+    pub(crate) fn range_name(&self) -> Option<String> {
         let text = std::str::from_utf8(self.range).ok()?;
         let (start, end) = text.split_once('-')?;
         let number = |text| u64::from_str_radix(text, 16).ok();
@@ -79,11 +79,6 @@ impl<'a> Line<'a> {
         let dev = Rdev { major: number(major)?, minor: number(minor)? };
         (found.ino == inode && found.dev == dev).then_some(found)
     }
-}
-
-/// Reads one line, whatever it is.
-pub(crate) fn read_line(line: &[u8]) {
-    let _ = Line::parse(line).and_then(|line| line.range_name());
 }
 
 /// Calls `each` with the device number and the path of every mapping of a device in the process

@@ -247,7 +247,8 @@ pub struct Container {
     /// The unit that the container is a part of (a Quadlet service): it has to be asked, the
     /// engine would be overruled by it.
     pub unit: Option<String>,
-    /// The control group that carries the id: the process is in it or below it.
+    /// The control group that carries the id: the process is in it or below it. As the kernel has it, to be
+    /// compared.
     #[serde(default)]
     pub group: String,
     /// The Kubernetes pod.

@@ -1,5 +1,7 @@
 //! Whose user namespace a process is in.
 
+#![allow(unsafe_code)]
+
 use crate::process::Process;
 use crate::walk::open_dir;
 use rustix::fd::AsRawFd;

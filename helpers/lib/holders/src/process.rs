@@ -102,7 +102,7 @@ impl Process {
 
 /// The user in `/proc/PID/status`: the effective one, or the real one where that is not root. Who starts
 /// a set-uid program gives it its name and its descriptors, and does not become root by that.
-fn user(status: &[u8]) -> Option<u32> {
+pub(crate) fn user(status: &[u8]) -> Option<u32> {
     let ids = field_of(status, "Uid")?;
     let mut ids = ids.split_ascii_whitespace().map(str::parse);
     let (real, effective) = (ids.next()?.ok()?, ids.next()?.ok()?);
@@ -119,7 +119,7 @@ pub(crate) fn field_of(text: &[u8], field: &str) -> Option<String> {
 }
 
 /// The arguments of `/proc/PID/cmdline`, escaped. A process may have written anything there.
-fn arguments(bytes: &[u8]) -> Vec<String> {
+pub(crate) fn arguments(bytes: &[u8]) -> Vec<String> {
     let cut = bytes.len() == LONGEST_COMMAND;
     let bytes = bytes.strip_suffix(b"\0").unwrap_or(bytes);
     if bytes.is_empty() {

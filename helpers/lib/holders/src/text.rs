@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use step::text::is_mark;
+
 /// `bytes` as text that shows every byte and can do nothing to a terminal.
 ///
 /// Printable UTF-8 stands for itself; a backslash, control characters, the invisible
@@ -33,12 +35,6 @@ pub fn escape(bytes: &[u8]) -> String {
 
 fn write_hex(text: &mut String, byte: u8) {
     let _ = write!(text, "\\x{byte:02x}");
-}
-
-/// Characters that change how the text around them is laid out.
-fn is_mark(c: char) -> bool {
-    matches!(c,
-        '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// What [`escape`] wrote, back as the bytes it was made from; `None` if it did not write it.

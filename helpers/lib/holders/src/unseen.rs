@@ -17,8 +17,9 @@ pub(crate) fn limits(root: &Root) -> Vec<String> {
     let mut limits = Vec::new();
     let status = fs::read(root.path("/proc/self/status")).unwrap_or_default();
     if !may_look_into_others(&status) {
-        let mounts = fs::read_to_string(root.path("/proc/self/mountinfo")).unwrap_or_default();
-        if let Some(option) = proc_option(&mounts) {
+        // A user's mount may be at a path of any bytes.
+        let mounts = fs::read(root.path("/proc/self/mountinfo")).unwrap_or_default();
+        if let Some(option) = proc_option(&String::from_utf8_lossy(&mounts)) {
             limits.push(format!(
                 "processes of other users: /proc is mounted with {option} and CAP_SYS_PTRACE is missing"
             ));

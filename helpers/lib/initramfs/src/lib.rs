@@ -4,6 +4,8 @@
 //! brings the old driver back at the next boot. To read an archive takes seconds; so what is in it is
 //! kept beside the file's own marks, and whoever wants to know reads that.
 
+#![forbid(unsafe_code)]
+
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;

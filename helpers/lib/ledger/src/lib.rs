@@ -4,6 +4,10 @@
 //! when it is done, and marked again when it is given back; so whoever comes later, in this boot
 //! or the next, knows what to put back without asking anyone. A closed run moves to `history/`.
 
+#![forbid(unsafe_code)]
+
+#[cfg(test)]
+mod fuzz;
 mod gpu;
 mod install;
 mod intent;

@@ -246,9 +246,10 @@ impl Run {
         let (id, state) = match &record.event {
             Event::Opened { .. } => bail!("opens the run a second time"),
             Event::Intent { id, step, object } => {
-                if place.insert(*id, self.acts.len()).is_some() {
+                if place.contains_key(id) {
                     bail!("writes act {id} a second time");
                 }
+                place.insert(*id, self.acts.len());
                 self.acts.push(Act { id: *id, step: *step, object: object.clone(), state: State::Intent });
                 return Ok(());
             }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use crate::record::{Event, Record, Run, VERSION};
 
@@ -19,7 +20,12 @@ pub(crate) struct Tally {
     bytes: u64,
     highest: u64,
     damaged: Vec<String>,
+    /// How many damaged lines are not named.
+    more: usize,
 }
+
+/// So many damaged lines are named: each becomes a line of the ledger again when the run is closed.
+const MOST_NAMED: usize = 20;
 
 impl Tally {
     pub(crate) fn new(path: &Path) -> Self {
@@ -31,6 +37,7 @@ impl Tally {
             bytes: 0,
             highest: 0,
             damaged: Vec::new(),
+            more: 0,
         }
     }
 
@@ -53,11 +60,19 @@ impl Tally {
         for line in text[..whole].split_inclusive(|byte| *byte == b'\n') {
             self.lines += 1;
             self.bytes += line.len() as u64;
+            // Without an error for each: there may be any number.
+            if self.damaged.len() == MOST_NAMED && serde_json::from_slice::<IgnoredAny>(line).is_err() {
+                self.more += 1;
+                continue;
+            }
             if let Err(error) = self.line(line) {
                 if self.run.is_none() && is_newer(line) {
                     return Err(error);
                 }
-                self.damaged.push(format!("{}:{}: {error:#}", self.path.display(), self.lines));
+                match self.damaged.len() < MOST_NAMED {
+                    true => self.damaged.push(format!("{}:{}: {error:#}", self.path.display(), self.lines)),
+                    false => self.more += 1,
+                }
             }
         }
         Ok(())
@@ -88,7 +103,11 @@ impl Tally {
     /// # Errors
     /// No line could be understood.
     pub(crate) fn run(&self) -> Result<Run> {
-        Ok(Run { damaged: self.damaged.clone(), ..self.begun()?.clone() })
+        let mut damaged = self.damaged.clone();
+        if self.more > 0 {
+            damaged.push(format!("{}: {} more lines are damaged", self.path.display(), self.more));
+        }
+        Ok(Run { damaged, ..self.begun()?.clone() })
     }
 
     /// The run's id.
@@ -140,6 +159,54 @@ impl Event {
             | Event::Lost { id, .. }
             | Event::UndoFailed { id, .. } => Some(*id),
             _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A whole run with every kind of line.
+    const WHOLE: &[u8] = include_bytes!("store/first-version.jsonl");
+
+    fn tally(parts: &[&[u8]]) -> Tally {
+        let mut tally = Tally::new(Path::new("ledger.jsonl"));
+        parts.iter().for_each(|part| tally.add(part).expect("is of this version"));
+        tally
+    }
+
+    /// What it says, in a form that can be compared.
+    fn said(tally: &Tally) -> (Option<Run>, u64, u64, usize) {
+        (tally.run().ok(), tally.bytes(), tally.next_id(), tally.acts())
+    }
+
+    #[test]
+    fn damaged_lines_without_number_are_counted() {
+        let damaged = b"\n".repeat(1 << 20);
+        let run = tally(&[WHOLE, &damaged]).run().expect("is read");
+        assert_eq!((run.acts.len(), run.damaged.len()), (10, MOST_NAMED + 1));
+        let last = run.damaged.last().expect("is there");
+        assert_eq!(last, &format!("ledger.jsonl: {} more lines are damaged", (1 << 20) - MOST_NAMED));
+    }
+
+    #[test]
+    fn wherever_it_is_cut_off_the_whole_lines_count_and_what_comes_later_is_read() {
+        let all = said(&tally(&[WHOLE]));
+        let mut whole = 0;
+        let mut expected = said(&tally(&[]));
+        for cut in 0..=WHOLE.len() {
+            if cut > 0 && WHOLE[cut - 1] == b'\n' {
+                whole = cut;
+                expected = said(&tally(&[&WHOLE[..whole]]));
+                assert!(expected.0.as_ref().is_some_and(|run| run.damaged.is_empty()));
+            }
+            let read = tally(&[&WHOLE[..cut]]);
+            assert_eq!(said(&read), expected, "cut off after {cut} bytes");
+            // Whoever has read that much reads on from there.
+            if cut.is_multiple_of(16) || cut == whole {
+                assert_eq!(said(&tally(&[&WHOLE[..cut], &WHOLE[whole..]])), all, "read on after {cut} bytes");
+            }
         }
     }
 }

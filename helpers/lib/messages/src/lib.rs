@@ -7,6 +7,10 @@
 //!
 //! What was read, and where reading goes on, is kept in `/run`, which is gone with the boot.
 
+#![forbid(unsafe_code)]
+
+#[cfg(test)]
+mod fuzz;
 mod journal;
 mod kmsg;
 mod memory;

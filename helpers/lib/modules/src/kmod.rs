@@ -4,6 +4,8 @@
 //! modprobe.d, and answers with an errno. The crates that bind it date from before Rust 2018 and
 //! need clang to build; twenty declarations of a stable interface (soname 2 since 2012) do not.
 
+#![allow(unsafe_code)]
+
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};

@@ -3,6 +3,8 @@
 //! A module that is stuck in its init or exit function keeps its caller in the kernel for ever, and the step
 //! must be able to say so and end.
 
+#![allow(unsafe_code)]
+
 use std::fs;
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};

@@ -4,6 +4,10 @@
 //! `nvidia-reload request` writes it and has systemd start [`UNIT`], which deals with it; whoever looks
 //! at the machine reads it.
 
+#![forbid(unsafe_code)]
+
+#[cfg(test)]
+mod fuzz;
 mod packages;
 mod record;
 mod store;

@@ -8,6 +8,8 @@
 //! A slot is a directory named for the version, with a [`Manifest`] that holds a checksum of every
 //! file. What does not match its checksum is spoiled, and no way back.
 
+#![forbid(unsafe_code)]
+
 mod collect;
 mod damaged;
 mod dpkg;

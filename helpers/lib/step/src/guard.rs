@@ -44,7 +44,7 @@ impl Guard {
     }
 }
 
-fn uid_of(passwd: &str, user: &str) -> Option<u32> {
+pub(crate) fn uid_of(passwd: &str, user: &str) -> Option<u32> {
     passwd.lines().find_map(|line| {
         let mut fields = line.split(':');
         (fields.next()? == user).then(|| fields.nth(1)?.parse().ok())?

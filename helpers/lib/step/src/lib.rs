@@ -3,6 +3,8 @@
 mod admit;
 mod config;
 mod finish;
+#[cfg(test)]
+mod fuzz;
 mod guard;
 mod harness;
 mod journal;

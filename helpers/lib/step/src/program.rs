@@ -1,5 +1,7 @@
 //! Where programs are looked for.
 
+#![allow(unsafe_code)]
+
 /// Where only packages put programs: Debian's /usr/local belongs to the group staff as well.
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 

@@ -3,11 +3,15 @@
 //! Pure: text and numbers in, typed values out. Where a message comes from, and whether it is the
 //! kernel's at all, is for those who read it; here it is only understood.
 
+#![forbid(unsafe_code)]
+
 mod address;
 pub mod catalogue;
 mod class;
 mod event;
 mod export;
+#[cfg(test)]
+mod fuzz;
 mod json;
 mod line;
 mod log;
@@ -28,18 +32,3 @@ pub use log::read_log;
 pub use nvlink::{Branch, Resolution, resolution};
 pub use parse::parse;
 pub use verdict::{Evidence, Gpu, Message, NvmlState, Verdict, condensed, verdicts};
-
-/// Gives `bytes` to every reader of this crate: what the fuzzer and the tests call.
-#[doc(hidden)]
-pub fn read_anything(bytes: &[u8]) {
-    let text = String::from_utf8_lossy(bytes);
-    if let Some(event) = parse(&text) {
-        let _ = class::class(&event, None);
-    }
-    if let Some(line) = Line::read(&text) {
-        let _ = serde_json::to_string(&line);
-        let _ = line.event.to_string();
-    }
-    let _ = read_log(bytes, drop);
-    let _ = read_export(bytes, |entry| drop(entry.message()));
-}

@@ -3,6 +3,8 @@
 //! A program of its own, since whoever has talked to NVML holds the driver until it ends; and a
 //! small one, since it starts in every run twice.
 
+#![forbid(unsafe_code)]
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 

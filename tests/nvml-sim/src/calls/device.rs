@@ -1,5 +1,7 @@
 //! What is asked of a GPU.
 
+#![allow(unsafe_code)]
+
 use std::ffi::{c_char, c_int, c_uint};
 
 use nvml_wrapper_sys::bindings::*;

@@ -1,5 +1,7 @@
 //! MIG: the mode, and GPU and compute instances with their places.
 
+#![allow(unsafe_code)]
+
 use std::ffi::c_uint;
 
 use nvml_wrapper_sys::bindings::*;

@@ -3,6 +3,7 @@
 //! A place that a caller may leave null is an `Option` of a reference, which has the same form. Nobody
 //! here calls these by name: they are for whoever opens the library.
 
+#![allow(unsafe_code)]
 // The constants are bindgen's.
 #![allow(non_upper_case_globals)]
 

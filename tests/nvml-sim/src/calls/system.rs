@@ -1,5 +1,7 @@
 //! The library as such.
 
+#![allow(unsafe_code)]
+
 use std::ffi::{c_char, c_int, c_uint};
 
 use nvml_wrapper_sys::bindings::*;

@@ -9,6 +9,7 @@
 
 mod base;
 mod boot;
+mod deny;
 mod distro;
 mod image;
 mod kernel;
@@ -27,6 +28,7 @@ use crate::room::Room;
 
 pub use base::NotToday;
 pub use boot::into;
+pub use deny::deny;
 pub use distro::Distro;
 pub use kernel::mmdebstrap;
 pub use package::{hold, package};

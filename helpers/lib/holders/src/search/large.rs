@@ -1,5 +1,7 @@
 //! What a user can make large, measured beside `fuser`: `cargo rig bench` runs this.
 
+#![allow(unsafe_code)]
+
 use super::*;
 use crate::account::account;
 use crate::model::{Kind, Module, Rdev};

@@ -1,5 +1,7 @@
 //! The search on real processes, with devices of the kernel's own in place of the driver's.
 
+#![allow(unsafe_code)]
+
 use super::*;
 use crate::model::{Kind, Rdev};
 use std::fs::File;

@@ -1,0 +1,19 @@
+//! What a manager can say over its own socket. See the crate `fuzz`.
+
+use std::io::ErrorKind;
+
+use crate::relay::relay;
+
+#[test]
+fn messages() {
+    fuzz::run(env!("CARGO_MANIFEST_DIR"), "messages", |said| {
+        let mut heard = Vec::new();
+        let end = relay(said, &mut heard).expect_err("it ends");
+        assert!(matches!(end.kind(), ErrorKind::UnexpectedEof | ErrorKind::InvalidData), "{end}");
+        assert!(heard.len() <= said.len());
+        // One byte of each sender, and nothing else.
+        for (said, heard) in said.iter().zip(&heard) {
+            assert!(said == heard || *heard == b':');
+        }
+    });
+}
