@@ -1,13 +1,14 @@
-//! Docker, Podman, and the pods of a kubelet on containerd: which containers have a GPU, stopped and given
-//! back side by side.
+//! Docker, Podman, and the pods of a kubelet on containerd or CRI-O: which containers have a GPU, what becomes
+//! of each, stopped and restarted side by side.
 //!
-//! The types of [`Survey`] stand alone, so that who only reads `drain-containers list --json`
+//! The types of [`Survey`] and [`decide`] stand alone, so that who only reads `drain-containers list --json`
 //! links no HTTP; the rest needs the feature `client`.
 //!
 //! An engine is asked over its own API socket and nothing else: no command line tool, no search
 //! in the text of an answer. What it reads back counts, not that it took an order.
 
 mod model;
+mod policy;
 
 #[cfg(feature = "client")]
 mod api;
@@ -24,6 +25,8 @@ mod drive;
 #[cfg(feature = "client")]
 mod find;
 #[cfg(feature = "client")]
+mod foreign;
+#[cfg(feature = "client")]
 mod ids;
 #[cfg(feature = "client")]
 mod inspect;
@@ -36,6 +39,8 @@ mod owner;
 #[cfg(feature = "client")]
 pub mod pods;
 #[cfg(feature = "client")]
+mod running;
+#[cfg(feature = "client")]
 mod select;
 #[cfg(feature = "client")]
 mod stale;
@@ -45,6 +50,7 @@ mod survey;
 mod user;
 
 pub use model::{Container, Engine, Kind, Owner, Presence, SURVEY_SCHEMA, Survey, Why};
+pub use policy::{Decision, decide};
 
 #[cfg(feature = "client")]
 pub use api::{Client, Error};
@@ -57,11 +63,13 @@ pub use definition::Definition;
 #[cfg(feature = "client")]
 pub use drive::{Ended, become_healthy, bring_down, bring_up};
 #[cfg(feature = "client")]
-pub use find::{Daemon, Running, podman_listens};
+pub use find::podman_listens;
 #[cfg(feature = "client")]
 pub use inspect::{Inspect, Phase};
 #[cfg(feature = "client")]
 pub use order::{Member, Way, waves};
+#[cfg(feature = "client")]
+pub use running::{Daemon, Running};
 #[cfg(feature = "client")]
 pub use stale::stale;
 #[cfg(feature = "client")]

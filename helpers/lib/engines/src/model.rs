@@ -22,6 +22,9 @@ pub struct Survey {
     /// Ids that were said to hold a GPU and that no engine here knows: of another engine, or just
     /// gone.
     pub unknown: Vec<String>,
+    /// Containers of which it is not known whether they have a GPU, and why: a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unclear: Vec<String>,
 }
 
 /// A container engine.
@@ -34,6 +37,8 @@ pub enum Kind {
     Podman,
     /// containerd, for the pods of a kubelet.
     Containerd,
+    /// CRI-O, for the same.
+    CriO,
 }
 
 impl Kind {
@@ -43,12 +48,15 @@ impl Kind {
             Kind::Docker => "docker",
             Kind::Podman => "podman",
             Kind::Containerd => "containerd",
+            Kind::CriO => "cri-o",
         }
     }
 
     /// The engine of that name in the ledger.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Kind::Docker, Kind::Podman, Kind::Containerd].into_iter().find(|kind| kind.name() == name)
+        [Kind::Docker, Kind::Podman, Kind::Containerd, Kind::CriO]
+            .into_iter()
+            .find(|kind| kind.name() == name)
     }
 }
 
@@ -58,6 +66,7 @@ impl fmt::Display for Kind {
             Kind::Docker => "Docker",
             Kind::Podman => "Podman",
             Kind::Containerd => "containerd",
+            Kind::CriO => "CRI-O",
         })
     }
 }
@@ -197,6 +206,10 @@ impl Owner {
                 format!("belongs to {self}, and {kubelet} is protected by the configuration"),
                 "drain this machine there first, or lift units.protect",
             )),
+            Owner::Namespace { .. } => Some((
+                format!("belongs to {self}, and nothing here would start it again"),
+                "stop it yourself (`nerdctl --namespace NAMESPACE stop NAME`), and start it after the run",
+            )),
             // What a pod's restart policy is, only the control plane tells. And a kubelet that finds
             // such a pod stopped when it starts may turn it away for good, where the device plugin is
             // not there yet (kubernetes/kubernetes issue 125579).
@@ -254,6 +267,11 @@ pub enum Owner {
         /// The allocation's id.
         allocation: String,
     },
+    /// A client of containerd's own, such as nerdctl or ctr.
+    Namespace {
+        /// containerd's namespace.
+        namespace: String,
+    },
     /// A systemd unit: it is stopped and started, and the container with it.
     Unit {
         /// The unit.
@@ -271,6 +289,7 @@ impl fmt::Display for Owner {
             Owner::Swarm { service } => write!(f, "Swarm service {service}"),
             Owner::Kubernetes { pod, .. } => write!(f, "Kubernetes pod {pod}"),
             Owner::Nomad { allocation } => write!(f, "Nomad allocation {allocation}"),
+            Owner::Namespace { namespace } => write!(f, "containerd's namespace {namespace}"),
             Owner::Unit { unit } => write!(f, "systemd unit {unit}"),
         }
     }
@@ -383,6 +402,7 @@ mod tests {
                 ],
             }],
             unknown: vec!["ffff".into()],
+            unclear: vec!["container x: not known".into()],
         };
         let text = serde_json::to_string_pretty(&survey).expect("prints");
         assert_eq!(serde_json::from_str::<Survey>(&text).expect("reads"), survey);
