@@ -4,6 +4,7 @@
 //! it dies (`Restart=always`) happens. Everything that a stop takes along is in the ledger before.
 
 mod closure;
+mod felled;
 mod list;
 mod ours;
 mod single;
@@ -64,6 +65,9 @@ enum Verb {
         #[arg(long)]
         wait: bool,
     },
+    /// Note the services in the open run that the old driver, or the run, has felled.
+    #[command(hide = true)]
+    NoteFelled,
     /// Start the units of users that were stopped: last, when the system's own units and containers run.
     #[command(hide = true)]
     UndoUsers,
@@ -79,6 +83,7 @@ fn main() -> ExitCode {
         Verb::StartUnit { unit, no_wait: true, .. } => single::queue(&unit, false),
         Verb::StartUnit { unit, .. } => single::start(&unit),
         Verb::StopUnit { unit, wait } => single::stop(&unit, wait),
+        Verb::NoteFelled => felled::note(context).map(|()| ExitCode::SUCCESS),
         Verb::UndoUsers => start::undo_users(context).map(|()| ExitCode::SUCCESS),
     })
 }

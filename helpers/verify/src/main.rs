@@ -1,6 +1,7 @@
 //! Compares what serves now with what should. Its success is the point of no return.
 
 mod check;
+mod fabric;
 mod gpus;
 mod nvml;
 
@@ -18,6 +19,9 @@ use step::Context;
 enum Verb {
     /// Keep the loaded driver for the way back, if it is the one on disk.
     Keep,
+    /// Wait until the GPUs are in the fabric, and say as JSON which are not; changes nothing.
+    #[command(hide = true)]
+    Fabric,
     /// Compare without a run, and say as JSON what was found; changes nothing.
     Check {
         /// Run the configured smoke test, too.
@@ -36,6 +40,7 @@ fn extra(context: &Context, verb: Verb) -> Result<ExitCode> {
             keep_driver(context, &Disk::open(&context.root)?)?;
             Ok(ExitCode::SUCCESS)
         }
+        Verb::Fabric => fabric::wait(context),
         Verb::Check { smoke } => check::check(context, smoke),
     }
 }

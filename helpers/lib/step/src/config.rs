@@ -24,6 +24,8 @@ pub struct Config {
     pub containers: Containers,
     /// How systemd units are stopped.
     pub units: Units,
+    /// Which services run again that the old driver, or the run, has felled.
+    pub services: Services,
     /// How processes that nobody owns are ended.
     pub processes: Processes,
     /// What is to be known of the GPUs.
@@ -109,6 +111,15 @@ impl Default for Units {
     fn default() -> Self {
         Self { stop_timeout: 600, protect: Vec::new() }
     }
+}
+
+/// Services that have to run once the driver works.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Services {
+    /// Units of the system that are started after a reload, beside NVIDIA's own, where they failed and an
+    /// active unit wants them.
+    pub restart: Vec<String>,
 }
 
 /// How processes that nobody owns are ended.
@@ -286,9 +297,11 @@ impl Config {
         if self.verify.smoke.first().is_some_and(|program| !program.starts_with('/')) {
             anyhow::bail!("verify.smoke = {:?}: the program needs its whole path", self.verify.smoke);
         }
-        for (key, names) in
-            [("units.protect", &self.units.protect), ("upgrade.restartable", &self.upgrade.restartable)]
-        {
+        for (key, names) in [
+            ("units.protect", &self.units.protect),
+            ("upgrade.restartable", &self.upgrade.restartable),
+            ("services.restart", &self.services.restart),
+        ] {
             if let Some(name) = names.iter().find(|name| !name.contains('.')) {
                 anyhow::bail!("{key}: {name:?} has no suffix such as .service");
             }
@@ -407,6 +420,7 @@ mod tests {
             ("[verify]\nsmoke = [\"smoke\"]", "verify.smoke"),
             ("[upgrade]\npolicy = \"later\"", "policy"),
             ("[upgrade]\nrestartable = [\"dcgm\"]", "upgrade.restartable"),
+            ("[services]\nrestart = [\"ollama\"]", "services.restart"),
         ] {
             let (_directory, root) = tree(&[("/etc/nvidia-reload/config.toml", text)]);
             let error = format!("{:#}", Config::load(&root).expect_err("must refuse"));
