@@ -71,6 +71,9 @@ pub struct Running {
     /// Directories with bundles, each once, by their namespaces.
     places: Vec<Place>,
     monitors: Vec<Monitor>,
+    /// The configurations that daemons were started with, and the directories of CDI specifications.
+    configurations: Vec<String>,
+    spec_directories: Vec<String>,
     /// The units that kubelets run in, and those that containerds and CRI-Os do.
     kubelets: BTreeSet<String>,
     runtimes: BTreeSet<String>,
@@ -107,14 +110,22 @@ impl Running {
                 b"conmon" => running.monitors.extend(Monitor::of(root, &process)),
                 // A name is anybody's to take.
                 _ if !is_roots(&process, &comm) || !is_ours(root, &process) => {}
-                b"dockerd" => running.dockerd = Daemon::of(&process).max(running.dockerd.take()),
+                b"dockerd" => {
+                    running.dockerd = Daemon::of(&process).max(running.dockerd.take());
+                    running.configurations.extend(option(&process, &["--config-file"]));
+                    running.spec_directories.extend(option(&process, &["--cdi-spec-dir"]));
+                }
                 b"crio" => {
                     running.runtimes.extend(unit(&process));
+                    running.configurations.extend(option(&process, &["--config", "-c"]));
                     running.crio = Some(option(&process, &["--listen"]).unwrap_or_else(|| CRIO.to_owned()));
                 }
                 SHIM => running.note_shim(root, &process),
                 b"kubelet" => running.kubelets.extend(unit(&process)),
-                b"containerd" => running.runtimes.extend(unit(&process)),
+                b"containerd" => {
+                    running.runtimes.extend(unit(&process));
+                    running.configurations.extend(option(&process, &["--config", "-c"]));
+                }
                 _ => {}
             }
         }
@@ -141,6 +152,16 @@ impl Running {
     /// The sockets of the containerds that run pods.
     pub(crate) fn containerds(&self) -> BTreeSet<&str> {
         self.shims.iter().filter(|shim| shim.namespace == PODS).map(|shim| shim.address.as_str()).collect()
+    }
+
+    /// The files that daemons which run were told to read.
+    pub fn configurations(&self) -> impl Iterator<Item = &str> {
+        self.configurations.iter().map(String::as_str)
+    }
+
+    /// The directories in which they were told to look for CDI specifications.
+    pub fn spec_directories(&self) -> impl Iterator<Item = &str> {
+        self.spec_directories.iter().map(String::as_str)
     }
 
     /// The socket of CRI-O, where that runs something.
