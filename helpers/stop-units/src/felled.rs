@@ -128,10 +128,10 @@ fn since(context: &Context, run: &Run) -> Result<u64> {
 }
 
 /// Those of `fallen` that a unit wants that is up, or that is one of them and wanted itself.
-fn wanted<'a>(
-    fallen: &'a [(Standing, Fall)],
+fn wanted(
+    fallen: &[(Standing, Fall)],
     is_up: impl Fn(&str) -> Result<bool>,
-) -> Result<Vec<&'a (Standing, Fall)>> {
+) -> Result<Vec<&(Standing, Fall)>> {
     let mut found: BTreeSet<usize> = BTreeSet::new();
     loop {
         let count = found.len();

@@ -51,3 +51,34 @@ pub fn decide(container: &Container, config: &Config) -> Decision {
         ),
     }
 }
+
+impl Owner {
+    /// Why a container that somebody else would start again must not be stopped, and what to do
+    /// about it; none where it may be. `all_pods` is the configuration's word that every pod would be
+    /// started again, `protected` are the units that it protects.
+    pub(crate) fn forbids(&self, all_pods: bool, protected: &[String]) -> Option<(String, &'static str)> {
+        let drain_first = "drain this machine there first, so that nothing of it runs here";
+        match self {
+            Owner::Engine | Owner::Compose { .. } | Owner::Unit { .. } => None,
+            Owner::Swarm { .. } | Owner::Nomad { .. } | Owner::Kubernetes { kubelet: None, .. } => {
+                Some((format!("belongs to {self}, which would start another"), drain_first))
+            }
+            Owner::Kubernetes { kubelet: Some(kubelet), .. } if protected.contains(kubelet) => Some((
+                format!("belongs to {self}, and {kubelet} is protected by the configuration"),
+                "drain this machine there first, or lift units.protect",
+            )),
+            Owner::Namespace { .. } => Some((
+                format!("belongs to {self}, and nothing here would start it again"),
+                "stop it yourself (`nerdctl --namespace NAMESPACE stop NAME`), and start it after the run",
+            )),
+            // What a pod's restart policy is, only the control plane tells. And a kubelet that finds
+            // such a pod stopped when it starts may turn it away for good, where the device plugin is
+            // not there yet (kubernetes/kubernetes issue 125579).
+            Owner::Kubernetes { daemon_set: false, .. } if !all_pods => Some((
+                format!("belongs to {self}, which is of no DaemonSet and might not be started again"),
+                "`kubectl drain NODE --ignore-daemonsets` first, or say that all pods are with containers.pods",
+            )),
+            Owner::Kubernetes { .. } => None,
+        }
+    }
+}

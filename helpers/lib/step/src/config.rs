@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod owner_tests;
+mod services;
 mod upgrade;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Guard, Root};
 
+pub use services::Services;
 pub use upgrade::{Initramfs, Policy, StaleInitramfs, Upgrade};
 
 /// Everything that can be set. The shipped `config.toml` explains each key and holds the defaults.
@@ -111,15 +113,6 @@ impl Default for Units {
     fn default() -> Self {
         Self { stop_timeout: 600, protect: Vec::new() }
     }
-}
-
-/// Services that have to run once the driver works.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Services {
-    /// Units of the system that are started after a reload, beside NVIDIA's own, where they failed and an
-    /// active unit wants them.
-    pub restart: Vec<String>,
 }
 
 /// How processes that nobody owns are ended.
