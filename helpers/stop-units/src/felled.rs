@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Error, Result, bail};
 use bus::{ActiveState, LoadState, Manager, Standing};
 use ledger::{Object, Run, Step, Unit};
 use modules::{DRIVER, Disk, driver_version};
@@ -84,10 +84,16 @@ pub(crate) fn note(context: &Context) -> Result<()> {
     let config = context.config()?;
     let since = since(context, &run)?;
     let manager = Manager::system()?;
-    let mut fallen: Vec<(Standing, Fall)> = Vec::new();
+    let (mut fallen, mut problems): (Vec<(Standing, Fall)>, Vec<String>) = Default::default();
     let names = NVIDIAS.iter().copied().flatten().copied();
     for name in names.chain(config.services.restart.iter().map(String::as_str)) {
-        let standing = manager.standing(name).with_context(|| format!("ask for {name}"))?;
+        let standing = match manager.standing(name) {
+            Ok(standing) => standing,
+            Err(error) => {
+                problems.push(format!("{name}: {:#}", Error::from(error)));
+                continue;
+            }
+        };
         if standing.unit.active == ActiveState::Failed && fall(&standing, since).is_none() {
             context.info(format!("{name} failed before the driver was changed: it is left as it is"));
         }
@@ -110,6 +116,10 @@ pub(crate) fn note(context: &Context) -> Result<()> {
         context.info(format!("{name} {how}: it is started with the new driver"));
         let unit = Unit { name: name.clone(), user: None, role: FELLED.to_owned() };
         context.ledger.act(Step::StopUnits, Object::Unit(unit), || Ok(()))?;
+    }
+    // One name that cannot be asked for keeps no other service down.
+    if !problems.is_empty() {
+        bail!("whether these have to be started is not known: {}", problems.join("; "));
     }
     Ok(())
 }
