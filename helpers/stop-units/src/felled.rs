@@ -58,6 +58,8 @@ enum Fall {
     Loops,
     /// It was not started while the driver was out.
     Skipped,
+    /// It went down with this one, which fell and without which it does not run.
+    With(String),
 }
 
 /// How it fell, if it did. What failed before `since`, in microseconds since 1970, has another reason.
@@ -73,6 +75,22 @@ fn fall(standing: &Standing, since: u64) -> Option<Fall> {
         ActiveState::Inactive if standing.unmet.iter().any(|about| about == BUSY) => Some(Fall::Skipped),
         _ => None,
     }
+}
+
+/// How far apart two units go down of which one takes the other along: each has the time to stop.
+const TOGETHER: Duration = Duration::from_secs(100);
+
+/// Whether it went down with one of `fallen`: a restart of that took it along, and did not bring it back. One that
+/// an administrator stopped went down at another time.
+fn fell_with(standing: &Standing, fallen: &[(Standing, Fall)]) -> Option<Fall> {
+    if standing.unit.load != LoadState::Loaded || standing.unit.active != ActiveState::Inactive {
+        return None;
+    }
+    let took_along = |other: &&(Standing, Fall)| {
+        let apart = Duration::from_micros(other.0.left_usec.abs_diff(standing.left_usec));
+        standing.left_usec > 0 && standing.requires.contains(&other.0.unit.name) && apart <= TOGETHER
+    };
+    fallen.iter().find(took_along).map(|other| Fall::With(other.0.unit.name.clone()))
 }
 
 /// Writes into the open run which services are to be started again.
@@ -94,11 +112,12 @@ pub(crate) fn note(context: &Context) -> Result<()> {
                 continue;
             }
         };
-        if standing.unit.active == ActiveState::Failed && fall(&standing, since).is_none() {
+        if standing.unit.active == ActiveState::Failed && self::fall(&standing, since).is_none() {
             context.info(format!("{name} failed before the driver was changed: it is left as it is"));
         }
+        let fall = self::fall(&standing, since).or_else(|| fell_with(&standing, &fallen));
         let is_known = fallen.iter().any(|(known, _)| known.unit.name == standing.unit.name);
-        if let Some(fall) = fall(&standing, since).filter(|_| !is_known) {
+        if let Some(fall) = fall.filter(|_| !is_known) {
             fallen.push((standing, fall));
         }
     }
@@ -111,6 +130,7 @@ pub(crate) fn note(context: &Context) -> Result<()> {
         let how = match fall {
             Fall::Failed(result) => format!("failed ({result})"),
             Fall::Loops => "fails again and again".to_owned(),
+            Fall::With(other) => format!("went down with {other}"),
             Fall::Skipped => "was not started while the driver was out".to_owned(),
         };
         context.info(format!("{name} {how}: it is started with the new driver"));
@@ -213,6 +233,8 @@ mod tests {
             result: "exit-code".to_owned(),
             restarts: 0,
             wanted_by: vec!["multi-user.target".to_owned()],
+            requires: Vec::new(),
+            left_usec: 0,
             unmet: Vec::new(),
             changed_usec: 100,
             up_usec: 0,
@@ -240,6 +262,26 @@ mod tests {
         let mut masked = of("failed", "failed");
         masked.unit.load = LoadState::Masked;
         assert_eq!(fall(&masked, 0), None);
+    }
+
+    #[test]
+    fn what_a_fallen_service_took_along_has_fallen_too() {
+        let second = 1_000_000;
+        let fabric = Standing { left_usec: 1000 * second, ..standing("fm.service", "failed", "failed") };
+        let fallen = [(fabric, Fall::Loops)];
+        let of = |active: &str, left: u64, requires: &str| {
+            let requires = vec![requires.to_owned()];
+            fell_with(
+                &Standing { requires, left_usec: left * second, ..standing("a.service", active, "") },
+                &fallen,
+            )
+        };
+        let with = Some(Fall::With("fm.service".to_owned()));
+        assert_eq!(of("inactive", 995, "fm.service"), with);
+        assert_eq!(of("inactive", 500, "fm.service"), None, "an administrator stopped it");
+        assert_eq!(of("inactive", 0, "fm.service"), None, "it never ran");
+        assert_eq!(of("inactive", 995, "b.service"), None);
+        assert_eq!(of("active", 995, "fm.service"), None);
     }
 
     #[test]

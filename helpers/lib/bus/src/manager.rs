@@ -174,6 +174,8 @@ impl Manager {
             }
             // From systemd 249 on.
             wanted_by.extend(of.get::<Vec<String>>(UNIT, "UpheldBy").await.unwrap_or_default());
+            let mut requires: Vec<String> = of.get(UNIT, "Requires").await?;
+            requires.extend(of.get::<Vec<String>>(UNIT, "BindsTo").await?);
             let conditions: Vec<(String, bool, bool, String, i32)> = of.get(UNIT, "Conditions").await?;
             let is_unmet = |condition: &(String, bool, bool, String, i32)| condition.4 < 0;
             let (result, restarts) = match unit.name.ends_with(".service") {
@@ -184,6 +186,8 @@ impl Manager {
                 result,
                 restarts,
                 wanted_by,
+                requires,
+                left_usec: of.get(UNIT, "ActiveExitTimestamp").await?,
                 unmet: conditions.into_iter().filter(is_unmet).map(|condition| condition.3).collect(),
                 changed_usec: of.get(UNIT, "StateChangeTimestamp").await?,
                 up_usec: of.get(UNIT, "ActiveEnterTimestampMonotonic").await?,

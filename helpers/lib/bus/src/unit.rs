@@ -131,6 +131,10 @@ pub struct Standing {
     pub restarts: u32,
     /// The units that want it, each in one way or another: whatever they are doing.
     pub wanted_by: Vec<String>,
+    /// The units without which it does not run.
+    pub requires: Vec<String>,
+    /// When it was up last and went down, in microseconds since 1970; 0 for never.
+    pub left_usec: u64,
     /// What the conditions (`Condition…=`) were about that kept it from starting last.
     pub unmet: Vec<String>,
     /// When it came to that, in microseconds since 1970.
