@@ -99,6 +99,7 @@ fn answer(mut stream: UnixStream, engine: &Engine) {
 
 fn reply(method: &str, parts: &[&str], name: &str, state: &mut State) -> Option<(u16, Value)> {
     match (method, parts) {
+        ("GET", ["info"]) => Some((200, json!({"DefaultRuntime": "runc"}))),
         ("GET", ["containers", "json"]) => {
             let up = |fake: &Fake| fake.status != "exited";
             let list = state.containers.iter().filter(|(_, fake)| up(fake)).map(|(id, _)| json!({"Id": id}));
@@ -170,7 +171,8 @@ fn describe(id: &str, fake: &Fake) -> Value {
         "State": {"Status": fake.status, "Pid": 0, "ExitCode": fake.exit_code,
             "Health": fake.health.first().map(|status| json!({"Status": status}))},
         "HostConfig": {"AutoRemove": fake.auto_remove, "NetworkMode": fake.network,
+            "DeviceRequests": [{"Driver": "nvidia"}],
             "RestartPolicy": {"Name": fake.restart}},
-        "Config": {"Env": ["NVIDIA_VISIBLE_DEVICES=all"]},
+        "Config": {},
     })
 }

@@ -59,6 +59,9 @@ fn list(context: &Context, json: bool, scope: &Scope) -> Result<ExitCode> {
         for (engine, reason) in unreachable(&survey) {
             writeln!(out, "{}", text::clean(&format!("{engine} cannot be asked: {reason}")))?;
         }
+        for unclear in &survey.unclear {
+            writeln!(out, "{}", text::clean(unclear))?;
+        }
         for container in &survey.containers {
             let line = format!("{container}: {}; looked after by {}", container.reasons(), container.owner);
             writeln!(out, "{}", text::clean(&line))?;

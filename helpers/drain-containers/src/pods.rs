@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Error, Result, anyhow, bail};
 use cri::ContainerState;
-use engines::{Container, Kind, Owner, pods, side_by_side, wait_for};
+use engines::{Container, Owner, pods, side_by_side, wait_for};
 use holders::Scope;
 use ledger::{Act, Intent, Object, Pod, Step, Unit};
 use step::{Config, Context, Order, Reason, Undo, order_unit};
@@ -35,7 +35,7 @@ pub(crate) fn take(context: &Context, config: &Config, scope: &Scope, found: &[C
     // Until then it may have started others, and it does not show in a survey any more.
     let parallel = config.containers.parallel;
     let mut now = survey(context, scope, parallel)?.containers;
-    now.retain(|container| container.engine == Kind::Containerd);
+    now.retain(|container| matches!(container.owner, Owner::Kubernetes { .. }));
     for container in &mut now {
         if let Owner::Kubernetes { kubelet: unseen, .. } = &mut container.owner {
             *unseen = Some(kubelet.to_owned());

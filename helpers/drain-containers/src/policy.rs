@@ -1,7 +1,7 @@
 //! Which of the containers are stopped here, and which must not be.
 
-use engines::{Container, Kind, Owner};
-use step::{AutoRemove, Config, Pods, Reason};
+use engines::{Container, Decision, decide};
+use step::{Config, Reason};
 
 /// What becomes of the containers that have a GPU.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -19,59 +19,23 @@ pub(crate) struct Sorted {
 }
 
 pub(crate) fn sort(containers: Vec<Container>, config: &Config) -> Sorted {
-    let auto_remove = config.containers.auto_remove;
     let mut sorted = Sorted::default();
     for container in containers {
-        let all_pods = config.containers.pods == Pods::All;
-        if let Some((why, remedy)) = container.owner.forbids(all_pods, &config.units.protect) {
-            let what = format!("{container} {} and {why}", container.reasons());
-            sorted.refusals.push(Reason::new(what, remedy));
-            continue;
+        match decide(&container, config) {
+            Decision::Restart | Decision::Recreate | Decision::LetGo => sorted.ours.push(container),
+            Decision::Pod(_) => sorted.pods.push(container),
+            Decision::Unit(unit) => sorted.of_units.push((container, unit)),
+            Decision::Plain => sorted.plain.push(container),
+            Decision::Refuse(reason) => sorted.refusals.push(reason),
         }
-        match &container.owner {
-            Owner::Unit { unit } => {
-                let unit = unit.clone();
-                sorted.of_units.push((container, unit));
-                continue;
-            }
-            Owner::Kubernetes { .. } => {
-                sorted.pods.push(container);
-                continue;
-            }
-            _ => {}
-        }
-        if container.is_plain() {
-            sorted.plain.push(container);
-            continue;
-        }
-        if container.auto_remove && !may_be_deleted(&container, auto_remove) {
-            sorted.refusals.push(Reason::new(
-                format!(
-                    "{container} {} and was started with --rm: stopped, it would be deleted",
-                    container.reasons()
-                ),
-                "stop it yourself, or say what to do with containers.auto-remove",
-            ));
-            continue;
-        }
-        sorted.ours.push(container);
     }
     sorted
-}
-
-/// Whether a container may be stopped that its engine deletes then.
-fn may_be_deleted(container: &Container, auto_remove: AutoRemove) -> bool {
-    match auto_remove {
-        AutoRemove::Refuse => false,
-        AutoRemove::Recreate => container.engine == Kind::Docker,
-        AutoRemove::LetGo => true,
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use engines::Why;
+    use engines::{Kind, Owner, Why};
 
     fn container(name: &str, owner: Owner, auto_remove: bool) -> Container {
         Container {

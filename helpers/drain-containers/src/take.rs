@@ -37,6 +37,9 @@ pub(crate) fn run(context: &Context) -> Result<()> {
         // What of its containers holds a GPU is stopped with the other holders, or refused there.
         context.warn(format!("{engine} cannot be asked: {reason}"));
     }
+    for unclear in &survey.unclear {
+        context.warn(unclear);
+    }
     // First of all: also where the run ends here, they are started again.
     if let Some(run) = &run {
         engines::wait_for(ended::note(context, run, &survey))??;

@@ -5,12 +5,12 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use engines::{Container, Engine, Kind, Owner, Presence, SURVEY_SCHEMA, Survey};
+use engines::{Container, Decision, Engine, Kind, Owner, Presence, SURVEY_SCHEMA, Survey, decide};
 use holders::{Caller, Fate, Holder, Rules, Scan, below};
 use ledger::Step;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use step::{Action, AutoRemove, Config, Context, Guard, Pods};
+use step::{Action, Config, Context, Guard};
 
 use crate::findings::Findings;
 use crate::of_users::{add_plain, described, devices, in_socket, killed, processes, user};
@@ -128,7 +128,8 @@ pub(crate) fn unknown(survey: &Survey, scan: &Scan) -> Vec<String> {
         _ => None,
     };
     let unexplained = scan.unexplained.iter().map(|what| format!("{what} that nothing found accounts for"));
-    survey.engines.iter().filter_map(silent).chain(unexplained).collect()
+    let unclear = survey.unclear.iter().cloned();
+    survey.engines.iter().filter_map(silent).chain(unexplained).chain(unclear).collect()
 }
 
 /// The units that look after a container of the survey: of the same user as the engine.
@@ -143,7 +144,7 @@ pub(crate) fn container_units(survey: &Survey) -> Vec<(Option<u32>, String)> {
 /// What the run stops by its engine, as it will be in the ledger.
 pub(crate) fn to_drain(config: &Config, survey: &Survey) -> Vec<ledger::Container> {
     let is_ours = |container: &&Container| {
-        !container.is_plain() && !matches!(container.owner, Owner::Unit { .. } | Owner::Kubernetes { .. })
+        matches!(decide(container, config), Decision::Restart | Decision::Recreate | Decision::LetGo)
     };
     let ours = survey.containers.iter().filter(is_ours);
     ours.map(|container| container.in_ledger(config.containers.health_timeout)).collect()
@@ -187,41 +188,39 @@ fn containers(config: &Config, survey: &Survey, holders: &[Holder], findings: &m
             );
         }
     }
+    for unclear in &survey.unclear {
+        findings.warn(
+            unclear,
+            "see what it is; where it has a GPU, stop it before the run and start it afterwards",
+        );
+    }
     let mut actions = Vec::new();
-    let all_pods = config.containers.pods == Pods::All;
-    // Plain ones are told of by their processes.
-    for container in survey.containers.iter().filter(|container| !container.is_plain()) {
-        if let Some((why, remedy)) = container.owner.forbids(all_pods, &config.units.protect) {
-            findings.refuse(format!("{container} {why}"), remedy);
-            continue;
-        }
-        match &container.owner {
-            Owner::Kubernetes { kubelet: Some(kubelet), .. } => add_kubelet(&mut actions, kubelet),
+    for container in &survey.containers {
+        let mut add = |change: Option<(&str, bool)>| {
+            let mut action = action(Step::DrainContainers, container.to_string(), container, holders);
+            if let Some((what, comes_back)) = change {
+                (action.what, action.comes_back) = (what.into(), comes_back);
+            }
+            actions.push(action);
+        };
+        match decide(container, config) {
+            // Told of by its processes.
+            Decision::Plain => {}
+            Decision::Refuse(reason) => findings.refuse(reason.what, reason.remedy),
+            Decision::Restart => add(None),
+            Decision::Recreate => {
+                add(Some(("stop; its engine deletes it then (--rm); make it anew afterwards", true)));
+            }
+            Decision::LetGo => add(Some(("stop; its engine deletes it then (--rm)", false))),
+            Decision::Pod(kubelet) => {
+                add_kubelet(&mut actions, &kubelet);
+                actions.push(action(Step::DrainContainers, container.to_string(), container, holders));
+            }
             // Stopped and started with its unit.
-            Owner::Unit { unit } => {
-                let object = named(container.user, unit.clone());
-                actions.push(action(Step::StopUnits, object, container, holders));
-                continue;
-            }
-            _ => {}
-        }
-        let mut action = action(Step::DrainContainers, container.to_string(), container, holders);
-        if container.auto_remove {
-            match config.containers.auto_remove {
-                AutoRemove::Recreate if container.engine == Kind::Docker => {
-                    action.what = "stop; its engine deletes it then (--rm); make it anew afterwards".into();
-                }
-                AutoRemove::Refuse | AutoRemove::Recreate => findings.refuse(
-                    format!("{container} was started with --rm: it would be deleted when it stops"),
-                    "stop it yourself, or say what to do with containers.auto-remove",
-                ),
-                AutoRemove::LetGo => {
-                    action.what = "stop; its engine deletes it then (--rm)".into();
-                    action.comes_back = false;
-                }
+            Decision::Unit(unit) => {
+                actions.push(action(Step::StopUnits, named(container.user, unit), container, holders));
             }
         }
-        actions.push(action);
     }
     actions
 }
@@ -252,7 +251,7 @@ fn action(step: Step, object: String, container: &Container, holders: &[Holder])
         object,
         what: match container.engine {
             _ if container.paused => "stop, start and pause again afterwards",
-            Kind::Containerd => "stop; the kubelet starts it again afterwards",
+            Kind::Containerd | Kind::CriO => "stop; the kubelet starts it again afterwards",
             _ => "stop, start again afterwards",
         }
         .into(),

@@ -34,6 +34,7 @@ fn a_users_container_is_no_refusal_and_what_the_run_stops_is_remembered() {
         dockerd: Some(7),
         containers,
         unknown: Vec::new(),
+        unclear: Vec::new(),
     };
     let of_users = survey(vec![
         container("plain", None, Owner::Engine, false),
@@ -61,4 +62,24 @@ fn a_users_container_is_no_refusal_and_what_the_run_stops_is_remembered() {
     let mut findings = Findings::default();
     containers(&config, &of_root, &[], &mut findings);
     assert_eq!(findings.verdict().0, Verdict::Refused);
+}
+
+#[test]
+fn what_is_not_known_of_a_container_is_said_and_waited_for() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let config = Config::load(&Root::at(directory.path())).expect("has defaults");
+    let survey = Survey {
+        schema: SURVEY_SCHEMA.into(),
+        engines: Vec::new(),
+        dockerd: None,
+        containers: Vec::new(),
+        unknown: Vec::new(),
+        unclear: vec!["container main of pod ml/x: its OCI bundle is not found".into()],
+    };
+    let mut findings = Findings::default();
+    containers(&config, &survey, &[], &mut findings);
+    let (verdict, _, warnings) = findings.verdict();
+    assert_eq!(verdict, Verdict::Ready);
+    assert!(warnings[0].to_string().contains("pod ml/x"), "{warnings:?}");
+    assert_eq!(unknown(&survey, &Scan::default()), survey.unclear);
 }

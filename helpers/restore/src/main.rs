@@ -3,10 +3,11 @@
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use ledger::{Run, Step};
-use step::{Context, undo_steps};
+use ledger::{Object, Run, Step, Unit};
+use step::{Context, await_fabric, note_felled, undo_steps};
 
 /// What is given back after a good run, in this order: the reverse of the taking. The settings come
 /// first: workloads find the GPUs as they left them, and MIG cannot be set up under them.
@@ -18,11 +19,49 @@ fn main() -> ExitCode {
 }
 
 fn run(context: &Context) -> Result<()> {
+    context.status("restoring what was stopped");
+    let mut failed: Vec<String> = note_felled().err().into_iter().collect();
     let run = context.ledger.read()?.context("there is no open run: start nvidia-reload.target")?;
-    context.status("giving back what was stopped");
-    let failed = undo_steps(context, &steps(&run));
+    // What computes comes when the fabric is there.
+    let (containers, first): (Vec<Step>, Vec<Step>) =
+        steps(&run).into_iter().partition(|step| *step == Step::DrainContainers);
+    failed.extend(undo_steps(context, &first));
+    if let Some(manager) = fabric_manager(&run)
+        && let Err(error) = check_fabric(context, manager)
+    {
+        failed.push(format!("{error:#}"));
+    }
+    failed.extend(undo_steps(context, &containers));
     if !failed.is_empty() {
         bail!("not everything is back: {}", failed.join("; "));
+    }
+    Ok(())
+}
+
+/// The services that put GPUs into a fabric.
+const FABRIC: [&str; 3] = ["nvidia-fabricmanager.service", "nvlsm.service", "nvidia-imex.service"];
+
+/// The service that the fabric needs; none where there is no fabric.
+fn fabric_manager(run: &Run) -> Option<&'static str> {
+    let is_unit = |name: &str| {
+        run.acts
+            .iter()
+            .any(|act| matches!(&act.object, Object::Unit(unit) if unit.user.is_none() && unit.name == name))
+    };
+    let has_fabric = run.snapshot.seen.iter().any(|gpu| gpu.health.fabric.is_some());
+    FABRIC.into_iter().find(|name| is_unit(name)).or(has_fabric.then_some(FABRIC[0]))
+}
+
+/// A GPU that does not come into the fabric computes nothing: that is not restored.
+fn check_fabric(context: &Context, manager: &str) -> Result<()> {
+    context.status("waiting for the fabric");
+    context.needs(Duration::from_secs(6 * 60));
+    let late = await_fabric().map_err(anyhow::Error::msg)?;
+    if !late.is_empty() {
+        let unit = Unit { name: manager.to_owned(), user: None, role: "fabric".to_owned() };
+        let reason = format!("not in the fabric: {}", late.join("; "));
+        context.warn(format!("{manager}: {reason}"));
+        context.ledger.intent(Step::Restore, Object::Unit(unit))?.lost(reason)?;
     }
     Ok(())
 }

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod closure;
+mod felled;
 #[cfg(test)]
 mod fuzz;
 mod list;
@@ -68,6 +69,9 @@ enum Verb {
         #[arg(long)]
         wait: bool,
     },
+    /// Note the services in the open run that the old driver, or the run, has felled.
+    #[command(hide = true)]
+    NoteFelled,
     /// Start the units of users that were stopped: last, when the system's own units and containers run.
     #[command(hide = true)]
     UndoUsers,
@@ -83,6 +87,7 @@ fn main() -> ExitCode {
         Verb::StartUnit { unit, no_wait: true, .. } => single::queue(&unit, false),
         Verb::StartUnit { unit, .. } => single::start(&unit),
         Verb::StopUnit { unit, wait } => single::stop(&unit, wait),
+        Verb::NoteFelled => felled::note(context).map(|()| ExitCode::SUCCESS),
         Verb::UndoUsers => start::undo_users(context).map(|()| ExitCode::SUCCESS),
     })
 }

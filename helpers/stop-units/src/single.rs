@@ -7,6 +7,8 @@ use anyhow::{Result, bail};
 use bus::{LoadState, Manager, Mode};
 use step::{Away, NO_SUCH_UNIT};
 
+use crate::felled;
+
 /// How long a start, or a stop, may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -19,6 +21,8 @@ pub(crate) fn start(unit: &str) -> Result<ExitCode> {
     if manager.unit(unit)?.load != LoadState::Loaded {
         return Ok(ExitCode::from(NO_SUCH_UNIT));
     }
+    // It may have hit its start limit: the toolkit's refresh does, where udev starts it again and again.
+    felled::forgive(&manager, unit);
     let mut follower = manager.follow(&[])?;
     let job = follower.start(unit)?;
     let result = follower.wait(&job, Instant::now() + PATIENCE)?;

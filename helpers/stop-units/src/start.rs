@@ -1,7 +1,7 @@
 //! The way back: what was stopped is started, in reverse order.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use as_user::Started;
@@ -10,6 +10,7 @@ use ledger::{Act, Object, Step, Unit};
 use step::{Context, Undo};
 
 use crate::closure::SERVICE;
+use crate::felled::{self, FELLED};
 use crate::stop::shown;
 use crate::{transient, users};
 
@@ -86,10 +87,20 @@ fn restore_system(undo: &Undo, acts: &[Taken]) {
             return acts.iter().for_each(|taken| note(undo, taken, Err(why.clone())));
         }
     };
-    for wave in waves(acts) {
+    let [sockets, services, rest] = waves(acts);
+    let mut came_up = Vec::new();
+    let services_until = Instant::now() + 2 * PATIENCE;
+    let services = by_rank(services).into_iter().map(|wave| (wave, Some(services_until)));
+    for (wave, until) in std::iter::once((sockets, None)).chain(services).chain([(rest, None)]) {
+        // Those of one rank after the other have a time in common.
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let patience = left.map_or(PATIENCE, |left| left.min(PATIENCE));
         let names: Vec<&str> = wave.iter().map(|(_, unit)| unit.name.as_str()).collect();
+        wave.iter()
+            .filter(|(_, unit)| unit.role == FELLED)
+            .for_each(|(_, unit)| felled::forgive(follower.manager(), &unit.name));
         let mut revive = |name: &str| transient::revive(&context.root, name);
-        bus::start_each(&mut follower, &names, PATIENCE, &mut revive, |at, result| {
+        bus::start_each(&mut follower, &names, patience, &mut revive, |at, result| {
             if matches!(result, Ok(Up::Already | Up::Started)) {
                 transient::forget(&context.root, names[at]);
             }
@@ -98,9 +109,27 @@ fn restore_system(undo: &Undo, acts: &[Taken]) {
                 Up::Started => Started::Started,
                 Up::Queued => Started::Queued,
             });
-            note(undo, wave[at], result);
+            match result {
+                Ok(Started::Already | Started::Started) if wave[at].1.role == FELLED => {
+                    came_up.push(wave[at]);
+                }
+                result => note(undo, wave[at], result),
+            }
         });
     }
+    for taken in came_up {
+        let stays = felled::stays(follower.manager(), &taken.1.name);
+        note(undo, taken, stays.map(|()| Started::Started));
+    }
+}
+
+/// Services, NVIDIA's in the order in which they need each other.
+fn by_rank(services: Vec<&Taken>) -> Vec<Vec<&Taken>> {
+    let mut ranks: BTreeMap<usize, Vec<&Taken>> = BTreeMap::new();
+    for taken in services {
+        ranks.entry(felled::rank(&taken.1.name)).or_default().push(taken);
+    }
+    ranks.into_values().collect()
 }
 
 fn restore_users(undo: &Undo, users: OfUsers) {
@@ -154,7 +183,8 @@ fn note(undo: &Undo, (id, unit): &Taken, result: Result<Started, String>) {
 fn waves(acts: &[Taken]) -> [Vec<&Taken>; 3] {
     let (sockets, others): (Vec<_>, Vec<_>) =
         acts.iter().partition(|(_, unit)| unit.name.ends_with(".socket"));
-    let (services, rest) = others.into_iter().partition(|(_, unit)| unit.role == SERVICE);
+    let (services, rest) =
+        others.into_iter().partition(|(_, unit)| unit.role == SERVICE || unit.role == FELLED);
     [sockets, services, rest]
 }
 

@@ -8,7 +8,7 @@ use xid::{Address, Class, Evidence};
 use crate::check::{Check, Grade};
 
 /// `NVML_GPU_FABRIC_STATE_COMPLETED`.
-const COMPLETED: u8 = 3;
+pub(crate) const COMPLETED: u8 = 3;
 
 /// What is asked of the fabric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +77,7 @@ fn judgement(before: &[Gpu], health: &Health, counts: impl Fn(&Evidence) -> bool
 }
 
 /// Whether `seen` is the GPU that was `was`. One that is out of use tells what it still can.
-fn is(seen: &Seen, was: &Gpu) -> bool {
+pub(crate) fn is(seen: &Seen, was: &Gpu) -> bool {
     match seen {
         Seen::Ok(gpu) => gpu.uuid == was.uuid,
         Seen::Trouble { uuid, pci, .. } => uuid.as_ref() == Some(&was.uuid) || pci.as_ref() == Some(&was.pci),

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod check;
+mod fabric;
 mod gpus;
 mod nvml;
 
@@ -20,6 +21,9 @@ use step::Context;
 enum Verb {
     /// Keep the loaded driver for the way back, if it is the one on disk.
     Keep,
+    /// Wait until the GPUs are in the fabric, and say as JSON which are not; changes nothing.
+    #[command(hide = true)]
+    Fabric,
     /// Compare without a run, and say as JSON what was found; changes nothing.
     Check {
         /// Run the configured smoke test, too.
@@ -38,6 +42,7 @@ fn extra(context: &Context, verb: Verb) -> Result<ExitCode> {
             keep_driver(context, &Disk::open(&context.root)?)?;
             Ok(ExitCode::SUCCESS)
         }
+        Verb::Fabric => fabric::wait(context),
         Verb::Check { smoke } => check::check(context, smoke),
     }
 }

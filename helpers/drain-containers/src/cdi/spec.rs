@@ -1,5 +1,6 @@
 //! Reading the specifications of the machine, and comparing them with it.
 
+use std::collections::BTreeSet;
 use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -8,8 +9,7 @@ use rustix::fs::{major, minor};
 use serde::Deserialize;
 use step::Root;
 
-/// Where engines look for them.
-const DIRECTORIES: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
+use super::dirs::directories;
 
 /// A specification of NVIDIA's devices.
 #[derive(Debug)]
@@ -32,6 +32,7 @@ struct Content {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Device {
+    name: String,
     container_edits: Option<Edits>,
 }
 
@@ -64,15 +65,17 @@ struct Hook {
     path: String,
 }
 
-/// The machine's specifications of NVIDIA's devices, in the order in which engines read them.
+/// The machine's specifications of NVIDIA's devices, by their paths; and what kept a configuration from being
+/// read that may name more directories.
 ///
 /// # Errors
 /// A directory cannot be listed. A file that cannot be read is in the list, if its name says that it
 /// is NVIDIA's.
-pub(crate) fn specs(root: &Root) -> io::Result<Vec<Spec>> {
+pub(crate) fn specs(root: &Root) -> io::Result<(Vec<Spec>, Vec<String>)> {
     let mut found = Vec::new();
-    for directory in DIRECTORIES {
-        let entries = match fs::read_dir(root.path(directory)) {
+    let (directories, problems) = directories(root)?;
+    for directory in directories {
+        let entries = match fs::read_dir(root.path(&directory)) {
             Ok(entries) => entries,
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
             Err(error) => return Err(error),
@@ -80,28 +83,40 @@ pub(crate) fn specs(root: &Root) -> io::Result<Vec<Spec>> {
         for entry in entries {
             let name = entry?.file_name().to_string_lossy().into_owned();
             let path = format!("{directory}/{name}");
-            let content = match name.rsplit('.').next() {
-                Some("json") => text(root, &path)
-                    .and_then(|text| serde_json::from_str(&text).map_err(|error| error.to_string())),
-                Some("yaml" | "yml") => text(root, &path)
-                    .and_then(|text| serde_saphyr::from_str(&text).map_err(|error| error.to_string())),
-                _ => continue,
-            };
-            let ours = match &content {
+            if !["json", "yaml", "yml"].iter().any(|end| name.rsplit('.').next() == Some(end)) {
+                continue;
+            }
+            let spec = Spec::read(root, path);
+            let ours = match &spec.content {
                 Ok(Content { kind, .. }) => is_nvidia(kind),
-                Err(_) => name.starts_with("nvidia"),
+                Err(_) => name.contains("nvidia"),
             };
             if ours {
-                found.push(Spec { path, content });
+                found.push(spec);
             }
         }
     }
     found.sort_by(|one, other| one.path.cmp(&other.path));
-    Ok(found)
+    Ok((found, problems))
 }
 
-fn text(root: &Root, path: &str) -> Result<String, String> {
-    fs::read_to_string(root.path(path)).map_err(|error| error.to_string())
+/// The devices that two files in one directory both define: CDI then knows neither.
+pub(crate) fn conflicts(specs: &[Spec]) -> Vec<String> {
+    let directory = |spec: &Spec| spec.path.rsplit_once('/').map(|(directory, _)| directory.to_owned());
+    let mut found = Vec::new();
+    for (at, one) in specs.iter().enumerate() {
+        for other in &specs[at + 1..] {
+            if one.kind() != other.kind() || directory(one) != directory(other) {
+                continue;
+            }
+            let names = other.names();
+            if let Some(name) = one.names().into_iter().find(|name| names.contains(name)) {
+                let kind = one.kind().unwrap_or_default();
+                found.push(format!("{} and {} both define {kind}={name}", one.path, other.path));
+            }
+        }
+    }
+    found
 }
 
 fn is_nvidia(kind: &str) -> bool {
@@ -110,6 +125,27 @@ fn is_nvidia(kind: &str) -> bool {
 }
 
 impl Spec {
+    /// Reads one file.
+    pub(crate) fn read(root: &Root, path: String) -> Self {
+        let text = fs::read_to_string(root.path(&path)).map_err(|error| error.to_string());
+        let content = text.and_then(|text| match path.ends_with(".json") {
+            true => serde_json::from_str(&text).map_err(|error| error.to_string()),
+            false => serde_saphyr::from_str(&text).map_err(|error| error.to_string()),
+        });
+        Self { path, content }
+    }
+
+    /// `VENDOR/CLASS`, where it can be read.
+    pub(crate) fn kind(&self) -> Option<&str> {
+        self.content.as_ref().ok().map(|content| content.kind.as_str())
+    }
+
+    /// The names of its devices.
+    pub(crate) fn names(&self) -> BTreeSet<&str> {
+        let devices = self.content.iter().flat_map(|content| content.devices.iter().flatten());
+        devices.map(|device| device.name.as_str()).collect()
+    }
+
     /// What of it does not fit the machine: one sentence for each path, none twice.
     pub(crate) fn problems(&self, root: &Root) -> Vec<String> {
         let content = match &self.content {
@@ -140,8 +176,11 @@ impl Node {
         if !metadata.file_type().is_char_device() {
             return Some(format!("{path} is no character device"));
         }
-        // Left out, the engine takes what it finds.
-        let (Some(said_major), Some(said_minor)) = (self.major, self.minor) else { return None };
+        // As CDI reads it: with a major number it takes both from the file, and a minor one that is left out
+        // is 0; without, it takes both from the node.
+        let (Some(said_major @ 1..), said_minor) = (self.major, self.minor.unwrap_or_default()) else {
+            return None;
+        };
         let (is_major, is_minor) = (major(metadata.rdev()), minor(metadata.rdev()));
         ((said_major, said_minor) != (is_major, is_minor))
             .then(|| format!("{path} is device {is_major}:{is_minor}, and it says {said_major}:{said_minor}"))
@@ -207,12 +246,49 @@ containerEdits:
         );
     }
 
+    /// What CDI makes of a node's numbers in a file: Go leaves out what is 0.
+    #[test]
+    fn numbers_are_compared_as_cdi_reads_them() {
+        let of = |numbers: &str| {
+            let text = format!(
+                "kind: nvidia.com/gpu\ncontainerEdits:\n  deviceNodes:\n  - path: /dev/zero\n{numbers}"
+            );
+            let content = Ok(serde_saphyr::from_str(&text).expect("reads"));
+            Spec { path: "/etc/cdi/x.yaml".into(), content }.problems(&Root::system())
+        };
+        for right in ["", "    major: 1\n    minor: 5\n", "    minor: 7\n", "    major: 0\n"] {
+            assert_eq!(of(right), [""; 0], "{right:?}");
+        }
+        assert_eq!(of("    major: 510\n"), ["/dev/zero is device 1:5, and it says 510:0"]);
+        assert_eq!(of("    major: 1\n"), ["/dev/zero is device 1:5, and it says 1:0"]);
+    }
+
+    #[test]
+    fn a_device_that_two_files_define_is_named() {
+        let spec = |path: &str, kind: &str, names: &[&str]| {
+            let devices: Vec<_> = names.iter().map(|name| serde_json::json!({"name": name})).collect();
+            let text = serde_json::json!({"kind": kind, "devices": devices}).to_string();
+            Spec { path: path.into(), content: Ok(serde_json::from_str(&text).expect("reads")) }
+        };
+        let specs = [
+            spec("/etc/cdi/a.json", "nvidia.com/gpu", &["0", "all"]),
+            spec("/etc/cdi/b.json", "nvidia.com/gpu", &["GPU-1", "all"]),
+            spec("/etc/cdi/c.json", "management.nvidia.com/gpu", &["all"]),
+            // A later directory wins: that is no conflict.
+            spec("/var/run/cdi/d.json", "nvidia.com/gpu", &["0", "all"]),
+        ];
+        assert_eq!(conflicts(&specs), ["/etc/cdi/a.json and /etc/cdi/b.json both define nvidia.com/gpu=all"]);
+    }
+
     #[test]
     fn only_nvidias_are_looked_at() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let root = Root::at(directory.path());
-        assert!(specs(&root).expect("nothing is no error").is_empty());
-        for directory in DIRECTORIES {
+        for directory in ["/proc", "/etc", "/var/run"] {
+            fs::create_dir_all(root.path(directory)).expect("creates");
+        }
+        assert!(specs(&root).expect("nothing is no error").0.is_empty());
+        for directory in ["/etc/cdi", "/var/run/cdi"] {
             fs::create_dir_all(root.path(directory)).expect("creates");
         }
         for (path, text) in [
@@ -225,7 +301,7 @@ containerEdits:
         ] {
             fs::write(root.path(path), text).expect("writes");
         }
-        let found = specs(&root).expect("reads");
+        let (found, _) = specs(&root).expect("reads");
         let paths: Vec<&str> = found.iter().map(|spec| spec.path.as_str()).collect();
         assert_eq!(paths, ["/etc/cdi/nvidia-torn.json", "/etc/cdi/nvidia.yaml", "/var/run/cdi/mig.json"]);
         assert!(found[0].problems(&root)[0].starts_with("it cannot be read"));

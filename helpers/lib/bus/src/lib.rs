@@ -28,7 +28,7 @@ pub use manager::{Manager, Mode};
 pub use orders::{NotDown, Up, start_each, stop_each};
 pub use patience::longest;
 pub use signals::UnitChange;
-pub use unit::{ActiveState, Dependents, Listed, LoadState, Service, SystemState, Unit};
+pub use unit::{ActiveState, Dependents, Listed, LoadState, Service, Standing, SystemState, Unit};
 
 /// Whether the machine is shutting down.
 ///

@@ -7,7 +7,7 @@ use zbus::{Connection, OwnedObjectPath, OwnedVariant};
 use crate::connect::{Scope, connect, wait};
 use crate::proxies::{ManagerProxy, PropertiesProxy};
 use crate::signals::Signals;
-use crate::{Dependents, Error, Follower, Job, Listed, Service, SystemState, Unit};
+use crate::{Dependents, Error, Follower, Job, Listed, Service, Standing, SystemState, Unit};
 
 const MANAGER: &str = "/org/freedesktop/systemd1";
 const UNIT: &str = "org.freedesktop.systemd1.Unit";
@@ -157,6 +157,41 @@ impl Manager {
                 job: Some(job.0).filter(|id| *id != 0),
                 fragment: of.word(UNIT, "FragmentPath").await?,
                 asserted: of.get(UNIT, "AssertResult").await?,
+            })
+        })
+    }
+
+    /// What `name` came to, and what wants it.
+    ///
+    /// # Errors
+    /// The name is none of a unit, or the manager does not answer.
+    pub fn standing(&self, name: &str) -> Result<Standing, Error> {
+        let unit = self.unit(name)?;
+        self.look_at(name, async |of| {
+            let mut wanted_by = Vec::new();
+            for property in ["WantedBy", "RequiredBy", "BoundBy", "TriggeredBy"] {
+                wanted_by.extend(of.get::<Vec<String>>(UNIT, property).await?);
+            }
+            // From systemd 249 on.
+            wanted_by.extend(of.get::<Vec<String>>(UNIT, "UpheldBy").await.unwrap_or_default());
+            let mut requires: Vec<String> = of.get(UNIT, "Requires").await?;
+            requires.extend(of.get::<Vec<String>>(UNIT, "BindsTo").await?);
+            let conditions: Vec<(String, bool, bool, String, i32)> = of.get(UNIT, "Conditions").await?;
+            let is_unmet = |condition: &(String, bool, bool, String, i32)| condition.4 < 0;
+            let (result, restarts) = match unit.name.ends_with(".service") {
+                true => (of.word(SERVICE, "Result").await?, of.get(SERVICE, "NRestarts").await?),
+                false => (String::new(), 0),
+            };
+            Ok(Standing {
+                result,
+                restarts,
+                wanted_by,
+                requires,
+                left_usec: of.get(UNIT, "ActiveExitTimestamp").await?,
+                unmet: conditions.into_iter().filter(is_unmet).map(|condition| condition.3).collect(),
+                changed_usec: of.get(UNIT, "StateChangeTimestamp").await?,
+                up_usec: of.get(UNIT, "ActiveEnterTimestampMonotonic").await?,
+                unit,
             })
         })
     }

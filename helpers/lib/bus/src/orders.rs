@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{ActiveState, Error, Follower, Job, LoadState, SystemState, patience};
+use crate::{ActiveState, Error, Follower, Job, LoadState, Mode, SystemState, patience};
 
 /// How a unit came up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,11 +135,17 @@ fn begin(
     {
         now = look()?;
     }
-    if now.active.is_up() && now.active != ActiveState::Deactivating {
+    // The manager refuses the start of a unit that waits for its own next try.
+    let is_between = now.active == ActiveState::Activating && now.sub.starts_with("auto-restart");
+    if now.active.is_up() && now.active != ActiveState::Deactivating && !is_between {
         return Ok(None);
     }
     let before = follower.manager().service(name).ok().map(|service| service.started_usec);
-    Ok(Some((follower.start(name).map_err(|error| text(&error))?, before)))
+    let job = match is_between {
+        true => follower.manager().restart(name, Mode::Replace),
+        false => follower.start(name),
+    };
+    Ok(Some((job.map_err(|error| text(&error))?, before)))
 }
 
 /// Why a unit whose start has ended does not run; none if it does.

@@ -120,6 +120,29 @@ pub struct Unit {
     pub asserted: bool,
 }
 
+/// What a unit came to, and what wants it to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// The unit.
+    pub unit: Unit,
+    /// How its last run ended, where it is a service.
+    pub result: String,
+    /// How often it was restarted by itself (`Restart=`), where it is a service.
+    pub restarts: u32,
+    /// The units that want it, each in one way or another: whatever they are doing.
+    pub wanted_by: Vec<String>,
+    /// The units without which it does not run.
+    pub requires: Vec<String>,
+    /// When it was up last and went down, in microseconds since 1970; 0 for never.
+    pub left_usec: u64,
+    /// What the conditions (`Condition…=`) were about that kept it from starting last.
+    pub unmet: Vec<String>,
+    /// When it came to that, in microseconds since 1970.
+    pub changed_usec: u64,
+    /// When it came up last, in microseconds of CLOCK_MONOTONIC; 0 for never.
+    pub up_usec: u64,
+}
+
 /// The units that a stop of a unit takes along, and those that would start it again.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Dependents {

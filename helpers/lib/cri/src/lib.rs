@@ -96,6 +96,28 @@ impl Client {
         Ok(answer.items)
     }
 
+    /// What the runtime itself knows of a container, in JSON: its first process (`pid`) and what it was made
+    /// from (`runtimeSpec`); none where the runtime does not tell.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn container_info(&self, id: &str) -> Result<Option<String>, Error> {
+        let question = messages::AskContainer { container_id: id.to_owned(), verbose: true };
+        let mut answer: messages::Verbose = self.call("ContainerStatus", question, PATIENCE).await?;
+        Ok(answer.info.remove("info"))
+    }
+
+    /// The runtime's configuration, in its own form: containerd's is JSON, CRI-O's TOML; none where it does not
+    /// tell.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn config(&self) -> Result<Option<String>, Error> {
+        let question = messages::AskRuntime { verbose: true };
+        let mut answer: messages::Verbose = self.call("Status", question, PATIENCE).await?;
+        Ok(answer.info.remove("config"))
+    }
+
     /// Sends a container its stop signal, and SIGKILL after `grace`. Returns when it has ended.
     ///
     /// # Errors

@@ -85,6 +85,9 @@ pub struct PodSandbox {
     /// The pod's labels and the kubelet's.
     #[prost(map = "string, string", tag = "5")]
     pub labels: HashMap<String, String>,
+    /// The runtime of the pod's RuntimeClass, by its name in the engine; empty for the engine's default.
+    #[prost(string, tag = "7")]
+    pub runtime_handler: String,
 }
 
 /// `PodSandboxMetadata`.
@@ -122,6 +125,30 @@ pub(crate) struct StopContainer {
     /// In seconds; 0 for SIGKILL at once.
     #[prost(int64, tag = "2")]
     pub(crate) timeout: i64,
+}
+
+/// `ContainerStatusRequest`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct AskContainer {
+    #[prost(string, tag = "1")]
+    pub(crate) container_id: String,
+    /// Whether the runtime is to tell what is its own.
+    #[prost(bool, tag = "2")]
+    pub(crate) verbose: bool,
+}
+
+/// `StatusRequest`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct AskRuntime {
+    #[prost(bool, tag = "1")]
+    pub(crate) verbose: bool,
+}
+
+/// What is the runtime's own of `ContainerStatusResponse` and `StatusResponse`: texts in JSON.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Verbose {
+    #[prost(map = "string, string", tag = "2")]
+    pub(crate) info: HashMap<String, String>,
 }
 
 /// A question for all, or an answer that says nothing.

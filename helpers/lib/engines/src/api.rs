@@ -7,6 +7,7 @@
 mod orders;
 mod path;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,6 +31,7 @@ use tokio::time::{Instant, sleep, timeout};
 use path::{percent_encoded, segment};
 
 use crate::numbers::Number;
+use crate::select::is_nvidia_runtime;
 use crate::{Definition, Inspect, Kind, find, user};
 
 /// How long an engine gets for an answer. A daemon that comes up with hundreds of containers is
@@ -267,8 +269,8 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn default_runtime(&self) -> Result<Option<String>, Error> {
-        Ok(self.get::<Info>("/info").await?.default_runtime)
+    pub(crate) async fn runtimes(&self) -> Result<Runtimes, Error> {
+        self.get("/info").await
     }
 
     /// What lies at `target`.
@@ -326,11 +328,27 @@ struct Summary {
     id: String,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Info {
-    #[serde(default)]
-    default_runtime: Option<String>,
+/// The runtimes of an engine.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub(crate) struct Runtimes {
+    /// The one that it takes when none is asked for.
+    pub(crate) default_runtime: Option<String>,
+    runtimes: Option<BTreeMap<String, Program>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Program {
+    path: Option<String>,
+}
+
+impl Runtimes {
+    /// Whether the runtime of this name is NVIDIA's, whatever it is called.
+    pub(crate) fn is_nvidias(&self, name: &str) -> bool {
+        let program = self.runtimes.as_ref().and_then(|all| all.get(name)?.path.as_deref());
+        is_nvidia_runtime(name) || program.is_some_and(is_nvidia_runtime)
+    }
 }
 
 #[derive(Deserialize)]

@@ -1,60 +1,101 @@
-//! The device nodes that a container's runtime was told to make, with their numbers.
+//! What a container's runtime was told to make: the OCI bundle on disk.
 //!
 //! The engine's own answer leaves out what was injected at the start: Podman does not name CDI
-//! devices, and NVIDIA's runtime adds nodes behind the engine's back. The OCI bundle on disk, which
-//! the runtime was started with, has them all.
+//! devices, and NVIDIA's runtime adds nodes behind the engine's back. The bundle, which the runtime was
+//! started with, has them all. Where it lies is for [`crate::find::Running`] to tell.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
 
 use rustix::fs::{major, minor};
 use serde::Deserialize;
 use step::Root;
 
-use crate::Kind;
 use crate::numbers::Number;
+use crate::select::is_nvidias_program;
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Spec {
     linux: Linux,
-    mounts: Vec<Mount>,
+    mounts: Option<Vec<Mount>>,
     process: Process,
+    hooks: Option<BTreeMap<String, Vec<Hook>>>,
+    annotations: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Process {
-    env: Vec<String>,
+    env: Option<Vec<String>>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Mount {
     source: String,
+    destination: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Hook {
+    path: String,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Linux {
-    devices: Vec<Node>,
+    devices: Option<Vec<Node>>,
     resources: Resources,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Resources {
-    devices: Vec<Rule>,
+    devices: Option<Vec<Rule>>,
 }
 
 /// Which devices may be opened; without a kind or a number, all.
-#[derive(Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
-struct Rule {
+pub struct Rule {
     allow: bool,
     #[serde(rename = "type")]
     kind: Option<String>,
     major: Option<i64>,
+    minor: Option<i64>,
+    access: Option<String>,
+}
+
+impl Rule {
+    /// Whether it lets a character device be opened. To make a node is not enough for that.
+    pub fn allows(&self, (major, minor): Number) -> bool {
+        let fits = |rule: Option<i64>, number: u32| rule.is_none_or(|at| at < 0 || at == i64::from(number));
+        self.allow
+            && self.kind.as_deref().is_none_or(|kind| matches!(kind, "a" | "c" | "u"))
+            && self.access.as_deref().is_none_or(|access| access.is_empty() || access.contains(['r', 'w']))
+            && fits(self.major, major)
+            && fits(self.minor, minor)
+    }
+
+    /// The one number that it is for, or the first where it is for a whole major number.
+    pub fn number(&self) -> Option<Number> {
+        let major = self.major.and_then(|major| u32::try_from(major).ok())?;
+        Some((major, self.minor.and_then(|minor| u32::try_from(minor).ok()).unwrap_or_default()))
+    }
+
+    /// Whether it lets every device be opened, as those of a privileged container do.
+    fn allows_all(&self) -> bool {
+        let is_any = |number: Option<i64>| number.is_none_or(|at| at < 0);
+        self.allow
+            && self.kind.as_deref().is_none_or(|kind| kind.is_empty() || kind == "a")
+            && is_any(self.major)
+            && is_any(self.minor)
+            && self.access.as_deref().is_none_or(|access| access.is_empty() || access.contains(['r', 'w']))
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -67,27 +108,8 @@ struct Node {
     minor: u32,
 }
 
-/// The character devices of the container's bundle. Empty where the bundle is not where the engine
-/// puts it by default: then the engine's answer has to do.
-pub fn devices(root: &Root, engine: Kind, id: &str) -> Vec<(String, Number)> {
-    spec(root, engine, id).map_or_else(Vec::new, |spec| nodes(&spec))
-}
-
-/// The same of a user's own Podman, whose bundles lie anywhere. Without the right to make nodes it
-/// mounts the host's.
-pub fn mounted(root: &Root, directory: &str) -> Vec<(String, Number)> {
-    let Ok(text) = fs::read(root.path(directory).join("config.json")) else { return Vec::new() };
-    let spec = parse(&text);
-    let sources = spec.mounts.iter().filter_map(|mount| {
-        let node = fs::metadata(root.path(&mount.source)).ok()?;
-        let number = (major(node.rdev()), minor(node.rdev()));
-        node.file_type().is_char_device().then(|| (mount.source.clone(), number))
-    });
-    sources.chain(nodes(&spec)).collect()
-}
-
-/// What a container was started with, where its engine does not tell.
-#[derive(Debug, Default, PartialEq, Eq)]
+/// What a container was started with.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Given {
     /// The character devices.
     pub devices: Vec<(String, Number)>,
@@ -95,58 +117,77 @@ pub struct Given {
     pub environment: Vec<String>,
     /// Whether it may open every device of the host.
     pub privileged: bool,
+    /// Which devices it may open besides.
+    pub rules: Vec<Rule>,
+    /// What of the host is mounted: from where, to where.
+    pub mounts: Vec<(String, String)>,
+    /// Whether NVIDIA's hook runs at its start, which goes by the environment and makes nodes that no bundle
+    /// shows.
+    pub has_hook: bool,
+    /// The runtime's program; none where it is the engine's usual one, or where that is not told.
+    pub runtime: Option<String>,
+    /// What its engine noted beside it.
+    pub annotations: BTreeMap<String, String>,
+    /// Its first process, in our pid namespace.
+    pub pid: Option<i32>,
 }
 
-/// What the container was started with; nothing where the bundle is not where the engine puts it by
-/// default.
-pub fn given(root: &Root, engine: Kind, id: &str) -> Given {
-    let spec = spec(root, engine, id).unwrap_or_default();
-    let all = |rule: &Rule| {
-        rule.allow
-            && rule.kind.as_deref().is_none_or(|kind| kind == "a")
-            && rule.major.is_none_or(|at| at < 0)
-    };
-    Given {
-        devices: nodes(&spec),
-        privileged: spec.linux.resources.devices.iter().any(all),
-        environment: spec.process.env,
+impl Given {
+    /// Reads the bundle in `directory`, with the notes that containerd's shim or CRI-O puts beside it; none
+    /// where there is no bundle, or none that can be understood.
+    pub fn read(directory: &Path) -> Option<Self> {
+        let mut given = Self::parse(&fs::read(directory.join("config.json")).ok()?)?;
+        let note = |name: &str| Some(fs::read_to_string(directory.join(name)).ok()?.trim().to_owned());
+        given.runtime = note("runtime").filter(|program| !program.is_empty());
+        given.pid = note("init.pid").or_else(|| note("pidfile")).and_then(|pid| pid.parse().ok());
+        Some(given)
+    }
+
+    /// Reads the text of a bundle's `config.json`.
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let spec: Spec = serde_json::from_slice(text).ok()?;
+        let rules = spec.linux.resources.devices.unwrap_or_default();
+        let hooks = spec.hooks.iter().flat_map(BTreeMap::values).flatten();
+        let devices = spec.linux.devices.unwrap_or_default().into_iter();
+        Some(Self {
+            devices: devices
+                .filter(|node| node.kind == "c" || node.kind == "u")
+                .map(|node| (node.path, (node.major, node.minor)))
+                .collect(),
+            environment: spec.process.env.unwrap_or_default(),
+            privileged: rules.iter().any(Rule::allows_all),
+            rules: rules.into_iter().filter(|rule| rule.allow).collect(),
+            mounts: spec
+                .mounts
+                .into_iter()
+                .flatten()
+                .filter(|mount| mount.source.starts_with('/'))
+                .map(|mount| (mount.source, mount.destination))
+                .collect(),
+            has_hook: hooks.into_iter().any(|hook| is_nvidias_program(&hook.path)),
+            runtime: None,
+            annotations: spec.annotations.unwrap_or_default(),
+            pid: None,
+        })
     }
 }
 
-/// The first process of a pod's container, in our pid namespace: its shim notes it.
-pub fn first_process(root: &Root, id: &str) -> Option<i32> {
-    let note = format!("/run/containerd/io.containerd.runtime.v2.task/k8s.io/{id}/init.pid");
-    fs::read_to_string(root.path(note)).ok()?.trim().parse().ok()
+/// The character devices of a bundle of a user's own Podman. Without the right to make nodes it mounts the
+/// host's.
+pub fn mounted(root: &Root, directory: &str) -> Vec<(String, Number)> {
+    let Some(given) = Given::read(&root.path(directory)) else { return Vec::new() };
+    let sources = given.mounts.iter().filter_map(|(source, _)| {
+        let node = fs::metadata(root.path(source)).ok()?;
+        let number = (major(node.rdev()), minor(node.rdev()));
+        node.file_type().is_char_device().then(|| (source.clone(), number))
+    });
+    sources.chain(given.devices.iter().cloned()).collect()
 }
 
-fn spec(root: &Root, engine: Kind, id: &str) -> Option<Spec> {
-    // The id becomes a part of a path.
-    if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-        return None;
-    }
-    let places = match engine {
-        // The second where dockerd runs a containerd of its own.
-        Kind::Docker => vec![
-            format!("/run/containerd/io.containerd.runtime.v2.task/moby/{id}/config.json"),
-            format!("/run/docker/containerd/daemon/io.containerd.runtime.v2.task/moby/{id}/config.json"),
-        ],
-        Kind::Containerd => {
-            vec![format!("/run/containerd/io.containerd.runtime.v2.task/k8s.io/{id}/config.json")]
-        }
-        Kind::Podman => {
-            vec![format!("/var/lib/containers/storage/overlay-containers/{id}/userdata/config.json")]
-        }
-    };
-    places.iter().find_map(|place| fs::read(root.path(place)).ok()).map(|text| parse(&text))
-}
-
-fn parse(text: &[u8]) -> Spec {
-    serde_json::from_slice(text).unwrap_or_default()
-}
-
-fn nodes(spec: &Spec) -> Vec<(String, Number)> {
-    let devices = spec.linux.devices.iter().filter(|node| node.kind == "c" || node.kind == "u");
-    devices.map(|node| (node.path.clone(), (node.major, node.minor))).collect()
+/// Whether an id can be a part of a path.
+pub(crate) fn is_id(id: &str) -> bool {
+    let is_fine = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    !id.is_empty() && !id.starts_with('.') && id.bytes().all(is_fine)
 }
 
 #[cfg(test)]
@@ -158,32 +199,70 @@ mod tests {
         let text = br#"{"ociVersion":"1.0.2","linux":{"devices":[
             {"path":"/dev/nvidiactl","type":"c","major":195,"minor":255,"fileMode":438},
             {"path":"/dev/sda","type":"b","major":8,"minor":0}],"namespaces":[]}}"#;
-        assert_eq!(nodes(&parse(text)), [("/dev/nvidiactl".to_owned(), (195, 255))]);
-        assert_eq!(nodes(&parse(b"{}")), []);
-        assert_eq!(nodes(&parse(b"{\"linux\":{\"devices\":null}}")), [], "odd answers are no answer");
-        assert_eq!(devices(&Root::system(), Kind::Docker, "../../etc"), []);
+        let given = Given::parse(text).expect("is a bundle");
+        assert_eq!(given.devices, [("/dev/nvidiactl".to_owned(), (195, 255))]);
+        assert_eq!(Given::parse(b"{}"), Some(Given::default()));
+        assert_eq!(Given::parse(br#"{"linux":{"devices":null},"mounts":null}"#), Some(Given::default()));
+        for torn in [&b""[..], b"{", br#"{"linux":7}"#] {
+            assert_eq!(Given::parse(torn), None, "what cannot be read does not say that there is no GPU");
+        }
+    }
+
+    #[test]
+    fn no_id_leads_out_of_a_directory() {
+        for id in ["0a1b", "nvidia-cuda_1.2"] {
+            assert!(is_id(id), "{id}");
+        }
+        for id in ["", "..", ".", "../../etc", "a/b", "a b", "a\0"] {
+            assert!(!is_id(id), "{id}");
+        }
     }
 
     #[test]
     fn a_privileged_container_may_open_all() {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let root = Root::at(directory.path());
-        let bundle = root.path("/run/containerd/io.containerd.runtime.v2.task/k8s.io/0a");
-        fs::create_dir_all(&bundle).expect("creates");
         let given = |rules: &str| {
             let text = format!(
                 r#"{{"process":{{"env":["A=1"]}},"linux":{{"resources":{{"devices":[{rules}]}},
                 "devices":[{{"path":"/dev/nvidia0","type":"c","major":195,"minor":0}}]}}}}"#
             );
-            fs::write(bundle.join("config.json"), text).expect("writes");
-            super::given(&root, Kind::Containerd, "0a")
+            fs::write(directory.path().join("config.json"), text).expect("writes");
+            Given::read(directory.path()).expect("reads")
         };
-        let one = r#"{"allow":false,"access":"rwm"},{"allow":true,"type":"c","major":195,"access":"rw"}"#;
-        let devices = vec![("/dev/nvidia0".to_owned(), (195, 0))];
-        let expected = Given { devices, environment: vec!["A=1".into()], privileged: false };
-        assert_eq!(given(one), expected);
+        let one = given(
+            r#"{"allow":false,"access":"rwm"},{"allow":true,"type":"c","access":"m"},
+            {"allow":true,"type":"c","major":195,"access":"rw"}"#,
+        );
+        assert_eq!(one.devices, [("/dev/nvidia0".to_owned(), (195, 0))]);
+        assert_eq!((one.environment.as_slice(), one.privileged), (&["A=1".to_owned()][..], false));
+        let allows = |given: &Given, number| given.rules.iter().any(|rule| rule.allows(number));
+        assert_eq!((allows(&one, (195, 7)), allows(&one, (510, 0))), (true, false), "to make is not to open");
         assert!(given(r#"{"allow":true,"access":"rwm"}"#).privileged);
         assert!(given(r#"{"allow":true,"type":"a","major":-1,"minor":-1,"access":"rwm"}"#).privileged);
+        assert!(!given(r#"{"allow":true,"type":"a","major":195,"access":"rwm"}"#).privileged);
+    }
+
+    #[test]
+    fn the_runtime_and_its_hook_are_told() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let write = |name: &str, text: &str| fs::write(directory.path().join(name), text).expect("writes");
+        let read = || Given::read(directory.path()).expect("reads");
+        write("config.json", r#"{"hooks":{"prestart":[{"path":"/usr/sbin/dockerd"}],"poststop":[]}}"#);
+        write("runtime", "");
+        write("init.pid", "4711");
+        assert_eq!((read().has_hook, read().runtime, read().pid), (false, None, Some(4711)));
+        write("runtime", "/usr/bin/nvidia-container-runtime\n");
+        assert_eq!(read().runtime.as_deref(), Some("/usr/bin/nvidia-container-runtime"));
+        for (path, is) in [
+            ("/usr/bin/nvidia-container-runtime-hook", true),
+            ("/usr/local/nvidia/toolkit/nvidia-container-toolkit", true),
+            // What CDI has run at each start makes no nodes by the environment.
+            ("/usr/bin/nvidia-cdi-hook", false),
+            ("/usr/bin/nvidia-ctk", false),
+        ] {
+            write("config.json", &format!(r#"{{"hooks":{{"prestart":[{{"path":"{path}"}}]}}}}"#));
+            assert_eq!(read().has_hook, is, "{path}");
+        }
     }
 
     #[test]
@@ -193,9 +272,7 @@ mod tests {
             {"type":"bind","source":"/etc"}],"linux":{"devices":null}}"#;
         fs::write(directory.path().join("config.json"), text).expect("writes");
         let place = directory.path().to_str().expect("is text");
-        assert_eq!(mounted(&Root::system(), place), []);
-        fs::write(directory.path().join("config.json"), text.replace(r#","linux":{"devices":null}"#, ""))
-            .expect("writes");
         assert_eq!(mounted(&Root::system(), place), [("/dev/null".to_owned(), (1, 3))]);
+        assert_eq!(mounted(&Root::system(), "/nonexistent"), []);
     }
 }

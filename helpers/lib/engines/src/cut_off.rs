@@ -14,7 +14,7 @@ use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use step::Root;
 use tokio::time::{Instant, sleep};
 
-use crate::{Client, Error, Kind, Phase, find};
+use crate::{Client, Error, Kind, Phase, running};
 
 /// How long a process may take to end after SIGKILL.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -54,15 +54,15 @@ pub async fn end_cut_off(root: &Root, client: &Client, id: &str) -> Result<bool,
 /// The first processes of the container: the children of its shim.
 fn firsts(root: &Root, id: &str) -> io::Result<Vec<OwnedFd>> {
     let mut found = Vec::new();
-    for shim in find::shims(root, id)? {
-        for pid in find::children(&shim).unwrap_or_default() {
+    for shim in running::shims(root, id)? {
+        for pid in running::children(&shim).unwrap_or_default() {
             let process = match pidfd_open(pid, PidfdFlags::empty()) {
                 Ok(process) => process,
                 Err(Errno::SRCH) => continue,
                 Err(error) => return Err(error.into()),
             };
             // In this order: what the descriptor stands for cannot change any more.
-            if find::children(&shim).is_some_and(|children| children.contains(&pid)) {
+            if running::children(&shim).is_some_and(|children| children.contains(&pid)) {
                 found.push(process);
             }
         }

@@ -4,12 +4,13 @@ use std::fs;
 
 use step::Root;
 
+use crate::bundle::Given;
 use crate::clients::Clients;
-use crate::find::monitor_and_shim;
 use crate::ids::Ids;
 use crate::numbers::{Found, Host, Number};
-use crate::select::{Beside, why};
-use crate::{Definition, Engine, Inspect, Kind, Owner, Presence, bundle, owner, user};
+use crate::running::{DOCKERS, Running, texts_of};
+use crate::select::{Beside, Runtime, why};
+use crate::{Definition, Engine, Inspect, Kind, Owner, Presence, owner, user};
 
 const HERE: &str = env!("CARGO_MANIFEST_DIR");
 const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
@@ -45,7 +46,7 @@ fn inspect() {
         let Ok(container) = serde_json::from_slice::<Inspect>(text) else { return };
         let bound = 16 * text.len() + 512;
         let reasons =
-            why(&container, &Fixture, Beside { default_runtime: Some("runc"), ..Beside::default() });
+            why(&container, &Fixture, Beside { runtime: Runtime::Usual("nvidia"), ..Beside::default() });
         fuzz::assert_at_most(bound, &reasons);
         fuzz::assert_at_most(bound, &[container.needs(), container.aliases()]);
         let (_, _, _) = (container.phase(), container.health(), container.finished_usec());
@@ -78,15 +79,15 @@ fn of_a_bundle() {
     fs::write(others.join("config.json"), r#"{"process":{"env":["SECRET=1"]}}"#).expect("writes");
     fuzz::run(HERE, "bundle", |text| {
         fs::write(place.join("config.json"), text).expect("writes");
-        let given = bundle::given(&root, Kind::Docker, ID);
+        let Some(given) = Running::default().of_containerd(&root, DOCKERS, ID) else { return };
         let lengths =
             given.devices.iter().map(|(path, _)| path.len()).chain(given.environment.iter().map(String::len));
         assert!(lengths.sum::<usize>() <= 3 * text.len());
-        assert_eq!(bundle::devices(&root, Kind::Docker, ID), given.devices);
+        assert_eq!(Given::parse(text), Some(given));
     });
     fuzz::run(HERE, "bundle-id", |id| {
         let id = String::from_utf8_lossy(id);
-        let given = bundle::given(&root, Kind::Docker, &id);
+        let given = Running::default().of_containerd(&root, DOCKERS, &id).unwrap_or_default();
         assert!(id == "others" || !given.environment.contains(&"SECRET=1".to_owned()), "{id:?}");
     });
 }
@@ -94,7 +95,7 @@ fn of_a_bundle() {
 #[test]
 fn cmdline() {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let process = directory.path();
+    let (root, process) = (Root::at(directory.path()), directory.path());
     fs::write(process.join("status"), "Name:\tconmon\nUid:\t7\t7\t7\t7\n").expect("writes");
     fuzz::run(HERE, "cmdline", |text| {
         // As it is, and as what a monitor is told.
@@ -103,13 +104,10 @@ fn cmdline() {
             [&b"conmon\0-c\0"[..], &word, b"\0-b\0", &word, b"\0-address\0", &word, b"\0-namespace\0moby\0"];
         for text in [text, &told.concat()] {
             fs::write(process.join("cmdline"), text).expect("writes");
-            let (monitor, shim) = monitor_and_shim(process);
+            let (user, texts) = texts_of(&root, process);
+            assert!(user.is_none_or(|user| user == 7));
             // What is not UTF-8 is three bytes for one.
-            let is_short = |text: &String| text.len() <= 3 * 4096;
-            assert!(
-                monitor.is_none_or(|(uid, id, directory)| uid == 7 && is_short(&id) && is_short(&directory))
-            );
-            assert!(shim.is_none_or(|texts| texts.iter().all(is_short)));
+            assert!(texts.iter().all(|text| text.len() <= 3 * 4096));
         }
     });
 }

@@ -25,6 +25,9 @@ pub struct Inspect {
     pub config: Option<Config>,
     /// What of the host is mounted in it.
     pub mounts: Option<Vec<Mount>>,
+    /// Podman: the runtime's name or program.
+    #[serde(rename = "OCIRuntime")]
+    pub oci_runtime: Option<String>,
 }
 
 /// What a container does now.

@@ -1,7 +1,7 @@
-//! Docker, Podman, and the pods of a kubelet on containerd: which containers have a GPU, stopped and given
-//! back side by side.
+//! Docker, Podman, and the pods of a kubelet on containerd or CRI-O: which containers have a GPU, what becomes
+//! of each, stopped and restarted side by side.
 //!
-//! The types of [`Survey`] stand alone, so that who only reads `drain-containers list --json`
+//! The types of [`Survey`] and [`decide`] stand alone, so that who only reads `drain-containers list --json`
 //! links no HTTP; the rest needs the feature `client`.
 //!
 //! An engine is asked over its own API socket and nothing else: no command line tool, no search
@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod model;
+mod policy;
 
 #[cfg(feature = "client")]
 mod api;
@@ -25,6 +26,8 @@ mod definition;
 mod drive;
 #[cfg(feature = "client")]
 mod find;
+#[cfg(feature = "client")]
+mod foreign;
 #[cfg(all(test, feature = "client"))]
 mod fuzz;
 #[cfg(feature = "client")]
@@ -40,6 +43,8 @@ mod owner;
 #[cfg(feature = "client")]
 pub mod pods;
 #[cfg(feature = "client")]
+mod running;
+#[cfg(feature = "client")]
 mod select;
 #[cfg(feature = "client")]
 mod stale;
@@ -49,6 +54,7 @@ mod survey;
 mod user;
 
 pub use model::{Container, Engine, Kind, Owner, Presence, SURVEY_SCHEMA, Survey, Why};
+pub use policy::{Decision, decide};
 
 #[cfg(feature = "client")]
 pub use api::{Client, Error};
@@ -61,11 +67,13 @@ pub use definition::Definition;
 #[cfg(feature = "client")]
 pub use drive::{Ended, become_healthy, bring_down, bring_up};
 #[cfg(feature = "client")]
-pub use find::{Daemon, Running, podman_listens};
+pub use find::podman_listens;
 #[cfg(feature = "client")]
 pub use inspect::{Inspect, Phase};
 #[cfg(feature = "client")]
 pub use order::{Member, Way, waves};
+#[cfg(feature = "client")]
+pub use running::{Daemon, Running};
 #[cfg(feature = "client")]
 pub use stale::stale;
 #[cfg(feature = "client")]

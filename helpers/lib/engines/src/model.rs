@@ -22,6 +22,9 @@ pub struct Survey {
     /// Ids that were said to hold a GPU and that no engine here knows: of another engine, or just
     /// gone.
     pub unknown: Vec<String>,
+    /// Containers of which it is not known whether they have a GPU, and why: a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unclear: Vec<String>,
 }
 
 /// A container engine.
@@ -34,6 +37,8 @@ pub enum Kind {
     Podman,
     /// containerd, for the pods of a kubelet.
     Containerd,
+    /// CRI-O, for the same.
+    CriO,
 }
 
 impl Kind {
@@ -43,12 +48,15 @@ impl Kind {
             Kind::Docker => "docker",
             Kind::Podman => "podman",
             Kind::Containerd => "containerd",
+            Kind::CriO => "cri-o",
         }
     }
 
     /// The engine of that name in the ledger.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Kind::Docker, Kind::Podman, Kind::Containerd].into_iter().find(|kind| kind.name() == name)
+        [Kind::Docker, Kind::Podman, Kind::Containerd, Kind::CriO]
+            .into_iter()
+            .find(|kind| kind.name() == name)
     }
 }
 
@@ -58,6 +66,7 @@ impl fmt::Display for Kind {
             Kind::Docker => "Docker",
             Kind::Podman => "Podman",
             Kind::Containerd => "containerd",
+            Kind::CriO => "CRI-O",
         })
     }
 }
@@ -182,33 +191,6 @@ impl Container {
     }
 }
 
-impl Owner {
-    /// Why a container that somebody else would start again must not be stopped, and what to do
-    /// about it; none where it may be. `all_pods` is the configuration's word that every pod would be
-    /// started again, `protected` are the units that it protects.
-    pub fn forbids(&self, all_pods: bool, protected: &[String]) -> Option<(String, &'static str)> {
-        let drain_first = "drain this machine there first, so that nothing of it runs here";
-        match self {
-            Owner::Engine | Owner::Compose { .. } | Owner::Unit { .. } => None,
-            Owner::Swarm { .. } | Owner::Nomad { .. } | Owner::Kubernetes { kubelet: None, .. } => {
-                Some((format!("belongs to {self}, which would start another"), drain_first))
-            }
-            Owner::Kubernetes { kubelet: Some(kubelet), .. } if protected.contains(kubelet) => Some((
-                format!("belongs to {self}, and {kubelet} is protected by the configuration"),
-                "drain this machine there first, or lift units.protect",
-            )),
-            // What a pod's restart policy is, only the control plane tells. And a kubelet that finds
-            // such a pod stopped when it starts may turn it away for good, where the device plugin is
-            // not there yet (kubernetes/kubernetes issue 125579).
-            Owner::Kubernetes { daemon_set: false, .. } if !all_pods => Some((
-                format!("belongs to {self}, which is of no DaemonSet and might not be started again"),
-                "`kubectl drain NODE --ignore-daemonsets` first, or say that all pods are with containers.pods",
-            )),
-            Owner::Kubernetes { .. } => None,
-        }
-    }
-}
-
 impl fmt::Display for Container {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The same words as the ledger's, so that a reader finds one by the other.
@@ -254,6 +236,11 @@ pub enum Owner {
         /// The allocation's id.
         allocation: String,
     },
+    /// A client of containerd's own, such as nerdctl or ctr.
+    Namespace {
+        /// containerd's namespace.
+        namespace: String,
+    },
     /// A systemd unit: it is stopped and started, and the container with it.
     Unit {
         /// The unit.
@@ -271,6 +258,7 @@ impl fmt::Display for Owner {
             Owner::Swarm { service } => write!(f, "Swarm service {service}"),
             Owner::Kubernetes { pod, .. } => write!(f, "Kubernetes pod {pod}"),
             Owner::Nomad { allocation } => write!(f, "Nomad allocation {allocation}"),
+            Owner::Namespace { namespace } => write!(f, "containerd's namespace {namespace}"),
             Owner::Unit { unit } => write!(f, "systemd unit {unit}"),
         }
     }
@@ -383,6 +371,7 @@ mod tests {
                 ],
             }],
             unknown: vec!["ffff".into()],
+            unclear: vec!["container x: not known".into()],
         };
         let text = serde_json::to_string_pretty(&survey).expect("prints");
         assert_eq!(serde_json::from_str::<Survey>(&text).expect("reads"), survey);

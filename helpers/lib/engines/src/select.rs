@@ -4,6 +4,7 @@
 //! works on it, so what it was given counts as much as what it holds. Only fields with a meaning
 //! are looked at: a container that is merely called "nvidia-exporter" is left alone.
 
+use crate::bundle::Given;
 use crate::inspect::{DeviceRequest, HostConfig};
 use crate::numbers::{Found, Host, Number};
 use crate::{Inspect, Why};
@@ -11,12 +12,24 @@ use crate::{Inspect, Why};
 /// What is known of a container beside its engine's answer.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Beside<'a> {
-    /// The nodes in its OCI bundle.
-    pub bundle: &'a [(String, Number)],
-    /// The runtime that its engine takes when none is asked for.
-    pub default_runtime: Option<&'a str>,
+    /// Its OCI bundle; none where that cannot be found.
+    pub bundle: Option<&'a Given>,
+    /// The runtime that it was started by.
+    pub runtime: Runtime<'a>,
     /// Whether a process of it was seen to hold a GPU.
     pub holds: bool,
+}
+
+/// The runtime of a container, as far as it matters.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Runtime<'a> {
+    /// Not NVIDIA's: a variable that asks for GPUs is asked in vain.
+    #[default]
+    Other,
+    /// NVIDIA's, which is the engine's usual one.
+    Usual(&'a str),
+    /// NVIDIA's, which was chosen for this container (`--runtime`, a RuntimeClass).
+    Chosen(&'a str),
 }
 
 /// Why `container` counts; empty when it does not.
@@ -26,20 +39,23 @@ pub fn why(container: &Inspect, host: &dyn Host, beside: Beside<'_>) -> Vec<Why>
         why.push(Why::Holds);
     }
     let given = container.host_config.clone().unwrap_or_default();
+    let nothing = Given::default();
+    let bundle = beside.bundle.unwrap_or(&nothing);
     // A privileged container may open every device of the host and mostly wants none: only what
     // it holds counts. What was asked for by name counts for it as well.
-    if !given.privileged.unwrap_or_default() {
+    if !given.privileged.unwrap_or(bundle.privileged) {
         devices(&given, beside.bundle, host, &mut why);
         by_rule(container, &given, host, &mut why);
+        by_bundles_rule(bundle, host, &mut why);
     }
     for request in given.device_requests.iter().flatten() {
         requested(request, &mut why);
     }
-    environment(container, &given, beside.default_runtime, &mut why);
+    wishes(container, bundle, beside.runtime, &mut why);
     why
 }
 
-fn devices(given: &HostConfig, bundle: &[(String, Number)], host: &dyn Host, why: &mut Vec<Why>) {
+fn devices(given: &HostConfig, bundle: Option<&Given>, host: &dyn Host, why: &mut Vec<Why>) {
     for path in given.devices.iter().flatten().filter_map(|device| device.path_on_host.as_deref()) {
         if is_cdi(path) {
             why.push(Why::Cdi { name: path.to_owned() });
@@ -48,13 +64,17 @@ fn devices(given: &HostConfig, bundle: &[(String, Number)], host: &dyn Host, why
         match host.at(path) {
             Found::Devices(found) => nodes(&found, host, why),
             // What number it had is in the bundle; without one there is only the name left.
-            Found::Missing if bundle.is_empty() && is_nvidia_path(path) => {
+            Found::Missing
+                if bundle.is_none_or(|bundle| bundle.devices.is_empty()) && is_nvidia_path(path) =>
+            {
                 why.push(Why::Device { path: path.to_owned(), number: None, class: String::new() });
             }
             Found::Missing => {}
         }
     }
-    nodes(bundle, host, why);
+    if let Some(bundle) = bundle {
+        nodes(&bundle.devices, host, why);
+    }
 }
 
 /// Adds the first of `found` that is the driver's, if there is not one already: the reason is for
@@ -116,29 +136,60 @@ fn requested(request: &DeviceRequest, why: &mut Vec<Why>) {
     }
 }
 
-/// NVIDIA's runtime and hook go by `NVIDIA_VISIBLE_DEVICES` in the effective environment.
-fn environment(container: &Inspect, given: &HostConfig, default_runtime: Option<&str>, why: &mut Vec<Why>) {
-    let visible = variable(container, "NVIDIA_VISIBLE_DEVICES");
+/// The same of a bundle, whose rules always let some devices be opened: the driver's only by their number.
+fn by_bundles_rule(bundle: &Given, host: &dyn Host, why: &mut Vec<Why>) {
+    if !bundle.rules.iter().any(|rule| rule.number().is_some_and(|number| host.class(number).is_some())) {
+        return;
+    }
+    for (source, _) in &bundle.mounts {
+        if let Found::Devices(mut found) = host.at(source) {
+            found.retain(|(_, number)| bundle.rules.iter().any(|rule| rule.allows(*number)));
+            nodes(&found, host, why);
+        }
+    }
+}
+
+/// NVIDIA's runtime and its hook go by `NVIDIA_VISIBLE_DEVICES` in the effective environment, and by mounts
+/// that say the same. Under another runtime these are wishes that nobody grants: every image of CUDA has the
+/// variable.
+fn wishes(container: &Inspect, bundle: &Given, runtime: Runtime<'_>, why: &mut Vec<Why>) {
+    let name = match runtime {
+        Runtime::Other if !bundle.has_hook => return,
+        Runtime::Other => None,
+        Runtime::Usual(name) | Runtime::Chosen(name) => Some(name),
+    };
+    let requests =
+        bundle.mounts.iter().filter_map(|(_, to)| REQUESTS.iter().find_map(|at| to.strip_prefix(at)));
+    let requests: Vec<String> = requests.map(str::to_owned).collect();
+    let visible = variable(container, bundle, "NVIDIA_VISIBLE_DEVICES");
+    let asks = visible.is_some() || !requests.is_empty();
     match visible {
+        _ if !requests.is_empty() => {
+            why.push(Why::Request { driver: "nvidia".to_owned(), devices: requests });
+        }
         // Said so: no GPU, whatever the runtime.
         Some("" | "void" | "none") => return,
         Some(value) => why.push(Why::Environment { value: value.to_owned() }),
         None => {}
     }
-    let Some(runtime) = given.runtime.as_deref().filter(|name| is_nvidia_runtime(name)) else { return };
+    let Some(name) = name else { return };
     // Where NVIDIA's runtime is everybody's, running under it says nothing. It then gives GPUs to
-    // who asks in the environment, and to images of CUDA from before that variable.
-    let old_cuda =
-        variable(container, "CUDA_VERSION").is_some() && variable(container, "NVIDIA_REQUIRE_CUDA").is_none();
-    if default_runtime != Some(runtime) || visible.is_some() || old_cuda {
-        why.push(Why::Runtime { name: runtime.to_owned() });
+    // what asks in the environment, and to images of CUDA from before that variable.
+    let old_cuda = variable(container, bundle, "CUDA_VERSION").is_some()
+        && variable(container, bundle, "NVIDIA_REQUIRE_CUDA").is_none();
+    if matches!(runtime, Runtime::Chosen(_)) || asks || old_cuda {
+        why.push(Why::Runtime { name: name.to_owned() });
     }
 }
 
+/// Where mounts are that ask NVIDIA's runtime for the device whose name is their last part.
+const REQUESTS: [&str; 2] = ["/var/run/nvidia-container-devices/", "/run/nvidia-container-devices/"];
+
 /// The last setting of a variable: the one that the process sees.
-fn variable<'a>(container: &'a Inspect, name: &str) -> Option<&'a str> {
-    let settings = container.config.as_ref()?.env.as_ref()?;
-    settings.iter().rev().find_map(|setting| {
+fn variable<'a>(container: &'a Inspect, bundle: &'a Given, name: &str) -> Option<&'a str> {
+    let asked = container.config.as_ref().and_then(|config| config.env.as_deref()).unwrap_or_default();
+    // What the engine says comes last: it is what the runtime was asked with.
+    bundle.environment.iter().chain(asked).rev().find_map(|setting| {
         let (key, value) = setting.split_once('=').unwrap_or((setting, ""));
         (key == name).then_some(value)
     })
@@ -146,7 +197,19 @@ fn variable<'a>(container: &'a Inspect, name: &str) -> Option<&'a str> {
 
 /// The names under which the container toolkit registers its runtime.
 pub fn is_nvidia_runtime(name: &str) -> bool {
-    matches!(name, "nvidia" | "nvidia-cdi" | "nvidia-legacy" | "nvidia-experimental")
+    matches!(
+        name,
+        "nvidia" | "nvidia-cdi" | "nvidia-legacy" | "nvidia-experimental" | "nvidia-container-runtime"
+    ) || is_nvidias_program(name)
+}
+
+/// Whether a program is NVIDIA's runtime, in any of its modes, or the hook of it that goes by the environment.
+pub fn is_nvidias_program(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    name == "nvidia-container-runtime"
+        || name == "nvidia-container-runtime-hook"
+        || name == "nvidia-container-toolkit"
+        || name.strip_prefix("nvidia-container-runtime.").is_some_and(|mode| !mode.is_empty())
 }
 
 /// A qualified CDI name of a vendor that is NVIDIA: `nvidia.com/gpu=0`,

@@ -52,9 +52,14 @@ fn given(host_config: &str) -> String {
     reasons(&format!("{{\"HostConfig\":{host_config}}}"), Beside::default())
 }
 
-fn environment_of(runtime: &str, env: &str) -> String {
-    let json = format!("{{\"HostConfig\":{{\"Runtime\":\"{runtime}\"}},\"Config\":{{\"Env\":{env}}}}}");
-    reasons(&json, Beside { default_runtime: Some("runc"), ..Beside::default() })
+fn environment_of(runtime: Runtime<'_>, env: &str) -> String {
+    let json = format!("{{\"Config\":{{\"Env\":{env}}}}}");
+    reasons(&json, Beside { runtime, ..Beside::default() })
+}
+
+fn bundle(devices: &[(&str, Number)]) -> Given {
+    let devices = devices.iter().map(|(path, number)| ((*path).to_owned(), *number)).collect();
+    Given { devices, ..Given::default() }
 }
 
 #[test]
@@ -79,17 +84,17 @@ fn a_path_that_is_gone_counts_by_its_name_and_says_so() {
     let json = r#"{"HostConfig":{"Devices":[{"PathOnHost":"/dev/nvidia7"}]}}"#;
     let gone = reasons(json, Beside::default());
     assert_eq!(gone, "was given /dev/nvidia7, which is gone from the host; by its name it was the driver's");
-    let bundle = [("/dev/nvidia7".to_owned(), (195, 7))];
-    let known = reasons(json, Beside { bundle: &bundle, ..Beside::default() });
+    let own = bundle(&[("/dev/nvidia7", (195, 7))]);
+    let known = reasons(json, Beside { bundle: Some(&own), ..Beside::default() });
     assert_eq!(known, "was given /dev/nvidia7 (device 195:7, nvidia)", "the bundle knows the number");
-    let other = [("/dev/nvidia7".to_owned(), (1, 3))];
-    assert_eq!(reasons(json, Beside { bundle: &other, ..Beside::default() }), "");
+    let other = bundle(&[("/dev/nvidia7", (1, 3))]);
+    assert_eq!(reasons(json, Beside { bundle: Some(&other), ..Beside::default() }), "");
 }
 
 #[test]
 fn what_the_runtime_injected_counts() {
-    let bundle = [("/dev/null".to_owned(), (1, 3)), ("/dev/nvidiactl".to_owned(), (195, 255))];
-    let beside = Beside { bundle: &bundle, ..Beside::default() };
+    let bundle = bundle(&[("/dev/null", (1, 3)), ("/dev/nvidiactl", (195, 255))]);
+    let beside = Beside { bundle: Some(&bundle), ..Beside::default() };
     assert_eq!(reasons("{}", beside), "was given /dev/nvidiactl (device 195:255, nvidia)");
     // A privileged container's bundle has every node of the host.
     assert_eq!(reasons(r#"{"HostConfig":{"Privileged":true}}"#, beside), "");
@@ -117,32 +122,87 @@ fn requests_for_gpus_count() {
 }
 
 #[test]
-fn the_effective_environment_counts() {
-    assert_eq!(environment_of("runc", r#"["NVIDIA_VISIBLE_DEVICES=all"]"#), "has NVIDIA_VISIBLE_DEVICES=all");
-    let both = environment_of("nvidia", r#"["NVIDIA_VISIBLE_DEVICES=0"]"#);
-    assert_eq!(both, "has NVIDIA_VISIBLE_DEVICES=0; runs under runtime nvidia");
+fn a_variable_is_a_request_under_nvidias_runtime_and_else_a_wish() {
+    use Runtime::{Chosen, Other, Usual};
+    let all = r#"["NVIDIA_VISIBLE_DEVICES=all"]"#;
+    assert_eq!(environment_of(Other, all), "", "every image of CUDA and PyTorch has it");
+    let both = "has NVIDIA_VISIBLE_DEVICES=all; runs under runtime nvidia";
+    assert_eq!(environment_of(Chosen("nvidia"), all), both);
+    assert_eq!(environment_of(Usual("nvidia"), all), both);
     for none in ["", "void", "none"] {
         let env = format!("[\"NVIDIA_VISIBLE_DEVICES={none}\"]");
-        assert_eq!(environment_of("runc", &env), "", "{none:?}");
-        assert_eq!(environment_of("nvidia", &env), "", "{none:?}");
+        for runtime in [Other, Usual("nvidia"), Chosen("nvidia")] {
+            assert_eq!(environment_of(runtime, &env), "", "{none:?} {runtime:?}");
+        }
     }
     let overridden = r#"["NVIDIA_VISIBLE_DEVICES=all","NVIDIA_VISIBLE_DEVICES=void"]"#;
-    assert_eq!(environment_of("runc", overridden), "");
-    assert_eq!(environment_of("runc", r#"["NOTE=NVIDIA_VISIBLE_DEVICES=all","NVIDIA_DRIVER=1"]"#), "");
+    assert_eq!(environment_of(Chosen("nvidia"), overridden), "");
+    let others = r#"["NOTE=NVIDIA_VISIBLE_DEVICES=all","NVIDIA_DRIVER=1","NVIDIA_REQUIRE_CUDA=cuda>=12"]"#;
+    assert_eq!(environment_of(Usual("nvidia"), others), "");
+    // Images from before the variable.
+    assert_eq!(environment_of(Usual("nvidia"), r#"["CUDA_VERSION=9.0"]"#), "runs under runtime nvidia");
+    let new = r#"["CUDA_VERSION=12.0","NVIDIA_REQUIRE_CUDA=cuda>=12"]"#;
+    assert_eq!(environment_of(Usual("nvidia"), new), "");
+    // Said for this container: it is given what the runtime gives.
+    assert_eq!(environment_of(Chosen("nvidia"), "null"), "runs under runtime nvidia");
 }
 
 #[test]
-fn the_runtime_counts_unless_it_is_everybodys() {
-    assert_eq!(environment_of("nvidia", "[]"), "runs under runtime nvidia");
-    assert_eq!(environment_of("nvidia-cdi", "null"), "runs under runtime nvidia-cdi");
-    assert_eq!(environment_of("nvidia-inspired", "[]"), "");
-    let default = |env: &str| {
-        let json = format!("{{\"HostConfig\":{{\"Runtime\":\"nvidia\"}},\"Config\":{{\"Env\":{env}}}}}");
-        reasons(&json, Beside { default_runtime: Some("nvidia"), ..Beside::default() })
+fn a_bundle_tells_what_a_pod_asks_its_runtime_for() {
+    let asks = Given { environment: vec!["NVIDIA_VISIBLE_DEVICES=GPU-1".into()], ..Given::default() };
+    let of = |bundle: &Given, runtime| reasons("{}", Beside { bundle: Some(bundle), runtime, holds: false });
+    assert_eq!(of(&asks, Runtime::Other), "");
+    let asked = "has NVIDIA_VISIBLE_DEVICES=GPU-1; runs under runtime nvidia";
+    assert_eq!(of(&asks, Runtime::Usual("nvidia")), asked);
+    // The hook of old goes by the variable, whatever the runtime.
+    let hooked = Given { has_hook: true, ..asks.clone() };
+    assert_eq!(of(&hooked, Runtime::Other), "has NVIDIA_VISIBLE_DEVICES=GPU-1");
+    assert_eq!(of(&Given { has_hook: true, ..Given::default() }, Runtime::Other), "");
+    // The device plugin's other ways to say it.
+    let to = "/var/run/nvidia-container-devices/GPU-2".to_owned();
+    let mounts = vec![("/dev/null".to_owned(), to)];
+    let mounted = Given { mounts, ..Given::default() };
+    assert_eq!(of(&mounted, Runtime::Other), "");
+    let requested = "requests GPUs from driver nvidia (GPU-2); runs under runtime nvidia";
+    assert_eq!(of(&mounted, Runtime::Usual("nvidia")), requested);
+}
+
+#[test]
+fn a_bundles_rule_counts_together_with_a_mounted_node() {
+    let of = |rule: &str, source: &str| {
+        let text = format!(
+            r#"{{"mounts":[{{"source":"{source}","destination":"/x"}}],"linux":{{"resources":{{"devices":[
+            {{"allow":false,"access":"rwm"}},{{"allow":true,"type":"c","access":"m"}},{rule}]}}}}}}"#
+        );
+        let given = Given::parse(text.as_bytes()).expect("is a bundle");
+        reasons("{}", Beside { bundle: Some(&given), ..Beside::default() })
     };
-    assert_eq!(default("[]"), "");
-    assert_eq!(default(r#"["CUDA_VERSION=9.0"]"#), "runs under runtime nvidia");
-    assert_eq!(default(r#"["CUDA_VERSION=12.0","NVIDIA_REQUIRE_CUDA=cuda>=12"]"#), "");
+    let rule = r#"{"allow":true,"type":"c","major":195,"access":"rw"}"#;
+    assert_eq!(of(rule, "/dev/nvidia0"), "was given /dev/nvidia0 (device 195:0, nvidia)");
+    for (rule, source) in [
+        (rule, "/srv/data"),
+        (r#"{"allow":true,"type":"c","major":1,"minor":3,"access":"rwm"}"#, "/dev/nvidia0"),
+        (r#"{"allow":true,"type":"c","major":195,"access":"m"}"#, "/dev/nvidia0"),
+    ] {
+        assert_eq!(of(rule, source), "", "{rule} {source}");
+    }
+}
+
+#[test]
+fn nvidias_programs_are_known_by_their_names() {
+    for name in [
+        "nvidia",
+        "nvidia-cdi",
+        "nvidia-legacy",
+        "/usr/bin/nvidia-container-runtime",
+        "/usr/local/nvidia/toolkit/nvidia-container-runtime.cdi",
+        "nvidia-container-runtime.legacy",
+    ] {
+        assert!(is_nvidia_runtime(name), "{name}");
+    }
+    for name in ["runc", "nvidia-inspired", "/opt/nvidia/runc", "/usr/bin/nvidia-ctk", ""] {
+        assert!(!is_nvidia_runtime(name), "{name}");
+    }
 }
 
 #[test]

@@ -12,18 +12,24 @@ use rustix::fs::{major, minor};
 use step::Root;
 
 use crate::numbers::{Machine, NVIDIA};
-use crate::{Kind, bundle};
+use crate::{Kind, Running};
 
 /// What of a container that runs leads to the driver of before: a sentence for each node.
 ///
 /// `before` are the driver's majors of then, with their names in `/proc/devices`.
 ///
 /// # Errors
-/// `/proc/devices` cannot be read.
+/// `/proc` cannot be read, or the container's bundle is not found.
 pub fn stale(root: &Root, engine: Kind, id: &str, before: &[(String, u32)]) -> io::Result<Vec<String>> {
+    if engine != Kind::Podman {
+        return Ok(Vec::new());
+    }
     let machine = Machine::load(root)?;
+    let Some(bundle) = Running::look(root)?.of_monitor(root, id) else {
+        return Err(io::Error::other("its OCI bundle is not found"));
+    };
     let mut stale = Vec::new();
-    for (path, number) in bundle::devices(root, engine, id) {
+    for (path, number) in bundle.devices {
         // Registered: it never moves, whatever the driver calls it (nvidia-frontend up to 535).
         if number.0 == NVIDIA {
             continue;
@@ -61,6 +67,7 @@ mod tests {
             {"path":"/dev/nvidia-uvm","type":"c","major":242,"minor":0},
             {"path":"/dev/fuse","type":"c","major":10,"minor":229}]}}"#;
         write("/var/lib/containers/storage/overlay-containers/ab/userdata/config.json", bundle);
+        fs::create_dir_all(root.path("/proc")).expect("creates");
         let before = [("nvidia-frontend".to_owned(), 195), ("nvidia-uvm".to_owned(), 242)];
         let look = || stale(&root, Kind::Podman, "ab", &before).expect("looks");
         write("/proc/devices", "Character devices:\n195 nvidia\n242 nvidia-uvm\n");
@@ -69,5 +76,13 @@ mod tests {
         assert_eq!(look(), ["/dev/nvidia-uvm leads to 242:0, and nvidia-uvm is 241"]);
         write("/proc/devices", "Character devices:\n195 nvidia\n");
         assert_eq!(look(), ["/dev/nvidia-uvm leads to 242:0, and nvidia-uvm is gone"]);
+        stale(&root, Kind::Podman, "cd", &before).expect_err("a bundle that is not found is said");
+        let moved = bundle.replace("242", "243");
+        write("/srv/storage/vfs-containers/cd/userdata/config.json", &moved);
+        let cmdline = b"/usr/bin/conmon\0-c\0cd\0-b\0/srv/storage/vfs-containers/cd/userdata\0";
+        crate::running::tests::process(&root, 7, "conmon", cmdline);
+        let before = [("nvidia-uvm".to_owned(), 243)];
+        let look = stale(&root, Kind::Podman, "cd", &before).expect("its monitor tells where it is");
+        assert_eq!(look, ["/dev/nvidia-uvm leads to 243:0, and nvidia-uvm is gone"]);
     }
 }

@@ -9,15 +9,29 @@ use futures_util::StreamExt;
 use futures_util::stream;
 use step::Root;
 
+use crate::api::Runtimes;
+use crate::bundle::Given;
 use crate::clients::Clients;
-use crate::find::{Running, find};
+use crate::find::{find, of_pods};
+use crate::foreign;
 use crate::inspect::Inspect;
 use crate::numbers::{Host, Machine, Unseen};
-use crate::select::{self, Beside};
+use crate::running::{DOCKERS, Running};
+use crate::select::{self, Beside, Runtime};
 use crate::{
-    Client, Container, Engine, Error, Kind, Owner, Phase, Presence, SURVEY_SCHEMA, Survey, bundle, owner,
-    pods,
+    Client, Container, Engine, Error, Kind, Owner, Phase, Presence, SURVEY_SCHEMA, Survey, owner, pods,
 };
+
+/// What an engine answers.
+#[derive(Debug, Default)]
+pub(crate) struct Answer {
+    /// Its containers that have a GPU, oldest first.
+    pub(crate) containers: Vec<Container>,
+    /// The ids of all that are up.
+    pub(crate) ids: Vec<String>,
+    /// Those of which it is not known, and why: a sentence each.
+    pub(crate) unclear: Vec<String>,
+}
 
 /// How many engines are asked at once: each user may have one.
 const ENGINES: usize = 64;
@@ -75,28 +89,30 @@ pub async fn gpu_containers(
         dockerd: running.dockerd().map(|daemon| daemon.started),
         containers: Vec::new(),
         unknown: Vec::new(),
+        unclear: Vec::new(),
     };
     let mut known = BTreeSet::new();
     let users = running.podmans().into_iter().flatten().map(|uid| (Kind::Podman, Some(uid)));
     let engines = [(Kind::Docker, None), (Kind::Podman, None)].into_iter().chain(users);
     let engines = engines.map(|(kind, user)| find(root, kind, user, &running));
-    let engines = engines.chain(running.containerds(root));
+    let engines = engines.chain(of_pods(root, &running));
     // Side by side: a user's side that is slow holds up no other.
     let answers = side_by_side(engines, ENGINES, async |engine: Engine| {
         let answer = match (&engine.presence, engine.kind) {
-            (Presence::Ready, Kind::Containerd) => {
+            (Presence::Ready, Kind::Containerd | Kind::CriO) => {
                 pods::ask(root, &engine, &running, &machine, holding).await
             }
             (Presence::Ready, _) => ask(root, &engine, &running, &machine, holding, parallel).await,
-            _ => Ok(Default::default()),
+            _ => Ok(Answer::default()),
         };
         (engine, answer)
     });
     for (mut engine, answer) in answers.await {
         match answer {
-            Ok((containers, ids)) => {
-                survey.containers.extend(containers);
-                known.extend(ids);
+            Ok(answer) => {
+                survey.containers.extend(answer.containers);
+                survey.unclear.extend(answer.unclear);
+                known.extend(answer.ids);
             }
             Err(error) => {
                 let errno = match &error {
@@ -109,6 +125,9 @@ pub async fn gpu_containers(
         }
         survey.engines.push(engine);
     }
+    let foreign = foreign::containers(root, &running, &machine, holding, &known);
+    known.extend(foreign.iter().map(|container| container.id.clone()));
+    survey.containers.extend(foreign);
     // The question may have started it, where a socket of systemd's stands for it.
     if survey.dockerd.is_none() {
         survey.dockerd = Running::look(root)?.dockerd().map(|daemon| daemon.started);
@@ -117,7 +136,7 @@ pub async fn gpu_containers(
     Ok(survey)
 }
 
-/// The containers of one engine that have a GPU, oldest first, and the ids of all that are up.
+/// The containers of one engine.
 async fn ask(
     root: &Root,
     engine: &Engine,
@@ -125,7 +144,7 @@ async fn ask(
     machine: &Machine,
     holding: &[holders::Container],
     parallel: usize,
-) -> Result<(Vec<Container>, Vec<String>), Error> {
+) -> Result<Answer, Error> {
     let client = match engine.user {
         None => Client::new(root, engine.kind, &engine.socket)?,
         Some(uid) => Client::of_user(root, uid, BUDGET).await?,
@@ -144,7 +163,7 @@ async fn ask_by(
     machine: &Machine,
     holding: &[holders::Container],
     parallel: usize,
-) -> Result<(Vec<Container>, Vec<String>), Error> {
+) -> Result<Answer, Error> {
     let ids = client.up().await?;
     let answers = side_by_side(&ids, parallel, async |id: &String| client.inspect(id).await).await;
     let mut up = Vec::new();
@@ -156,43 +175,83 @@ async fn ask_by(
             Err(error) => return Err(error),
         }
     }
-    let uses_runtime = |container: &Inspect| {
-        let runtime = container.host_config.as_ref().and_then(|host| host.runtime.as_deref());
-        runtime.is_some_and(select::is_nvidia_runtime)
+    let mut answer = Answer { ids, ..Answer::default() };
+    if up.is_empty() {
+        return Ok(answer);
+    }
+    // Podman's answer names the runtime itself.
+    let runtimes = match engine.kind {
+        Kind::Docker => client.runtimes().await?,
+        _ => Runtimes::default(),
     };
-    // Asked only where it makes a difference.
-    let default_runtime = if engine.user.is_none() && up.iter().any(uses_runtime) {
-        client.default_runtime().await?
-    } else {
-        None
-    };
-    let clients = if up.is_empty() { Clients::default() } else { Clients::look(root).map_err(odd)? };
+    let clients = Clients::look(root).map_err(odd)?;
     up.sort_by(|one, other| one.created.cmp(&other.created));
     let unseen = Unseen(machine);
     let host: &dyn Host = if engine.user.is_some() { &unseen } else { machine };
-    let mut found = Vec::new();
     for container in up {
         if matches!(container.phase(), Phase::Down | Phase::Removing) {
             continue;
         }
-        let bundle = match engine.user {
-            None => bundle::devices(root, engine.kind, container.id()),
-            Some(uid) => match running.bundle(uid, container.id()) {
-                Some(place) => client.bundle(place).await?,
-                None => Vec::new(),
+        let id = container.id();
+        let bundle = match (engine.user, engine.kind) {
+            (None, Kind::Docker) => running.of_containerd(root, DOCKERS, id),
+            (None, _) => running.of_monitor(root, id),
+            (Some(uid), _) => match running.bundle(uid, id) {
+                Some(place) => Some(Given { devices: client.bundle(place).await?, ..Given::default() }),
+                None => None,
             },
         };
+        // Between two starts, and once it has ended, there is none.
+        if bundle.is_none() && runs(root, &container) {
+            answer.unclear.push(format!(
+                "{engine} container {} ({id:.12}): its OCI bundle is not found, so a GPU that its runtime gave it does not show",
+                container.name()
+            ));
+        }
         let beside = Beside {
-            bundle: &bundle,
-            default_runtime: default_runtime.as_deref(),
-            holds: holds(root, holding, engine.user, container.id(), container.pid()),
+            bundle: bundle.as_ref(),
+            runtime: runtime(&container, engine, running, bundle.as_ref(), &runtimes),
+            holds: holds(root, holding, engine.user, id, container.pid()),
         };
         let why = select::why(&container, host, beside);
         if !why.is_empty() {
-            found.push(describe(root, engine, &container, &clients, why));
+            answer.containers.push(describe(root, engine, &container, &clients, why));
         }
     }
-    Ok((found, ids))
+    Ok(answer)
+}
+
+/// Whether the first process of a container is there.
+fn runs(root: &Root, container: &Inspect) -> bool {
+    matches!(container.phase(), Phase::Running | Phase::Paused)
+        && container.pid().is_some_and(|pid| root.path(format!("/proc/{pid}")).exists())
+}
+
+/// What its engine, its bundle and its monitor tell of its runtime.
+fn runtime<'a>(
+    container: &'a Inspect,
+    engine: &Engine,
+    running: &'a Running,
+    bundle: Option<&'a Given>,
+    runtimes: &'a Runtimes,
+) -> Runtime<'a> {
+    let usual = runtimes.default_runtime.as_deref().filter(|name| !name.is_empty());
+    let asked = container.host_config.as_ref().and_then(|host| host.runtime.as_deref());
+    // Podman says "oci" here, whatever it is.
+    let asked = asked.filter(|name| !name.is_empty() && engine.kind == Kind::Docker);
+    if let Some(name) = asked.or(usual)
+        && runtimes.is_nvidias(name)
+    {
+        return if usual == Some(name) { Runtime::Usual(name) } else { Runtime::Chosen(name) };
+    }
+    let programs = [
+        container.oci_runtime.as_deref(),
+        running.runtime(engine.user.unwrap_or_default(), container.id()),
+        bundle.and_then(|bundle| bundle.runtime.as_deref()),
+    ];
+    // Whether that was chosen is not told: the variable decides.
+    let program = programs.into_iter().flatten().find(|program| select::is_nvidia_runtime(program));
+    program.map_or(Runtime::Other, Runtime::Usual)
 }
 
 /// Whether one of `holding` is this container: of the same engine's user, with the same id, and in the group

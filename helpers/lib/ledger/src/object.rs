@@ -233,7 +233,8 @@ pub struct Unit {
     /// The user whose manager runs it; none for the system's.
     pub user: Option<u32>,
     /// Why it was stopped: `holder`, `trigger` of one, or `dependent` on one; `kubelet` for what would
-    /// start the containers of pods again.
+    /// start the containers of pods again. Of those that the run did not stop: `felled` for one that failed and
+    /// is to run, `fabric` for the one without which the GPUs are not in the fabric.
     pub role: String,
 }
 

@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod owner_tests;
+mod services;
 mod upgrade;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Guard, Root};
 
+pub use services::Services;
 pub use upgrade::{Initramfs, Policy, StaleInitramfs, Upgrade};
 
 /// Everything that can be set. The shipped `config.toml` explains each key and holds the defaults.
@@ -24,6 +26,8 @@ pub struct Config {
     pub containers: Containers,
     /// How systemd units are stopped.
     pub units: Units,
+    /// Which services run again that the old driver, or the run, has felled.
+    pub services: Services,
     /// How processes that nobody owns are ended.
     pub processes: Processes,
     /// What is to be known of the GPUs.
@@ -286,9 +290,11 @@ impl Config {
         if self.verify.smoke.first().is_some_and(|program| !program.starts_with('/')) {
             anyhow::bail!("verify.smoke = {:?}: the program needs its whole path", self.verify.smoke);
         }
-        for (key, names) in
-            [("units.protect", &self.units.protect), ("upgrade.restartable", &self.upgrade.restartable)]
-        {
+        for (key, names) in [
+            ("units.protect", &self.units.protect),
+            ("upgrade.restartable", &self.upgrade.restartable),
+            ("services.restart", &self.services.restart),
+        ] {
             if let Some(name) = names.iter().find(|name| !name.contains('.')) {
                 anyhow::bail!("{key}: {name:?} has no suffix such as .service");
             }
@@ -407,6 +413,7 @@ mod tests {
             ("[verify]\nsmoke = [\"smoke\"]", "verify.smoke"),
             ("[upgrade]\npolicy = \"later\"", "policy"),
             ("[upgrade]\nrestartable = [\"dcgm\"]", "upgrade.restartable"),
+            ("[services]\nrestart = [\"ollama\"]", "services.restart"),
         ] {
             let (_directory, root) = tree(&[("/etc/nvidia-reload/config.toml", text)]);
             let error = format!("{:#}", Config::load(&root).expect_err("must refuse"));

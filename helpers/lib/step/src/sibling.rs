@@ -71,6 +71,45 @@ pub fn restore_units_of_users() -> Result<(), String> {
     }
 }
 
+/// How long the look for felled services may take: each question to the manager has a limit of its own.
+const FELLED: Duration = Duration::from_secs(150);
+
+/// Has the services noted in the open run that the old driver, or the run, has felled: the undo of stop-units
+/// starts them.
+///
+/// # Errors
+/// The helper has named what it could not find out, or could not be run.
+pub fn note_felled() -> Result<(), String> {
+    let helper = Path::new(DIRECTORY).join(Step::StopUnits.name());
+    let mut command = Command::new(&helper);
+    command.arg("note-felled").env_remove("SERVICE_RESULT").env_remove("EXIT_STATUS");
+    match bounded::child(&mut command, Instant::now() + FELLED, 0) {
+        Ok((status, _)) if status.success() => Ok(()),
+        Ok((status, _)) => Err(format!("{} note-felled ended with {status}", helper.display())),
+        Err(error) => Err(format!("run {} note-felled: {error}", helper.display())),
+    }
+}
+
+/// How long the GPUs get until they are in the fabric, beside what NVML takes to answer.
+const FABRIC: Duration = Duration::from_secs(300);
+
+/// Waits until every GPU that can be in the fabric is; says which are not.
+///
+/// # Errors
+/// The helper could not find out, or could not be run.
+pub fn await_fabric() -> Result<Vec<String>, String> {
+    let helper = Path::new(DIRECTORY).join(Step::Verify.name());
+    let mut command = Command::new(&helper);
+    command.arg("fabric").env_remove("SERVICE_RESULT").env_remove("EXIT_STATUS");
+    let output = match bounded::child(&mut command, Instant::now() + FABRIC, bounded::BODY) {
+        Ok((status, output)) if status.success() => output,
+        Ok((status, _)) => return Err(format!("{} fabric ended with {status}", helper.display())),
+        Err(error) => return Err(format!("run {} fabric: {error}", helper.display())),
+    };
+    serde_json::from_slice(&output)
+        .map_err(|error| format!("understand {} fabric: {error}", helper.display()))
+}
+
 fn undo(step: Step, directory: &Path, limit: Duration) -> Result<(), String> {
     let helper = directory.join(step.name());
     let mut command = Command::new(&helper);

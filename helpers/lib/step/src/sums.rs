@@ -139,10 +139,12 @@ fn undo(step: Step) -> u64 {
         }
         Step::StopUnits => {
             let bus = of(("lib/bus/src/connect.rs", "PATIENCE"));
-            let waves = 3;
-            let system =
-                of(("stop-units/src/start.rs", "PATIENCE")) + of(("lib/bus/src/follow.rs", "ABSENCE"));
-            4 * bus + waves * system + of(("stop-units/src/users.rs", "RESTORE"))
+            // Sockets, the ranks of services, which share the time of two, and the rest.
+            let (waves, ranks) = (4, 6);
+            let starts = waves * of(("stop-units/src/start.rs", "PATIENCE"))
+                + (ranks + 2) * of(("lib/bus/src/follow.rs", "ABSENCE"))
+                + 2 * of(("stop-units/src/felled.rs", "STAYS"));
+            4 * bus + starts + of(("stop-units/src/users.rs", "RESTORE"))
         }
         Step::InstallDriver => {
             let index = of(("lib/slots/src/place.rs", "INDEX"));

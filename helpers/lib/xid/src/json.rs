@@ -129,6 +129,22 @@ const OF_PROCESSES: [&str; 12] = [
     "kubernetes",
 ];
 
+/// What a program says of itself in its own log.
+const OF_PROGRAMS: [&str; 12] = [
+    "level",
+    "logger",
+    "app",
+    "application",
+    "service",
+    "source",
+    "module",
+    "name",
+    "component",
+    "file",
+    "filename",
+    "caller_file",
+];
+
 impl Found {
     fn look(&mut self, object: &Map<String, Value>, above: &str, depth: usize) {
         for (name, value) in object {
@@ -179,7 +195,7 @@ impl Found {
             (_, "sequence") if value.is_u64() => self.ring.push("time"),
             (_, "msg") => self.ring.push("msg"),
             // A program's own log has them; one that quotes the kernel is not the kernel.
-            (_, "level" | "logger") if value.is_string() => self.ring.push("program"),
+            (_, name) if OF_PROGRAMS.contains(&name) && value.is_string() => self.ring.push("program"),
             _ => {}
         }
     }

@@ -96,7 +96,7 @@ pub fn read_log(reader: impl BufRead, mut each: impl FnMut(Line)) -> io::Result<
         }
         if !text.starts_with(char::is_whitespace) {
             is_anothers = !text.is_empty() && message.is_none();
-        } else if is_anothers && is_beginning(text.trim_start()) {
+        } else if is_anothers && (is_beginning(text.trim_start()) || is_indented(&text)) {
             continue;
         }
         if message.is_some_and(|message| is_of_several_lines(&message)) {
@@ -112,6 +112,12 @@ pub fn read_log(reader: impl BufRead, mut each: impl FnMut(Line)) -> io::Result<
         give(entry.number, &entry.message());
     }
     Ok(lines.number)
+}
+
+/// Whether a line is indented as those below another's are. A broadcast to terminals puts one blank before the
+/// kernel's tag.
+fn is_indented(text: &str) -> bool {
+    text.starts_with('\t') || text.starts_with("  ")
 }
 
 fn is_of_several_lines(message: &str) -> bool {

@@ -27,7 +27,7 @@ pub(crate) fn is_beginning(text: &str) -> bool {
 /// The message without time, host and kernel's tag. None where that, or what else is before it, is
 /// another program's, or where no message of the driver follows.
 pub(crate) fn without_prefix(line: &str) -> Option<&str> {
-    let mut scan = Scan(line.trim_start());
+    let mut scan = Scan(line.trim_start_matches('\u{feff}').trim_start());
     grep(&mut scan);
     let written = priority(&mut scan)?;
     if written == Priority::Rfc5424 {
@@ -174,7 +174,9 @@ fn stamps(scan: &mut Scan<'_>, talos: bool) -> Option<bool> {
         if inside == "kernel" {
             break;
         }
-        if !is_stamp(inside) {
+        // The Fabric Manager's own log has the switches' messages behind such a time.
+        let is_managers = rest.trim_start().starts_with("nvidia-nvswitch") && inside.contains('.');
+        if !is_stamp(inside, talos || is_managers) {
             return None;
         }
         let rest = rest.strip_prefix(':').filter(|_| talos).unwrap_or(rest);
@@ -210,17 +212,19 @@ fn host_and_tag(scan: &mut Scan<'_>, dated: bool) -> Option<()> {
 
 /// Whether `words` are a zone, a host and the kernel's facility, each where it is one.
 fn is_origin(words: &[&str], dated: bool) -> bool {
-    let words = match words.split_last() {
-        Some((last, before)) => match last.split_once('.') {
-            Some(("kern", level)) if LEVELS.contains(&level) => before,
+    let mut rest = Vec::new();
+    for word in words {
+        // BSD's syslogd puts it in brackets, before the host.
+        let bare = word.strip_prefix('<').and_then(|word| word.strip_suffix('>')).unwrap_or(word);
+        match bare.split_once('.') {
+            Some(("kern", level)) if LEVELS.contains(&level) => {}
             Some((facility, level)) if LEVELS.contains(&level) && is_other_facility(facility) => {
                 return false;
             }
-            _ => words,
-        },
-        None => words,
-    };
-    match words {
+            _ => rest.push(*word),
+        }
+    }
+    match rest.as_slice() {
         [] => true,
         [host] => is_host(host),
         [zone, host] => dated && is_zone(zone) && is_host(host),

@@ -6,7 +6,7 @@ use crate::scan::Scan;
 const MOST_DATE_WORDS: usize = 4;
 
 /// What is in brackets before a message: a time, or printk's caller.
-pub(crate) fn is_stamp(inside: &str) -> bool {
+pub(crate) fn is_stamp(inside: &str, iso: bool) -> bool {
     let is_seconds = |text: &str| {
         text.trim().split_once('.').is_some_and(|(whole, part)| is_digits(whole) && is_digits(part))
     };
@@ -37,8 +37,8 @@ pub(crate) fn is_stamp(inside: &str) -> bool {
     let mut scan = Scan(inside);
     match date(&mut scan) {
         Date::Words | Date::Dmesg => scan.0.is_empty(),
-        // Programs write `[2026-03-11 08:02:25]`.
-        Date::Other => scan.0.is_empty() && inside.contains('T') && inside.contains('.'),
+        // Programs put theirs into brackets like that: only where more says whose it is.
+        Date::Other => iso && scan.0.is_empty() && inside.contains('T'),
         Date::None => false,
     }
 }
@@ -86,7 +86,16 @@ pub(crate) fn date(scan: &mut Scan<'_>) -> Date {
             rest = behind;
             continue;
         };
-        let year = behind.split_whitespace().next().filter(|word| word.len() == 4 && is_digits(word));
+        let is_year = |word: &&str| word.len() == 4 && is_digits(word);
+        let is_zone =
+            |word: &str| (2..=5).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_uppercase());
+        // `08:02:25 UTC 2026`, as date(1) writes it.
+        let mut words = behind.split_whitespace();
+        let behind = match (words.next(), words.next()) {
+            (Some(zone), Some(year)) if is_zone(zone) && is_year(&year) => behind[zone.len()..].trim_start(),
+            _ => behind,
+        };
+        let year = behind.split_whitespace().next().filter(is_year);
         scan.0 = match (date, year) {
             (Date::Words, Some(year)) => behind[year.len()..].trim_start(),
             _ => behind,

@@ -1,0 +1,311 @@
+//! Services that fell to the old driver, or to the run: they run again once the new driver works.
+//!
+//! The packages of a new driver restart NVIDIA's services while the old one is loaded: they fail. What is
+//! started while the driver is out is skipped by our drop-ins. Nothing else starts them again.
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Error, Result, bail};
+use bus::{ActiveState, LoadState, Manager, Standing};
+use ledger::{Object, Run, Step, Unit};
+use modules::{DRIVER, Disk, driver_version};
+use step::Context;
+
+/// The word in the ledger for a unit that runs again although this run did not stop it.
+pub(crate) const FELLED: &str = "felled";
+
+/// NVIDIA's services in the order of their starts: who is needed comes first.
+const NVIDIAS: [&[&str]; 6] = [
+    &["nvlsm.service"],
+    &["nvidia-fabricmanager.service"],
+    &["nvidia-imex.service"],
+    &["nvidia-persistenced.service"],
+    &["nvidia-dcgm.service", "dcgm.service"],
+    &[
+        "nvidia-dcgm-exporter.service",
+        "dcgm-exporter.service",
+        "nvidia-powerd.service",
+        "nvidia-topologyd.service",
+        "nvidia-gridd.service",
+        "nvidia-vgpud.service",
+        "nvidia-vgpu-mgr.service",
+    ],
+];
+
+/// What our drop-ins and others look for before they start.
+const BUSY: &str = "/run/nvidia-reload/busy";
+
+/// A service that failed longer than this before the driver's files came did not fail because of them. They may
+/// come a while after its own: a module is built on the machine.
+const BEFORE: Duration = Duration::from_secs(6 * 60 * 60);
+
+/// How long what came up has to stay up: a service that fails late looks well at first.
+const STAYS: Duration = Duration::from_secs(3);
+
+/// The place of a unit among NVIDIA's services.
+pub(crate) fn rank(name: &str) -> usize {
+    NVIDIAS.iter().position(|names| names.contains(&name)).unwrap_or(NVIDIAS.len() - 1)
+}
+
+/// How a service fell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Fall {
+    /// It failed, with this result.
+    Failed(String),
+    /// It fails and is restarted, again and again.
+    Loops,
+    /// It was not started while the driver was out.
+    Skipped,
+    /// It went down with this one, which fell and without which it does not run.
+    With(String),
+}
+
+/// How it fell, if it did. What failed before `since`, in microseconds since 1970, has another reason.
+fn fall(standing: &Standing, since: u64) -> Option<Fall> {
+    if standing.unit.load != LoadState::Loaded {
+        return None;
+    }
+    match standing.unit.active {
+        ActiveState::Failed if standing.changed_usec >= since => Some(Fall::Failed(standing.result.clone())),
+        ActiveState::Activating if standing.unit.sub.starts_with("auto-restart") || standing.restarts > 0 => {
+            Some(Fall::Loops)
+        }
+        ActiveState::Inactive if standing.unmet.iter().any(|about| about == BUSY) => Some(Fall::Skipped),
+        _ => None,
+    }
+}
+
+/// How far apart two units go down of which one takes the other along: each has the time to stop.
+const TOGETHER: Duration = Duration::from_secs(100);
+
+/// Whether it went down with one of `fallen`: a restart of that took it along, and did not bring it back. One that
+/// an administrator stopped went down at another time.
+fn fell_with(standing: &Standing, fallen: &[(Standing, Fall)]) -> Option<Fall> {
+    if standing.unit.load != LoadState::Loaded || standing.unit.active != ActiveState::Inactive {
+        return None;
+    }
+    let took_along = |other: &&(Standing, Fall)| {
+        let apart = Duration::from_micros(other.0.left_usec.abs_diff(standing.left_usec));
+        standing.left_usec > 0 && standing.requires.contains(&other.0.unit.name) && apart <= TOGETHER
+    };
+    fallen.iter().find(took_along).map(|other| Fall::With(other.0.unit.name.clone()))
+}
+
+/// Writes into the open run which services are to be started again.
+///
+/// # Errors
+/// The manager does not answer, or the ledger cannot be written.
+pub(crate) fn note(context: &Context) -> Result<()> {
+    let run = context.ledger.read()?.context("there is no open run")?;
+    let config = context.config()?;
+    let since = since(context, &run)?;
+    let manager = Manager::system()?;
+    let (mut fallen, mut problems): (Vec<(Standing, Fall)>, Vec<String>) = Default::default();
+    let names = NVIDIAS.iter().copied().flatten().copied();
+    for name in names.chain(config.services.restart.iter().map(String::as_str)) {
+        let standing = match manager.standing(name) {
+            Ok(standing) => standing,
+            Err(error) => {
+                problems.push(format!("{name}: {:#}", Error::from(error)));
+                continue;
+            }
+        };
+        if standing.unit.active == ActiveState::Failed && self::fall(&standing, since).is_none() {
+            context.info(format!("{name} failed before the driver was changed: it is left as it is"));
+        }
+        let fall = self::fall(&standing, since).or_else(|| fell_with(&standing, &fallen));
+        let is_known = fallen.iter().any(|(known, _)| known.unit.name == standing.unit.name);
+        if let Some(fall) = fall.filter(|_| !is_known) {
+            fallen.push((standing, fall));
+        }
+    }
+    for (standing, fall) in wanted(&fallen, |name| Ok(manager.unit(name)?.active.is_up()))? {
+        let name = &standing.unit.name;
+        let is_taken = |object: &Object| matches!(object, Object::Unit(unit) if unit.user.is_none() && unit.name == *name);
+        if run.outstanding(Step::StopUnits).iter().any(|act| is_taken(&act.object)) {
+            continue;
+        }
+        let how = match fall {
+            Fall::Failed(result) => format!("failed ({result})"),
+            Fall::Loops => "fails again and again".to_owned(),
+            Fall::With(other) => format!("went down with {other}"),
+            Fall::Skipped => "was not started while the driver was out".to_owned(),
+        };
+        context.info(format!("{name} {how}: it is started with the new driver"));
+        let unit = Unit { name: name.clone(), user: None, role: FELLED.to_owned() };
+        context.ledger.act(Step::StopUnits, Object::Unit(unit), || Ok(()))?;
+    }
+    // One name that cannot be asked for keeps no other service down.
+    if !problems.is_empty() {
+        bail!("whether these have to be started is not known: {}", problems.join("; "));
+    }
+    Ok(())
+}
+
+/// From when on a failure may be this driver's change: microseconds since 1970.
+fn since(context: &Context, run: &Run) -> Result<u64> {
+    let before = run.snapshot.modules.iter().find(|module| module.name == DRIVER);
+    let before = before.and_then(|module| module.version.clone());
+    if before == driver_version(&context.root)? {
+        return Ok(run.opened_usec);
+    }
+    let Some(file) = Disk::open(&context.root)?.find(DRIVER)? else { return Ok(0) };
+    let meta = std::fs::metadata(&file.path).with_context(|| format!("look at {}", file.path.display()))?;
+    let changed = Duration::from_secs(u64::try_from(meta.ctime()).unwrap_or_default());
+    Ok(u64::try_from(changed.saturating_sub(BEFORE).as_micros())?.min(run.opened_usec))
+}
+
+/// Those of `fallen` that a unit wants that is up, or that is one of them and wanted itself.
+fn wanted(
+    fallen: &[(Standing, Fall)],
+    is_up: impl Fn(&str) -> Result<bool>,
+) -> Result<Vec<&(Standing, Fall)>> {
+    let mut found: BTreeSet<usize> = BTreeSet::new();
+    loop {
+        let count = found.len();
+        for (at, (standing, _)) in fallen.iter().enumerate() {
+            for by in &standing.wanted_by {
+                let is_among = found.iter().any(|other| fallen[*other].0.unit.name == *by);
+                if !found.contains(&at) && (is_among || is_up(by)?) {
+                    found.insert(at);
+                }
+            }
+        }
+        if found.len() == count {
+            return Ok(found.into_iter().map(|at| &fallen[at]).collect());
+        }
+    }
+}
+
+/// Lets a unit be started that failed: without its start limit, of whichever form.
+pub(crate) fn forgive(manager: &Manager, name: &str) {
+    // One that did not fail has nothing to forgive; whether it starts shows when it is started.
+    let _ = manager.reset_failed(name);
+}
+
+/// Waits until `name` has been up for a while. Why it is not.
+pub(crate) fn stays(manager: &Manager, name: &str) -> Result<(), String> {
+    let until = Instant::now() + 2 * STAYS;
+    loop {
+        let now = manager.standing(name).map_err(|error| error.to_string())?;
+        let is_oneshot_done = now.unit.active == ActiveState::Inactive && now.result == "success";
+        match now.unit.active {
+            ActiveState::Active if is_old(now.up_usec) => return Ok(()),
+            ActiveState::Inactive if is_oneshot_done && now.unmet.is_empty() => return Ok(()),
+            ActiveState::Inactive | ActiveState::Failed => {
+                return Err(format!("it came up and went down again ({})", now.result));
+            }
+            ActiveState::Activating if now.unit.sub.starts_with("auto-restart") => {
+                return Err(format!("it came up and fails again and again ({})", now.result));
+            }
+            _ if Instant::now() >= until => {
+                return Err(format!("it is {} ({})", now.unit.active, now.unit.sub));
+            }
+            _ => std::thread::sleep(Duration::from_millis(100)),
+        }
+    }
+}
+
+/// Whether a time of CLOCK_MONOTONIC is long enough ago.
+fn is_old(up_usec: u64) -> bool {
+    step::monotonic_usec().saturating_sub(up_usec) >= u64::try_from(STAYS.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use bus::Unit;
+
+    use super::*;
+
+    fn standing(name: &str, active: &str, sub: &str) -> Standing {
+        Standing {
+            unit: Unit {
+                name: name.to_owned(),
+                load: LoadState::Loaded,
+                active: active.to_owned().into(),
+                sub: sub.to_owned(),
+                job: None,
+                fragment: String::new(),
+                asserted: true,
+            },
+            result: "exit-code".to_owned(),
+            restarts: 0,
+            wanted_by: vec!["multi-user.target".to_owned()],
+            requires: Vec::new(),
+            left_usec: 0,
+            unmet: Vec::new(),
+            changed_usec: 100,
+            up_usec: 0,
+        }
+    }
+
+    #[test]
+    fn what_failed_loops_or_was_skipped_has_fallen_and_what_was_stopped_has_not() {
+        let of = |active, sub| standing("a.service", active, sub);
+        let failed = Some(Fall::Failed("exit-code".into()));
+        assert_eq!(fall(&of("failed", "failed"), 100), failed);
+        assert_eq!(fall(&of("failed", "failed"), 101), None, "before there was another driver");
+        for sub in ["auto-restart", "auto-restart-queued"] {
+            assert_eq!(fall(&of("activating", sub), 0), Some(Fall::Loops), "{sub}");
+        }
+        assert_eq!(fall(&of("activating", "start"), 0), None, "it starts for the first time");
+        let again = Standing { restarts: 7, ..of("activating", "start") };
+        assert_eq!(fall(&again, 0), Some(Fall::Loops), "between two failures");
+        assert_eq!(fall(&of("inactive", "dead"), 0), None, "an administrator stopped it");
+        let skipped = Standing { unmet: vec![BUSY.into()], ..of("inactive", "dead") };
+        assert_eq!(fall(&skipped, 0), Some(Fall::Skipped));
+        let other = Standing { unmet: vec!["/dev/nvidia-nvswitchctl".into()], ..of("inactive", "dead") };
+        assert_eq!(fall(&other, 0), None, "it has nothing to do on this machine");
+        assert_eq!(fall(&of("active", "running"), 0), None);
+        let mut masked = of("failed", "failed");
+        masked.unit.load = LoadState::Masked;
+        assert_eq!(fall(&masked, 0), None);
+    }
+
+    #[test]
+    fn what_a_fallen_service_took_along_has_fallen_too() {
+        let second = 1_000_000;
+        let fabric = Standing { left_usec: 1000 * second, ..standing("fm.service", "failed", "failed") };
+        let fallen = [(fabric, Fall::Loops)];
+        let of = |active: &str, left: u64, requires: &str| {
+            let requires = vec![requires.to_owned()];
+            fell_with(
+                &Standing { requires, left_usec: left * second, ..standing("a.service", active, "") },
+                &fallen,
+            )
+        };
+        let with = Some(Fall::With("fm.service".to_owned()));
+        assert_eq!(of("inactive", 995, "fm.service"), with);
+        assert_eq!(of("inactive", 500, "fm.service"), None, "an administrator stopped it");
+        assert_eq!(of("inactive", 0, "fm.service"), None, "it never ran");
+        assert_eq!(of("inactive", 995, "b.service"), None);
+        assert_eq!(of("active", 995, "fm.service"), None);
+    }
+
+    #[test]
+    fn what_nothing_wants_stays_down() {
+        let by = |name: &str, wanted_by: &[&str]| {
+            let wanted_by = wanted_by.iter().map(|name| (*name).to_owned()).collect();
+            (Standing { wanted_by, ..standing(name, "failed", "failed") }, Fall::Skipped)
+        };
+        let fallen = [
+            by("exporter.service", &["dcgm.service"]),
+            by("dcgm.service", &["off.target", "multi-user.target"]),
+            by("disabled.service", &[]),
+            by("off.service", &["off.target", "disabled.service"]),
+        ];
+        let found = wanted(&fallen, |name| Ok(name == "multi-user.target")).expect("is told");
+        let names: Vec<&str> = found.iter().map(|(standing, _)| standing.unit.name.as_str()).collect();
+        assert_eq!(names, ["exporter.service", "dcgm.service"]);
+    }
+
+    #[test]
+    fn the_order_is_nvidias() {
+        let order =
+            ["nvlsm", "nvidia-fabricmanager", "nvidia-imex", "nvidia-persistenced", "nvidia-dcgm", "ollama"];
+        let ranks: Vec<usize> = order.iter().map(|name| rank(&format!("{name}.service"))).collect();
+        assert_eq!(ranks, [0, 1, 2, 3, 4, 5]);
+    }
+}
