@@ -4,15 +4,14 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use ledger::{Run, Step};
-use step::{Context, undo_steps};
+use step::{Context, stop_undos, undo_steps};
 
 /// What is given back after a good run, in this order: the reverse of the taking. The settings come
 /// first: workloads find the GPUs as they left them, and MIG cannot be set up under them.
 const STEPS: [Step; 4] = [Step::Settings, Step::UnbindVt, Step::StopUnits, Step::DrainContainers];
 
 fn main() -> ExitCode {
-    // What could not be given back is tried again by the steps' own undos, which come next.
-    step::main(Step::Restore, run, |_| Ok(()))
+    step::main(Step::Restore, run, undo)
 }
 
 fn run(context: &Context) -> Result<()> {
@@ -21,6 +20,18 @@ fn run(context: &Context) -> Result<()> {
     let failed = undo_steps(context, &steps(&run));
     if !failed.is_empty() {
         bail!("not everything is back: {}", failed.join("; "));
+    }
+    Ok(())
+}
+
+/// What could not be restored is tried again by the steps' own undos, which come next. Where `run` was killed, the
+/// unit that it waited for goes on, and is stopped before.
+fn undo(context: &Context) -> Result<()> {
+    let Some(run) = context.ledger.read()? else { return Ok(()) };
+    let left: Vec<Step> = STEPS.into_iter().filter(|step| !run.outstanding(*step).is_empty()).collect();
+    let failed = stop_undos(&left);
+    if !failed.is_empty() {
+        bail!("{}", failed.join("; "));
     }
     Ok(())
 }

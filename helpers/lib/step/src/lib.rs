@@ -11,6 +11,8 @@ mod plan;
 mod program;
 mod root;
 mod run_request;
+#[cfg(test)]
+mod sandbox;
 mod shutdown;
 mod sibling;
 mod stop;
@@ -36,7 +38,7 @@ pub use program::fix_path;
 pub use root::Root;
 pub use run_request::RunRequest;
 pub use shutdown::system_is_stopping;
-pub use sibling::{restore_units_of_users, undo_limit, undo_steps};
+pub use sibling::{restore_units_of_users, stop_undos, undo_limit, undo_settings, undo_steps};
 pub use stop::{Exit, Reason, Stop};
 pub use undo::Undo;
 pub use units::{DRAINED, OFFLINE, OurUnits, RELOAD, RESET};
