@@ -61,12 +61,12 @@ impl Victim {
         for entry in fs::read_dir(tasks).into_iter().flatten().flatten() {
             let stat = fs::read(entry.path().join("stat")).ok().and_then(|text| Stat::parse(&text));
             if let Some(stat) = stat.filter(|stat| stat.state == 'D') {
-                let stack = fs::read_to_string(entry.path().join("stack")).unwrap_or_default();
+                let read = |file: &str| fs::read_to_string(entry.path().join(file)).unwrap_or_default();
                 sleeping.push(format!(
                     "task {} ({}) is in uninterruptible sleep in the kernel: {}",
                     entry.file_name().to_string_lossy(),
                     stat.comm,
-                    calls(&stack)
+                    asleep(&read("stack"), &read("wchan"))
                 ));
             }
         }
@@ -87,14 +87,20 @@ pub(crate) fn user(holder: &Holder) -> String {
     holder.user.clone().unwrap_or_else(|| holder.uid.to_string())
 }
 
-/// The functions of a `/proc/PID/stack`, innermost first. A line is `[<0>] NAME+0x1/0x2 [MODULE]`.
-fn calls(stack: &str) -> String {
+/// The functions of a `/proc/PID/stack`, innermost first. A line is `[<0>] NAME+0x1/0x2 [MODULE]`. The kernel shows
+/// it to CAP_SYS_ADMIN only, which this step has no other use for; the innermost, in `/proc/PID/wchan`, to whoever
+/// may trace the process.
+fn asleep(stack: &str, wchan: &str) -> String {
     let names: Vec<&str> = stack
         .lines()
         .filter_map(|line| line.split(' ').nth(1))
         .map(|call| call.split('+').next().unwrap_or(call))
         .collect();
-    if names.is_empty() { "its stack cannot be read".to_owned() } else { names.join(" < ") }
+    match (names.is_empty(), wchan) {
+        (false, _) => names.join(" < "),
+        (true, "" | "0") => "where cannot be read".to_owned(),
+        (true, innermost) => innermost.to_owned(),
+    }
 }
 
 fn stat(root: &Root, pid: i32) -> Option<Stat> {
@@ -216,7 +222,8 @@ mod tests {
     #[test]
     fn a_kernel_stack_is_shortened_to_its_calls() {
         let stack = "[<0>] uvm_release+0x1f/0x40 [nvidia_uvm]\n[<0>] __fput+0x1/0x2\n";
-        assert_eq!(calls(stack), "uvm_release < __fput");
-        assert_eq!(calls(""), "its stack cannot be read");
+        assert_eq!(asleep(stack, "uvm_release"), "uvm_release < __fput");
+        assert_eq!(asleep("", "uvm_release"), "uvm_release");
+        assert_eq!(asleep("", "0"), "where cannot be read");
     }
 }

@@ -7,20 +7,19 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use ledger::{Object, Run, Step, Unit};
-use step::{Context, await_fabric, note_felled, undo_steps};
+use step::{Context, await_fabric, note_felled, stop_undos, undo_steps};
 
 /// What is given back after a good run, in this order: the reverse of the taking. The settings come
 /// first: workloads find the GPUs as they left them, and MIG cannot be set up under them.
 const STEPS: [Step; 4] = [Step::Settings, Step::UnbindVt, Step::StopUnits, Step::DrainContainers];
 
 fn main() -> ExitCode {
-    // What could not be given back is tried again by the steps' own undos, which come next.
-    step::main(Step::Restore, run, |_| Ok(()))
+    step::main(Step::Restore, run, undo)
 }
 
 fn run(context: &Context) -> Result<()> {
     context.status("restoring what was stopped");
-    let mut failed: Vec<String> = note_felled().err().into_iter().collect();
+    let mut failed: Vec<String> = note_felled(context).err().into_iter().collect();
     let run = context.ledger.read()?.context("there is no open run: start nvidia-reload.target")?;
     // What computes comes when the fabric is there.
     let (containers, first): (Vec<Step>, Vec<Step>) =
@@ -62,6 +61,18 @@ fn check_fabric(context: &Context, manager: &str) -> Result<()> {
         let reason = format!("not in the fabric: {}", late.join("; "));
         context.warn(format!("{manager}: {reason}"));
         context.ledger.intent(Step::Restore, Object::Unit(unit))?.lost(reason)?;
+    }
+    Ok(())
+}
+
+/// What could not be restored is tried again by the steps' own undos, which come next. Where `run` was killed, the
+/// unit that it waited for goes on, and is stopped before.
+fn undo(context: &Context) -> Result<()> {
+    let Some(run) = context.ledger.read()? else { return Ok(()) };
+    let left: Vec<Step> = STEPS.into_iter().filter(|step| !run.outstanding(*step).is_empty()).collect();
+    let failed = stop_undos(&left);
+    if !failed.is_empty() {
+        bail!("{}", failed.join("; "));
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use ledger::{Module, Object, Step};
 use modules::{Disk, File, Source, gate, load, loaded, nodes};
 use slots::{Slot, find, slots};
-use step::{Context, Undo, undo_steps};
+use step::{Context, Undo, undo_settings};
 
 use crate::kind;
 
@@ -32,7 +32,9 @@ pub(crate) fn undo(context: &Context) -> Result<()> {
         // The driver has lost what was set on the GPUs: the helper that speaks NVML sets it again, before the
         // workloads are started. After a good run restore has done so.
         Ok(()) if !undo.run.outstanding(Step::Settings).is_empty() => {
-            undo_steps(context, &[Step::Settings]).into_iter().for_each(|failed| undo.problem(failed));
+            if let Err(failed) = undo_settings() {
+                undo.problem(failed);
+            }
         }
         Ok(()) => {}
         Err(error) => undo.problem(format!("{error:#}")),

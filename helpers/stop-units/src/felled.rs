@@ -11,28 +11,10 @@ use anyhow::{Context as _, Error, Result, bail};
 use bus::{ActiveState, LoadState, Manager, Standing};
 use ledger::{Object, Run, Step, Unit};
 use modules::{DRIVER, Disk, driver_version};
-use step::Context;
+use step::{Context, NVIDIAS_SERVICES};
 
 /// The word in the ledger for a unit that runs again although this run did not stop it.
 pub(crate) const FELLED: &str = "felled";
-
-/// NVIDIA's services in the order of their starts: who is needed comes first.
-const NVIDIAS: [&[&str]; 6] = [
-    &["nvlsm.service"],
-    &["nvidia-fabricmanager.service"],
-    &["nvidia-imex.service"],
-    &["nvidia-persistenced.service"],
-    &["nvidia-dcgm.service", "dcgm.service"],
-    &[
-        "nvidia-dcgm-exporter.service",
-        "dcgm-exporter.service",
-        "nvidia-powerd.service",
-        "nvidia-topologyd.service",
-        "nvidia-gridd.service",
-        "nvidia-vgpud.service",
-        "nvidia-vgpu-mgr.service",
-    ],
-];
 
 /// What our drop-ins and others look for before they start.
 const BUSY: &str = "/run/nvidia-reload/busy";
@@ -46,7 +28,7 @@ const STAYS: Duration = Duration::from_secs(3);
 
 /// The place of a unit among NVIDIA's services.
 pub(crate) fn rank(name: &str) -> usize {
-    NVIDIAS.iter().position(|names| names.contains(&name)).unwrap_or(NVIDIAS.len() - 1)
+    NVIDIAS_SERVICES.iter().position(|names| names.contains(&name)).unwrap_or(NVIDIAS_SERVICES.len() - 1)
 }
 
 /// How a service fell.
@@ -103,7 +85,7 @@ pub(crate) fn note(context: &Context) -> Result<()> {
     let since = since(context, &run)?;
     let manager = Manager::system()?;
     let (mut fallen, mut problems): (Vec<(Standing, Fall)>, Vec<String>) = Default::default();
-    let names = NVIDIAS.iter().copied().flatten().copied();
+    let names = NVIDIAS_SERVICES.iter().copied().flatten().copied();
     for name in names.chain(config.services.restart.iter().map(String::as_str)) {
         let standing = match manager.standing(name) {
             Ok(standing) => standing,

@@ -19,6 +19,7 @@ mod users;
 mod wanted;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -60,6 +61,15 @@ enum Verb {
         #[arg(long)]
         renew: bool,
     },
+    /// Start one unit, print its status lines, and wait until its work has ended; 4 says that there is no such unit.
+    #[command(hide = true)]
+    RunUnit {
+        /// The unit.
+        unit: String,
+        /// How long it may take.
+        #[arg(long)]
+        seconds: u64,
+    },
     /// Stop one unit.
     #[command(hide = true)]
     StopUnit {
@@ -86,6 +96,7 @@ fn main() -> ExitCode {
         Verb::StartUnit { unit, renew: true, .. } => single::queue(&unit, true),
         Verb::StartUnit { unit, no_wait: true, .. } => single::queue(&unit, false),
         Verb::StartUnit { unit, .. } => single::start(&unit),
+        Verb::RunUnit { unit, seconds } => single::run(&unit, Duration::from_secs(seconds)),
         Verb::StopUnit { unit, wait } => single::stop(&unit, wait),
         Verb::NoteFelled => felled::note(context).map(|()| ExitCode::SUCCESS),
         Verb::UndoUsers => start::undo_users(context).map(|()| ExitCode::SUCCESS),

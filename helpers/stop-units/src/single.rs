@@ -1,10 +1,11 @@
 //! Single units, for siblings that speak no D-Bus themselves.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use bus::{LoadState, Manager, Mode};
+use bus::{ActiveState, Event, JobResult, LoadState, Manager, Mode};
 use step::{Away, NO_SUCH_UNIT};
 
 use crate::felled;
@@ -28,6 +29,46 @@ pub(crate) fn start(unit: &str) -> Result<ExitCode> {
     let result = follower.wait(&job, Instant::now() + PATIENCE)?;
     if !result.is_success() {
         bail!("the start of {unit} ended with {result}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Starts a unit, prints its status lines, and waits until its work has ended.
+pub(crate) fn run(unit: &str, limit: Duration) -> Result<ExitCode> {
+    let manager = Manager::system()?;
+    if manager.unit(unit)?.load != LoadState::Loaded {
+        return Ok(ExitCode::from(NO_SUCH_UNIT));
+    }
+    let mut follower = manager.follow(&[unit])?;
+    let job = follower.start(unit)?;
+    let until = Instant::now() + limit;
+    let result = loop {
+        match follower.next(until)? {
+            Some(Event::JobEnded { job: ended, result }) if ended.path == job.path => break result,
+            Some(Event::UnitChanged { change, .. }) => {
+                if let Some(status) = change.status_text.filter(|status| !status.is_empty()) {
+                    writeln!(io::stdout(), "{status}")?;
+                }
+            }
+            Some(Event::Anew) => {
+                if let Some(result) = follower.look_for(&job)? {
+                    break result;
+                }
+            }
+            Some(_) => {}
+            None => bail!("{unit} has not ended within {} s", limit.as_secs()),
+        }
+    };
+    // One that has done its work is at rest, as one that never ran; one that failed is known to have.
+    let is_done = match result {
+        JobResult::Unseen => follower.manager().unit(unit)?.active != ActiveState::Failed,
+        ref result => result.is_success(),
+    };
+    if !is_done {
+        let service = follower.manager().service(unit)?;
+        let status =
+            service.exit_status().map(|status| format!(", exit status {status}")).unwrap_or_default();
+        bail!("{unit} ended with {result} ({}{status})", service.result);
     }
     Ok(ExitCode::SUCCESS)
 }

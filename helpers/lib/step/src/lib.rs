@@ -13,6 +13,9 @@ mod plan;
 mod program;
 mod root;
 mod run_request;
+#[cfg(test)]
+mod sandbox;
+mod services;
 mod shutdown;
 mod sibling;
 mod stop;
@@ -37,8 +40,11 @@ pub use plan::{Action, PLAN_SCHEMA, Plan, Verdict, Versions, monotonic_usec};
 pub use program::fix_path;
 pub use root::Root;
 pub use run_request::RunRequest;
+pub use services::NVIDIAS_SERVICES;
 pub use shutdown::system_is_stopping;
-pub use sibling::{await_fabric, note_felled, restore_units_of_users, undo_limit, undo_steps};
+pub use sibling::{
+    await_fabric, note_felled, restore_units_of_users, stop_undos, undo_limit, undo_settings, undo_steps,
+};
 pub use stop::{Exit, Reason, Stop};
 pub use undo::Undo;
 pub use units::{DRAINED, OFFLINE, OurUnits, RELOAD, RESET};

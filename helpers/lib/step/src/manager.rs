@@ -1,11 +1,13 @@
 //! Single units started and stopped by the sibling that speaks D-Bus, so that others need not.
 
-use std::io;
+use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+
+use crate::sibling::MARGIN;
 
 /// The sibling.
 const ASKED: &str = "/usr/libexec/nvidia-reload/stop-units";
@@ -84,9 +86,60 @@ fn order_by(helper: &Path, order: Order, unit: &str) -> io::Result<bool> {
     }
 }
 
+/// Has the system's manager start `unit` and waits until its work has ended, `limit` at most, which is the unit's
+/// own; `tell` gets its status lines. Whether there is such a unit.
+///
+/// # Errors
+/// It did not do its work; the sibling has said why.
+pub(crate) fn run_unit(unit: &str, limit: Duration, tell: impl FnMut(&str)) -> io::Result<bool> {
+    run_by(Path::new(ASKED), unit, limit, tell)
+}
+
+fn run_by(helper: &Path, unit: &str, limit: Duration, mut tell: impl FnMut(&str)) -> io::Result<bool> {
+    let mut command = Command::new(helper);
+    // Whoever kills what is late comes one after the other: the unit's manager, the sibling, this.
+    let seconds = (limit + MARGIN / 3).as_secs().to_string();
+    command.args(["run-unit", unit, "--seconds", &seconds]);
+    let until = Instant::now() + limit + MARGIN * 2 / 3;
+    let (status, ()) = bounded::stream(&mut command, &[], until, |output| {
+        BufReader::new(output).lines().try_for_each(|line| {
+            tell(&line?);
+            Ok(())
+        })
+    })
+    .map_err(|error| io::Error::new(error.kind(), format!("run {}: {error}", helper.display())))?;
+    match status.code() {
+        Some(0) => Ok(true),
+        Some(code) if code == i32::from(NO_SUCH_UNIT) => Ok(false),
+        _ => Err(io::Error::other(format!("{} run-unit ended with {status}", helper.display()))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_unit_is_run_as_long_as_it_may_and_what_it_says_is_told() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let run = |script: &str, limit: Duration| {
+            let (text, helper) = (directory.path().join("text"), directory.path().join("helper"));
+            std::fs::write(&text, format!("#!/bin/sh\n{script}\n")).expect("writes");
+            std::fs::set_permissions(&text, std::fs::Permissions::from_mode(0o755)).expect("sets");
+            // By another process: a child of a test beside this one may have our descriptor (ETXTBSY).
+            assert!(Command::new("cp").arg(&text).arg(&helper).status().expect("runs").success());
+            let mut said = Vec::new();
+            let ran = run_by(&helper, "u.service", limit, |line| said.push(line.to_owned()));
+            (ran.map_err(|error| error.to_string()), said)
+        };
+        let minute = Duration::from_secs(60);
+        let (ran, said) = run("echo \"$@\"; echo two", minute);
+        assert_eq!((ran, said), (Ok(true), vec!["run-unit u.service --seconds 70".into(), "two".into()]));
+        assert_eq!(run("exit 4", minute).0, Ok(false));
+        let failed = run("exit 1", minute).0.expect_err("failed");
+        assert!(failed.contains("run-unit ended with exit status: 1"), "{failed}");
+    }
 
     #[test]
     fn what_was_not_done_is_an_error() {

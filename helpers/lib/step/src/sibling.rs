@@ -1,4 +1,4 @@
-//! The undos of other steps, as their own helpers know them.
+//! The undos of other steps, each in a unit of its own.
 
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -8,15 +8,19 @@ use std::time::{Duration, Instant};
 use ledger::Step;
 
 use crate::Context;
+use crate::manager::{Order, order_unit, run_unit};
+use crate::services::is_any_there;
 
 /// Where the helpers are installed.
 const DIRECTORY: &str = "/usr/libexec/nvidia-reload";
 
-/// Runs the undo of each of `steps` in turn; a failure does not keep the next from being tried.
+/// Has the undo of each of `steps` run, in turn; a failure does not keep the next from being tried.
 /// Returns what went wrong.
 ///
-/// Whoever gives back calls the same program that systemd calls when it unwinds, so there is one
-/// way back for each thing, and a sequencer needs none of the code that talks to engines or D-Bus.
+/// It is the program that systemd calls when it undoes the step, in the same sandbox: so there is one road for
+/// each thing, and whoever restores has no rights that only one of the steps needs. PID 1 starts the unit.
+/// It starts none while the machine goes down, which is said and counts as a failure: then each step is stopped
+/// too, and is undone by itself.
 ///
 /// Each undo has the time of [`undo_limit`], which systemd is asked for (`EXTEND_TIMEOUT_USEC`); what takes
 /// longer is killed, and the next is tried.
@@ -25,7 +29,12 @@ pub fn undo_steps(context: &Context, steps: &[Step]) -> Vec<String> {
     for step in steps {
         let limit = undo_limit(*step);
         context.needs(limit + MARGIN);
-        failed.extend(undo(*step, Path::new(DIRECTORY), limit).err());
+        let unit = undo_unit(*step);
+        match run_unit(&unit, limit, |status| context.status(status)) {
+            Ok(true) => {}
+            Ok(false) => failed.push(format!("there is no {unit}: {step} is not undone")),
+            Err(error) => failed.push(format!("{unit}: {error}")),
+        }
     }
     if !steps.is_empty() {
         context.needs(REST);
@@ -33,8 +42,23 @@ pub fn undo_steps(context: &Context, steps: &[Step]) -> Vec<String> {
     failed
 }
 
+/// Stops the undos of `steps`, where [`undo_steps`] was killed while one ran: the undos that systemd calls next
+/// must not do the same beside it. Returns what went wrong.
+pub fn stop_undos(steps: &[Step]) -> Vec<String> {
+    let stop = |step: &Step| {
+        let unit = undo_unit(*step);
+        order_unit(Order::Halt, &unit).err().map(|error| format!("{unit} is not stopped: {error}"))
+    };
+    steps.iter().filter_map(stop).collect()
+}
+
+/// The unit that undoes `step` where systemd does not do that by itself: its sandbox is that of the step.
+pub(crate) fn undo_unit(step: Step) -> String {
+    format!("nvidia-reload-undo-{}.service", step.name())
+}
+
 /// What starting and killing an undo takes.
-const MARGIN: Duration = Duration::from_secs(30);
+pub(crate) const MARGIN: Duration = Duration::from_secs(30);
 
 /// What whoever runs undos may take afterwards: rollback loads the driver of a boot and reads back.
 const REST: Duration = Duration::from_secs(15 * 60);
@@ -48,7 +72,8 @@ pub fn undo_limit(step: Step) -> Duration {
         Step::Preflight => 10,
         Step::RmmodChain | Step::GpuReset => 8,
         Step::ModprobeChain | Step::Settings => 5,
-        Step::KillHolders | Step::UnbindVt | Step::Verify | Step::Restore | Step::Rollback => 1,
+        Step::Restore => 6,
+        Step::KillHolders | Step::UnbindVt | Step::Verify | Step::Rollback => 1,
     };
     Duration::from_secs(60 * minutes)
 }
@@ -79,7 +104,11 @@ const FELLED: Duration = Duration::from_secs(150);
 ///
 /// # Errors
 /// The helper has named what it could not find out, or could not be run.
-pub fn note_felled() -> Result<(), String> {
+pub fn note_felled(context: &Context) -> Result<(), String> {
+    // What is wrong with a configuration the helper says.
+    if context.config().is_ok_and(|config| !is_any_there(&context.root, &config)) {
+        return Ok(());
+    }
     let helper = Path::new(DIRECTORY).join(Step::StopUnits.name());
     let mut command = Command::new(&helper);
     command.arg("note-felled").env_remove("SERVICE_RESULT").env_remove("EXIT_STATUS");
@@ -108,6 +137,15 @@ pub fn await_fabric() -> Result<Vec<String>, String> {
     };
     serde_json::from_slice(&output)
         .map_err(|error| format!("understand {} fabric: {error}", helper.display()))
+}
+
+/// Has the GPUs set as they were, by a child in the caller's own sandbox: rmmod-chain is undone while the machine
+/// goes down, too.
+///
+/// # Errors
+/// The helper has said what is not set, or could not be run.
+pub fn undo_settings() -> Result<(), String> {
+    undo(Step::Settings, Path::new(DIRECTORY), undo_limit(Step::Settings))
 }
 
 fn undo(step: Step, directory: &Path, limit: Duration) -> Result<(), String> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ledger::Step;
 
+use crate::sibling::undo_unit;
 use crate::undo_limit;
 
 /// One order to a container: it is taken, and the engine goes away once meanwhile.
@@ -47,9 +48,13 @@ fn most(key: &str) -> u64 {
 }
 
 fn unit(step: Step, key: &str) -> u64 {
-    let text = text(&format!("units/{}", step.unit()));
+    of_unit(&step.unit(), key)
+}
+
+fn of_unit(unit: &str, key: &str) -> u64 {
+    let text = text(&format!("units/{unit}"));
     let value = text.lines().find_map(|line| line.strip_prefix(&format!("{key}=")));
-    let value = value.unwrap_or_else(|| panic!("{} has no {key}", step.unit()));
+    let value = value.unwrap_or_else(|| panic!("{unit} has no {key}"));
     match value.strip_suffix("min") {
         Some(minutes) => 60 * minutes.parse::<u64>().expect("is a number"),
         None => value.trim_end_matches('s').parse().expect("is a number"),
@@ -156,7 +161,11 @@ fn undo(step: Step) -> u64 {
         Step::RmmodChain | Step::GpuReset => of(("rmmod-chain/src/back.rs", "ALL")),
         Step::ModprobeChain => of(("modprobe-chain/src/main.rs", "UNDO")),
         Step::Settings => of(("settings/src/main.rs", "TIME")),
-        Step::KillHolders | Step::UnbindVt | Step::Verify | Step::Restore | Step::Rollback => 0,
+        // Each of the undos that it runs may have to be stopped.
+        Step::Restore => {
+            4 * (of(("lib/bus/src/connect.rs", "PATIENCE")) + of(("stop-units/src/single.rs", "PATIENCE")))
+        }
+        Step::KillHolders | Step::UnbindVt | Step::Verify | Step::Rollback => 0,
     }
 }
 
@@ -195,6 +204,16 @@ fn a_unit_gives_its_undo_the_same_limit_or_the_undo_asks_for_it() {
             assert!(code.contains("context.needs("), "{file} asks for nothing");
         } else {
             assert_eq!(stop, undo_limit(step).as_secs(), "{}", step.name());
+        }
+    }
+}
+
+#[test]
+fn the_unit_of_an_undo_has_its_limit() {
+    for step in steps().chain([Step::Settings]) {
+        let unit = undo_unit(step);
+        if Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../units").join(&unit).exists() {
+            assert_eq!(of_unit(&unit, "TimeoutStartSec"), undo_limit(step).as_secs(), "{unit}");
         }
     }
 }

@@ -1,0 +1,85 @@
+//! NVIDIA's own services.
+
+use crate::{Config, Root};
+
+/// NVIDIA's services in the order of their starts: who is needed comes first.
+pub const NVIDIAS_SERVICES: [&[&str]; 6] = [
+    &["nvlsm.service"],
+    &["nvidia-fabricmanager.service"],
+    &["nvidia-imex.service"],
+    &["nvidia-persistenced.service"],
+    &["nvidia-dcgm.service", "dcgm.service"],
+    &[
+        "nvidia-dcgm-exporter.service",
+        "dcgm-exporter.service",
+        "nvidia-powerd.service",
+        "nvidia-topologyd.service",
+        "nvidia-gridd.service",
+        "nvidia-vgpud.service",
+        "nvidia-vgpu-mgr.service",
+    ],
+];
+
+/// Where systemd looks for unit files: systemd.unit(5), system units.
+const PLACES: [&str; 9] = [
+    "/etc/systemd/system",
+    "/run/systemd/system",
+    "/run/systemd/transient",
+    "/run/systemd/generator",
+    "/run/systemd/generator.early",
+    "/run/systemd/generator.late",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+];
+
+/// Whether one of NVIDIA's services, or of those that the configuration names, is on this machine: one that is
+/// not cannot have failed, and to ask the manager for each takes longer than a whole step.
+pub(crate) fn is_any_there(root: &Root, config: &Config) -> bool {
+    let nvidias = NVIDIAS_SERVICES.iter().copied().flatten().copied();
+    let mut names = nvidias.chain(config.services.restart.iter().map(String::as_str));
+    names.any(|name| {
+        // An instance has the file of its template.
+        let file = match (name.split_once('@'), name.rsplit_once('.')) {
+            (Some((template, _)), Some((_, suffix))) => format!("{template}@.{suffix}"),
+            _ => name.to_owned(),
+        };
+        let is_in = |place: &&str| [name, &file].iter().any(|file| exists(root, &format!("{place}/{file}")));
+        PLACES.iter().any(|place| is_in(&place))
+    })
+}
+
+/// What cannot be looked at may be there.
+fn exists(root: &Root, path: &str) -> bool {
+    match root.path(path).symlink_metadata() {
+        Ok(_) => true,
+        Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_is_there_with_its_file_wherever_that_is() {
+        for (file, restart, expected) in [
+            ("/usr/share/nvidia-persistenced.service", None, false),
+            ("/lib/systemd/system/nvidia-persistenced.service", None, true),
+            ("/run/systemd/transient/nvlsm.service", None, true),
+            ("/etc/systemd/system/ollama.service", None, false),
+            ("/etc/systemd/system/ollama.service", Some("ollama.service"), true),
+            ("/etc/systemd/system/serve@.service", Some("serve@7.service"), true),
+            ("/etc/systemd/system/serve@.service", Some("other@7.service"), false),
+        ] {
+            let directory = tempfile::tempdir().expect("a temporary directory");
+            let root = Root::at(directory.path());
+            let path = root.path(file);
+            std::fs::create_dir_all(path.parent().expect("has one")).expect("creates");
+            std::fs::write(path, "").expect("writes");
+            let mut config = Config::default();
+            config.services.restart.extend(restart.map(str::to_owned));
+            assert_eq!(is_any_there(&root, &config), expected, "{file} {restart:?}");
+        }
+    }
+}
