@@ -1,5 +1,9 @@
 //! The sandboxes in the unit files: each helper has the same one whichever way it is started, and each capability
-//! has its reason beside it.
+//! has its reason beside it. The scenario `installed` has the limits of what `systemd-analyze security` finds.
+//!
+//! What a directive costs each start of a unit decides where it stands: in the emulated machine
+//! ProtectKernelTunables= took 0.1 s and more, and so the steps of a reload do without. ProtectClock= keeps away all
+//! devices that DeviceAllow= does not name: not where NVML is asked or nodes are made.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -45,7 +45,7 @@ pub(crate) fn is_any_there(root: &Root, config: &Config) -> bool {
             _ => name.to_owned(),
         };
         let is_in = |place: &&str| [name, &file].iter().any(|file| exists(root, &format!("{place}/{file}")));
-        PLACES.iter().any(|place| is_in(place))
+        PLACES.iter().any(is_in)
     })
 }
 
