@@ -24,6 +24,9 @@ pub(crate) struct Tally {
     more: usize,
 }
 
+/// More acts than any run has.
+const HIGHEST: u64 = 1 << 40;
+
 /// So many damaged lines are named: each becomes a line of the ledger again when the run is closed.
 const MOST_NAMED: usize = 20;
 
@@ -83,7 +86,12 @@ impl Tally {
             bail!("a later version of nvidia-reload wrote this; this one knows the format {VERSION}");
         }
         let record: Record = serde_json::from_slice(line).context("damaged")?;
-        self.highest = self.highest.max(record.event.id().unwrap_or_default());
+        let id = record.event.id().unwrap_or_default();
+        // The next one is the highest and one more.
+        if id > HIGHEST {
+            bail!("damaged: no run has an act {id}");
+        }
+        self.highest = self.highest.max(id);
         match &mut self.run {
             Some(run) => run.add(&record, &mut self.place).context("contradicts the lines before it"),
             None => {
