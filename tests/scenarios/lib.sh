@@ -6,6 +6,8 @@
 #   # rig: timeout=600 gpus=2 driver=550.163.01     (only where the defaults,
 #   #                                                300, 1 and 535.261.03, do not do)
 #   # rig: by-name                                (takes long: only with --all, or when it is named)
+#   # rig: parts=a,b                              (NAME-a and NAME-b are tests that run it with that argument,
+#   #                                                only with --all, or when they are named)
 #   # rig: kernel=ARGUMENT                          (more for the kernel's command line)
 #   # rig: distro=debian12,forky                    (the suite runs it on the first, --all on each; else on debian12)
 #   . /usr/share/rig/lib.sh

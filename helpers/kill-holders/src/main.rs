@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use holders::{Fate, Holder, Rules, Scan, Scope, ancestors};
+use holders::{Caller, Fate, Holder, Rules, Scan, Scope};
 use ledger::{Object, Run, State, Step};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use step::{Context, Guard, Priority, log};
@@ -50,7 +50,7 @@ fn run(context: &Context) -> Result<()> {
         Guard::read(&context.root, &config.units.protect)?,
         Guard::read(&context.root, &config.processes.protect)?,
     );
-    let line = ancestors(&context.root, i32::try_from(std::process::id())?);
+    let caller = Caller::this(&context.root);
     let run = context.ledger.read()?;
     let dealt_with = dealt_with(run.as_ref());
     let scope: Scope = run.iter().flat_map(|run| run.snapshot.chosen_nodes()).collect();
@@ -59,7 +59,7 @@ fn run(context: &Context) -> Result<()> {
         if scan.is_free_within(&scope) {
             break;
         }
-        let rules = rules(&guards, &line, &dealt_with);
+        let rules = rules(&guards, &caller, &dealt_with);
         let (mut plain, mut others) = (Vec::new(), Vec::new());
         for holder in &scan.holders {
             match rules.fate(holder) {
@@ -96,10 +96,10 @@ fn run(context: &Context) -> Result<()> {
 
 fn rules<'a>(
     (units, processes): &'a (Vec<Guard>, Vec<Guard>),
-    line: &'a [i32],
+    caller: &'a Caller,
     dealt_with: &'a [(Option<u32>, String)],
 ) -> Rules<'a> {
-    Rules { units, processes, ancestors: line, dealt_with, drained: true, ..Rules::default() }
+    Rules { units, processes, caller: Some(caller), dealt_with, drained: true, ..Rules::default() }
 }
 
 /// Each process to be ended is held by a descriptor, and a user can have thousands.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use engines::{Container, Decision, Engine, Kind, Owner, Presence, SURVEY_SCHEMA, Survey, decide};
-use holders::{Fate, Holder, Rules, Scan, ancestors, below};
+use holders::{Caller, Fate, Holder, Rules, Scan, below};
 use ledger::Step;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -32,11 +32,11 @@ pub(crate) fn assess(
     findings: &mut Findings,
 ) -> Result<Vec<Action>> {
     let mut actions = containers(config, survey, &scan.holders, findings);
-    let ours = ancestors(&context.root, std::process::id() as i32);
+    let caller = Caller::this(&context.root);
     let units_protected = Guard::read(&context.root, &config.units.protect)?;
     let protected = Guard::read(&context.root, &config.processes.protect)?;
     let rules =
-        Rules { units: &units_protected, processes: &protected, ancestors: &ours, ..Rules::default() };
+        Rules { units: &units_protected, processes: &protected, caller: Some(&caller), ..Rules::default() };
     let below = below_users_containers(context, survey);
     let (mut plain, mut unguarded) = (BTreeMap::new(), BTreeMap::new());
     let first = scan.holders.iter().find(|holder| holder.pid == 1);

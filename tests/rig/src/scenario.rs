@@ -48,6 +48,8 @@ pub struct Header {
     pub by_name: bool,
     /// The distributions that `cargo rig test` runs it on; none for the usual one.
     distros: Vec<Distro>,
+    /// Parts of it that are tests of their own, each named as its argument; they run only when they are named.
+    pub parts: Vec<String>,
 }
 
 impl Header {
@@ -264,9 +266,10 @@ fn parse_header(script: &str) -> Result<Header> {
                 Some(("distro", names)) => {
                     header.distros = names.split(',').map(str::parse).collect::<Result<_>>()?;
                 }
+                Some(("parts", names)) => header.parts.extend(names.split(',').map(str::to_owned)),
                 _ => bail!(
-                    "`# rig:` knows timeout=SECONDS, gpus=N, driver=VERSION, kernel=ARGUMENT, by-name and \
-                     distro=NAME,…, not {word}"
+                    "`# rig:` knows timeout=SECONDS, gpus=N, driver=VERSION, kernel=ARGUMENT, by-name, \
+                     distro=NAME,… and parts=NAME,…, not {word}"
                 ),
             }
         }
@@ -299,7 +302,7 @@ mod tests {
     fn a_header_is_read() {
         let header = parse_header(
             "#!/bin/bash\n# What it shows.\n# rig: timeout=600 gpus=2\n\
-             # rig: driver=550.163.01 kernel=a.b=0 distro=debian12,debian13 by-name\nset -e\n",
+             # rig: driver=550.163.01 kernel=a.b=0 distro=debian12,debian13 by-name\n# rig: parts=a,b\nset -e\n",
         );
         assert_eq!(
             header.ok(),
@@ -310,6 +313,7 @@ mod tests {
                 kernel: vec!["a.b=0".into()],
                 by_name: true,
                 distros: vec![Distro::Debian12, Distro::Debian13],
+                parts: vec!["a".into(), "b".into()],
             })
         );
     }

@@ -33,7 +33,16 @@ const USAGE: u8 = 2;
 enum Test {
     Check(&'static Check),
     World(&'static World),
-    Scenario(String, PathBuf, Distro, bool),
+    Scenario(ScenarioTest),
+}
+
+/// A scenario, or a part of one, on a distribution.
+struct ScenarioTest {
+    name: String,
+    path: PathBuf,
+    distro: Distro,
+    by_name: bool,
+    part: Option<String>,
 }
 
 impl Test {
@@ -41,20 +50,24 @@ impl Test {
         match self {
             Test::Check(check) => check.name,
             Test::World(world) => world.name,
-            Test::Scenario(name, ..) => name,
+            Test::Scenario(test) => &test.name,
         }
     }
 
     /// Whether it runs only where it is named, since it takes long or has run on another distribution.
     fn is_by_name(&self) -> bool {
-        matches!(self, Test::World(_) | Test::Scenario(.., true))
+        match self {
+            Test::Check(_) => false,
+            Test::World(_) => true,
+            Test::Scenario(test) => test.by_name,
+        }
     }
 
     fn run(&self, cache: &Cache, short: bool) -> Result<()> {
         match self {
             Test::Check(check) => check.run(cache),
             Test::World(world) => world.run(cache),
-            Test::Scenario(_, path, distro, _) => run_scenario(cache, &Scenario::open(path)?, *distro, short),
+            Test::Scenario(test) => run_scenario(cache, test, short),
         }
     }
 }
@@ -251,23 +264,46 @@ fn all_tests() -> Result<Vec<Test>> {
         for (at, distro) in scenario.header().distros().into_iter().enumerate() {
             // The first of its distributions tells most of what there is to tell.
             let by_name = scenario.header().by_name || at > 0;
-            tests.push(Test::Scenario(distro.stage(&name), path.clone(), distro, by_name));
+            let name = distro.stage(&name);
+            tests.push(Test::Scenario(ScenarioTest {
+                name,
+                path: path.clone(),
+                distro,
+                by_name,
+                part: None,
+            }));
+        }
+        for part in &scenario.header().parts {
+            tests.push(Test::Scenario(ScenarioTest {
+                name: format!("{name}-{part}"),
+                path: path.clone(),
+                distro: Distro::default(),
+                by_name: true,
+                part: Some(part.clone()),
+            }));
         }
     }
     Ok(tests)
 }
 
 /// Runs a scenario in a machine of its own; the error has the output.
-fn run_scenario(cache: &Cache, scenario: &Scenario, distro: Distro, short: bool) -> Result<()> {
+fn run_scenario(cache: &Cache, test: &ScenarioTest, short: bool) -> Result<()> {
+    let scenario = Scenario::open(&test.path)?;
     let header = scenario.header();
-    let spec = header.spec(distro);
+    let spec = header.spec(test.distro);
     let content = Content { with_package: true, with_stand_ins: true, spec: &spec };
     let built = stages::provide(cache, &content).context("there is no machine to run it in")?;
     let mut machine = Machine::throw_away(cache, &built, &spec)?;
     let mut file: File = tempfile::tempfile()?;
     let timeout = header.timeout.unwrap_or(DEADLINE);
     let output = Output::BothTo(file.try_clone()?);
-    let end = scenario.run(&mut machine, &spec, &[], &output, &Limit { timeout: Some(timeout), short });
+    let end = scenario.run(
+        &mut machine,
+        &spec,
+        test.part.as_slice(),
+        &output,
+        &Limit { timeout: Some(timeout), short },
+    );
     let mut text = Vec::new();
     file.seek(SeekFrom::Start(0))?;
     file.read_to_end(&mut text)?;

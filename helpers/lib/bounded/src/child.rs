@@ -140,13 +140,17 @@ fn wait(child: &mut Child, deadline: Instant) -> io::Result<ExitStatus> {
     if let Some(status) = child.try_wait()? {
         return Ok(status);
     }
-    let process = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
-    loop {
-        await_input(&process, deadline)?;
-        if let Some(status) = child.try_wait()? {
-            return Ok(status);
-        }
-    }
+    end_of(Pid::from_child(child).as_raw_pid(), deadline)?;
+    child.wait()
+}
+
+/// Waits until the child `pid` of this process has ended; what it left is still to be collected.
+///
+/// # Errors
+/// The kernel's, or `TimedOut`.
+pub fn end_of(pid: i32, deadline: Instant) -> io::Result<()> {
+    let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
+    await_input(&pidfd_open(pid, PidfdFlags::empty())?, deadline)
 }
 
 /// What a process does, for the person who has to find out why it does not end: a driver that does not

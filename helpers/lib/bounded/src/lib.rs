@@ -20,7 +20,7 @@ use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect as connect_to, socket_with,
 };
 
-pub use child::{child, child_with_errors, run, stream};
+pub use child::{child, child_with_errors, end_of, run, stream};
 pub use lines::{Lines, send};
 
 /// The most that is read of one answer of an engine: as much as the kubelet reads of a runtime's.

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -108,8 +108,9 @@ impl Running {
         for (process, comm) in processes(root)? {
             match comm.as_slice() {
                 b"conmon" => running.monitors.extend(Monitor::of(root, &process)),
-                // A name is anybody's to take.
-                _ if !is_roots(&process, &comm) || !is_ours(root, &process) => {}
+                // A name is anybody's to take. Whose a process is takes longer to read than its name.
+                b"dockerd" | b"crio" | SHIM | b"kubelet" | b"containerd"
+                    if !is_roots(&process, &comm) || !is_ours(root, &process) => {}
                 b"dockerd" => {
                     running.dockerd = Daemon::of(&process).max(running.dockerd.take());
                     running.configurations.extend(option(&process, &["--config-file"]));
@@ -301,10 +302,17 @@ fn processes(root: &Root) -> io::Result<Vec<(PathBuf, Vec<u8>)>> {
             continue;
         }
         // A process that ended meanwhile has nothing to say.
-        let Ok(comm) = fs::read(entry.path().join("comm")) else { continue };
-        found.push((entry.path(), comm.trim_ascii_end().to_vec()));
+        let Ok(comm) = name(&entry.path()) else { continue };
+        found.push((entry.path(), comm));
     }
     Ok(found)
+}
+
+/// The name that the kernel has for a process: 15 bytes at most, so one read has it.
+fn name(process: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = [0; 64];
+    let read = fs::File::open(process.join("comm"))?.read(&mut bytes)?;
+    Ok(bytes[..read].trim_ascii_end().to_vec())
 }
 
 /// What a shim was started for.

@@ -2,6 +2,7 @@
 //! the plan that shows it and by the steps that do it.
 
 use crate::guard::{covers, is_guarded};
+use crate::line::Caller;
 use crate::model::{Engine, Holder, Owner};
 use serde::Serialize;
 use step::Guard;
@@ -30,6 +31,9 @@ pub enum Fate {
     },
 }
 
+/// What the one who asks can do where the run would end him.
+const FROM_ELSEWHERE: &str = "start the run from another session";
+
 /// What must not be touched.
 #[derive(Debug, Clone, Default)]
 pub struct Rules<'a> {
@@ -37,8 +41,8 @@ pub struct Rules<'a> {
     pub units: &'a [Guard],
     /// Short names of processes that the configuration protects.
     pub processes: &'a [Guard],
-    /// This process and those above it, see [`ancestors`](crate::ancestors).
-    pub ancestors: &'a [i32],
+    /// Who asks.
+    pub caller: Option<&'a Caller>,
     /// Whether what drives a screen may be stopped like anything else.
     pub screens: bool,
     /// Units, with the user whose they are, that were dealt with already: what is left in them was
@@ -52,14 +56,30 @@ pub struct Rules<'a> {
 impl Rules<'_> {
     /// What is to be done to `holder`.
     pub fn fate(&self, holder: &Holder) -> Fate {
+        match self.fate_of_anybody(holder) {
+            // What is stopped as a whole would take the one who asks with it.
+            Fate::StopUnit { .. } | Fate::StopContainer
+                if self.caller.is_some_and(|caller| caller.runs_in(&holder.owner)) =>
+            {
+                let place = match &holder.owner {
+                    Owner::SystemUnit { unit, .. } | Owner::UserUnit { unit, .. } => unit.as_str(),
+                    _ => "the container",
+                };
+                refuse(&format!("runs in {place}, where this command runs"), FROM_ELSEWHERE)
+            }
+            fate => fate,
+        }
+    }
+
+    fn fate_of_anybody(&self, holder: &Holder) -> Fate {
         if holder.pid == 1 {
             return refuse(
                 "is PID 1, which keeps it for a service in its store of descriptors",
                 "stop the service, `systemctl show -p Id,NFileDescriptorStore '*.service'` shows which",
             );
         }
-        if self.ancestors.contains(&holder.pid) {
-            return refuse("runs this command", "start the run from another session");
+        if self.caller.is_some_and(|caller| caller.is(holder.pid)) {
+            return refuse("runs this command", FROM_ELSEWHERE);
         }
         if self.processes.iter().any(|guard| covers(guard, holder)) {
             return refuse("is protected by the configuration", "end it, or lift processes.protect");
@@ -269,8 +289,24 @@ mod tests {
         let protected = bare("train");
         let rules = Rules { processes: &protected, ..Rules::default() };
         assert!(is_refused(&rules.fate(&holder(Owner::Process))));
-        let rules = Rules { ancestors: &[42], ..Rules::default() };
-        assert!(is_refused(&rules.fate(&holder(Owner::Process))));
+    }
+
+    #[test]
+    fn who_asks_is_spared_and_what_he_runs_in() {
+        let caller = |line: &[i32], owner: &Owner| Caller::of(line, owner.clone());
+        let with = |caller: &Caller, owner: Owner| {
+            Rules { caller: Some(caller), ..Rules::default() }.fate(&holder(owner))
+        };
+        assert!(is_refused(&with(&caller(&[42], &Owner::Process), Owner::Process)));
+        assert_eq!(with(&caller(&[41], &Owner::Process), Owner::Process), Fate::Kill);
+        for owner in [unit("x.service"), container(Engine::Docker, None)] {
+            assert!(is_refused(&with(&caller(&[], &owner), owner.clone())), "{owner:?}");
+            assert!(!is_refused(&with(&caller(&[], &unit("y.service")), owner.clone())), "{owner:?}");
+        }
+        // A neighbour there is ended alone.
+        for owner in [Owner::Session { id: "3".into(), uid: Some(7) }, unit("ssh.service")] {
+            assert_eq!(with(&caller(&[], &owner), owner.clone()), Fate::Kill, "{owner:?}");
+        }
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub use console::consoles;
 pub use fate::{Fate, Rules, is_core, is_host};
 pub use graph::{is_of_driver, refcounts};
 pub use guard::Guarded;
-pub use line::{ancestors, below};
+pub use line::{Caller, below};
 pub use model::{
     Console, Container, Device, Engine, Holder, Kind, Module, Owner, Place, Pod, Rdev, Scan, Unexplained, Via,
 };

@@ -1,5 +1,6 @@
 //! Who started whom.
 
+use crate::model::Owner;
 use crate::process::Stat;
 use crate::walk;
 use std::collections::{HashMap, HashSet};
@@ -28,8 +29,42 @@ pub fn below(root: &Root, firsts: &[i32]) -> HashSet<i32> {
     found
 }
 
+/// Who a run must never end: the one who asks for it.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    line: Vec<i32>,
+    owner: Owner,
+}
+
+impl Caller {
+    /// This process, those above it, and what it runs in.
+    pub fn this(root: &Root) -> Self {
+        // Linux has no pid that does not fit.
+        let line = ancestors(root, std::process::id() as i32);
+        let groups = fs::read(root.path("/proc/self/cgroup")).unwrap_or_default();
+        Self { line, owner: crate::owner(&groups) }
+    }
+
+    /// Whether `pid` is the caller, or above it.
+    pub fn is(&self, pid: i32) -> bool {
+        self.line.contains(&pid)
+    }
+
+    /// Whether the caller runs in what `owner` is.
+    pub fn runs_in(&self, owner: &Owner) -> bool {
+        self.owner == *owner
+    }
+}
+
+#[cfg(test)]
+impl Caller {
+    pub(crate) fn of(line: &[i32], owner: Owner) -> Self {
+        Self { line: line.to_vec(), owner }
+    }
+}
+
 /// The process `pid` and all above it, itself first; PID 1 is left out.
-pub fn ancestors(root: &Root, pid: i32) -> Vec<i32> {
+fn ancestors(root: &Root, pid: i32) -> Vec<i32> {
     let mut line = vec![pid];
     let mut at = pid;
     // A tree that is no tree must end too.

@@ -287,7 +287,7 @@ impl Ledger {
             .custom_flags(OFlags::NOFOLLOW.bits() as i32)
             .open(&path)
             .with_context(|| format!("open {}: is there an open run?", path.display()))?;
-        let (result, mut lines, end, acts) = self.with_tally(&file, |tally| {
+        let (result, mut lines, end, acts, must_stay) = self.with_tally(&file, |tally| {
             let run = tally.id()?;
             if tally.is_closed() {
                 bail!("{} is of a run that is over", path.display());
@@ -295,7 +295,9 @@ impl Ledger {
             let (result, events) = make(tally);
             let announced = events.iter().filter(|event| matches!(event, Event::Intent { .. })).count();
             let acts = (announced > 0).then_some(tally.acts() + announced);
-            Ok((result, self.lines(run, events)?, tally.bytes(), acts))
+            // An act whose end a power cut takes away is open, and its undo looks whether it was done.
+            let must_stay = !events.iter().all(|event| matches!(event, Event::Done { .. }));
+            Ok((result, self.lines(run, events)?, tally.bytes(), acts, must_stay))
         })?;
         let mut write = || -> std::io::Result<()> {
             if let Some(acts) = acts {
@@ -309,7 +311,7 @@ impl Ledger {
                 lines.push(b'\n');
             }
             file.write_all_at(&lines, end)?;
-            file.sync_data()
+            if must_stay { file.sync_data() } else { Ok(()) }
         };
         write().with_context(|| format!("write {}", path.display()))?;
         Ok(result)

@@ -4,18 +4,18 @@
 //! must be able to say so and end.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, getpid, getppid};
 
-/// How often a child that is in the kernel, and a busy module, is looked at again. The kernel tells nobody when
-/// a reference goes, so there is nothing to wait on; a poller that opens the device over and over leaves gaps
-/// of this order.
+/// How often a busy module is looked at again. The kernel tells nobody when a reference goes, so there is
+/// nothing to wait on; a poller that opens the device over and over leaves gaps of this order.
 pub(crate) const AGAIN: Duration = Duration::from_millis(2);
 
 /// How a call ended.
@@ -57,17 +57,17 @@ pub(crate) fn in_child(until: Instant, call: impl FnOnce() -> Result<(), Errno>)
 }
 
 fn watch(child: Pid, until: Instant) -> Result<Ended> {
-    loop {
-        match waitpid(child, Some(WaitPidFlag::WNOHANG)).context("wait for the child")? {
-            WaitStatus::StillAlive if Instant::now() < until => std::thread::sleep(AGAIN),
-            WaitStatus::StillAlive => {
-                let stack = fs::read_to_string(format!("/proc/{child}/stack")).unwrap_or_default();
-                return Ok(Ended::Stuck(Stuck { pid: child.as_raw(), stack: stack.trim().to_owned() }));
-            }
-            WaitStatus::Exited(_, 0) => return Ok(Ended::Back(Ok(()))),
-            WaitStatus::Exited(_, code) => return Ok(Ended::Back(Err(Errno::from_raw(code)))),
-            other => bail!("the child in the kernel's module loader ended oddly: {other:?}"),
+    match bounded::end_of(child.as_raw(), until) {
+        Err(error) if error.kind() == ErrorKind::TimedOut => {
+            let stack = fs::read_to_string(format!("/proc/{child}/stack")).unwrap_or_default();
+            return Ok(Ended::Stuck(Stuck { pid: child.as_raw(), stack: stack.trim().to_owned() }));
         }
+        ended => ended.context("wait for the child")?,
+    }
+    match waitpid(child, None).context("wait for the child")? {
+        WaitStatus::Exited(_, 0) => Ok(Ended::Back(Ok(()))),
+        WaitStatus::Exited(_, code) => Ok(Ended::Back(Err(Errno::from_raw(code)))),
+        other => bail!("the child in the kernel's module loader ended oddly: {other:?}"),
     }
 }
 

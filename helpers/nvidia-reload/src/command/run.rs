@@ -1,6 +1,7 @@
 //! One run, from the start of a unit to the last thing given back.
 
 use bus::{Job, JobResult, Manager};
+use holders::{Caller, Fate, Rules};
 use ledger::{Ledger, Run, Step};
 use step::{Exit, Plan, Reason, Root, RunRequest, Versions, monotonic_usec};
 
@@ -147,6 +148,7 @@ fn begin(session: &mut Session<'_>, order: &Order<'_>, root: &Root) -> Result<Jo
         }
         session.restart();
     }
+    spare_caller(order, root)?;
     // Only now: an earlier run's preflight takes away what it finds. Somebody else's request is not replaced,
     // and stays.
     let asked = order.request.ask(root).map_err(|error| {
@@ -161,6 +163,30 @@ fn begin(session: &mut Session<'_>, order: &Order<'_>, root: &Root) -> Result<Jo
         }
         fault
     })
+}
+
+/// Refuses to begin where the run would end what this command runs in: the steps are systemd's, and cannot
+/// know who asked.
+fn spare_caller(order: &Order<'_>, root: &Root) -> Result<()> {
+    if order.asked == Asked::GiveBack || order.joined {
+        return Ok(());
+    }
+    let scan = holders::scan(root).map_err(|error| {
+        let remedy = "`nvidia-reload status` shows what can be read";
+        Fault::refused("it is not known who holds the GPU; nothing was begun", remedy).because(&error)
+    })?;
+    let caller = Caller::this(root);
+    let rules = Rules { caller: Some(&caller), screens: true, ..Rules::default() };
+    for holder in &scan.holders {
+        if !caller.is(holder.pid) && !caller.runs_in(&holder.owner) {
+            continue;
+        }
+        if let Fate::Refuse { why, remedy } = rules.fate(holder) {
+            let who = format!("process {} ({})", holder.pid, holder.command_line());
+            return Err(Fault::refused(format!("{who} {why}; nothing was begun"), remedy));
+        }
+    }
+    Ok(())
 }
 
 enum Ended {
