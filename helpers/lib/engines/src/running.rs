@@ -108,8 +108,8 @@ impl Running {
         for (process, comm) in processes(root)? {
             match comm.as_slice() {
                 b"conmon" => running.monitors.extend(Monitor::of(root, &process)),
+                // A name is anybody's to take. Whose a process is takes longer to read than its name.
                 b"dockerd" | b"crio" | SHIM | b"kubelet" | b"containerd"
-                    // A name is anybody's to take. Whose a process is takes longer to read than its name.
                     if !is_roots(&process, &comm) || !is_ours(root, &process) => {}
                 b"dockerd" => {
                     running.dockerd = Daemon::of(&process).max(running.dockerd.take());
