@@ -2,7 +2,9 @@
 //! has its reason beside it. The scenario `installed` has the limits of what `systemd-analyze security` finds.
 //!
 //! What a directive costs each start of a unit decides where it stands: in the emulated machine
-//! ProtectKernelTunables= took 0.1 s and more, and so the steps of a reload do without. ProtectClock= keeps away all
+//! ProtectKernelTunables= took 0.1 s and more, and so the steps of a reload do without. Their system calls are a list
+//! of what is forbidden: systemd compiles one of what is allowed at each start, four times as long (19 ms and 5 ms of
+//! each start there). ProtectClock= keeps away all
 //! devices that DeviceAllow= does not name: not where NVML is asked or nodes are made.
 
 use std::collections::BTreeSet;
