@@ -11,7 +11,7 @@ use anyhow::{Context as _, Error, Result, bail};
 use bus::{ActiveState, LoadState, Manager, Standing};
 use ledger::{Object, Run, Step, Unit};
 use modules::{DRIVER, Disk, driver_version};
-use step::{Context, NVIDIAS_SERVICES};
+use step::{Context, NVIDIAS_SERVICES, services_there};
 
 /// The word in the ledger for a unit that runs again although this run did not stop it.
 pub(crate) const FELLED: &str = "felled";
@@ -85,8 +85,7 @@ pub(crate) fn note(context: &Context) -> Result<()> {
     let since = since(context, &run)?;
     let manager = Manager::system()?;
     let (mut fallen, mut problems): (Vec<(Standing, Fall)>, Vec<String>) = Default::default();
-    let names = NVIDIAS_SERVICES.iter().copied().flatten().copied();
-    for name in names.chain(config.services.restart.iter().map(String::as_str)) {
+    for name in services_there(&context.root, &config) {
         let standing = match manager.standing(name) {
             Ok(standing) => standing,
             Err(error) => {

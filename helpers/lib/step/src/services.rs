@@ -33,18 +33,18 @@ const PLACES: [&str; 9] = [
     "/lib/systemd/system",
 ];
 
-/// Whether one of NVIDIA's services, or of those that the configuration names, is on this machine: one that is
+/// Those of NVIDIA's services, and of those that the configuration names, that are on this machine: one that is
 /// not cannot have failed, and to ask the manager for each takes longer than a whole step.
-pub(crate) fn is_any_there(root: &Root, config: &Config) -> bool {
+pub fn services_there<'a>(root: &Root, config: &'a Config) -> impl Iterator<Item = &'a str> {
     let nvidias = NVIDIAS_SERVICES.iter().copied().flatten().copied();
-    let mut names = nvidias.chain(config.services.restart.iter().map(String::as_str));
-    names.any(|name| {
+    let names = nvidias.chain(config.services.restart.iter().map(String::as_str));
+    names.filter(move |name| {
         // An instance has the file of its template.
         let file = match (name.split_once('@'), name.rsplit_once('.')) {
             (Some((template, _)), Some((_, suffix))) => format!("{template}@.{suffix}"),
-            _ => name.to_owned(),
+            _ => (*name).to_owned(),
         };
-        let is_in = |place: &&str| [name, &file].iter().any(|file| exists(root, &format!("{place}/{file}")));
+        let is_in = |place: &&str| [*name, &file].iter().any(|file| exists(root, &format!("{place}/{file}")));
         PLACES.iter().any(is_in)
     })
 }
@@ -79,7 +79,7 @@ mod tests {
             std::fs::write(path, "").expect("writes");
             let mut config = Config::default();
             config.services.restart.extend(restart.map(str::to_owned));
-            assert_eq!(is_any_there(&root, &config), expected, "{file} {restart:?}");
+            assert_eq!(services_there(&root, &config).next().is_some(), expected, "{file} {restart:?}");
         }
     }
 }

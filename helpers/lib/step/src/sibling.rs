@@ -9,7 +9,7 @@ use ledger::Step;
 
 use crate::Context;
 use crate::manager::{Order, order_unit, run_unit};
-use crate::services::is_any_there;
+use crate::services::services_there;
 
 /// Where the helpers are installed.
 const DIRECTORY: &str = "/usr/libexec/nvidia-reload";
@@ -106,7 +106,7 @@ const FELLED: Duration = Duration::from_secs(150);
 /// The helper has named what it could not find out, or could not be run.
 pub fn note_felled(context: &Context) -> Result<(), String> {
     // What is wrong with a configuration the helper says.
-    if context.config().is_ok_and(|config| !is_any_there(&context.root, &config)) {
+    if context.config().is_ok_and(|config| services_there(&context.root, &config).next().is_none()) {
         return Ok(());
     }
     let helper = Path::new(DIRECTORY).join(Step::StopUnits.name());
