@@ -2,7 +2,7 @@
 //!
 //! The engine's own answer leaves out what was injected at the start: Podman does not name CDI
 //! devices, and NVIDIA's runtime adds nodes behind the engine's back. The bundle, which the runtime was
-//! started with, has them all. Where it lies is for [`crate::find::Running`] to tell.
+//! started with, has them all. Where it lies is for [`crate::running::Running`] to tell.
 
 use std::collections::BTreeMap;
 use std::fs;
