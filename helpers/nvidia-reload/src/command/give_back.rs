@@ -21,6 +21,9 @@ const KEEP: &str = "nvidia-reload-keep.service";
 /// How long that may take, as its unit says.
 const KEEP_TIME: Duration = Duration::from_secs(15 * 60);
 
+/// How long a rollback that finds nothing to do is waited for.
+const ROLLBACK_TIME: Duration = Duration::from_secs(60);
+
 /// Restores what `stop` took: an offline machine goes on with the driver that is on disk.
 ///
 /// # Errors
@@ -138,20 +141,25 @@ fn at_rest(place: &mut Place) -> Result<Manager> {
 
 /// Waits until the driver that a run has just loaded is in its slot.
 fn wait_for_slot(manager: &Manager, place: &mut Place) -> Result<()> {
-    let is_saved = || -> Result<bool> {
-        let units = manager.units(&[KEEP])?;
+    await_end(KEEP, KEEP_TIME, "Waiting until the loaded driver is saved to its slot.", manager, place)
+}
+
+/// Waits until the oneshot `unit` does not run; where it does, that is said.
+fn await_end(unit: &str, time: Duration, note: &str, manager: &Manager, place: &mut Place) -> Result<()> {
+    let has_ended = || -> Result<bool> {
+        let units = manager.units(&[unit])?;
         Ok(units.iter().all(|unit| unit.active != ActiveState::Activating))
     };
-    if is_saved()? {
+    if has_ended()? {
         return Ok(());
     }
-    place.terminal.write("Waiting until the loaded driver is saved to its slot.\n");
-    let until = Instant::now() + KEEP_TIME;
-    while !is_saved()? {
+    place.terminal.write(&format!("{note}\n"));
+    let until = Instant::now() + time;
+    while !has_ended()? {
         if Instant::now() > until {
             return Err(Fault::refused(
-                format!("{KEEP} has not ended; nothing was begun"),
-                format!("`systemctl status {KEEP}` shows what it does"),
+                format!("{unit} has not ended; nothing was begun"),
+                format!("`systemctl status {unit}` shows what it does"),
             ));
         }
         std::thread::sleep(Duration::from_millis(200));
@@ -183,6 +191,9 @@ pub fn under_way(manager: &Manager) -> Result<Option<Target>> {
 /// machine offline; what fails ends both targets, with the old driver and the workloads as they were.
 fn go_on(manager: &Manager, place: &mut Place) -> Result<Report> {
     guard::switched_on(&place.root)?;
+    // What a refused start of another target has left: it looks, and finds nothing to do.
+    let note = "Waiting until the rollback has looked whether there is something to do.";
+    await_end(&Step::Rollback.unit(), ROLLBACK_TIME, note, manager, place)?;
     if state(&our_units(manager)?) != State::Offline {
         return Err(Fault::refused(
             "the machine is on its way offline or back; nothing was begun",
