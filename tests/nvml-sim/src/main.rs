@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
@@ -44,6 +44,9 @@ const PLACES: [&str; 2] = ["/usr/lib/x86_64-linux-gnu", "/usr/share/rig/drivers"
 /// Says that NVML does not show the machine's own GPUs, which is over now.
 const EXCEPTION: &str = "/etc/nvidia-reload/conf.d/50-rig-gpus.toml";
 
+/// What holds for all units of the product.
+const UNITS: &str = "/run/systemd/system/nvidia-reload-.service.d";
+
 fn main() -> ExitCode {
     let done = match Arguments::parse().verb {
         Verb::Install { description, library } => install(&description, &library),
@@ -71,6 +74,14 @@ fn install(description: &Path, library: &Path) -> Result<()> {
     // What the real module says of its own GPUs, which never start, would contradict.
     mount(Some("nvml-sim"), "/proc/driver", Some("tmpfs"), MsFlags::MS_RDONLY, None::<&str>)
         .context("hide /proc/driver")?;
+    // The steps have a /proc of their own (ProtectProc=), which shows what is hidden under a mount.
+    fs::create_dir_all(UNITS)
+        .and_then(|()| {
+            fs::write(format!("{UNITS}/50-nvml-sim.conf"), "[Service]\nTemporaryFileSystem=/proc/driver:ro\n")
+        })
+        .with_context(|| format!("write into {UNITS}"))?;
+    let reloaded = Command::new("systemctl").arg("daemon-reload").status().context("run systemctl")?;
+    anyhow::ensure!(reloaded.success(), "systemctl daemon-reload: {reloaded}");
     if Path::new(EXCEPTION).exists() {
         fs::remove_file(EXCEPTION).with_context(|| format!("remove {EXCEPTION}"))?;
     }
