@@ -86,13 +86,19 @@ const USERS: Duration = Duration::from_secs(150);
 /// # Errors
 /// The helper has named what is not started, or could not be run.
 pub fn restore_units_of_users() -> Result<(), String> {
-    let helper = Path::new(DIRECTORY).join(Step::StopUnits.name());
+    ask(Step::StopUnits, "undo-users", USERS, 0).map(drop)
+}
+
+/// What the helper of `step` prints, `most` bytes at most, where it is asked for `verb`.
+fn ask(step: Step, verb: &str, limit: Duration, most: usize) -> Result<Vec<u8>, String> {
+    let helper = Path::new(DIRECTORY).join(step.name());
     let mut command = Command::new(&helper);
-    command.arg("undo-users").env_remove("SERVICE_RESULT").env_remove("EXIT_STATUS");
-    match bounded::child(&mut command, Instant::now() + USERS, 0) {
-        Ok((status, _)) if status.success() => Ok(()),
-        Ok((status, _)) => Err(format!("{} undo-users ended with {status}", helper.display())),
-        Err(error) => Err(format!("run {} undo-users: {error}", helper.display())),
+    // A verdict of systemd on the caller is not one on this.
+    command.arg(verb).env_remove("SERVICE_RESULT").env_remove("EXIT_STATUS");
+    match bounded::child(&mut command, Instant::now() + limit, most) {
+        Ok((status, output)) if status.success() => Ok(output),
+        Ok((status, _)) => Err(format!("{} {verb} ended with {status}", helper.display())),
+        Err(error) => Err(format!("run {} {verb}: {error}", helper.display())),
     }
 }
 
@@ -109,14 +115,7 @@ pub fn note_felled(context: &Context) -> Result<(), String> {
     if context.config().is_ok_and(|config| services_there(&context.root, &config).next().is_none()) {
         return Ok(());
     }
-    let helper = Path::new(DIRECTORY).join(Step::StopUnits.name());
-    let mut command = Command::new(&helper);
-    command.arg("note-felled").env_remove("SERVICE_RESULT").env_remove("EXIT_STATUS");
-    match bounded::child(&mut command, Instant::now() + FELLED, 0) {
-        Ok((status, _)) if status.success() => Ok(()),
-        Ok((status, _)) => Err(format!("{} note-felled ended with {status}", helper.display())),
-        Err(error) => Err(format!("run {} note-felled: {error}", helper.display())),
-    }
+    ask(Step::StopUnits, "note-felled", FELLED, 0).map(drop)
 }
 
 /// How long the GPUs get until they are in the fabric, beside what NVML takes to answer.
@@ -127,16 +126,8 @@ const FABRIC: Duration = Duration::from_secs(300);
 /// # Errors
 /// The helper could not find out, or could not be run.
 pub fn await_fabric() -> Result<Vec<String>, String> {
-    let helper = Path::new(DIRECTORY).join(Step::Verify.name());
-    let mut command = Command::new(&helper);
-    command.arg("fabric").env_remove("SERVICE_RESULT").env_remove("EXIT_STATUS");
-    let output = match bounded::child(&mut command, Instant::now() + FABRIC, bounded::BODY) {
-        Ok((status, output)) if status.success() => output,
-        Ok((status, _)) => return Err(format!("{} fabric ended with {status}", helper.display())),
-        Err(error) => return Err(format!("run {} fabric: {error}", helper.display())),
-    };
-    serde_json::from_slice(&output)
-        .map_err(|error| format!("understand {} fabric: {error}", helper.display()))
+    let output = ask(Step::Verify, "fabric", FABRIC, bounded::BODY)?;
+    serde_json::from_slice(&output).map_err(|error| format!("understand verify fabric: {error}"))
 }
 
 /// Has the GPUs set as they were, by a child in the caller's own sandbox: rmmod-chain is undone while the machine
