@@ -23,6 +23,10 @@ systemctl mask serial-getty@ttyS0.service getty@tty1.service \
 	systemd-networkd-wait-online.service \
 	apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer \
 	e2scrub_reap.service fstrim.timer logrotate.timer man-db.timer podman-auto-update.timer podman-auto-update.service
+# There for the scenarios that start them.
+systemctl disable munge.service slurmctld.service slurmd.service lxc.service lxc-net.service \
+	unattended-upgrades.service
+rm /etc/apt/apt.conf.d/99needrestart
 
 # Ordinary people, for holders that are not root's.
 for user in alice bob; do

@@ -52,7 +52,13 @@ const PACKAGES: &[&str] = &[
     "libpam-systemd",
     "linux-base",
     "lsof",
+    // Guests of another kind than the engines' containers.
+    "lxc",
+    // Slurm's credentials.
+    "munge",
     "nano",
+    // What restarts services behind an upgrade's back.
+    "needrestart",
     "openssh-server",
     // NVIDIA's packages look with it for GPUs that a driver has left behind.
     "pciutils",
@@ -62,6 +68,10 @@ const PACKAGES: &[&str] = &[
     "python3",
     "runc",
     "slirp4netns",
+    // A cluster of one node.
+    "slurm-client",
+    "slurmctld",
+    "slurmd",
     "strace",
     "time",
     "systemd",
@@ -70,6 +80,7 @@ const PACKAGES: &[&str] = &[
     "tmux",
     "udev",
     "uidmap",
+    "unattended-upgrades",
     "util-linux",
     "zstd",
 ];
