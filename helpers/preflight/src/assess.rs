@@ -1,6 +1,7 @@
 //! The whole plan: verdict, driver, and what would be done to whom.
 
 use anyhow::Result;
+use engines::Survey;
 use holders::{Kind, Scan, Scope};
 use ledger::{Chosen, Install, Step};
 use messages::{Heard, hear};
@@ -33,25 +34,38 @@ pub(crate) struct Assessed {
 /// # Errors
 /// Something that has to be known cannot be: then there is no plan.
 pub(crate) fn assess(context: &Context, config: &Config, asked: &RunRequest) -> Result<Assessed> {
+    // The engines take their time: they are asked beside everything else. Of a reset of some GPUs it has to be
+    // known first which nodes those have.
+    let of_some = asked.reset.as_ref().is_some_and(|ids| !ids.is_empty());
+    std::thread::scope(|scope| {
+        let survey = (!of_some).then(|| scope.spawn(|| users::survey(&[])));
+        assess_beside(context, config, asked, |nodes| match survey {
+            Some(survey) => survey.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            None => users::survey(nodes),
+        })
+    })
+}
+
+/// Looks at everything else, and asks for the survey where it is needed.
+fn assess_beside(
+    context: &Context,
+    config: &Config,
+    asked: &RunRequest,
+    survey: impl FnOnce(&[String]) -> Result<Survey>,
+) -> Result<Assessed> {
     let reset = asked.reset.is_some();
     let exchange = asked.install.as_ref().map(Install::version);
-    let of_some = asked.reset.as_ref().filter(|ids| !ids.is_empty());
     let mut findings = Findings::default();
     switched_off(context, &mut findings)?;
     earlier_run(context, &mut findings)?;
     let mut loaded = chain(&context.root)?;
     // Before NVML is asked: what the kernel says of that is not what a run is judged by.
     let heard = hear(&context.root)?;
-    // The engines take their time, and so do NVML and files of many megabytes. Whoever asks NVML holds
-    // the driver, and is gone before holders are looked for.
-    let (versions, survey, state) = std::thread::scope(|scope| {
-        let survey = of_some.is_none().then(|| scope.spawn(|| users::survey(&[])));
+    // NVML takes its time, and so do files of many megabytes. Whoever asks NVML holds the driver, and is gone
+    // before holders are looked for.
+    let (versions, state) = std::thread::scope(|scope| {
         let state = scope.spawn(|| gpus::ask(context, &loaded));
-        (
-            driver::assess(context, &loaded, exchange, &mut findings),
-            survey.map(|survey| survey.join()),
-            state.join(),
-        )
+        (driver::assess(context, &loaded, exchange, &mut findings), state.join())
     });
     let versions = versions?;
     let state = state.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
@@ -75,10 +89,7 @@ pub(crate) fn assess(context: &Context, config: &Config, asked: &RunRequest) -> 
     }
     let seen = gpus::assess(&config.gpus, state, &mut findings);
     let nodes: Vec<String> = chosen.iter().flat_map(|gpu| gpu.nodes.iter().cloned()).collect();
-    let survey = match survey {
-        Some(survey) => survey.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?,
-        None => users::survey(&nodes)?,
-    };
+    let survey = survey(&nodes)?;
     let scope: Scope = nodes.iter().cloned().collect();
     let stay = used_by_others(&scan, &scope);
     let scan = scan.within(&scope);
