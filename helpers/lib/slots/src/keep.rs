@@ -13,7 +13,7 @@ use step::Root;
 use crate::collect::{Driver, below, collect};
 use crate::manifest::{self, Entry, KeptFile, KeptLink, KeptModule, Manifest};
 use crate::slot::{self, Slot};
-use crate::{DIRECTORY, linker, store, tree};
+use crate::{DIRECTORY, Healed, linker, store, tree};
 
 /// How many are kept.
 const KEPT: usize = 2;
@@ -245,8 +245,13 @@ fn fill(
 /// the clock was set back, that is the oldest by its time.
 pub(crate) fn prune(root: &Root, newest: &str) -> Result<()> {
     let (kept, unusable) = slot::all(root)?;
-    for slot in kept.into_iter().filter(|slot| slot.manifest.version != newest).skip(KEPT - 1) {
-        remove(&slot.directory)?;
+    // Whose libraries are in use goes back to its slot where a reload fails.
+    let healed = Healed::read(root)?.map(|healed| healed.version);
+    let is_old = |slot: &Slot| slot.manifest.version != newest;
+    for slot in kept.into_iter().filter(is_old).skip(KEPT - 1) {
+        if healed.as_ref() != Some(&slot.manifest.version) {
+            remove(&slot.directory)?;
+        }
     }
     for slot in unusable {
         remove(&root.path(DIRECTORY).join(slot.version))?;

@@ -13,6 +13,7 @@
 mod collect;
 mod damaged;
 mod dpkg;
+mod healed;
 mod installer;
 mod keep;
 mod linker;
@@ -29,6 +30,7 @@ mod tree;
 
 pub use damaged::find;
 pub use dpkg::{Package, owners};
+pub use healed::{HEALED, Healed, end, heal, lacks};
 pub use keep::keep;
 pub use linker::is_driver_version;
 pub use lock::{lock_for_run, lock_to_save};

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use step::Root;
 
-use crate::tree;
+use crate::{HEALED, tree};
 
 /// Where the linker looks in any case (ld.so(8)).
 const DEFAULT: [&str; 4] = ["/lib", "/usr/lib", "/lib64", "/usr/lib64"];
@@ -31,6 +31,10 @@ pub(crate) fn directories(root: &Root) -> Result<BTreeSet<PathBuf>> {
         // The same directory may have several names, as /lib has on a merged /usr.
         let Some(directory) = tree::plain(root, &directory.join("x")) else { continue };
         let directory = directory.parent().unwrap_or(Path::new("/")).to_owned();
+        // Ours, of a driver that is not on disk.
+        if directory.starts_with(HEALED) {
+            continue;
+        }
         // CUDA's forward compatibility: libraries of a driver's version that are no driver's, and stay
         // whatever the driver is.
         if directory.iter().any(|part| part.to_string_lossy().starts_with("compat")) {

@@ -144,7 +144,7 @@ pub fn on_disk(root: &Root, disk: &Disk, slot: Option<&Slot>) -> Result<BTreeSet
 }
 
 /// Puts one file in place, unless it is there. Whether it had to be.
-fn put_file(root: &Root, slot: &Slot, file: &KeptFile) -> Result<bool> {
+pub(crate) fn put_file(root: &Root, slot: &Slot, file: &KeptFile) -> Result<bool> {
     let to = root.path(&file.path);
     match fs::symlink_metadata(&to) {
         Ok(data)
@@ -312,7 +312,7 @@ fn index_is_stale(root: &Root, slot: &Slot, disk: &Disk, placed: &Placed) -> Res
 /// How long `ldconfig` or `depmod` may take: a slow machine needs a minute.
 const INDEX: Duration = Duration::from_secs(4 * 60);
 
-fn run(program: &str, arguments: &[&str]) -> Result<()> {
+pub(crate) fn run(program: &str, arguments: &[&str]) -> Result<()> {
     let mut command = Command::new(program);
     let status = bounded::run(command.args(arguments).process_group(0), Instant::now() + INDEX)
         .with_context(|| format!("run {program} {}", arguments.join(" ")))?;
