@@ -41,11 +41,22 @@ enum Verb {
         #[arg(long = "node", value_name = "NAME")]
         nodes: Vec<String>,
     },
+    /// Show the CDI specifications of NVIDIA's devices, as JSON.
+    #[command(hide = true)]
+    CdiSpecs,
+    /// Write those again that do not fit the driver that is loaded.
+    #[command(hide = true)]
+    CdiRefresh,
 }
 
 fn main() -> ExitCode {
     step::main_with(Step::DrainContainers, take::run, give_back::undo, |context, verb| match verb {
         Verb::List { json, nodes } => list(context, json, &nodes.into_iter().collect()),
+        Verb::CdiSpecs => {
+            println!("{}", serde_json::to_string(&cdi::paths(context)?)?);
+            Ok(Exit::Done.into())
+        }
+        Verb::CdiRefresh => cdi::rewrite_all(context, true).map(|()| Exit::Done.into()),
     })
 }
 

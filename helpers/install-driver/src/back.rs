@@ -9,24 +9,40 @@ use slots::{Slot, find, lock_for_run, on_disk, put_in_place, slots};
 use step::{Context, Undo};
 
 use crate::exchange::{must_be_whole, note, old, without};
+use crate::healed::set_again;
 use crate::packages;
 
 /// Puts the old driver's files back, if its successor was found not to serve or if they were about to be
 /// exchanged. A run that was cancelled before says nothing of the driver on disk: that stays.
 pub(crate) fn undo(context: &Context) -> Result<()> {
     let Some(undo) = Undo::begin(context)?.filter(|undo| !undo.run.committed) else { return Ok(()) };
-    let acts = undo.run.outstanding(Step::InstallDriver);
+    let (healed, acts): (Vec<Act>, Vec<Act>) = undo
+        .run
+        .outstanding(Step::InstallDriver)
+        .into_iter()
+        .partition(|act| matches!(act.object, Object::Healed { .. }));
+    let is_back = files_back(&undo, acts);
+    set_again(&undo, healed, is_back);
+    undo.end("the driver on disk is not as it was")
+}
+
+/// Puts the old driver's files back, where that is due. Whether they are there then.
+fn files_back(undo: &Undo, acts: Vec<Act>) -> bool {
+    let context = undo.context;
     if acts.is_empty() && !undo.run.driver_failed {
-        return Ok(());
+        return false;
     }
     let Some((old, version)) = old(&undo.run).and_then(|old| Some((old, old.version.clone()?))) else {
-        return Ok(());
+        return false;
     };
     packages::wait_a_little(context);
     let files = format!("the files of driver {version}");
     let mut ids: Vec<u64> = acts.iter().map(|act| act.id).collect();
-    match put_back(&undo, old, &version, &acts, &mut ids) {
-        Ok(()) => ids.into_iter().for_each(|id| undo.restored(id, &files)),
+    match put_back(undo, old, &version, &acts, &mut ids) {
+        Ok(()) => {
+            ids.into_iter().for_each(|id| undo.restored(id, &files));
+            true
+        }
         Err(error) => {
             let reason = format!("{files} are not back: {error:#}");
             if ids.is_empty() {
@@ -34,10 +50,10 @@ pub(crate) fn undo(context: &Context) -> Result<()> {
                 undo.written(&files, context.ledger.step_failed(Step::InstallDriver, &reason));
             }
             ids.into_iter().for_each(|id| undo.also_failed(id, &files, &reason));
-            undo.problem(format!("{error:#}"));
+            undo.problem(format!("{files} are not back: {error:#}"));
+            false
         }
     }
-    undo.end(&format!("{files} are not back"))
 }
 
 /// Puts them back, unless they are there. `ids` are the acts that this undoes; an exchange that no act has

@@ -6,6 +6,7 @@
 mod back;
 mod disk;
 mod exchange;
+mod healed;
 mod packages;
 
 use std::process::ExitCode;
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
 
 fn run(context: &Context) -> Result<()> {
     let run = context.ledger.read()?.context("there is no open run: start nvidia-reload.target")?;
+    healed::lift(context)?;
     if let Some(install) = &run.snapshot.install {
         packages::wait(context)?;
         match install {

@@ -6,6 +6,7 @@ use gpu::Library;
 use health::Health;
 use modules::{State, chain, out_of_reach};
 use serde::Serialize;
+use slots::{Healed, version_on_disk};
 use step::{Root, Versions};
 use xid::Class;
 
@@ -85,6 +86,8 @@ pub struct Checked {
     pub driver: Versions,
     /// The version of NVML's library that the linker chooses.
     pub library: Option<String>,
+    /// The driver whose libraries are found before those on disk, until the reload: `nvidia-reload heal`.
+    pub healed: Option<String>,
     /// What each GPU needs.
     pub gpus: Vec<Need>,
     /// What could not be looked at, in sentences.
@@ -123,17 +126,31 @@ pub fn check(root: &Root) -> Result<Checked> {
     let looked = look(root, true, NVML_TIME);
     let gpus = looked.needs();
     let Looked { nvml, trouble, judged, mut unseen } = looked;
-    let library = nvml.and_then(|state| match state.library {
-        Library::Found { version, .. } => version,
-        Library::Absent { .. } => None,
+    let healed = Healed::read(root).unwrap_or_else(|error| {
+        unseen.push(format!("whether the driver is healed: {error:#}"));
+        None
     });
-    match out_of_reach(root, library.as_deref()) {
+    let (library, installed) = match nvml.map(|state| state.library) {
+        Some(Library::Found { path, version }) => {
+            let installed = version_on_disk(root, &path, version.clone()).unwrap_or_else(|error| {
+                unseen.push(format!("the libraries on disk: {error:#}"));
+                None
+            });
+            (version, installed)
+        }
+        _ => (None, None),
+    };
+    match out_of_reach(root, installed.as_deref()) {
         Ok(reason) => {
             reason.into_iter().for_each(|reason| findings.add(Condition::RebootNeeded, reason.to_string()))
         }
         Err(error) => unseen.push(format!("the driver on disk: {error:#}")),
     }
-    in_step(&driver, library.as_deref(), &mut findings);
+    in_step(&driver, installed.as_deref(), &mut findings);
+    let healed = healed.map(|healed| healed.version);
+    if let Some(version) = &healed {
+        heals(version, &driver, &mut findings);
+    }
     if let Some(trouble) = trouble {
         findings.add(Condition::Unknown, trouble);
     }
@@ -145,7 +162,7 @@ pub fn check(root: &Root) -> Result<Checked> {
             Err(error) => unseen.push(format!("a request for a reload: {error:#}")),
         }
     }
-    Ok(Checked { schema: SCHEMA, condition, why, driver, library, gpus, unseen })
+    Ok(Checked { schema: SCHEMA, condition, why, driver, library, healed, gpus, unseen })
 }
 
 /// Whether what is loaded, what is on disk and what programs link are one driver.
@@ -170,6 +187,20 @@ fn in_step(driver: &Versions, library: Option<&str>, findings: &mut Findings) {
         }
         _ => {}
     }
+}
+
+/// Programs that start get the libraries of driver `version`, which is the loaded one until the reload.
+fn heals(version: &str, driver: &Versions, findings: &mut Findings) {
+    let (loaded, on_disk) = (driver.loaded.as_deref(), driver.on_disk.as_deref().unwrap_or("another"));
+    findings.add(
+        Condition::ReloadNeeded,
+        match loaded == Some(version) {
+            true => format!("healed: {version} in use, reload to {on_disk} pending"),
+            false => format!(
+                "programs find the libraries of {version}, which is not loaded: `nvidia-reload heal --end`"
+            ),
+        },
+    );
 }
 
 /// What a GPU, or the machine, needs.
@@ -205,6 +236,18 @@ mod tests {
         assert_eq!(of(Some("1"), Some("1"), Some("2")).0, Condition::Unknown);
         assert_eq!(of(None, Some("2"), Some("2")).0, Condition::Unknown);
         assert_eq!(of(Some("1"), None, None).0, Condition::Unknown);
+    }
+
+    #[test]
+    fn a_healed_driver_waits_for_its_reload() {
+        let of = |loaded: &str| {
+            let mut findings = Findings::default();
+            let driver = Versions { loaded: Some(loaded.into()), on_disk: Some("2".into()) };
+            heals("1", &driver, &mut findings);
+            findings.condition()
+        };
+        assert_eq!(of("1"), (Condition::ReloadNeeded, vec!["healed: 1 in use, reload to 2 pending".into()]));
+        assert!(of("2").1[0].contains("heal --end"), "somebody loaded another driver by hand");
     }
 
     #[test]

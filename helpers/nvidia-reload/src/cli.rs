@@ -50,6 +50,8 @@ With --json: one object, schema \"nvidia-reload.status/1\":
   unseen       what could not be looked at, in sentences
   runs         visible (false without root), open, last
   put_back     version, instead_of, run, remedy: a driver whose files were put back, or null
+  healed       version, instead_of, made_usec, firmware, cdi: the driver whose libraries are found
+               before those on disk, until the reload; or null
   request      a reload that waits for its moment, as `nvidia-reload request --json` has it, or null
   initramfs    where the initramfs holds another driver than the disk: archive, stale (name, path,
                version, srcversion), remedy (a command or null); else null
@@ -59,6 +61,15 @@ const AFTER_SLOTS: &str = "\
 With --json: one object, schema \"nvidia-reload.slots/1\":
   slots        the newest first: version, state (whole, other-kernel or spoiled), problems, made_usec,
                files, bytes, origin (dpkg, installer, names or null), loaded, on_disk
+New fields may come within a version of the schema; none goes or changes its meaning.";
+
+const AFTER_HEAL: &str = "\
+With --json: one object, schema \"nvidia-reload.heal/1\":
+  state        healed, possible (with --dry-run only), not-needed, refused or ended
+  version      the driver whose libraries programs find, or would; or null
+  instead_of   the version of the libraries that they found before, or null
+  reasons      why not: what, remedy
+  does         what was done or would be, in sentences
 New fields may come within a version of the schema; none goes or changes its meaning.";
 
 const AFTER_REQUEST: &str = "\
@@ -87,6 +98,7 @@ With --json: one object, schema \"nvidia-reload.check/1\":
   why          the reasons, in sentences
   driver       loaded, on_disk (versions or null)
   library      the version of NVML's library, or null
+  healed       the driver whose libraries are found before those on disk, or null
   gpus         pci and class (as `nvidia-reload explain` has it) of each GPU
   unseen       what could not be looked at, in sentences
 New fields may come within a version of the schema; none goes or changes its meaning.";
@@ -188,6 +200,13 @@ pub enum Command {
     /// as `reload`, with the installer run while no driver is loaded. Whatever fails, the driver that serves
     /// now serves again, with its files.
     Install(Install),
+    /// Let programs find the loaded driver's libraries while another driver is installed; stop nothing
+    ///
+    /// After an upgrade, programs that start find the libraries of the driver on disk, which do not work with
+    /// the one that is loaded ("Driver/library version mismatch"). This lets them find the loaded driver's own,
+    /// from its slot, until the next reload, which ends it. Nothing is stopped, and no packaged file is touched.
+    #[command(after_long_help = AFTER_HEAL)]
+    Heal(Heal),
     /// List the drivers that are kept for the way back, and whether they are whole
     ///
     /// Works for every user. Exits with 1 if one is spoiled.
@@ -332,6 +351,23 @@ pub struct Stop {
     /// Unload the driver too
     #[arg(long)]
     pub offline: bool,
+    /// How the answer comes.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Arguments of `heal`.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct Heal {
+    /// Let programs find the libraries on disk again
+    #[arg(long, conflicts_with_all = ["dry_run", "yes"])]
+    pub end: bool,
+    /// Say what would be done, and end
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask
+    #[arg(long, short)]
+    pub yes: bool,
     /// How the answer comes.
     #[command(flatten)]
     pub output: Output,

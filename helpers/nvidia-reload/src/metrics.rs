@@ -43,6 +43,12 @@ pub fn text(checked: &Checked) -> String {
         ("library", version(&checked.library)),
     ];
     family("driver_info", "The driver's versions; empty for none", vec![(versions, 1)]);
+    let healed = checked.healed.iter().map(|version| (vec![("version", version.clone())], 1));
+    family(
+        "healed",
+        "The driver whose libraries are found before those on disk, until the reload",
+        healed.collect(),
+    );
     let gpus = checked.gpus.iter().map(|gpu| {
         (vec![("pci", gpu.pci.clone().unwrap_or_default()), ("class", gpu.class.name().to_owned())], 1)
     });
@@ -94,6 +100,7 @@ mod tests {
             why: vec!["1 is loaded, 2 is on disk".into()],
             driver: Versions { loaded: Some("1".into()), on_disk: Some("2".into()) },
             library: Some("2".into()),
+            healed: Some("1".into()),
             gpus: vec![Need { pci: Some("0000:3b:00".into()), class: xid::Class::Info, why: Vec::new() }],
             unseen: Vec::new(),
         };
@@ -103,6 +110,7 @@ mod tests {
             "nvidia_reload_condition{condition=\"reboot-needed\"} 0",
             "nvidia_reload_driver_info{loaded=\"1\",on_disk=\"2\",library=\"2\"} 1",
             "nvidia_reload_gpu_class{pci=\"0000:3b:00\",class=\"info\"} 1",
+            "nvidia_reload_healed{version=\"1\"} 1",
             "nvidia_reload_unseen 0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
@@ -118,6 +126,7 @@ mod tests {
             condition: Condition::ReloadNeeded,
             why: Vec::new(),
             driver: Versions { loaded: Some(odd), on_disk: Some(String::from_utf8_lossy(b"\xff").into()) },
+            healed: None,
             library: None,
             gpus: Vec::new(),
             unseen: Vec::new(),

@@ -172,6 +172,8 @@ pub struct Status {
     pub runs: Runs,
     /// The driver whose files were put back; null when whoever installs drivers did so last.
     pub put_back: Option<PutBack>,
+    /// The driver whose libraries are found before those on disk, until the reload.
+    pub healed: Option<slots::Healed>,
     /// A reload that waits for its moment.
     pub request: Option<Request>,
     /// The initramfs of the running kernel, where it holds another driver than the disk.
@@ -232,6 +234,10 @@ pub fn status(root: &Root) -> Result<Status> {
         unseen.push(format!("What the initramfs holds: {error:#}."));
         None
     });
+    let healed = slots::Healed::read(root).unwrap_or_else(|error| {
+        unseen.push(format!("Whether the driver is healed: {error:#}."));
+        None
+    });
     let units = match units() {
         Ok(units) => Some(units),
         Err(error) => {
@@ -259,6 +265,7 @@ pub fn status(root: &Root) -> Result<Status> {
         unseen,
         runs,
         put_back,
+        healed,
         request,
         initramfs,
     })
@@ -321,7 +328,7 @@ fn driver(root: &Root) -> Result<(Driver, Option<String>)> {
 
 fn out_of_reach(root: &Root) -> anyhow::Result<Option<Reason>> {
     let library = match gpu::ask_helper(&root.path(gpu::HELPER), gpu::Question::Library, NVML_TIME)? {
-        Some(gpu::Library::Found { version, .. }) => version,
+        Some(gpu::Library::Found { path, version }) => slots::version_on_disk(root, &path, version)?,
         _ => None,
     };
     modules::out_of_reach(root, library.as_deref())

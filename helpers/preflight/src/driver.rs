@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use gpu::{Library, State as NvmlState};
 use modules::{DRIVER, Disk, File, Loaded, State, gate, out_of_reach};
-use slots::slots;
+use slots::{slots, version_on_disk};
 use step::{Context, Root, Versions};
 
 use crate::findings::Findings;
@@ -96,10 +96,10 @@ fn remedy(context: &Context) -> Result<String> {
 /// What is loaded or on disk cannot be read.
 pub(crate) fn reach(root: &Root, state: Option<&NvmlState>, findings: &mut Findings) -> Result<()> {
     let library = match state.map(|state| &state.library) {
-        Some(Library::Found { version, .. }) => version.as_deref(),
+        Some(Library::Found { path, version }) => version_on_disk(root, path, version.clone())?,
         _ => None,
     };
-    if let Some(reason) = out_of_reach(root, library)? {
+    if let Some(reason) = out_of_reach(root, library.as_deref())? {
         findings.reboot(reason.what, reason.remedy);
     }
     Ok(())

@@ -7,7 +7,7 @@ use anyhow::Result;
 use gpu::{Answer, HELPER, Library, Seen, State, ask_state};
 use ledger::{Gpu, Setting, Settings};
 use modules::{DRIVER, Loaded, shadowed};
-use slots::kept_library;
+use slots::{HEALED, kept_library, version_on_disk};
 use step::{Context, Gpus, Root, Versions};
 
 use crate::findings::Findings;
@@ -87,9 +87,13 @@ pub(crate) fn library(
     versions: &Versions,
     findings: &mut Findings,
 ) -> Result<()> {
-    match (&state.library, &versions.on_disk) {
-        (Library::Found { path, version: Some(version) }, Some(on_disk)) if version != on_disk => {
-            let remedy = match shadowed(root, version)? {
+    let version = match &state.library {
+        Library::Found { path, version } => version_on_disk(root, path, version.clone())?,
+        Library::Absent { .. } => None,
+    };
+    match (&state.library, &versions.on_disk, version) {
+        (Library::Found { path, .. }, Some(on_disk), Some(version)) if version != *on_disk => {
+            let remedy = match shadowed(root, &version)? {
                 Some((taken, other)) => format!(
                     "{} is of {version}, and modprobe takes {}: remove the package of the latter and run `depmod`",
                     other.display(),
@@ -97,13 +101,15 @@ pub(crate) fn library(
                 ),
                 None => "finish the upgrade: modules and libraries have to be of one version".to_owned(),
             };
-            findings.refuse(
-                format!("{} is of version {version}, the modules on disk are of {on_disk}", path.display()),
-                remedy,
-            );
+            let what = match path.starts_with(HEALED) {
+                true => "the libraries on disk are".to_owned(),
+                false => format!("{} is", path.display()),
+            };
+            findings
+                .refuse(format!("{what} of version {version}, the modules on disk are of {on_disk}"), remedy);
         }
-        (Library::Found { .. }, _) => {}
-        (Library::Absent { reason }, _) => findings.warn(
+        (Library::Found { .. }, ..) => {}
+        (Library::Absent { reason }, ..) => findings.warn(
             format!("NVIDIA's libraries are not installed: {reason}"),
             "install them if programs are to use the GPU",
         ),

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use decide::{Decision, decide};
-use ledger::{Run, Step};
+use ledger::{Object, Run, Step};
 use modules::{
     DRIVER, Disk, Source, Unloaded, chain, differences, driver_version, gate, load, loaded, nodes, unload,
 };
@@ -111,7 +111,7 @@ fn of_another_boot(context: &Context, open: &Run) -> Result<()> {
 /// Whether the files on disk are exchanged for those of before: only where the run had exchanged them, or had seen
 /// the driver fail.
 fn goes_back(run: &Run) -> bool {
-    let was_exchanged = run.acts.iter().any(|act| act.step == Step::InstallDriver);
+    let was_exchanged = run.acts.iter().any(|act| matches!(act.object, Object::DriverFiles(_)));
     !run.committed && (run.driver_failed || was_exchanged)
 }
 

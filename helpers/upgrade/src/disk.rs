@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use gpu::{HELPER, Library, Question, ask_helper};
 use modules::{DRIVER, chain, out_of_reach};
+use slots::version_on_disk;
 use step::{Reason, Root};
 
 /// The linker needs milliseconds.
@@ -33,7 +34,7 @@ pub(crate) fn look(root: &Root) -> Result<Disk> {
         return Ok(Disk::NotLoaded);
     }
     let library = match ask_helper(Path::new(HELPER), Question::Library, LINKER)? {
-        Some(Library::Found { version, .. }) => version,
+        Some(Library::Found { path, version }) => version_on_disk(root, &path, version)?,
         _ => None,
     };
     if let Some(reason) = out_of_reach(root, library.as_deref())? {

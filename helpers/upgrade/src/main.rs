@@ -19,7 +19,13 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use request::{State, UNIT, forget, read, update};
 use round::Next;
-use step::{Priority, Reason, Root, fix_path, log_as, show_status};
+use slots::Healed;
+use step::{
+    Config, Heal, Order, Priority, Reason, Root, fix_path, log_as, open_ledger, order_unit, show_status,
+};
+
+/// What lets programs that start find the loaded driver's libraries.
+const HEAL: &str = "nvidia-reload-heal.service";
 
 /// So many looks in a row may fail.
 const FAILURES: u32 = 10;
@@ -41,6 +47,8 @@ fn main() -> ExitCode {
 
 fn run(root: &Root) -> Result<()> {
     let mut failures = 0;
+    // Once, whatever comes of it.
+    let mut heals = false;
     // Why the last reload was refused, until it is known whether that was for what came in between.
     let mut refused: Option<Vec<Reason>> = None;
     loop {
@@ -65,6 +73,12 @@ fn run(root: &Root) -> Result<()> {
             Err(error) => return Err(error),
         };
         failures = 0;
+        if let Next::Wait { state: State::WaitingForIdle, .. } | Next::Leave { state: State::Asking, .. } =
+            &next
+            && !heals
+        {
+            heals = heal(root)?;
+        }
         match (next, refused.take()) {
             (Next::Drop(why), _) => {
                 forget(root)?;
@@ -94,6 +108,22 @@ fn run(root: &Root) -> Result<()> {
             }
         }
     }
+}
+
+/// Lets programs that start find the loaded driver's libraries while the reload waits, where the configuration says
+/// so. Whether that is settled: not while a run is open.
+fn heal(root: &Root) -> Result<bool> {
+    if Config::load(root)?.upgrade.heal != Heal::Always || Healed::read(root)?.is_some() {
+        return Ok(true);
+    }
+    if open_ledger(root)?.read()?.is_some() {
+        return Ok(false);
+    }
+    // What it cannot do it says itself, and the reload waits all the same.
+    if let Err(error) = order_unit(Order::Queue, HEAL) {
+        say(Priority::Warning, &format!("{HEAL} is not started: {error}"));
+    }
+    Ok(true)
 }
 
 /// Notes how far the request is, and says so where that is news.

@@ -10,4 +10,4 @@ mod fuzz;
 mod refresh;
 mod spec;
 
-pub(crate) use refresh::{note, refresh};
+pub(crate) use refresh::{note, paths, refresh, rewrite_all};

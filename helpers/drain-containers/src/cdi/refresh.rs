@@ -35,12 +35,20 @@ const DRAFTS: &str = "/run/nvidia-reload/cdi";
 /// # Errors
 /// They cannot be looked for, or there is no open run.
 pub(crate) fn note(context: &Context) -> Result<()> {
-    let (specs, _) = specs(&context.root).context("look for CDI specifications")?;
-    if !specs.is_empty() {
-        let paths = specs.into_iter().map(|spec| spec.path).collect();
+    let paths = paths(context)?;
+    if !paths.is_empty() {
         context.ledger.act(Step::DrainContainers, Object::Cdi { paths }, || Ok(()))?;
     }
     Ok(())
+}
+
+/// Which specifications there are.
+///
+/// # Errors
+/// They cannot be looked for.
+pub(crate) fn paths(context: &Context) -> Result<Vec<String>> {
+    let (specs, _) = specs(&context.root).context("look for CDI specifications")?;
+    Ok(specs.into_iter().map(|spec| spec.path).collect())
 }
 
 /// Sees to it that the specifications fit the driver that serves now. What is still wrong with them
@@ -55,7 +63,16 @@ pub(crate) fn refresh(undo: &Undo) -> Result<()> {
         return Ok(());
     }
     // In another boot the machine came up with what is on disk, and the service with it.
-    if undo.is_of_this_boot() {
+    rewrite_all(context, undo.is_of_this_boot())
+}
+
+/// Has all written again that do not fit the driver that is loaded; by the toolkit's own service first, where
+/// `by_service` says so.
+///
+/// # Errors
+/// They cannot be looked for.
+pub(crate) fn rewrite_all(context: &Context, by_service: bool) -> Result<()> {
+    if by_service {
         context.status(format!("waiting for {SERVICE}"));
         if let Err(error) = order_unit(Order::Start, SERVICE) {
             context.warn(format!("{SERVICE} did not do its work: {error}"));

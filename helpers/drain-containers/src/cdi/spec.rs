@@ -5,6 +5,7 @@ use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
+use modules::{driver_version, is_driver_version};
 use rustix::fs::{major, minor};
 use serde::Deserialize;
 use step::Root;
@@ -153,12 +154,17 @@ impl Spec {
             Err(reason) => return vec![format!("it cannot be read: {reason}")],
         };
         let devices = content.devices.iter().flatten().filter_map(|device| device.container_edits.as_ref());
+        // What cannot be read is a problem of whoever loads the driver.
+        let loaded = driver_version(root).ok().flatten();
         let mut problems = Vec::new();
         for edits in devices.chain(&content.container_edits) {
             problems.extend(edits.device_nodes.iter().flatten().filter_map(|node| node.problem(root)));
             let mounts = edits.mounts.iter().flatten().map(|mount| &mount.host_path);
             let hooks = edits.hooks.iter().flatten().map(|hook| &hook.path);
             problems.extend(mounts.chain(hooks).filter_map(|path| look(root, path).err()));
+            let mounts = edits.mounts.iter().flatten();
+            problems
+                .extend(mounts.filter_map(|mount| of_another_driver(&mount.host_path, loaded.as_deref()?)));
         }
         problems.sort();
         problems.dedup();
@@ -185,6 +191,13 @@ impl Node {
         ((said_major, said_minor) != (is_major, is_minor))
             .then(|| format!("{path} is device {is_major}:{is_minor}, and it says {said_major}:{said_minor}"))
     }
+}
+
+/// A library that carries another driver's version in its name than the one that is loaded.
+fn of_another_driver(path: &str, loaded: &str) -> Option<String> {
+    let (_, version) = path.rsplit('/').next()?.split_once(".so.")?;
+    (is_driver_version(version) && version != loaded)
+        .then(|| format!("{path} is of driver {version}, and {loaded} is loaded"))
 }
 
 fn look(root: &Root, path: &str) -> Result<Metadata, String> {
@@ -228,6 +241,19 @@ containerEdits:
   - hostPath: /etc/passwd
     containerPath: /etc/passwd
 "#;
+
+    #[test]
+    fn a_library_of_another_driver_than_the_loaded_one_does_not_fit() {
+        let of = |path| of_another_driver(path, "535.261.03");
+        assert_eq!(of("/usr/lib/libcuda.so.535.261.03"), None);
+        assert!(
+            of("/usr/lib/libcuda.so.550.163.01").is_some_and(|said| said.contains("535.261.03 is loaded"))
+        );
+        // Not of the driver's version.
+        for path in ["/usr/lib/libcuda.so.1", "/usr/lib/libnvidia-egl-gbm.so.1.1.0", "/dev/x", ""] {
+            assert_eq!(of(path), None, "{path}");
+        }
+    }
 
     #[test]
     fn every_path_and_number_is_compared() {

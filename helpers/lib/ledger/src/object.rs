@@ -128,6 +128,13 @@ pub enum Object {
     Module(Module),
     /// The driver's files on disk.
     DriverFiles(DriverFiles),
+    /// The loaded driver's libraries, which were found before those on disk, and are not any more.
+    Healed {
+        /// The driver's version.
+        version: String,
+        /// The version of the libraries on disk, when that began.
+        instead_of: Option<String>,
+    },
     /// What was set on a GPU.
     Settings(Settings),
     /// The CDI specifications, which describe the driver that was loaded when they were written.
@@ -171,6 +178,9 @@ impl fmt::Display for Object {
                 None => write!(f, "module {}", m.name),
             },
             Object::DriverFiles(d) => write!(f, "the files of driver {}", d.version),
+            Object::Healed { version, .. } => {
+                write!(f, "the libraries of driver {version} before those on disk")
+            }
             Object::Settings(s) => write!(f, "settings of GPU {} ({})", s.pci, s.uuid),
             Object::Cdi { paths } if paths.is_empty() => f.write_str("the CDI specifications"),
             Object::Cdi { paths } => write!(f, "the CDI specifications {}", paths.join(", ")),

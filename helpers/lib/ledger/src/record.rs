@@ -318,7 +318,7 @@ impl Run {
     fn is_kept(&self, act: &Act) -> bool {
         match act.object {
             Object::Process(_) => true,
-            Object::Module(_) | Object::DriverFiles(_) => self.committed,
+            Object::Module(_) | Object::DriverFiles(_) | Object::Healed { .. } => self.committed,
             _ => false,
         }
     }

@@ -210,6 +210,14 @@ pub(crate) fn names(directory: &Path) -> Result<Vec<String>> {
     Ok(found)
 }
 
+/// Whether `version` is one of a driver: three digits and more numbers. A library's own version is shorter: NVIDIA's Tegra has a `libcuda.so.1.1`.
+pub fn is_driver_version(version: &str) -> bool {
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    version.split_once('.').is_some_and(|(branch, rest)| {
+        branch.len() >= 3 && is_number(branch) && rest.split('.').all(is_number)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

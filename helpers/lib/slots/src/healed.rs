@@ -10,6 +10,7 @@ use std::fs;
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use files::{check_owner, replace_synced};
@@ -111,6 +112,9 @@ struct Libraries {
 }
 
 /// Why the libraries of `slot` do not suffice for a program, if they do not.
+///
+/// # Errors
+/// One of its files cannot be read.
 pub fn lacks(slot: &Slot) -> Result<Option<String>> {
     let libraries = libraries(slot)?;
     let has = |start: &&str| libraries.files.keys().any(|(_, name)| name.starts_with(*start));
@@ -201,7 +205,7 @@ fn folder(path: &Path) -> Result<Option<&'static str>> {
 ///
 /// # Errors
 /// Something cannot be written. What was done is written down: [`end`] undoes it.
-pub fn heal(root: &Root, slot: &Slot, instead_of: Option<String>, now_usec: u64) -> Result<Healed> {
+pub fn heal(root: &Root, slot: &Slot, instead_of: Option<String>) -> Result<Healed> {
     let libraries = libraries(slot)?;
     let before = Healed::read(root)?.filter(|before| before.version == slot.manifest.version);
     if before.is_none() {
@@ -217,11 +221,12 @@ pub fn heal(root: &Root, slot: &Slot, instead_of: Option<String>, now_usec: u64)
         .filter(|path| path.contains("/firmware/nvidia/") && is_ours(path))
         .cloned()
         .collect();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let healed = Healed {
         schema: SCHEMA.to_owned(),
         version: slot.manifest.version.clone(),
         instead_of,
-        made_usec: now_usec,
+        made_usec: u64::try_from(now.as_micros()).unwrap_or(u64::MAX),
         firmware,
         cdi,
     };

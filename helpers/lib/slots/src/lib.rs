@@ -32,7 +32,7 @@ pub use damaged::find;
 pub use dpkg::{Package, owners};
 pub use healed::{HEALED, Healed, end, heal, lacks};
 pub use keep::keep;
-pub use linker::is_driver_version;
+pub use linker::version_on_disk;
 pub use lock::{lock_for_run, lock_to_save};
 pub use manifest::{Entry, KeptFile, KeptLink, KeptModule, Manifest, Origin};
 pub use note::{Note, sentence};

@@ -6,6 +6,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use modules::is_driver_version;
 use step::Root;
 
 use crate::{HEALED, tree};
@@ -60,6 +61,33 @@ fn folders(root: &Root, directory: PathBuf, found: &mut BTreeSet<PathBuf>) -> Re
     Ok(())
 }
 
+/// The version of the driver's libraries on disk, where the linker finds `path` of `version`: while the loaded
+/// driver's are found before those, it is that of others.
+///
+/// # Errors
+/// The linker's configuration, or a directory, cannot be read.
+pub fn version_on_disk(root: &Root, path: &Path, version: Option<String>) -> Result<Option<String>> {
+    if path.starts_with(HEALED) { library_on_disk(root) } else { Ok(version) }
+}
+
+/// The version of NVML's library on disk, whatever the linker finds first while that of another driver is healed;
+/// none where there is none, or more than one.
+///
+/// # Errors
+/// The linker's configuration, or a directory, cannot be read.
+fn library_on_disk(root: &Root) -> Result<Option<String>> {
+    let mut found = BTreeSet::new();
+    for directory in directories(root)? {
+        for path in tree::list(root, &directory)? {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let version = name.strip_prefix("libnvidia-ml.so.");
+            found.extend(version.filter(|version| is_driver_version(version)).map(str::to_owned));
+        }
+    }
+    let mut found = found.into_iter();
+    Ok(found.next().filter(|_| found.next().is_none()))
+}
+
 /// The directories that a configuration file of the linker names (ldconfig(8)).
 fn configured(root: &Root, file: &Path, found: &mut Vec<PathBuf>, depth: usize) -> Result<()> {
     let real = root.path(file);
@@ -111,14 +139,6 @@ pub(crate) fn is_nvidias(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let stem = name.split_once(".so.").map_or("", |(stem, _)| stem);
     stem.contains("nvidia") || stem.starts_with("libcuda") || stem.starts_with("libnv")
-}
-
-/// Whether `version` is one of a driver: three digits and more numbers. A library's own version is shorter: NVIDIA's Tegra has a `libcuda.so.1.1`.
-pub fn is_driver_version(version: &str) -> bool {
-    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    version.split_once('.').is_some_and(|(branch, rest)| {
-        branch.len() >= 3 && is_number(branch) && rest.split('.').all(is_number)
-    })
 }
 
 /// The driver's version in the name of one of its libraries: `libcuda.so.535.261.03` has it.

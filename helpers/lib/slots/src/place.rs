@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use modules::Disk;
+use modules::{Disk, is_driver_version};
 use step::Root;
 
 use crate::collect::below;
@@ -224,7 +224,7 @@ fn take_away(
     let names: BTreeSet<&str> = own.iter().filter_map(|path| soname(path)).collect();
     let is_theirs = |path: &Path| {
         !own.contains(path)
-            && others.iter().any(|version| linker::is_driver_version(version) && linker::is_of(path, version))
+            && others.iter().any(|version| is_driver_version(version) && linker::is_of(path, version))
             && (linker::is_nvidias(path) || soname(path).is_some_and(|name| names.contains(name)))
     };
     let directories = linker::directories(root)?;

@@ -47,6 +47,11 @@ impl Slot {
         self.regular().filter_map(|file| self.module(file)).find(|file| file.is(loaded))
     }
 
+    /// The kept module `name`, whatever kernel it is for.
+    pub fn named(&self, name: &str) -> Option<File> {
+        self.regular().filter_map(|file| self.module(file)).find(|file| file.name == name)
+    }
+
     /// Why its modules are none for the kernel that runs; nothing where they are.
     pub fn misfit(&self) -> Option<String> {
         let Manifest { version, kernel, .. } = &self.manifest;

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Guard, Root};
 
 pub use services::Services;
-pub use upgrade::{Initramfs, Policy, StaleInitramfs, Upgrade};
+pub use upgrade::{Heal, Initramfs, Policy, StaleInitramfs, Upgrade};
 
 /// Everything that can be set. The shipped `config.toml` explains each key and holds the defaults.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

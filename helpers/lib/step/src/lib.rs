@@ -28,8 +28,8 @@ mod verified;
 
 pub use admit::{OFF, is_switched_off};
 pub use config::{
-    AutoRemove, Config, Containers, Gpus, Initramfs, LockedClocks, Pods, Policy, Processes, StaleInitramfs,
-    Units, Upgrade, Verify,
+    AutoRemove, Config, Containers, Gpus, Heal, Initramfs, LockedClocks, Pods, Policy, Processes,
+    StaleInitramfs, Units, Upgrade, Verify,
 };
 pub use finish::{Leftovers, finish};
 pub use guard::Guard;

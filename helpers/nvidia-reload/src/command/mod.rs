@@ -3,6 +3,7 @@
 mod explain;
 mod give_back;
 mod guard;
+mod heal;
 mod install;
 mod reload;
 mod request;
@@ -56,6 +57,7 @@ pub fn dispatch(command: &Command) -> ExitCode {
             arguments.reload.output,
             with_report(arguments.reload.output, |place| install::install(arguments, place)),
         ),
+        Command::Heal(arguments) => (arguments.output, heal::heal(arguments)),
         Command::Slots(output) => (*output, slots(*output)),
         Command::Request(arguments) => (arguments.output, request::request(arguments)),
         Command::Explain(arguments) => (Output { json: arguments.json }, explain::explain(arguments)),

@@ -47,6 +47,7 @@ mod tests {
             why: why.iter().map(|&why| why.to_owned()).collect(),
             driver: Versions { loaded: Some("1.2".into()), on_disk: Some("1.2".into()) },
             library: None,
+            healed: None,
             gpus: vec![Need { pci: Some("0000:3b:00".into()), class, why: Vec::new() }],
             unseen: unseen.iter().map(|&what| what.to_owned()).collect(),
         };

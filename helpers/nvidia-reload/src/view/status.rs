@@ -31,8 +31,10 @@ pub fn status(status: &Status, style: Style, now: SystemTime) -> String {
     if let Some(reason) = &status.driver.out_of_reach {
         row("", style.paint(Paint::Attention, &clean(&reason.what)));
         row("", clean(&reason.remedy));
+    } else if let Some(healed) = &status.healed {
+        row("", clean(&heals(&healed.version, status.driver.loaded.as_deref())));
     } else if status.driver.mismatch == Some(true) {
-        let advice = "programs that start now do not match it; `nvidia-reload reload` loads the one on disk";
+        let advice = "programs that start now do not match it; `nvidia-reload reload` loads the one on disk, and until then `nvidia-reload heal` lets programs find the libraries of the loaded one";
         row("", style.paint(Paint::Attention, advice));
     }
     if let Some(put_back) = &status.put_back {
@@ -111,6 +113,16 @@ fn driver(status: &Status, style: Style) -> String {
         (Some(loaded), None) => format!("{loaded} is loaded, on disk there is {unknown}"),
         (None, Some(on_disk)) => format!("not loaded, {on_disk} is on disk"),
         (None, None) => format!("not loaded, on disk there is {unknown}"),
+    }
+}
+
+/// Whose libraries programs get.
+fn heals(version: &str, loaded: Option<&str>) -> String {
+    match loaded == Some(version) {
+        true => format!("healed: programs that start find the libraries of {version}, until the reload"),
+        false => format!(
+            "programs find the libraries of {version}, which is not loaded: `nvidia-reload heal --end`"
+        ),
     }
 }
 

@@ -10,7 +10,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use slots::is_driver_version;
+use modules::is_driver_version;
+use slots::HEALED;
 use step::Root;
 
 use super::{linker, packages};
@@ -87,7 +88,8 @@ fn libraries(root: &Root, change: Change<'_>, findings: &mut Findings) -> Result
     };
     for name in LIBRARIES {
         // What the linker takes is the first that is there.
-        let mut paths = linker::paths(&cache, name).into_iter();
+        // The loaded driver's own, found before those on disk, are not found any more once that is unloaded.
+        let mut paths = linker::paths(&cache, name).into_iter().filter(|path| !path.starts_with(HEALED));
         let Some(file) = paths.find_map(|path| fs::canonicalize(root.path(path)).ok()) else { continue };
         let Some(version) = version_of(&file) else { continue };
         // Made for drivers of other versions: CUDA's forward compatibility.

@@ -42,7 +42,7 @@ fn both_word_sizes_and_the_firmware_are_there_and_go_without_a_trace() {
     let slot = mismatched(&root);
     assert_eq!(lacks(&slot).expect("looks"), None);
     let before = tree(&root);
-    let healed = heal(&root, &slot, Some(NEW.into()), 1).expect("heals");
+    let healed = heal(&root, &slot, Some(NEW.into())).expect("heals");
     assert_eq!(Healed::read(&root).expect("reads").as_ref(), Some(&healed));
     assert_eq!((healed.version.as_str(), healed.instead_of.as_deref()), (OLD, Some(NEW)));
     for folder in ["32", "64"] {
@@ -58,7 +58,7 @@ fn both_word_sizes_and_the_firmware_are_there_and_go_without_a_trace() {
     let disk = Disk::open(&root).expect("opens");
     assert_eq!(on_disk(&root, &disk, None).expect("looks"), [NEW.to_owned()].into());
     // A second time changes nothing.
-    heal(&root, &slot, Some(NEW.into()), 1).expect("heals");
+    heal(&root, &slot, Some(NEW.into())).expect("heals");
     assert_eq!(text(&root, CONF), Some(conf));
     assert!(end(&root).expect("ends"));
     assert_eq!(tree(&root), before);
@@ -75,7 +75,7 @@ fn whatever_a_power_cut_left_is_ended() {
         let root = Root::at(directory.path());
         let slot = mismatched(&root);
         let before = tree(&root);
-        heal(&root, &slot, Some(NEW.into()), 1).expect("heals");
+        heal(&root, &slot, Some(NEW.into())).expect("heals");
         if done < 3 {
             fs::remove_file(root.path(CONF)).expect("removes");
         }
@@ -105,7 +105,7 @@ fn a_specification_that_names_our_folder_becomes_what_it_was() {
     for (path, text) in [("/etc/cdi/a.yaml", "a"), ("/etc/cdi/b.yaml", "b"), ("/etc/cdi/c.yaml", "c")] {
         write(&root, path, text, 0o640);
     }
-    let mut healed = heal(&root, &slot, Some(NEW.into()), 1).expect("heals");
+    let mut healed = heal(&root, &slot, Some(NEW.into())).expect("heals");
     let paths = ["a", "b", "c"].map(|name| format!("/etc/cdi/{name}.yaml")).to_vec();
     healed.keep_cdi(&root, paths).expect("keeps");
     fs::write(root.path("/etc/cdi/a.yaml"), format!("{HEALED}/64/libcuda.so.1")).expect("writes");
@@ -123,7 +123,7 @@ fn the_slot_in_use_is_not_pruned() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let root = Root::at(directory.path());
     let slot = mismatched(&root);
-    heal(&root, &slot, Some(NEW.into()), 1).expect("heals");
+    heal(&root, &slot, Some(NEW.into())).expect("heals");
     let place = |version: &str| root.path(DIRECTORY).join(version);
     for version in ["540.1", "550.1", "560.1"] {
         fs::create_dir_all(place(version)).expect("creates");
@@ -139,7 +139,7 @@ fn firmware_of_another_name_is_none_of_ours() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let root = Root::at(directory.path());
     let slot = mismatched(&root);
-    let mut healed = heal(&root, &slot, None, 1).expect("heals");
+    let mut healed = heal(&root, &slot, None).expect("heals");
     let others =
         ["/etc/passwd", &format!("/lib/firmware/nvidia/{OLD}/../../x"), "/lib/firmware/nvidia/550/x"];
     for path in others {

@@ -17,6 +17,19 @@ pub enum Policy {
     Never,
 }
 
+/// Whether the loaded driver's libraries are found while the reload waits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Heal {
+    /// When a person says so.
+    #[default]
+    Ask,
+    /// As soon as a reload has to wait.
+    Always,
+    /// Not at all.
+    Never,
+}
+
 /// What an upgrade of the driver's packages leads to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
@@ -27,6 +40,8 @@ pub struct Upgrade {
     pub idle_timeout: u64,
     /// System units that may be stopped and started again without anybody's work being lost.
     pub restartable: Vec<String>,
+    /// Whether programs that start meanwhile get the loaded driver's libraries.
+    pub heal: Heal,
 }
 
 impl Default for Upgrade {
@@ -44,6 +59,7 @@ impl Default for Upgrade {
             policy: Policy::WhenIdle,
             idle_timeout: 7 * 24 * 60 * 60,
             restartable: RESTARTABLE.map(str::to_owned).into(),
+            heal: Heal::Ask,
         }
     }
 }

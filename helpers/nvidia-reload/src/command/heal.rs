@@ -1,0 +1,181 @@
+//! `nvidia-reload heal`: the loaded driver's libraries are found, nothing is stopped.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use bus::{Event, Manager};
+use serde::{Deserialize, Serialize};
+use step::{Exit, Reason, Root};
+
+use super::{guard, print};
+use crate::cli;
+use crate::fault::{Fault, Result};
+use crate::terminal::{Stream, Terminal};
+
+/// Who knows.
+const HELPER: &str = "/usr/libexec/nvidia-reload/heal";
+
+/// The unit that does it.
+const UNIT: &str = "nvidia-reload-heal.service";
+
+/// The unit that ends it.
+const END: &str = "nvidia-reload-heal-end.service";
+
+/// How long a look may take: a slot of a gigabyte is read.
+const LOOK: Duration = Duration::from_secs(5 * 60);
+
+/// How long the units may take (TimeoutStartSec=), and what systemd takes.
+const WORK: Duration = Duration::from_secs(11 * 60);
+
+/// What the helper says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Judged {
+    schema: String,
+    state: String,
+    version: Option<String>,
+    instead_of: Option<String>,
+    reasons: Vec<Reason>,
+    does: Vec<String>,
+}
+
+/// Does it, or ends it.
+///
+/// # Errors
+/// It is refused, or failed.
+pub fn heal(arguments: &cli::Heal) -> Result<u8> {
+    guard::root("heal")?;
+    let root = Root::system();
+    if arguments.end {
+        return end(&root, arguments);
+    }
+    let mut judged = judge()?;
+    if judged.state == "possible" && !arguments.dry_run {
+        if !arguments.yes {
+            ask(&judged)?;
+        }
+        start(UNIT)?;
+        let after = judge()?;
+        if after.state != "healed" {
+            return Err(Fault::new(
+                Exit::Failed,
+                format!("{UNIT} ended well, and programs do not find the libraries"),
+                format!("`journalctl -u {UNIT}` tells what it did"),
+            ));
+        }
+        judged.state = after.state;
+    }
+    let exit = match judged.state.as_str() {
+        "refused" => Exit::Refused,
+        _ => Exit::Done,
+    };
+    if arguments.output.json {
+        print(&judged);
+    } else {
+        Terminal::new(Stream::Out).write(&text(&judged, arguments.dry_run));
+    }
+    Ok(exit as u8)
+}
+
+fn end(root: &Root, arguments: &cli::Heal) -> Result<u8> {
+    let healed = slots::Healed::read(root)?;
+    start(END)?;
+    let version = healed.map(|healed| healed.version);
+    let said = match &version {
+        Some(version) => {
+            format!("Programs find the libraries on disk again, not those of driver {version}.\n")
+        }
+        None => "Nothing was healed.\n".to_owned(),
+    };
+    if arguments.output.json {
+        print(&Judged {
+            schema: "nvidia-reload.heal/1".into(),
+            state: "ended".into(),
+            version,
+            instead_of: None,
+            reasons: Vec::new(),
+            does: Vec::new(),
+        });
+    } else {
+        Terminal::new(Stream::Out).write(&said);
+    }
+    Ok(0)
+}
+
+fn judge() -> Result<Judged> {
+    let fault =
+        |why: String| Fault::new(Exit::Failed, why, "is the package nvidia-reload installed completely?");
+    let (status, output) =
+        bounded::child(Command::new(HELPER).arg("judge"), Instant::now() + LOOK, bounded::BODY)
+            .map_err(|error| fault(format!("run {HELPER}: {error}")))?;
+    serde_json::from_slice(&output)
+        .map_err(|error| fault(format!("{HELPER} judge ended with {status}: {error}")))
+}
+
+fn ask(judged: &Judged) -> Result<()> {
+    let mut terminal = Terminal::new(Stream::Err);
+    terminal.write(&text(judged, true));
+    match crate::terminal::ask("Do it now?") {
+        Some(true) => Ok(()),
+        Some(false) => Err(Fault::refused("not done; nothing was touched", "")),
+        None => Err(Fault::refused(
+            "there is nobody to ask; nothing was touched",
+            "`nvidia-reload heal --yes` does not ask",
+        )),
+    }
+}
+
+/// Starts `unit` and waits for its end.
+fn start(unit: &str) -> Result<()> {
+    let manager = Manager::system()?;
+    let mut follower = manager.follow(&[unit])?;
+    let job = follower.start(unit)?;
+    let until = Instant::now() + WORK;
+    let result = loop {
+        match follower.next(until)? {
+            Some(Event::JobEnded { job: ended, result }) if ended.path == job.path => break Some(result),
+            Some(Event::Anew) => {
+                if let Some(result) = follower.look_for(&job)? {
+                    break Some(result);
+                }
+            }
+            Some(_) => {}
+            None => break None,
+        }
+    };
+    if result.as_ref().is_some_and(bus::JobResult::is_success) {
+        return Ok(());
+    }
+    // What it said last is why.
+    let said = manager.service(unit).map(|service| service.status_text).unwrap_or_default();
+    let why = if said.is_empty() { format!("{unit} did not end well") } else { said };
+    Err(Fault::new(Exit::Failed, why, format!("`journalctl -u {unit}` tells more")))
+}
+
+/// What is, or would be.
+fn text(judged: &Judged, is_plan: bool) -> String {
+    let version = judged.version.as_deref().unwrap_or("unknown");
+    match judged.state.as_str() {
+        "possible" if is_plan => {
+            let mut text = String::from("Nothing is stopped. What is done:\n");
+            judged.does.iter().for_each(|does| text.push_str(&format!("  - {does}\n")));
+            text.push_str("The next reload ends it.\n");
+            text
+        }
+        "healed" => format!(
+            "Healed: programs that start find the libraries of driver {version}, until the next reload.\n"
+        ),
+        "not-needed" => {
+            format!("Nothing to do: the libraries on disk are those of driver {version}, which is loaded.\n")
+        }
+        _ => {
+            let mut text = String::from("Refused; nothing was touched:\n");
+            for reason in &judged.reasons {
+                text.push_str(&format!("  - {}\n", reason.what));
+                if !reason.remedy.is_empty() {
+                    text.push_str(&format!("    {}\n", reason.remedy));
+                }
+            }
+            text
+        }
+    }
+}
