@@ -149,7 +149,7 @@ pub(crate) fn judge(root: &Root) -> Result<Judged> {
             let spoiled = slot.spoiled();
             if !spoiled.is_empty() {
                 refuse(format!("the slot of driver {version} is damaged: {}", spoiled.join("; ")), "reload");
-            } else if let Some(lacks) = lacks(&slot)? {
+            } else if let Some(lacks) = lacks(root, &slot)? {
                 refuse(lacks, "reload");
             } else {
                 module(root, &slot, &mut judged, &mut refuse)?;

@@ -35,7 +35,7 @@ const SCHEMA: &str = "nvidia-reload.healed/1";
 /// The folder of [`HEALED`] for CDI specifications.
 const CDI: &str = "cdi";
 
-/// Libraries without which no CUDA program starts.
+/// Libraries that every program needs which uses CUDA, or NVML.
 const NEEDED: [&str; 2] = ["libcuda.so.", "libnvidia-ml.so."];
 
 /// A driver whose libraries are found before those on disk.
@@ -114,12 +114,24 @@ struct Libraries {
 /// Why the libraries of `slot` do not suffice for a program, if they do not.
 ///
 /// # Errors
-/// One of its files cannot be read.
-pub fn lacks(slot: &Slot) -> Result<Option<String>> {
+/// One of its files, or the linker's configuration, cannot be read.
+pub fn lacks(root: &Root, slot: &Slot) -> Result<Option<String>> {
     let libraries = libraries(slot)?;
-    let has = |start: &&str| libraries.files.keys().any(|(_, name)| name.starts_with(*start));
-    let missing = NEEDED.iter().find(|start| !has(start));
-    Ok(missing.map(|start| format!("the slot of driver {} has no {start}*", slot.manifest.version)))
+    let is_on_disk = linker::names(root)?;
+    for start in NEEDED {
+        let has = libraries.files.keys().any(|(_, name)| name.starts_with(start));
+        // A machine that only draws has no CUDA.
+        if !has && is_on_disk.iter().any(|name| name.starts_with(start)) {
+            return Ok(Some(format!(
+                "the slot of driver {} has no {start}*, and the driver on disk has",
+                slot.manifest.version
+            )));
+        }
+    }
+    if libraries.files.is_empty() {
+        return Ok(Some(format!("the slot of driver {} has no libraries", slot.manifest.version)));
+    }
+    Ok(None)
 }
 
 /// The libraries that carry the driver's version in their names, and the links to them by other names.

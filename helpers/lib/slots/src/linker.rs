@@ -76,16 +76,28 @@ pub fn version_on_disk(root: &Root, path: &Path, version: Option<String>) -> Res
 /// # Errors
 /// The linker's configuration, or a directory, cannot be read.
 fn library_on_disk(root: &Root) -> Result<Option<String>> {
-    let mut found = BTreeSet::new();
-    for directory in directories(root)? {
-        for path in tree::list(root, &directory)? {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let version = name.strip_prefix("libnvidia-ml.so.");
-            found.extend(version.filter(|version| is_driver_version(version)).map(str::to_owned));
-        }
-    }
+    let names = names(root)?;
+    let found: BTreeSet<String> = names
+        .iter()
+        .filter_map(|name| name.strip_prefix("libnvidia-ml.so."))
+        .filter(|version| is_driver_version(version))
+        .map(str::to_owned)
+        .collect();
     let mut found = found.into_iter();
     Ok(found.next().filter(|_| found.next().is_none()))
+}
+
+/// The names of all that is where libraries of a driver on disk are.
+///
+/// # Errors
+/// The linker's configuration, or a directory, cannot be read.
+pub(crate) fn names(root: &Root) -> Result<BTreeSet<String>> {
+    let mut found = BTreeSet::new();
+    for directory in directories(root)? {
+        let paths = tree::list(root, &directory)?;
+        found.extend(paths.iter().filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned())));
+    }
+    Ok(found)
 }
 
 /// The directories that a configuration file of the linker names (ldconfig(8)).

@@ -40,7 +40,14 @@ fn both_word_sizes_and_the_firmware_are_there_and_go_without_a_trace() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let root = Root::at(directory.path());
     let slot = mismatched(&root);
-    assert_eq!(lacks(&slot).expect("looks"), None);
+    assert_eq!(lacks(&root, &slot).expect("looks"), None);
+    let manifest = |gone: &str| {
+        let files = slot.manifest.files.iter().filter(|entry| !entry.path().contains(gone)).cloned();
+        Slot { manifest: Manifest { files: files.collect(), ..slot.manifest.clone() }, ..slot.clone() }
+    };
+    for (gone, expected) in [("libcuda", true), ("libnvidia-ml", true), ("smi", false)] {
+        assert_eq!(lacks(&root, &manifest(gone)).expect("looks").is_some(), expected, "without {gone}");
+    }
     let before = tree(&root);
     let healed = heal(&root, &slot, Some(NEW.into())).expect("heals");
     assert_eq!(Healed::read(&root).expect("reads").as_ref(), Some(&healed));
