@@ -23,11 +23,11 @@ fn mismatched(root: &Root) -> Slot {
     let slot = kept(root);
     for (directory, class) in [(LIB, '\u{2}'), (LIB32, '\u{1}')] {
         for name in ["libcuda", "libnvidia-ml"] {
-            fs::remove_file(root.path(&format!("{directory}/{name}.so.{OLD}"))).expect("removes");
+            fs::remove_file(root.path(format!("{directory}/{name}.so.{OLD}"))).expect("removes");
             library(root, directory, name, NEW, class);
         }
     }
-    fs::remove_dir_all(root.path(&format!("/lib/firmware/nvidia/{OLD}"))).expect("removes");
+    fs::remove_dir_all(root.path(format!("/lib/firmware/nvidia/{OLD}"))).expect("removes");
     slot
 }
 
@@ -87,7 +87,7 @@ fn whatever_a_power_cut_left_is_ended() {
             fs::remove_file(root.path(CONF)).expect("removes");
         }
         if done < 2 {
-            fs::remove_dir_all(root.path(&format!("/lib/firmware/nvidia/{OLD}"))).expect("removes");
+            fs::remove_dir_all(root.path(format!("/lib/firmware/nvidia/{OLD}"))).expect("removes");
         }
         if done < 1 {
             fs::remove_dir_all(root.path(HEALED)).expect("removes");
