@@ -9,13 +9,13 @@ use step::{Action, Config, Context, OFF, Plan, RunRequest};
 
 use crate::choose::{Pick, chosen, pick};
 use crate::findings::Findings;
-use crate::{driver, gpus, health, reset, users};
+use crate::{driver, gpus, health, of_slurm, reset, users};
 
 /// What was found.
 pub(crate) struct Assessed {
     /// The verdict, and what would be done.
     pub(crate) plan: Plan,
-    /// The units that look after a container with a GPU.
+    /// The units that look after a container with a GPU, or start what would want one.
     pub(crate) container_units: Vec<(Option<u32>, String)>,
     /// The containers that the run stops, and when their `dockerd` had started.
     pub(crate) containers: Vec<ledger::Container>,
@@ -44,16 +44,22 @@ pub(crate) fn assess(context: &Context, config: &Config, asked: &RunRequest) -> 
     let heard = hear(&context.root)?;
     // The engines take their time, and so do NVML and files of many megabytes. Whoever asks NVML holds
     // the driver, and is gone before holders are looked for.
-    let (versions, survey, state) = std::thread::scope(|scope| {
+    let (versions, survey, slurm, state) = std::thread::scope(|scope| {
         let survey = of_some.is_none().then(|| scope.spawn(|| users::survey(&[])));
+        let slurm = scope.spawn(|| match of_some {
+            None => slurm::look(&context.root),
+            Some(_) => slurm::look_at_processes(&context.root),
+        });
         let state = scope.spawn(|| gpus::ask(context, &loaded));
         (
             driver::assess(context, &loaded, exchange, &mut findings),
             survey.map(|survey| survey.join()),
+            slurm.join(),
             state.join(),
         )
     });
     let versions = versions?;
+    let slurm = slurm.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     let state = state.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     health::assess(context, config, &heard, state.as_ref(), &versions, reset, &mut findings)?;
     let scan = holders::scan(&context.root)?;
@@ -83,6 +89,8 @@ pub(crate) fn assess(context: &Context, config: &Config, asked: &RunRequest) -> 
     let stay = used_by_others(&scan, &scope);
     let scan = scan.within(&scope);
     let mut actions = users::assess(context, config, &survey, &scan, &nodes, &mut findings)?;
+    let held = of_slurm::held(&context.root, &survey, &scan.holders);
+    let slurmd = of_slurm::assess(slurm.as_ref(), held, &mut actions, &mut findings);
     if reset {
         actions.extend(reset::assess(&versions, &picked, &mut findings));
         // All but nvidia itself count as users of the GPUs.
@@ -102,7 +110,7 @@ pub(crate) fn assess(context: &Context, config: &Config, asked: &RunRequest) -> 
         modules: loaded.into_iter().map(|module| module.module.name).collect(),
         actions,
         settings: seen.iter().filter(|gpu| !gpu.settings.is_empty()).map(gpus::settings).collect(),
-        unknown: users::unknown(&survey, &scan),
+        unknown: users::unknown(&survey, &scan, slurm.as_ref()),
         // The verdict comes last.
         ..Plan::refused(Vec::new())
     };
@@ -117,7 +125,10 @@ pub(crate) fn assess(context: &Context, config: &Config, asked: &RunRequest) -> 
     (plan.verdict, plan.reasons, plan.warnings) = findings.verdict();
     Ok(Assessed {
         plan,
-        container_units: users::container_units(&survey),
+        container_units: users::container_units(&survey)
+            .into_iter()
+            .chain(slurmd.map(|unit| (None, unit)))
+            .collect(),
         containers: users::to_drain(config, &survey),
         dockerd: survey.dockerd,
         heard,

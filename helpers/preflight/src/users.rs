@@ -10,6 +10,7 @@ use holders::{Caller, Fate, Holder, Rules, Scan, below};
 use ledger::Step;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use slurm::Slurm;
 use step::{Action, Config, Context, Guard};
 
 use crate::findings::Findings;
@@ -41,7 +42,8 @@ pub(crate) fn assess(
     let (mut plain, mut unguarded) = (BTreeMap::new(), BTreeMap::new());
     let first = scan.holders.iter().find(|holder| holder.pid == 1);
     for holder in &scan.holders {
-        if below.contains(&holder.pid) {
+        // What is of a job is told of with the job.
+        if below.contains(&holder.pid) || matches!(holder.owner, holders::Owner::SlurmStep { .. }) {
             continue;
         }
         let fate = rules.fate(holder);
@@ -120,7 +122,7 @@ pub(crate) fn assess(
 }
 
 /// Who may have a GPU and cannot be asked.
-pub(crate) fn unknown(survey: &Survey, scan: &Scan) -> Vec<String> {
+pub(crate) fn unknown(survey: &Survey, scan: &Scan, slurm: Option<&Slurm>) -> Vec<String> {
     let silent = |engine: &Engine| match &engine.presence {
         Presence::Unreachable { reason, .. } => {
             Some(format!("{engine} cannot be asked for its containers: {reason}"))
@@ -129,7 +131,9 @@ pub(crate) fn unknown(survey: &Survey, scan: &Scan) -> Vec<String> {
     };
     let unexplained = scan.unexplained.iter().map(|what| format!("{what} that nothing found accounts for"));
     let unclear = survey.unclear.iter().cloned();
-    survey.engines.iter().filter_map(silent).chain(unexplained).chain(unclear).collect()
+    let slurm = slurm.and_then(|slurm| slurm.silent.as_ref());
+    let slurm = slurm.map(|why| format!("Slurm does not say which jobs have a GPU: {why}"));
+    survey.engines.iter().filter_map(silent).chain(unexplained).chain(unclear).chain(slurm).collect()
 }
 
 /// The units that look after a container of the survey: of the same user as the engine.
