@@ -273,6 +273,27 @@ impl Client {
         self.get("/info").await
     }
 
+    /// Whether its containers outlive its daemon (Docker's `live-restore`).
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn keeps_containers(&self) -> Result<bool, Error> {
+        Ok(self.runtimes().await?.live_restore_enabled.unwrap_or_default())
+    }
+
+    /// Whether NVIDIA's runtime, or the hook that stands for it with `--gpus`, starts this container.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn starts_by_nvidias_hook(&self, id: &str) -> Result<bool, Error> {
+        let container = self.inspect(id).await?;
+        let Some(given) = container.host_config else { return Ok(false) };
+        let by_request =
+            given.device_requests.iter().flatten().any(|request| request.driver.as_deref() != Some("cdi"));
+        let runtimes = self.runtimes().await?;
+        Ok(by_request || given.runtime.is_some_and(|name| runtimes.is_nvidias(&name)))
+    }
+
     /// What lies at `target`.
     async fn get<T: DeserializeOwned>(&self, target: &str) -> Result<T, Error> {
         let body = self.send(Request::get(self.uri(target)?), Bytes::new(), PATIENCE).await?;
@@ -328,12 +349,13 @@ struct Summary {
     id: String,
 }
 
-/// The runtimes of an engine.
+/// The runtimes of an engine, and what else of it matters.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub(crate) struct Runtimes {
     /// The one that it takes when none is asked for.
     pub(crate) default_runtime: Option<String>,
+    live_restore_enabled: Option<bool>,
     runtimes: Option<BTreeMap<String, Program>>,
 }
 

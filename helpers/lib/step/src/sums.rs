@@ -140,7 +140,9 @@ fn undo(step: Step) -> u64 {
             let users =
                 all(&[("lib/step/src/sibling.rs", "USERS"), ("drain-containers/src/give_back.rs", "USER")]);
             // Before CDI and after it; the kubelet; its pods.
-            stopping + 2 * wave + cdi + of(UNIT) + most("containers.pods-timeout") + users
+            // What NVIDIA's hook fails is tried once more, behind a restart of the engine.
+            let renewed = of(UNIT) + all(&ORDER) + health();
+            stopping + 2 * wave + renewed + cdi + of(UNIT) + most("containers.pods-timeout") + users
         }
         Step::StopUnits => {
             let bus = of(("lib/bus/src/connect.rs", "PATIENCE"));
