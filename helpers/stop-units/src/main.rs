@@ -86,6 +86,9 @@ enum Verb {
         #[arg(long)]
         wait: bool,
     },
+    /// Tell as JSON the services that a run would start that the old driver has felled.
+    #[command(hide = true)]
+    ListFelled,
     /// Note the services in the open run that the old driver, or the run, has felled.
     #[command(hide = true)]
     NoteFelled,
@@ -106,6 +109,7 @@ fn main() -> ExitCode {
         Verb::RunUnit { unit, seconds } => single::run(&unit, Duration::from_secs(seconds)),
         Verb::RestartUnit { unit } => single::restart(&unit),
         Verb::StopUnit { unit, wait } => single::stop(&unit, wait),
+        Verb::ListFelled => felled::list(context).map(|()| ExitCode::SUCCESS),
         Verb::NoteFelled => felled::note(context).map(|()| ExitCode::SUCCESS),
         Verb::UndoUsers => start::undo_users(context).map(|()| ExitCode::SUCCESS),
     })

@@ -258,6 +258,14 @@ pub fn ready_plan() -> Plan {
                 &[],
                 true,
             ),
+            action(
+                Step::Restore,
+                "nvidia-fabricmanager.service",
+                "start with the new driver",
+                "it failed (exit-code)",
+                &[],
+                true,
+            ),
         ],
         ..Plan::refused(Vec::new())
     }
