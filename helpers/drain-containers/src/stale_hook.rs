@@ -55,16 +55,14 @@ async fn restart(undo: &Undo<'_>, client: &Client, name: &Object, why: &Error) -
     }
     context.warn(format!("{name} does not start ({why}): {DAEMON} is restarted, and it is tried once more"));
     let restarted = engines::beside(|| order_unit(Order::Restart, DAEMON)).await;
-    match restarted
-        .map_err(|error| error.to_string())
-        .and_then(|done| done.map_err(|error| error.to_string()))
-    {
-        Ok(is_there) => is_there,
-        Err(error) => {
-            context.warn(format!("{DAEMON} is not restarted: {error}"));
-            false
-        }
-    }
+    let problem = match restarted {
+        Ok(Ok(true)) => return true,
+        Ok(Ok(false)) => "there is no such unit".to_owned(),
+        Ok(Err(error)) => error.to_string(),
+        Err(error) => error.to_string(),
+    };
+    context.warn(format!("{DAEMON} is not restarted: {problem}"));
+    false
 }
 
 /// Whether this run, in this boot, has unloaded the driver.

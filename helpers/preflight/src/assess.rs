@@ -9,7 +9,7 @@ use step::{Action, Config, Context, OFF, Plan, RunRequest};
 
 use crate::choose::{Pick, chosen, pick};
 use crate::findings::Findings;
-use crate::{driver, gpus, health, of_slurm, reset, users};
+use crate::{driver, felled, gpus, health, of_slurm, reset, users};
 
 /// What was found.
 pub(crate) struct Assessed {
@@ -44,19 +44,19 @@ pub(crate) fn assess(context: &Context, config: &Config, asked: &RunRequest) -> 
     let heard = hear(&context.root)?;
     // The engines take their time, and so do NVML and files of many megabytes. Whoever asks NVML holds
     // the driver, and is gone before holders are looked for.
-    let (versions, survey, slurm, felled, state) = std::thread::scope(|scope| {
+    let (versions, survey, slurm, fell, state) = std::thread::scope(|scope| {
         let survey = of_some.is_none().then(|| scope.spawn(|| users::survey(&[])));
         let slurm = scope.spawn(|| match of_some {
             None => slurm::look(&context.root),
             Some(_) => slurm::look_at_processes(&context.root),
         });
-        let felled = scope.spawn(|| users::felled(context, config));
+        let fell = scope.spawn(|| felled::ask(context, config));
         let state = scope.spawn(|| gpus::ask(context, &loaded));
         (
             driver::assess(context, &loaded, exchange, &mut findings),
             survey.map(|survey| survey.join()),
             slurm.join(),
-            felled.join(),
+            fell.join(),
             state.join(),
         )
     });
@@ -93,8 +93,8 @@ pub(crate) fn assess(context: &Context, config: &Config, asked: &RunRequest) -> 
     let mut actions = users::assess(context, config, &survey, &scan, &nodes, &mut findings)?;
     let held = of_slurm::held(&context.root, &survey, &scan.holders);
     let slurmd = of_slurm::assess(slurm.as_ref(), held, &mut actions, &mut findings);
-    let felled = felled.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    users::add_felled(felled, &mut actions, &mut findings);
+    let fell = fell.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    felled::add(fell, &mut actions, &mut findings);
     if reset {
         actions.extend(reset::assess(&versions, &picked, &mut findings));
         // All but nvidia itself count as users of the GPUs.

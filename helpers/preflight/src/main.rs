@@ -5,6 +5,7 @@
 mod assess;
 mod choose;
 mod driver;
+mod felled;
 mod findings;
 #[cfg(test)]
 mod golden;
@@ -15,6 +16,7 @@ mod of_users;
 mod package;
 mod predict;
 mod reset;
+mod sibling;
 mod users;
 
 use std::process::ExitCode;

@@ -113,14 +113,16 @@ fn keep_away(slurm: &Slurm, actions: &mut Vec<Action>, findings: &mut Findings) 
         findings.warn(format!("Slurm may start a job here while the driver is out: {why}"), drain);
         return None;
     };
-    actions.push(Action {
+    let at = actions.iter().position(|action| action.step > Step::StopUnits).unwrap_or(actions.len());
+    let action = Action {
         step: Step::StopUnits,
         object: unit.clone(),
         what: "stop, start again afterwards".into(),
         why: "Slurm would start jobs while the driver is out".into(),
         pids: Vec::new(),
         comes_back: true,
-    });
+    };
+    actions.insert(at, action);
     Some(unit.clone())
 }
 

@@ -1,28 +1,18 @@
 //! Who has the GPU, and what would be done to each of them.
 
 use std::collections::{BTreeMap, HashSet};
-use std::process::Command;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use engines::{Container, Decision, Engine, Kind, Owner, Presence, SURVEY_SCHEMA, Survey, decide};
 use holders::{Caller, Fate, Holder, Rules, Scan, below};
 use ledger::Step;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use slurm::Slurm;
-use step::{Action, Config, Context, Guard, services_there};
+use step::{Action, Config, Context, Guard};
 
 use crate::findings::Findings;
 use crate::of_users::{add_plain, described, devices, in_socket, killed, processes, user};
-
-/// The helper that speaks with the engines.
-const DRAIN: &str = "/usr/libexec/nvidia-reload/drain-containers";
-/// The helper that speaks with the service managers.
-const STOP: &str = "/usr/libexec/nvidia-reload/stop-units";
-
-/// How long a sibling may take. What it asks has limits of its own.
-const SIBLING: Duration = Duration::from_secs(400);
+use crate::sibling::{DRAIN, STOP, ask};
 
 pub(crate) fn assess(
     context: &Context,
@@ -164,65 +154,6 @@ pub(crate) fn survey(nodes: &[String]) -> Result<Survey> {
         );
     }
     Ok(survey)
-}
-
-/// What `helper list --json` says.
-fn ask<T: DeserializeOwned>(helper: &str, nodes: &[String]) -> Result<T> {
-    let mut command = Command::new(helper);
-    command.args(["list", "--json"]).args(nodes.iter().map(|node| format!("--node={node}")));
-    answer(&mut command)
-}
-
-/// What a sibling says.
-fn answer<T: DeserializeOwned>(command: &mut Command) -> Result<T> {
-    let words = format!(
-        "{} {}",
-        command.get_program().display(),
-        command.get_args().next().unwrap_or_default().display()
-    );
-    let (status, output) = bounded::child(command, Instant::now() + SIBLING, bounded::BODY)
-        .with_context(|| format!("run {words}"))?;
-    if !status.success() {
-        anyhow::bail!("{words} ended with {status}");
-    }
-    serde_json::from_slice(&output).with_context(|| format!("understand what {words} says"))
-}
-
-/// The services that the old driver has felled and the run starts, and how each fell.
-pub(crate) fn felled(context: &Context, config: &Config) -> Result<Vec<(String, String)>> {
-    // Most machines have none of them, or all of them up: a sibling is asked where there is one at all.
-    match services_there(&context.root, config).next() {
-        None => Ok(Vec::new()),
-        Some(_) => answer(Command::new(STOP).arg("list-felled")),
-    }
-}
-
-/// Adds them to the plan.
-pub(crate) fn add_felled(
-    felled: Result<Vec<(String, String)>>,
-    actions: &mut Vec<Action>,
-    findings: &mut Findings,
-) {
-    let felled = felled.unwrap_or_else(|error| {
-        findings.warn(
-            format!("which services the old driver has felled is not known: {error:#}"),
-            "see whether they run after the reload (`systemctl --failed`)",
-        );
-        Vec::new()
-    });
-    for (unit, how) in felled {
-        if actions.iter().any(|action| action.object == unit) {
-            continue;
-        }
-        actions.push(Action {
-            step: Step::Restore,
-            object: unit,
-            what: "start with the new driver".into(),
-            why: format!("it {how}"),
-            pids: Vec::new(),
-            comes_back: true,
-        });
-    }
 }
 
 fn containers(config: &Config, survey: &Survey, holders: &[Holder], findings: &mut Findings) -> Vec<Action> {

@@ -261,7 +261,7 @@ pub fn ready_plan() -> Plan {
             action(
                 Step::Restore,
                 "nvidia-fabricmanager.service",
-                "start with the new driver",
+                "start",
                 "it failed (exit-code)",
                 &[],
                 true,

@@ -94,8 +94,8 @@ fn actions(plan: &Plan, style: Style) -> String {
         }
     }
     for started in plan.actions.iter().filter(|action| action.step == Step::Restore) {
-        let text = format!("{} ({})", clean(&started.object), clean(&started.why));
-        page.push_str(&wrap("Started with the new driver: ", &text, style.width));
+        let text = format!("{}: {}", clean(&started.object), clean(&started.why));
+        page.push_str(&wrap("Started afterwards: ", &text, style.width));
     }
     if !plan.modules.is_empty() {
         let modules = clean(&plan.modules.join(", "));
