@@ -10,7 +10,7 @@ use engines::{Client, Ended, Error, Kind, Member, Way};
 use ledger::{Act, Container, Object, Run, Step};
 use step::{Context, Undo};
 
-use crate::{again, cdi, podman, pods};
+use crate::{again, cdi, podman, pods, stale_hook};
 
 /// How long an engine may be away, as it is while its daemon starts again.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -28,9 +28,9 @@ const ENGINES: usize = 64;
 const DEATHS: u32 = 3;
 
 /// A container and the act that took it.
-struct Taken {
+pub(crate) struct Taken {
     act: u64,
-    container: Container,
+    pub(crate) container: Container,
 }
 
 pub(crate) fn undo(context: &Context) -> Result<()> {
@@ -167,22 +167,33 @@ async fn restore_engine(undo: &Undo<'_>, (engine, socket): (&str, &str), taken: 
     };
     match client {
         Ok(client) => {
-            start_all(undo, &client, taken).await;
+            start_all(undo, &client, socket, taken).await;
             client.end().await;
         }
         Err(error) => taken.iter().for_each(|one| fail(undo, one, &error)),
     }
 }
 
-async fn start_all(undo: &Undo<'_>, client: &Client, taken: &[Taken]) {
+async fn start_all(undo: &Undo<'_>, client: &Client, socket: &str, taken: &[Taken]) {
     let (parallel, majors) = (undo.run.snapshot.parallel, majors(&undo.run));
     let members = engines::side_by_side(taken, parallel, async |one: &Taken| member(client, one).await).await;
+    let mut refused: Vec<(&Taken, Error)> = Vec::new();
     for wave in engines::waves(&members, Way::Up) {
-        engines::side_by_side(wave, parallel, async |index: usize| {
-            start(undo, client, &taken[index], &majors).await;
-        })
-        .await;
+        let started = engines::side_by_side(wave, parallel, async |index: usize| {
+            (&taken[index], start(undo, client, &taken[index], &majors).await)
+        });
+        refused.extend(started.await.into_iter().filter_map(|(one, result)| Some((one, result.err()?))));
     }
+    if stale_hook::renew(undo, client, socket, &refused).await {
+        let (again, others): (Vec<_>, Vec<_>) =
+            refused.into_iter().partition(|(_, error)| matches!(error, Error::Refused { .. }));
+        let started = engines::side_by_side(again, parallel, async |(one, _): (&Taken, Error)| {
+            (one, start(undo, client, one, &majors).await)
+        });
+        refused = others;
+        refused.extend(started.await.into_iter().filter_map(|(one, result)| Some((one, result.err()?))));
+    }
+    refused.iter().for_each(|(one, error)| fail(undo, one, error));
     for _ in 0..DEATHS {
         if !client.was_away() {
             break;
@@ -215,14 +226,15 @@ async fn member(client: &Client, taken: &Taken) -> Member {
     }
 }
 
-async fn start(undo: &Undo<'_>, client: &Client, taken: &Taken, majors: &Majors) {
+/// Starts one, and notes what came of it.
+///
+/// # Errors
+/// It does not run; that is not noted.
+async fn start(undo: &Undo<'_>, client: &Client, taken: &Taken, majors: &Majors) -> Result<(), Error> {
     let context = undo.context;
     let Taken { act, container } = taken;
     let name = Object::Container(container.clone());
-    let ended = match again::bring_up(context, client, container).await {
-        Ok(ended) => ended,
-        Err(error) => return fail(undo, taken, &error),
-    };
+    let ended = again::bring_up(context, client, container).await?;
     let paused = if container.paused { ", paused as before" } else { "" };
     match ended {
         Ended::Brought => match leads_nowhere(context, client, container, majors) {
@@ -257,6 +269,7 @@ async fn start(undo: &Undo<'_>, client: &Client, taken: &Taken, majors: &Majors)
         let seconds = if container.user.is_some() { seconds.min(USERS_HEALTH) } else { seconds };
         await_health(context, client, container, seconds).await;
     }
+    Ok(())
 }
 
 /// It is back whatever its check says: that is for a person to know, and for those that depend on it to

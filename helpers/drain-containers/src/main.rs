@@ -13,6 +13,7 @@ mod give_back;
 mod podman;
 mod pods;
 mod policy;
+mod stale_hook;
 mod take;
 
 #[cfg(test)]

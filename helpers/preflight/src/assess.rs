@@ -10,13 +10,13 @@ use step::{Action, Config, Context, OFF, Plan, RunRequest};
 
 use crate::choose::{Pick, chosen, pick};
 use crate::findings::Findings;
-use crate::{driver, gpus, health, reset, users};
+use crate::{driver, felled, gpus, health, of_slurm, reset, users};
 
 /// What was found.
 pub(crate) struct Assessed {
     /// The verdict, and what would be done.
     pub(crate) plan: Plan,
-    /// The units that look after a container with a GPU.
+    /// The units that look after a container with a GPU, or start what would want one.
     pub(crate) container_units: Vec<(Option<u32>, String)>,
     /// The containers that the run stops, and when their `dockerd` had started.
     pub(crate) containers: Vec<ledger::Container>,
@@ -61,13 +61,20 @@ fn assess_beside(
     let mut loaded = chain(&context.root)?;
     // Before NVML is asked: what the kernel says of that is not what a run is judged by.
     let heard = hear(&context.root)?;
-    // NVML takes its time, and so do files of many megabytes. Whoever asks NVML holds the driver, and is gone
-    // before holders are looked for.
-    let (versions, state) = std::thread::scope(|scope| {
+    // NVML takes its time, and so do Slurm and files of many megabytes. Whoever asks NVML holds the driver, and is
+    // gone before holders are looked for.
+    let is_of_some = asked.reset.as_ref().is_some_and(|ids| !ids.is_empty());
+    let (versions, slurm, fell, state) = std::thread::scope(|scope| {
+        let slurm = scope.spawn(|| match is_of_some {
+            false => slurm::look(&context.root),
+            true => slurm::look_at_processes(&context.root),
+        });
+        let fell = scope.spawn(|| felled::ask(context, config));
         let state = scope.spawn(|| gpus::ask(context, &loaded));
-        (driver::assess(context, &loaded, exchange, &mut findings), state.join())
+        (driver::assess(context, &loaded, exchange, &mut findings), slurm.join(), fell.join(), state.join())
     });
     let versions = versions?;
+    let slurm = slurm.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     let state = state.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     health::assess(context, config, &heard, state.as_ref(), &versions, reset, &mut findings)?;
     let scan = holders::scan(&context.root)?;
@@ -94,6 +101,10 @@ fn assess_beside(
     let stay = used_by_others(&scan, &scope);
     let scan = scan.within(&scope);
     let mut actions = users::assess(context, config, &survey, &scan, &nodes, &mut findings)?;
+    let held = of_slurm::held(&context.root, &survey, &scan.holders);
+    let slurmd = of_slurm::assess(slurm.as_ref(), held, &mut actions, &mut findings);
+    let fell = fell.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    felled::add(fell, &mut actions, &mut findings);
     if reset {
         actions.extend(reset::assess(&versions, &picked, &mut findings));
         // All but nvidia itself count as users of the GPUs.
@@ -113,7 +124,7 @@ fn assess_beside(
         modules: loaded.into_iter().map(|module| module.module.name).collect(),
         actions,
         settings: seen.iter().filter(|gpu| !gpu.settings.is_empty()).map(gpus::settings).collect(),
-        unknown: users::unknown(&survey, &scan),
+        unknown: users::unknown(&survey, &scan, slurm.as_ref()),
         // The verdict comes last.
         ..Plan::refused(Vec::new())
     };
@@ -128,7 +139,10 @@ fn assess_beside(
     (plan.verdict, plan.reasons, plan.warnings) = findings.verdict();
     Ok(Assessed {
         plan,
-        container_units: users::container_units(&survey),
+        container_units: users::container_units(&survey)
+            .into_iter()
+            .chain(slurmd.map(|unit| (None, unit)))
+            .collect(),
         containers: users::to_drain(config, &survey),
         dockerd: survey.dockerd,
         heard,

@@ -5,15 +5,18 @@
 mod assess;
 mod choose;
 mod driver;
+mod felled;
 mod findings;
 #[cfg(test)]
 mod golden;
 mod gpus;
 mod health;
+mod of_slurm;
 mod of_users;
 mod package;
 mod predict;
 mod reset;
+mod sibling;
 mod users;
 
 use std::process::ExitCode;
@@ -47,6 +50,9 @@ enum Verb {
         #[arg(long)]
         if_idle: bool,
     },
+    /// Ask Slurm for the jobs on this node, and leave the answer for whoever makes a plan.
+    #[command(hide = true)]
+    AskSlurm,
     /// Ask that the run which is about to begin be a reset, of all GPUs unless some were named.
     AskForReset,
     /// Ask that the run which is about to begin hold the machine; refused while another is under way.
@@ -60,6 +66,7 @@ fn main() -> ExitCode {
             let reset = reset.then_some(gpus);
             plan(context, &RunRequest { reset, install, if_idle, ..RunRequest::default() })
         }
+        Verb::AskSlurm => slurm::answer(&context.root).map(|()| ExitCode::SUCCESS),
         Verb::AskToHold => ask_to_hold(context).map(|()| ExitCode::SUCCESS),
         Verb::AskForReset => RunRequest::ask_for_reset(&context.root).map(|()| ExitCode::SUCCESS),
     })

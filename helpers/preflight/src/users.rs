@@ -1,27 +1,18 @@
 //! Who has the GPU, and what would be done to each of them.
 
 use std::collections::{BTreeMap, HashSet};
-use std::process::Command;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use engines::{Container, Decision, Engine, Kind, Owner, Presence, SURVEY_SCHEMA, Survey, decide};
 use holders::{Caller, Fate, Holder, Rules, Scan, below};
 use ledger::Step;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use slurm::Slurm;
 use step::{Action, Config, Context, Guard};
 
 use crate::findings::Findings;
 use crate::of_users::{add_plain, described, devices, in_socket, killed, processes, user};
-
-/// The helper that speaks with the engines.
-const DRAIN: &str = "/usr/libexec/nvidia-reload/drain-containers";
-/// The helper that speaks with the service managers.
-const STOP: &str = "/usr/libexec/nvidia-reload/stop-units";
-
-/// How long a sibling may take. What it asks has limits of its own.
-const SIBLING: Duration = Duration::from_secs(400);
+use crate::sibling::{DRAIN, STOP, ask};
 
 pub(crate) fn assess(
     context: &Context,
@@ -41,7 +32,8 @@ pub(crate) fn assess(
     let (mut plain, mut unguarded) = (BTreeMap::new(), BTreeMap::new());
     let first = scan.holders.iter().find(|holder| holder.pid == 1);
     for holder in &scan.holders {
-        if below.contains(&holder.pid) {
+        // What is of a job is told of with the job.
+        if below.contains(&holder.pid) || matches!(holder.owner, holders::Owner::SlurmStep { .. }) {
             continue;
         }
         let fate = rules.fate(holder);
@@ -120,7 +112,7 @@ pub(crate) fn assess(
 }
 
 /// Who may have a GPU and cannot be asked.
-pub(crate) fn unknown(survey: &Survey, scan: &Scan) -> Vec<String> {
+pub(crate) fn unknown(survey: &Survey, scan: &Scan, slurm: Option<&Slurm>) -> Vec<String> {
     let silent = |engine: &Engine| match &engine.presence {
         Presence::Unreachable { reason, .. } => {
             Some(format!("{engine} cannot be asked for its containers: {reason}"))
@@ -129,7 +121,9 @@ pub(crate) fn unknown(survey: &Survey, scan: &Scan) -> Vec<String> {
     };
     let unexplained = scan.unexplained.iter().map(|what| format!("{what} that nothing found accounts for"));
     let unclear = survey.unclear.iter().cloned();
-    survey.engines.iter().filter_map(silent).chain(unexplained).chain(unclear).collect()
+    let slurm = slurm.and_then(|slurm| slurm.silent.as_ref());
+    let slurm = slurm.map(|why| format!("Slurm does not say which jobs have a GPU: {why}"));
+    survey.engines.iter().filter_map(silent).chain(unexplained).chain(unclear).chain(slurm).collect()
 }
 
 /// The units that look after a container of the survey: of the same user as the engine.
@@ -160,18 +154,6 @@ pub(crate) fn survey(nodes: &[String]) -> Result<Survey> {
         );
     }
     Ok(survey)
-}
-
-/// What `helper list --json` says.
-fn ask<T: DeserializeOwned>(helper: &str, nodes: &[String]) -> Result<T> {
-    let mut command = Command::new(helper);
-    command.args(["list", "--json"]).args(nodes.iter().map(|node| format!("--node={node}")));
-    let (status, output) = bounded::child(&mut command, Instant::now() + SIBLING, bounded::BODY)
-        .with_context(|| format!("run {helper}"))?;
-    if !status.success() {
-        anyhow::bail!("{helper} list ended with {status}");
-    }
-    serde_json::from_slice(&output).with_context(|| format!("understand what {helper} list says"))
 }
 
 fn containers(config: &Config, survey: &Survey, holders: &[Holder], findings: &mut Findings) -> Vec<Action> {

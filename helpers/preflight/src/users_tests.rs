@@ -81,5 +81,5 @@ fn what_is_not_known_of_a_container_is_said_and_waited_for() {
     let (verdict, _, warnings) = findings.verdict();
     assert_eq!(verdict, Verdict::Ready);
     assert!(warnings[0].to_string().contains("pod ml/x"), "{warnings:?}");
-    assert_eq!(unknown(&survey, &Scan::default()), survey.unclear);
+    assert_eq!(unknown(&survey, &Scan::default(), None), survey.unclear);
 }

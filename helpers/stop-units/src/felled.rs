@@ -4,8 +4,10 @@
 //! started while the driver is out is skipped by our drop-ins. Nothing else starts them again.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::os::unix::fs::MetadataExt;
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Error, Result, bail};
 use bus::{ActiveState, LoadState, Manager, Standing};
@@ -59,20 +61,34 @@ fn fall(standing: &Standing, since: u64) -> Option<Fall> {
     }
 }
 
+/// A service that fell, and how.
+type Fallen = (Standing, Fall);
+
 /// How far apart two units go down of which one takes the other along: each has the time to stop.
 const TOGETHER: Duration = Duration::from_secs(100);
 
 /// Whether it went down with one of `fallen`: a restart of that took it along, and did not bring it back. One that
 /// an administrator stopped went down at another time.
-fn fell_with(standing: &Standing, fallen: &[(Standing, Fall)]) -> Option<Fall> {
+fn fell_with(standing: &Standing, fallen: &[Fallen]) -> Option<Fall> {
     if standing.unit.load != LoadState::Loaded || standing.unit.active != ActiveState::Inactive {
         return None;
     }
-    let took_along = |other: &&(Standing, Fall)| {
+    let took_along = |other: &&Fallen| {
         let apart = Duration::from_micros(other.0.left_usec.abs_diff(standing.left_usec));
         standing.left_usec > 0 && standing.requires.contains(&other.0.unit.name) && apart <= TOGETHER
     };
     fallen.iter().find(took_along).map(|other| Fall::With(other.0.unit.name.clone()))
+}
+
+impl fmt::Display for Fall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fall::Failed(result) => write!(f, "failed ({result})"),
+            Fall::Loops => f.write_str("fails again and again"),
+            Fall::With(other) => write!(f, "went down with {other}"),
+            Fall::Skipped => f.write_str("was not started while the driver was out"),
+        }
+    }
 }
 
 /// Writes into the open run which services are to be started again.
@@ -81,11 +97,58 @@ fn fell_with(standing: &Standing, fallen: &[(Standing, Fall)]) -> Option<Fall> {
 /// The manager does not answer, or the ledger cannot be written.
 pub(crate) fn note(context: &Context) -> Result<()> {
     let run = context.ledger.read()?.context("there is no open run")?;
-    let config = context.config()?;
-    let since = since(context, &run)?;
     let manager = Manager::system()?;
-    let (mut fallen, mut problems): (Vec<(Standing, Fall)>, Vec<String>) = Default::default();
-    for name in services_there(&context.root, &config) {
+    let (fallen, problems) = fallen(context, &manager, since(context, &run)?)?;
+    for (standing, fall) in wanted(&fallen, |name| Ok(manager.unit(name)?.active.is_up()))? {
+        let name = &standing.unit.name;
+        let is_taken = |object: &Object| matches!(object, Object::Unit(unit) if unit.user.is_none() && unit.name == *name);
+        if run.outstanding(Step::StopUnits).iter().any(|act| is_taken(&act.object)) {
+            continue;
+        }
+        context.info(format!("{name} {fall}: it is started with the new driver"));
+        let unit = Unit { name: name.clone(), user: None, role: FELLED.to_owned() };
+        context.ledger.act(Step::StopUnits, Object::Unit(unit), || Ok(()))?;
+    }
+    // One name that cannot be asked for keeps no other service down.
+    if !problems.is_empty() {
+        bail!("whether these have to be started is not known: {}", problems.join("; "));
+    }
+    Ok(())
+}
+
+/// Prints which services a run would start that began now, and how each fell: pairs, as JSON.
+///
+/// # Errors
+/// The manager does not answer.
+pub(crate) fn list(context: &Context) -> Result<()> {
+    let manager = Manager::system()?;
+    let loaded = driver_version(&context.root)?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = match Disk::open(&context.root)?.find(DRIVER)? {
+        Some(file) if file.version != loaded => came_before(&file.path)?,
+        _ => u64::try_from(now.as_micros())?,
+    };
+    let (fallen, problems) = fallen(context, &manager, since)?;
+    let wanted = wanted(&fallen, |name| Ok(manager.unit(name)?.active.is_up()))?;
+    let listed: Vec<(&str, String)> =
+        wanted.iter().map(|(standing, fall)| (standing.unit.name.as_str(), fall.to_string())).collect();
+    println!("{}", serde_json::to_string(&listed)?);
+    if !problems.is_empty() {
+        bail!("whether these have to be started is not known: {}", problems.join("; "));
+    }
+    Ok(())
+}
+
+/// The services that fell, and what is wrong with those that cannot be asked for.
+fn fallen(context: &Context, manager: &Manager, since: u64) -> Result<(Vec<Fallen>, Vec<String>)> {
+    let config = context.config()?;
+    let names: Vec<&str> = services_there(&context.root, &config).collect();
+    let (mut fallen, mut problems) = (Vec::<Fallen>::new(), Vec::new());
+    // One question for all: on a healthy machine it is the only one.
+    let listed = manager.units(&names)?;
+    let is_up =
+        |name: &&str| listed.iter().any(|unit| unit.name == **name && unit.active == ActiveState::Active);
+    for name in names.into_iter().filter(|name| !is_up(name)) {
         let standing = match manager.standing(name) {
             Ok(standing) => standing,
             Err(error) => {
@@ -102,27 +165,7 @@ pub(crate) fn note(context: &Context) -> Result<()> {
             fallen.push((standing, fall));
         }
     }
-    for (standing, fall) in wanted(&fallen, |name| Ok(manager.unit(name)?.active.is_up()))? {
-        let name = &standing.unit.name;
-        let is_taken = |object: &Object| matches!(object, Object::Unit(unit) if unit.user.is_none() && unit.name == *name);
-        if run.outstanding(Step::StopUnits).iter().any(|act| is_taken(&act.object)) {
-            continue;
-        }
-        let how = match fall {
-            Fall::Failed(result) => format!("failed ({result})"),
-            Fall::Loops => "fails again and again".to_owned(),
-            Fall::With(other) => format!("went down with {other}"),
-            Fall::Skipped => "was not started while the driver was out".to_owned(),
-        };
-        context.info(format!("{name} {how}: it is started with the new driver"));
-        let unit = Unit { name: name.clone(), user: None, role: FELLED.to_owned() };
-        context.ledger.act(Step::StopUnits, Object::Unit(unit), || Ok(()))?;
-    }
-    // One name that cannot be asked for keeps no other service down.
-    if !problems.is_empty() {
-        bail!("whether these have to be started is not known: {}", problems.join("; "));
-    }
-    Ok(())
+    Ok((fallen, problems))
 }
 
 /// From when on a failure may be this driver's change: microseconds since 1970.
@@ -133,16 +176,18 @@ fn since(context: &Context, run: &Run) -> Result<u64> {
         return Ok(run.opened_usec);
     }
     let Some(file) = Disk::open(&context.root)?.find(DRIVER)? else { return Ok(0) };
-    let meta = std::fs::metadata(&file.path).with_context(|| format!("look at {}", file.path.display()))?;
+    Ok(came_before(&file.path)?.min(run.opened_usec))
+}
+
+/// From when on a failure may be because of a file that was changed: microseconds since 1970.
+fn came_before(path: &Path) -> Result<u64> {
+    let meta = std::fs::metadata(path).with_context(|| format!("look at {}", path.display()))?;
     let changed = Duration::from_secs(u64::try_from(meta.ctime()).unwrap_or_default());
-    Ok(u64::try_from(changed.saturating_sub(BEFORE).as_micros())?.min(run.opened_usec))
+    Ok(u64::try_from(changed.saturating_sub(BEFORE).as_micros())?)
 }
 
 /// Those of `fallen` that a unit wants that is up, or that is one of them and wanted itself.
-fn wanted(
-    fallen: &[(Standing, Fall)],
-    is_up: impl Fn(&str) -> Result<bool>,
-) -> Result<Vec<&(Standing, Fall)>> {
+fn wanted(fallen: &[Fallen], is_up: impl Fn(&str) -> Result<bool>) -> Result<Vec<&Fallen>> {
     let mut found: BTreeSet<usize> = BTreeSet::new();
     loop {
         let count = found.len();

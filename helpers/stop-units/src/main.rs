@@ -70,6 +70,13 @@ enum Verb {
         #[arg(long)]
         seconds: u64,
     },
+    /// Stop one unit and start it again, where no other that is up goes down with it; 4 says that there is no such
+    /// unit.
+    #[command(hide = true)]
+    RestartUnit {
+        /// The unit.
+        unit: String,
+    },
     /// Stop one unit.
     #[command(hide = true)]
     StopUnit {
@@ -79,6 +86,9 @@ enum Verb {
         #[arg(long)]
         wait: bool,
     },
+    /// Tell as JSON the services that a run would start that the old driver has felled.
+    #[command(hide = true)]
+    ListFelled,
     /// Note the services in the open run that the old driver, or the run, has felled.
     #[command(hide = true)]
     NoteFelled,
@@ -97,7 +107,9 @@ fn main() -> ExitCode {
         Verb::StartUnit { unit, no_wait: true, .. } => single::queue(&unit, false),
         Verb::StartUnit { unit, .. } => single::start(&unit),
         Verb::RunUnit { unit, seconds } => single::run(&unit, Duration::from_secs(seconds)),
+        Verb::RestartUnit { unit } => single::restart(&unit),
         Verb::StopUnit { unit, wait } => single::stop(&unit, wait),
+        Verb::ListFelled => felled::list(context).map(|()| ExitCode::SUCCESS),
         Verb::NoteFelled => felled::note(context).map(|()| ExitCode::SUCCESS),
         Verb::UndoUsers => start::undo_users(context).map(|()| ExitCode::SUCCESS),
     })

@@ -73,6 +73,28 @@ pub(crate) fn run(unit: &str, limit: Duration) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Stops a unit and starts it again, and waits until that has ended. What else is up and would go down with it is
+/// nobody's to restart.
+pub(crate) fn restart(unit: &str) -> Result<ExitCode> {
+    let manager = Manager::system()?;
+    if manager.unit(unit)?.load != LoadState::Loaded {
+        return Ok(ExitCode::from(NO_SUCH_UNIT));
+    }
+    for other in manager.dependents(unit)?.stopped_along() {
+        if manager.unit(other)?.active.is_up() {
+            bail!("{unit} is not restarted: {other} would go down with it");
+        }
+    }
+    let mut follower = manager.follow(&[])?;
+    let own = bus::longest(manager.stop_timeout(unit)?).min(LIMIT - PATIENCE);
+    let job = manager.restart(unit, Mode::Fail)?;
+    let result = follower.wait(&job, Instant::now() + own + PATIENCE)?;
+    if !result.is_success() {
+        bail!("the restart of {unit} ended with {result}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 /// Has a unit started, without waiting for it; one that runs is stopped before, where `renew` says so.
 pub(crate) fn queue(unit: &str, renew: bool) -> Result<ExitCode> {
     let manager = Manager::system()?;

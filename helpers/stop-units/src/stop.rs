@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use as_user::{Stopped, is_unit_name};
 use bus::{Manager, NotDown};
-use holders::Guarded;
+use holders::{Guarded, drain_command};
 use ledger::{Intent, Object, Step, Unit};
-use step::{Context, Guard};
+use step::{Context, Guard, is_slurmd};
 
 use crate::closure::{Planned, Role, closure};
 use crate::{Whose, transient, users, wanted};
@@ -49,6 +49,7 @@ pub(crate) fn run(context: &Context) -> Result<()> {
         if !system.is_empty() {
             let manager = Manager::system()?;
             let plan = closure(&manager, &system, Guarded { user: None, units: &protected })?;
+            spare_jobs(context, &plan)?;
             tried.extend(plan.iter().map(|planned| (None, planned.name.clone())));
             stopped += plan.iter().filter(|planned| planned.up).count();
             stop(context, &manager, &plan, limit)?;
@@ -62,6 +63,21 @@ pub(crate) fn run(context: &Context) -> Result<()> {
     }
     if stopped == 0 {
         context.info("no unit holds the GPU");
+    }
+    Ok(())
+}
+
+/// Slurm's daemon is stopped only where no job is that it is in charge of: one may have begun since the plan.
+fn spare_jobs(context: &Context, plan: &[Planned]) -> Result<()> {
+    let Some(slurmd) = plan.iter().find(|planned| planned.up && is_slurmd(&planned.name)) else {
+        return Ok(());
+    };
+    if let Some((job, _)) = holders::slurm(&context.root)?.and_then(|slurm| slurm.jobs.into_iter().next()) {
+        bail!(
+            "{} is not stopped: Slurm job {job} was started meanwhile; drain the node first: {}",
+            slurmd.name,
+            drain_command(None)
+        );
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use holders::{Holder, Owner, scan};
-use step::{PLAN_SCHEMA, Plan, Reason, Root};
+use step::{PLAN_SCHEMA, Plan, Reason, Root, is_slurmd};
 
 /// Who makes the plan.
 const PREFLIGHT: &str = "/usr/libexec/nvidia-reload/preflight";
@@ -64,6 +64,12 @@ pub(crate) fn users(root: &Root, restartable: &[String]) -> Result<Users> {
     if !busy.is_empty() {
         return Ok(Users { who: busy, again: RESCAN });
     }
+    // A job may have been given a GPU and hold nothing: Slurm is asked, which is quick beside a plan.
+    let jobs = slurm::look(root)?.map_or_else(Vec::new, |slurm| slurm.busy);
+    if !jobs.is_empty() {
+        let who = jobs.into_iter().map(|job| (job.to_string(), job.pids)).collect();
+        return Ok(Users { who, again: RESCAN });
+    }
     Ok(Users { who: plan()?.users(restartable), again: REPLAN })
 }
 
@@ -81,7 +87,8 @@ fn named(holder: &Holder) -> String {
 
 fn is_restartable(holder: &Holder, restartable: &[String]) -> bool {
     // PID 1 keeps it for a service: the plan knows for which.
-    holder.pid == 1 || matches!(&holder.owner, Owner::SystemUnit { unit, .. } if restartable.contains(unit))
+    let is_one = |unit: &String| restartable.contains(unit) || is_slurmd(unit);
+    holder.pid == 1 || matches!(&holder.owner, Owner::SystemUnit { unit, .. } if is_one(unit))
 }
 
 fn plan() -> Result<Plan> {

@@ -11,9 +11,9 @@ use step::{Exit, Reason};
 /// The command.
 const COMMAND: &str = "/usr/sbin/nvidia-reload";
 
-/// How long it may take: it follows a run for 12 hours at most, and asks for a plan before. The run goes on
+/// How long it may take: it follows a run for 13 hours at most, and asks for a plan before. The run goes on
 /// without it.
-const RUN: Duration = Duration::from_secs(13 * 60 * 60);
+const RUN: Duration = Duration::from_secs(14 * 60 * 60);
 
 /// What is understood of its report, and of the error that it prints in its place.
 #[derive(Debug, Default, Deserialize)]

@@ -6,8 +6,8 @@
 
 mod orders;
 mod path;
+mod runtimes;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,9 +29,9 @@ use step::Root;
 use tokio::time::{Instant, sleep, timeout};
 
 use path::{percent_encoded, segment};
+pub(crate) use runtimes::Runtimes;
 
 use crate::numbers::Number;
-use crate::select::is_nvidia_runtime;
 use crate::{Definition, Inspect, Kind, find, user};
 
 /// How long an engine gets for an answer. A daemon that comes up with hundreds of containers is
@@ -265,14 +265,6 @@ impl Client {
         }
     }
 
-    /// The runtime that the engine takes when none is asked for.
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub(crate) async fn runtimes(&self) -> Result<Runtimes, Error> {
-        self.get("/info").await
-    }
-
     /// What lies at `target`.
     async fn get<T: DeserializeOwned>(&self, target: &str) -> Result<T, Error> {
         let body = self.send(Request::get(self.uri(target)?), Bytes::new(), PATIENCE).await?;
@@ -326,29 +318,6 @@ impl Client {
 #[serde(rename_all = "PascalCase")]
 struct Summary {
     id: String,
-}
-
-/// The runtimes of an engine.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "PascalCase")]
-pub(crate) struct Runtimes {
-    /// The one that it takes when none is asked for.
-    pub(crate) default_runtime: Option<String>,
-    runtimes: Option<BTreeMap<String, Program>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Program {
-    path: Option<String>,
-}
-
-impl Runtimes {
-    /// Whether the runtime of this name is NVIDIA's, whatever it is called.
-    pub(crate) fn is_nvidias(&self, name: &str) -> bool {
-        let program = self.runtimes.as_ref().and_then(|all| all.get(name)?.path.as_deref());
-        is_nvidia_runtime(name) || program.is_some_and(is_nvidia_runtime)
-    }
 }
 
 #[derive(Deserialize)]

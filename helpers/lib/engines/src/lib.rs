@@ -78,3 +78,5 @@ pub use running::{Daemon, Running};
 pub use stale::stale;
 #[cfg(feature = "client")]
 pub use survey::{gpu_containers, side_by_side, wait_for};
+#[cfg(feature = "client")]
+pub use user::beside;

@@ -43,7 +43,11 @@ pub(crate) async fn end(agent: Agent) {
     let _ = beside(move || drop(agent)).await;
 }
 
-async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
+/// Does work that waits by itself, beside what else is under way.
+///
+/// # Errors
+/// It ended without a result.
+pub async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
     tokio::task::spawn_blocking(work).await.map_err(|error| Error::Odd(error.to_string()))
 }
 

@@ -11,6 +11,8 @@
 
 use crate::model::{Container, Engine, Owner, Pod};
 use crate::text::escape;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 /// The owner of the process that has this `/proc/PID/cgroup`, where only users' managers have
 /// directories that are not root's.
@@ -35,6 +37,15 @@ pub(crate) fn owner_where(text: &[u8], is_roots: impl Fn(&str) -> bool) -> Owner
         }
     }
     claimed.unwrap_or_else(|| paths.managed.map_or(Owner::Process, |path| unit_of(&parts(path))))
+}
+
+/// Whether a control group below `groups` belongs to root. One that is gone, or of a hierarchy that does not show
+/// here, was not given to a user: that is only done in these.
+pub(crate) fn is_roots(groups: &Path, group: &str) -> bool {
+    ["", "unified", "systemd"].iter().all(|hierarchy| {
+        let path = groups.join(hierarchy).join(group.trim_start_matches('/'));
+        std::fs::metadata(path).map_or(true, |found| found.uid() == 0)
+    })
 }
 
 /// The groups in this `/proc/PID/cgroup` that carry the id of a container, each as the path of the

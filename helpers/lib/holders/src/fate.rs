@@ -4,6 +4,7 @@
 use crate::guard::{covers, is_guarded};
 use crate::line::Caller;
 use crate::model::{Engine, Holder, Owner};
+use crate::slurm::drain_command;
 use serde::Serialize;
 use step::Guard;
 
@@ -106,7 +107,11 @@ impl Rules<'_> {
             },
             Owner::SystemUnit { unit, .. } => self.unit(None, unit),
             Owner::UserUnit { uid, unit } => self.unit(Some(*uid), unit),
-            Owner::Session { .. } | Owner::SlurmStep { .. } | Owner::Process => Fate::Kill,
+            Owner::SlurmStep { job, .. } => refuse(
+                &format!("is of Slurm job {job}, whose processes are never killed"),
+                &drain_command(None),
+            ),
+            Owner::Session { .. } | Owner::Process => Fate::Kill,
         }
     }
 
@@ -168,7 +173,7 @@ pub fn is_core(unit: &str) -> bool {
 
 /// Whether a service of the system only hosts what others start in it, and would take them all along.
 pub fn is_host(unit: &str) -> bool {
-    const NAMES: [&str; 24] = [
+    const NAMES: [&str; 23] = [
         "anacron.service",
         "atd.service",
         "autologin@.service",
@@ -187,7 +192,6 @@ pub fn is_host(unit: &str) -> bool {
         "rc-local.service",
         "rescue.service",
         "serial-getty@.service",
-        "slurmd.service",
         "ssh.service",
         "ssh@.service",
         "sshd.service",
@@ -270,6 +274,18 @@ mod tests {
         ] {
             assert_eq!(fate(owner.clone()), Fate::Kill, "{owner:?}");
         }
+    }
+
+    #[test]
+    fn a_job_is_drained_and_not_killed() {
+        let step = Owner::SlurmStep { job: "7".into(), step: "0".into() };
+        // Also when everything else has been dealt with.
+        for rules in [Rules::default(), Rules { drained: true, screens: true, ..Rules::default() }] {
+            let Fate::Refuse { why, remedy } = rules.fate(&holder(step.clone())) else { panic!("refused") };
+            assert!(why.contains("Slurm job 7") && remedy.contains("State=DRAIN"), "{why}: {remedy}");
+        }
+        // What starts the jobs is stopped and started as any unit; what of jobs is in its group is of a job.
+        assert!(matches!(fate(unit("slurmd.service")), Fate::StopUnit { .. }));
     }
 
     #[test]

@@ -31,6 +31,7 @@ mod process;
 mod scan;
 mod scope;
 mod search;
+mod slurm;
 mod tables;
 mod text;
 mod unseen;
@@ -49,6 +50,7 @@ pub use namespace::is_of_user;
 pub use process::Stat;
 pub use scan::{scan, sent_by_others};
 pub use scope::Scope;
+pub use slurm::{Slurm, SlurmDaemon, drain_command, job_of, slurm};
 pub use text::escape;
 
 use std::path::PathBuf;

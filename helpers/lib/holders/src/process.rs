@@ -3,8 +3,11 @@
 
 use crate::text::escape;
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{Mode, OFlags, openat};
+use rustix::fs::{Mode, OFlags, openat, readlinkat};
 use rustix::io::{Errno, read};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 /// Ticks a second in everything `/proc` tells of times: USER_HZ, 100 on every machine that has an
 /// NVIDIA driver.
@@ -89,6 +92,12 @@ impl Process {
         user(&self.read("status", 8192).ok()?)
     }
 
+    /// The file that it runs.
+    pub(crate) fn executable(&self) -> Option<PathBuf> {
+        let target = readlinkat(&self.dir, "exe", Vec::new()).ok()?;
+        Some(PathBuf::from(OsStr::from_bytes(target.as_bytes())))
+    }
+
     /// The command line, escaped.
     pub(crate) fn command(&self) -> Vec<String> {
         arguments(&self.read("cmdline", LONGEST_COMMAND).unwrap_or_default())
@@ -107,6 +116,12 @@ pub(crate) fn user(status: &[u8]) -> Option<u32> {
     let mut ids = ids.split_ascii_whitespace().map(str::parse);
     let (real, effective) = (ids.next()?.ok()?, ids.next()?.ok()?);
     Some(if effective == 0 { real } else { effective })
+}
+
+/// Whether root started what `/proc/PID/status` is of, whoever it is at this moment: the real user of a set-uid
+/// program is the one who started it.
+pub(crate) fn is_started_by_root(status: &[u8]) -> bool {
+    field_of(status, "Uid").is_some_and(|ids| ids.split_ascii_whitespace().next() == Some("0"))
 }
 
 /// The value in the line `FIELD: VALUE`.

@@ -7,11 +7,10 @@ use crate::model::{Device, Holder, Owner, Via};
 use crate::process::Process;
 use crate::text::escape;
 use crate::walk::{Scratch, open_dir};
-use crate::{cgroup, kcmp, process, walk};
+use crate::{cgroup, kcmp, process, slurm, walk};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, HashMap};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -253,6 +252,9 @@ impl Search {
         devices: Vec<Device>,
     ) -> Option<Holder> {
         let group = process.read("cgroup", 64 << 10);
+        let owner = group.map_or(Owner::Process, |text| {
+            cgroup::owner_where(&text, |group| cgroup::is_roots(&self.groups, group))
+        });
         Some(Holder {
             pid,
             start_ticks: stat.start_ticks,
@@ -263,19 +265,9 @@ impl Search {
             command: Vec::new(),
             state: stat.state,
             devices,
-            owner: group
-                .map_or(Owner::Process, |text| cgroup::owner_where(&text, |group| self.is_roots(group))),
+            owner: slurm::owner_with_slurm(&self.proc, process, pid, owner),
             screen: false,
             gpu_memory: None,
-        })
-    }
-
-    /// Whether a control group belongs to root. One that is gone, or of a hierarchy that does not show
-    /// here, was not given to a user: that is only done in these.
-    fn is_roots(&self, group: &str) -> bool {
-        ["", "unified", "systemd"].iter().all(|hierarchy| {
-            let path = self.groups.join(hierarchy).join(group.trim_start_matches('/'));
-            std::fs::metadata(path).map_or(true, |found| found.uid() == 0)
         })
     }
 }

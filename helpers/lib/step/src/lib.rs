@@ -47,5 +47,5 @@ pub use sibling::{
 };
 pub use stop::{Exit, Reason, Stop};
 pub use undo::Undo;
-pub use units::{DRAINED, OFFLINE, OurUnits, RELOAD, RESET};
+pub use units::{DRAINED, OFFLINE, OurUnits, RELOAD, RESET, is_slurmd};
 pub use verified::{Check, Grade, VERIFIED_SCHEMA, Verified};

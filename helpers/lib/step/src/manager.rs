@@ -53,6 +53,8 @@ pub enum Order {
     Queue,
     /// Start it, without waiting; one that runs is stopped before.
     Renew,
+    /// Stop it and start it again, and wait until that has ended; refused where others would go down with it.
+    Restart,
     /// Stop it, without waiting.
     Stop,
     /// Stop it, and wait until that has ended.
@@ -72,6 +74,7 @@ fn order_by(helper: &Path, order: Order, unit: &str) -> io::Result<bool> {
         Order::Start => ("start-unit", None),
         Order::Queue => ("start-unit", Some("--no-wait")),
         Order::Renew => ("start-unit", Some("--renew")),
+        Order::Restart => ("restart-unit", None),
         Order::Stop => ("stop-unit", None),
         Order::Halt => ("stop-unit", Some("--wait")),
     };

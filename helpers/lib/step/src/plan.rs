@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use ledger::Step;
 use serde::{Deserialize, Serialize};
 
-use crate::{Exit, Reason, Root, Stop};
+use crate::{Exit, Reason, Root, Stop, is_slurmd};
 
 /// The name and version of the JSON that `nvidia-reload plan --json` prints.
 pub const PLAN_SCHEMA: &str = "nvidia-reload.plan/1";
@@ -181,9 +181,9 @@ pub fn monotonic_usec() -> u64 {
     now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1000
 }
 
-/// Whether a unit runs nothing itself: it would only start one that does.
+/// Whether a unit runs nothing itself: it would only start what does.
 fn only_starts(unit: &str) -> bool {
-    [".socket", ".timer", ".path"].iter().any(|suffix| unit.ends_with(suffix))
+    is_slurmd(unit) || [".socket", ".timer", ".path"].iter().any(|suffix| unit.ends_with(suffix))
 }
 
 #[cfg(test)]
@@ -230,6 +230,7 @@ mod tests {
         let idle = plan_of(&[
             (Step::StopUnits, "nvidia-dcgm.service"),
             (Step::StopUnits, "training.timer"),
+            (Step::StopUnits, "slurmd.service"),
             (Step::UnbindVt, "console vtcon1"),
             (Step::RmmodChain, "module nvidia"),
         ]);

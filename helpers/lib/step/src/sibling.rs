@@ -67,7 +67,7 @@ const REST: Duration = Duration::from_secs(15 * 60);
 /// for. The sum of its own waits is less; a test adds them up.
 pub fn undo_limit(step: Step) -> Duration {
     let minutes = match step {
-        Step::DrainContainers => 65,
+        Step::DrainContainers => 85,
         Step::StopUnits | Step::InstallDriver => 15,
         Step::Preflight => 10,
         Step::RmmodChain | Step::GpuReset => 8,

@@ -75,7 +75,7 @@ fn run(step: Step) -> u64 {
     match step {
         Step::Preflight => {
             // Each sibling is asked once for what would be stopped.
-            2 * of(("preflight/src/users.rs", "SIBLING"))
+            2 * of(("preflight/src/sibling.rs", "SIBLING"))
                 + all(&[
                     ("preflight/src/package.rs", "TIME"),
                     ("preflight/src/choose.rs", "TIME"),
@@ -140,7 +140,9 @@ fn undo(step: Step) -> u64 {
             let users =
                 all(&[("lib/step/src/sibling.rs", "USERS"), ("drain-containers/src/give_back.rs", "USER")]);
             // Before CDI and after it; the kubelet; its pods.
-            stopping + 2 * wave + cdi + of(UNIT) + most("containers.pods-timeout") + users
+            // What NVIDIA's hook fails is tried once more, behind a restart of the engine.
+            let renewed = of(UNIT) + all(&ORDER) + health();
+            stopping + 2 * wave + renewed + cdi + of(UNIT) + most("containers.pods-timeout") + users
         }
         Step::StopUnits => {
             let bus = of(("lib/bus/src/connect.rs", "PATIENCE"));
@@ -256,9 +258,14 @@ fn who_asks_another_helper_waits_longer_than_that_helper() {
     assert!(nvml + most("verify.smoke-timeout") < of(("nvidia-reload/src/verify.rs", "PATIENCE")));
     let plan = run(Step::Preflight) - of(("preflight/src/package.rs", "TIME"));
     assert!(plan < of(("upgrade/src/idle.rs", "PLAN")), "{plan} s");
-    assert!(of(("stop-units/src/wanted.rs", "SURVEY")) < of(("preflight/src/users.rs", "SIBLING")));
+    assert!(of(("stop-units/src/wanted.rs", "SURVEY")) < of(("preflight/src/sibling.rs", "SIBLING")));
     assert!(of(("stop-units/src/users.rs", "RESTORE")) < of(("lib/step/src/sibling.rs", "USERS")));
     assert!(of(("stop-units/src/single.rs", "LIMIT")) < of(UNIT));
+    // Slurm is asked beside the siblings, by a unit: node, jobs, and the node's state.
+    let slurm = of_unit("nvidia-reload-slurm.service", "TimeoutStartSec");
+    assert!(3 * of(("lib/slurm/src/ask.rs", "TIME")) < slurm);
+    assert!(slurm < of(("stop-units/src/single.rs", "PATIENCE")));
+    assert!(of(UNIT) < of(("preflight/src/sibling.rs", "SIBLING")));
     let run =
         of(("nvidia-reload/src/engine/mod.rs", "LIMIT")) + of(("nvidia-reload/src/plan.rs", "PATIENCE"));
     assert!(run < of(("upgrade/src/reload.rs", "RUN")));

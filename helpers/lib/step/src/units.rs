@@ -26,6 +26,11 @@ pub const DRAINED: &str = "nvidia-drained.target";
 /// Holds the machine without driver.
 pub const OFFLINE: &str = "nvidia-offline.target";
 
+/// Whether a unit of the system is Slurm's daemon of a node. It runs nothing itself: it starts jobs.
+pub fn is_slurmd(unit: &str) -> bool {
+    matches!(unit, "slurmd.service" | "slurm.service") || unit.starts_with("slurmd@")
+}
+
 /// Which of our units are up, and which are about to be started.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OurUnits {

@@ -19,7 +19,7 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// Longer than all steps together may take by their units: only if systemd itself stands still
 /// does it come to this.
-const LIMIT: Duration = Duration::from_secs(12 * 60 * 60);
+const LIMIT: Duration = Duration::from_secs(13 * 60 * 60);
 
 /// What is told of a run.
 #[derive(Debug, Clone, PartialEq)]

@@ -259,6 +259,14 @@ pub fn ready_plan() -> Plan {
                 &[],
                 true,
             ),
+            action(
+                Step::Restore,
+                "nvidia-fabricmanager.service",
+                "start",
+                "it failed (exit-code)",
+                &[],
+                true,
+            ),
         ],
         ..Plan::refused(Vec::new())
     }

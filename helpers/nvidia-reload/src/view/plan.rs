@@ -93,6 +93,10 @@ fn actions(plan: &Plan, style: Style) -> String {
             page.push_str(&wrap(&format!("{indent}why: "), &clean(&action.why), style.width));
         }
     }
+    for started in plan.actions.iter().filter(|action| action.step == Step::Restore) {
+        let text = format!("{}: {}", clean(&started.object), clean(&started.why));
+        page.push_str(&wrap("Started afterwards: ", &text, style.width));
+    }
     if !plan.modules.is_empty() {
         let modules = clean(&plan.modules.join(", "));
         page.push_str(&wrap("Unloaded and loaded again: ", &modules, style.width));
