@@ -9,7 +9,7 @@ use step::{Action, Config, Context, OFF, Plan, RunRequest};
 
 use crate::choose::{Pick, chosen, pick};
 use crate::findings::Findings;
-use crate::{driver, gpus, health, reset, users};
+use crate::{bystanders, driver, gpus, health, reset, users};
 
 /// What was found.
 pub(crate) struct Assessed {
@@ -83,6 +83,10 @@ pub(crate) fn assess(context: &Context, config: &Config, asked: &RunRequest) -> 
     let stay = used_by_others(&scan, &scope);
     let scan = scan.within(&scope);
     let mut actions = users::assess(context, config, &survey, &scan, &nodes, &mut findings)?;
+    // A reset of some GPUs leaves the modules of the others as they are.
+    if nodes.is_empty() {
+        bystanders::assess(context, &scan.holders, &actions, &mut findings)?;
+    }
     if reset {
         actions.extend(reset::assess(&versions, &picked, &mut findings));
         // All but nvidia itself count as users of the GPUs.

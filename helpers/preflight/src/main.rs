@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod assess;
+mod bystanders;
 mod choose;
 mod driver;
 mod findings;
@@ -14,6 +15,7 @@ mod of_users;
 mod package;
 mod predict;
 mod reset;
+mod sessions;
 mod users;
 
 use std::process::ExitCode;

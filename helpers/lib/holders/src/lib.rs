@@ -18,6 +18,7 @@ mod fate;
 mod fuzz;
 mod graph;
 mod guard;
+mod guests;
 mod held;
 mod hidden;
 mod in_flight;
@@ -31,6 +32,7 @@ mod process;
 mod scan;
 mod scope;
 mod search;
+mod sessions;
 mod tables;
 mod text;
 mod unseen;
@@ -41,6 +43,7 @@ pub use console::consoles;
 pub use fate::{Fate, Rules, is_core, is_host};
 pub use graph::{is_of_driver, refcounts};
 pub use guard::Guarded;
+pub use guests::{Bystanders, Guest, MpsControl, bystanders, mps};
 pub use line::{Caller, below};
 pub use model::{
     Console, Container, Device, Engine, Holder, Kind, Module, Owner, Place, Pod, Rdev, Scan, Unexplained, Via,
@@ -49,6 +52,7 @@ pub use namespace::is_of_user;
 pub use process::Stat;
 pub use scan::{scan, sent_by_others};
 pub use scope::Scope;
+pub use sessions::{Session, is_logind, sessions_of};
 pub use text::escape;
 
 use std::path::PathBuf;

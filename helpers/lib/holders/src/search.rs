@@ -263,21 +263,22 @@ impl Search {
             command: Vec::new(),
             state: stat.state,
             devices,
-            owner: group
-                .map_or(Owner::Process, |text| cgroup::owner_where(&text, |group| self.is_roots(group))),
+            owner: group.map_or(Owner::Process, |text| {
+                cgroup::owner_where(&text, |group| is_roots(&self.groups, group))
+            }),
             screen: false,
             gpu_memory: None,
         })
     }
+}
 
-    /// Whether a control group belongs to root. One that is gone, or of a hierarchy that does not show
-    /// here, was not given to a user: that is only done in these.
-    fn is_roots(&self, group: &str) -> bool {
-        ["", "unified", "systemd"].iter().all(|hierarchy| {
-            let path = self.groups.join(hierarchy).join(group.trim_start_matches('/'));
-            std::fs::metadata(path).map_or(true, |found| found.uid() == 0)
-        })
-    }
+/// Whether a control group of those in `groups` belongs to root. One that is gone, or of a hierarchy that does
+/// not show here, was not given to a user: that is only done in these.
+pub(crate) fn is_roots(groups: &Path, group: &str) -> bool {
+    ["", "unified", "systemd"].iter().all(|hierarchy| {
+        let path = groups.join(hierarchy).join(group.trim_start_matches('/'));
+        std::fs::metadata(path).map_or(true, |found| found.uid() == 0)
+    })
 }
 
 /// What comes through a memory map.

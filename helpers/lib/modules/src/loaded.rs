@@ -6,7 +6,7 @@ use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use step::Root;
+use step::{BY_NAME, Root};
 
 use crate::DRIVER;
 
@@ -67,7 +67,8 @@ pub fn stuck(root: &Root) -> Result<Vec<String>> {
 /// is used. Empty when the driver is not loaded.
 ///
 /// The graph is `nvidia` and, recursively, the modules in its `holders/`; so modules of other
-/// people that hang on it (gdrdrv, nvidia_fs, nvidia_peermem) are found without a list of names.
+/// people that hang on it (gdrdrv, nvidia_fs, nvidia_peermem) are found without a list of names; and those that
+/// take references to it without being there, which only a list has ([`BY_NAME`]).
 ///
 /// # Errors
 /// `/sys/module` or `/proc/modules` cannot be read or make no sense.
@@ -82,6 +83,13 @@ pub fn chain(root: &Root) -> Result<Vec<Loaded>> {
         if let Some(module) = loaded(root, &name)? {
             todo.extend(module.holders.iter().cloned());
             graph.insert(name, module);
+        }
+    }
+    if !graph.is_empty() {
+        for (name, _) in BY_NAME {
+            if let Some(module) = loaded(root, name)? {
+                graph.entry(name.to_owned()).or_insert(module);
+            }
         }
     }
     // The kernel lists the newest module first, and nothing can be loaded before what it needs.
@@ -104,6 +112,14 @@ pub fn chain(root: &Root) -> Result<Vec<Loaded>> {
         gone.insert(module.module.name.as_str());
     }
     Ok(order)
+}
+
+/// Whether a module of `chain`, the driver's graph, uses the driver without standing in its `holders/`: as long
+/// as it is loaded the driver's count does not tell whether anything else uses it.
+pub fn is_hidden(chain: &[Loaded], module: &Loaded) -> bool {
+    let name = &module.module.name;
+    BY_NAME.iter().any(|(hidden, _)| hidden == name)
+        && chain.iter().all(|other| other.module.name != DRIVER || !other.holders.contains(name))
 }
 
 /// The module `name`, if it is loaded.
