@@ -231,6 +231,32 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_module_that_is_in_nobodys_holders_is_of_the_graph_all_the_same() {
+        let graph = |holders: &[&str], list: &str| {
+            let directory = tempfile::tempdir().expect("a temporary directory");
+            let root = Root::at(directory.path());
+            for (name, refcount) in [("nvidia", "6"), ("nvidia_fs", "0")] {
+                let module = root.path("/sys/module").join(name);
+                fs::create_dir_all(module.join("holders")).expect("creates");
+                fs::write(module.join("initstate"), "live\n").expect("writes");
+                fs::write(module.join("refcnt"), refcount).expect("writes");
+            }
+            for holder in holders {
+                fs::create_dir(root.path("/sys/module/nvidia/holders").join(holder)).expect("creates");
+            }
+            fs::create_dir_all(root.path("/proc")).expect("creates");
+            fs::write(root.path("/proc/modules"), list).expect("writes");
+            let graph = chain(&root).expect("reads");
+            let hidden = |module: &Loaded| (module.module.name.clone(), is_hidden(&graph, module));
+            graph.iter().map(hidden).collect::<Vec<_>>()
+        };
+        let list = "nvidia_fs 1 0 - Live 0x0\nnvidia 1 6 - Live 0x0\n";
+        let named = |fs, nvidia| vec![("nvidia_fs".to_owned(), fs), ("nvidia".to_owned(), nvidia)];
+        assert_eq!(graph(&[], list), named(true, false));
+        assert_eq!(graph(&["nvidia_fs"], list), named(false, false), "one of 2.17.5 or later");
+    }
+
+    #[test]
     fn a_gpu_off_the_bus_reads_as_ones() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let root = Root::at(directory.path());
