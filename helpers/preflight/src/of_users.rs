@@ -118,3 +118,22 @@ pub(crate) fn devices(holder: &Holder) -> String {
     names.dedup();
     names.join(", ")
 }
+
+#[cfg(test)]
+mod tests {
+    use step::Verdict;
+
+    use super::*;
+
+    #[test]
+    fn a_module_of_others_that_is_in_use_inside_the_kernel_is_a_refusal() {
+        for (module, verdict) in [("nvidia", Verdict::Ready), ("nvidia_fs", Verdict::Refused)] {
+            let unexplained = Unexplained { module: module.into(), references: 1, places: Vec::new() };
+            let mut findings = Findings::default();
+            add_unexplained(&unexplained, &mut findings);
+            let (found, reasons, warnings) = findings.verdict();
+            assert_eq!((found, reasons.len() + warnings.len()), (verdict, 1), "{module}");
+            assert!(reasons.iter().all(|reason| reason.remedy.contains("`rmmod nvidia_fs`")), "{reasons:?}");
+        }
+    }
+}
