@@ -36,7 +36,7 @@ pub(crate) fn released(
         Logind::Restart => actions.push(Action {
             step: Step::StopUnits,
             object: "systemd-logind.service".into(),
-            what: "restart, if it keeps them all the same".into(),
+            what: "restart, so that it closes them".into(),
             why: "units.logind is \"restart\"".into(),
             pids: Vec::new(),
             comes_back: true,

@@ -27,10 +27,19 @@ pub(crate) fn release(context: &Context, config: &Config, scope: &Scope) -> Resu
     let scan = holders::scan(&context.root)?.within(scope);
     let keeper = |holder: &&Holder| holder.pid != 1 && rules.fate(holder) == Fate::Release;
     let Some(logind) = scan.holders.iter().find(keeper) else { return Ok(()) };
+    let mut acts = Vec::new();
     for session in sessions_of(&context.root, logind)?.unwrap_or_default() {
         let object = Object::Session(Session { id: session.id.clone(), user: session.uid });
-        let act = context.ledger.intent(Step::StopUnits, object)?;
-        match bus::release_session(&session.id) {
+        acts.push((context.ledger.intent(Step::StopUnits, object)?, session.id));
+    }
+    let mut is_closed = false;
+    if config.units.logind == Logind::Restart {
+        context.status(format!("restarting {LOGIND}"));
+        Manager::system()?.restart(LOGIND, Mode::Replace).with_context(|| format!("restart {LOGIND}"))?;
+        is_closed = is_let_go(context, logind)?;
+    }
+    for (act, id) in acts {
+        match if is_closed { Ok(()) } else { bus::release_session(&id) } {
             Ok(()) => act.lost(LOST)?,
             Err(error) => {
                 context.warn(format!("{:#}", anyhow::Error::from(error)));
@@ -38,19 +47,11 @@ pub(crate) fn release(context: &Context, config: &Config, scope: &Scope) -> Resu
             }
         }
     }
-    if is_let_go(context, logind)? {
-        context.info("systemd-logind has closed the devices of the driver");
-        return Ok(());
+    if !is_closed && !is_let_go(context, logind)? {
+        bail!("systemd-logind keeps devices of the driver open; `loginctl` shows its sessions");
     }
-    if config.units.logind == Logind::Restart {
-        context.status(format!("restarting {LOGIND}"));
-        Manager::system()?.restart(LOGIND, Mode::Replace).with_context(|| format!("restart {LOGIND}"))?;
-        if is_let_go(context, logind)? {
-            context.info(format!("{LOGIND} was restarted"));
-            return Ok(());
-        }
-    }
-    bail!("systemd-logind keeps devices of the driver open; `loginctl` shows its sessions")
+    context.info("systemd-logind has closed the devices of the driver");
+    Ok(())
 }
 
 /// Whether neither logind nor PID 1 has any more what `logind` had.

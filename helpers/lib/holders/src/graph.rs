@@ -54,7 +54,7 @@ pub fn refcounts(root: &Root) -> Result<Vec<Module>> {
 }
 
 /// How many references to the driver those of `modules` take that do not stand in its `holders`.
-pub(crate) fn taken_by_name(modules: &[Module]) -> u64 {
+pub fn taken_by_name(modules: &[Module]) -> u64 {
     let is_listed = |name: &str| {
         modules.iter().any(|module| module.name == TRUNK && module.dependents.iter().any(|d| d == name))
     };

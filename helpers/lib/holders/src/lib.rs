@@ -41,7 +41,7 @@ mod walk;
 pub use cgroup::{groups_of, owner};
 pub use console::consoles;
 pub use fate::{Fate, Rules, is_core, is_host};
-pub use graph::{is_of_driver, refcounts};
+pub use graph::{is_of_driver, refcounts, taken_by_name};
 pub use guard::Guarded;
 pub use guests::{Bystanders, Guest, MpsControl, bystanders, mps};
 pub use line::{Caller, below};

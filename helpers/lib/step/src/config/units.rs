@@ -9,7 +9,7 @@ pub enum Logind {
     /// logind is asked to close it.
     #[default]
     Release,
-    /// The same, and where it keeps it all the same, its unit is restarted.
+    /// Its unit is restarted; what it keeps all the same it is asked to close.
     Restart,
 }
 
