@@ -85,6 +85,7 @@ pub(crate) fn assess(
         let units = units(nodes)?;
         if let Some(first) = first
             && !units.units.iter().any(|unit| unit.role == "keeper")
+            && !holders::is_logind(&first.owner)
             && let Fate::Refuse { why, remedy } = rules.fate(first)
         {
             findings.refuse(format!("{} holds {} and {why}", described(first), devices(first)), remedy);

@@ -122,8 +122,7 @@ pub enum Object {
     Unit(Unit),
     /// A process that was ended. It cannot come back: the record is for the people who ask.
     Process(Process),
-    /// A login session whose devices logind was made to close. They are not taken for it again: the record is
-    /// for the people who ask.
+    /// A login session whose devices logind was made to close, for the people who ask: it has them no more.
     Session(Session),
     /// A virtual terminal's console that was unbound from its framebuffer.
     Console(Console),
