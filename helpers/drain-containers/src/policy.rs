@@ -75,7 +75,7 @@ mod tests {
             container("plain", Owner::Engine, false),
             container("web", Owner::Compose { project: "p".into(), service: "web".into() }, false),
             container("brief", Owner::Engine, true),
-            container("task", Owner::Swarm { service: "train".into() }, false),
+            container("task", Owner::Swarm { service: "train".into(), node: Some("k1abc".into()) }, false),
             pod("train-0", false, None),
             pod("job-0", false, Some("kubelet.service")),
             pod("plugin-0", true, Some("kubelet.service")),
@@ -98,6 +98,7 @@ mod tests {
         assert!(refusals[0].contains("docker container brief (id-of-brief) holds a GPU"), "{refusals:?}");
         assert!(refusals[0].contains("auto-remove"), "{refusals:?}");
         assert!(refusals[1].contains("Swarm service train"), "{refusals:?}");
+        assert!(refusals[1].contains("`docker node update --availability drain k1abc`"), "{refusals:?}");
         assert!(refusals[2].contains("Kubernetes pod ml/train-0, which would start another"), "{refusals:?}");
         assert!(refusals[3].contains("Kubernetes pod ml/job-0, which is of no DaemonSet"), "{refusals:?}");
         assert_eq!(names(&sorted.pods), ["plugin-0"]);

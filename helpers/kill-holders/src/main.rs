@@ -72,10 +72,7 @@ fn run(context: &Context) -> Result<()> {
         if !others.is_empty() {
             spare(context, others)?;
         } else if plain.is_empty() {
-            if quiet(context, GLANCE)? {
-                break;
-            }
-            if nobody_seen(context)? {
+            if scan.is_left_to_the_kernel() || quiet(context, GLANCE)? || nobody_seen(context)? {
                 break;
             }
         } else {
@@ -227,8 +224,7 @@ fn quiet(context: &Context, patience: Duration) -> Result<bool> {
 fn nobody_seen(context: &Context) -> Result<bool> {
     let scan = holders::scan(&context.root)?;
     let Some(rest) = scan.unexplained.first().filter(|_| scan.holders.is_empty()) else {
-        // A console on the driver's framebuffer is taken from it by the next step.
-        return Ok(scan.is_free() || (scan.holders.is_empty() && !scan.consoles.is_empty()));
+        return Ok(scan.is_free() || scan.is_left_to_the_kernel());
     };
     let places: Vec<String> = rest.places.iter().map(place).collect();
     bail!(

@@ -22,6 +22,7 @@ pub(crate) fn why_spared(fate: &Fate) -> String {
             format!("is in {unit} of user {uid}, which was not stopped, or was started since")
         }
         Fate::Refuse { why, remedy } => format!("{why}: {remedy}"),
+        Fate::Release => "keeps it for a session: `loginctl` shows the sessions".to_owned(),
         Fate::Kill => String::new(),
     }
 }

@@ -129,10 +129,13 @@ pub struct Report {
     pub given_back: Vec<String>,
     /// What was taken and is kept until `start`, in words.
     pub kept: Vec<String>,
-    /// Processes that were ended, in words: they do not come back by themselves.
+    /// Processes that were ended and sessions' devices that were released, in words: they do not come back by
+    /// themselves.
     pub ended: Vec<String>,
     /// Parameters of the driver's modules that have another value than before, in words.
     pub changed: Vec<String>,
+    /// Guests that have files of the previous driver mounted, and what to do, in words.
+    pub stale: Vec<String>,
     /// What should be back and is not.
     pub missing: Vec<Missing>,
     /// The driver whose files the run put on disk without its package manager or installer; or null.
@@ -161,6 +164,7 @@ impl Report {
             kept: Vec::new(),
             ended: Vec::new(),
             changed: Vec::new(),
+            stale: Vec::new(),
             missing: Vec::new(),
             put_back: None,
         }
@@ -200,6 +204,7 @@ impl Report {
             .collect();
         self.ended =
             run.killed().into_iter().map(|process| Object::Process(process.clone()).to_string()).collect();
+        self.ended.extend(run.released().map(ToString::to_string));
         // What people own; the driver's own parts are told of by its version.
         let is_theirs = |object: &Object| {
             matches!(

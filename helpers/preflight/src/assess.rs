@@ -10,7 +10,7 @@ use step::{Action, Config, Context, OFF, Plan, RunRequest};
 
 use crate::choose::{Pick, chosen, pick};
 use crate::findings::Findings;
-use crate::{driver, felled, gpus, health, of_slurm, reset, users};
+use crate::{bystanders, driver, felled, gpus, health, of_slurm, reset, users};
 
 /// What was found.
 pub(crate) struct Assessed {
@@ -105,6 +105,10 @@ fn assess_beside(
     let slurmd = of_slurm::assess(slurm.as_ref(), held, &mut actions, &mut findings);
     let fell = fell.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     felled::add(fell, &mut actions, &mut findings);
+    // A reset of some GPUs leaves the modules of the others as they are.
+    if nodes.is_empty() {
+        bystanders::assess(context, &scan.holders, &actions, &mut findings)?;
+    }
     if reset {
         actions.extend(reset::assess(&versions, &picked, &mut findings));
         // All but nvidia itself count as users of the GPUs.

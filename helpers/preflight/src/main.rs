@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod assess;
+mod bystanders;
 mod choose;
 mod driver;
 mod felled;
@@ -16,6 +17,7 @@ mod of_users;
 mod package;
 mod predict;
 mod reset;
+mod sessions;
 mod sibling;
 mod users;
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use holders::{Holder, Place};
+use holders::{Holder, Place, Unexplained, is_of_driver, mps};
 use ledger::Step;
 use step::Action;
 
@@ -41,6 +41,28 @@ pub(crate) fn in_socket(what: &str, place: &Place, findings: &mut Findings) -> b
     true
 }
 
+/// References that no process found has.
+pub(crate) fn add_unexplained(unexplained: &Unexplained, findings: &mut Findings) {
+    let what = format!("{unexplained} that nothing found accounts for");
+    let sockets = unexplained.places.iter().filter(|place| in_socket(&what, place, findings)).count();
+    let module = &unexplained.module;
+    if sockets > 0 {
+        return;
+    }
+    if is_of_driver(module) {
+        findings.warn(
+            what,
+            "`nvidia-reload status` shows the likely places; if they stay, the run ends before anything is unloaded",
+        );
+        return;
+    }
+    // Another's module, and no process has it: it would not go.
+    findings.refuse(
+        format!("{what}: it is in use inside the kernel"),
+        format!("stop what uses it, then `rmmod {module}`; `modprobe {module}` after the run"),
+    );
+}
+
 pub(crate) fn add_plain<'a>(plain: &mut BTreeMap<String, Vec<&'a Holder>>, holder: &'a Holder) {
     plain.entry(user(holder)).or_default().push(holder);
 }
@@ -48,24 +70,29 @@ pub(crate) fn add_plain<'a>(plain: &mut BTreeMap<String, Vec<&'a Holder>>, holde
 /// The processes of a user that nobody could start again. A user can have any number: the first few are
 /// named, and all are in the plan.
 pub(crate) fn killed(user: &str, holders: &[&Holder]) -> Vec<Action> {
-    let action = |object: String, devices: String, pids: Vec<i32>| Action {
+    let action = |object: String, why: String, pids: Vec<i32>| Action {
         step: Step::KillHolders,
         object,
         what: "end".into(),
-        why: format!("holds {devices}, and nothing that could start it again owns it"),
+        why,
         pids,
         comes_back: false,
     };
+    let why = |devices: &str| format!("holds {devices}, and nothing that could start it again owns it");
+    let why_of = |holder: &Holder| match mps(&holder.command) {
+        Some(part) => format!("holds {}; an {part} that no unit runs is not restarted", devices(holder)),
+        None => why(&devices(holder)),
+    };
     let (named, more) = holders.split_at(holders.len().min(MOST_NAMED));
     let mut actions: Vec<Action> =
-        named.iter().map(|holder| action(described(holder), devices(holder), vec![holder.pid])).collect();
+        named.iter().map(|holder| action(described(holder), why_of(holder), vec![holder.pid])).collect();
     if !more.is_empty() {
         let object = match more.len() {
             1 => format!("1 more process of user {user}"),
             count => format!("{count} more processes of user {user}"),
         };
         let pids = more.iter().map(|holder| holder.pid).collect();
-        actions.push(action(object, "the GPU".into(), pids));
+        actions.push(action(object, why("the GPU"), pids));
     }
     actions
 }
@@ -90,4 +117,23 @@ pub(crate) fn devices(holder: &Holder) -> String {
     let mut names: Vec<&str> = holder.devices.iter().map(|device| device.name.as_str()).collect();
     names.dedup();
     names.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use step::Verdict;
+
+    use super::*;
+
+    #[test]
+    fn a_module_of_others_that_is_in_use_inside_the_kernel_is_a_refusal() {
+        for (module, verdict) in [("nvidia", Verdict::Ready), ("nvidia_fs", Verdict::Refused)] {
+            let unexplained = Unexplained { module: module.into(), references: 1, places: Vec::new() };
+            let mut findings = Findings::default();
+            add_unexplained(&unexplained, &mut findings);
+            let (found, reasons, warnings) = findings.verdict();
+            assert_eq!((found, reasons.len() + warnings.len()), (verdict, 1), "{module}");
+            assert!(reasons.iter().all(|reason| reason.remedy.contains("`rmmod nvidia_fs`")), "{reasons:?}");
+        }
+    }
 }

@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, HashSet};
 
 use anyhow::Result;
 use engines::{Container, Decision, Engine, Kind, Owner, Presence, SURVEY_SCHEMA, Survey, decide};
-use holders::{Caller, Fate, Holder, Rules, Scan, below};
+use holders::{Caller, Fate, Holder, Rules, Scan, below, mps};
 use ledger::Step;
 use serde::Deserialize;
 use slurm::Slurm;
 use step::{Action, Config, Context, Guard};
 
 use crate::findings::Findings;
-use crate::of_users::{add_plain, described, devices, in_socket, killed, processes, user};
+use crate::of_users::{add_plain, add_unexplained, described, devices, in_socket, killed, processes, user};
+use crate::sessions;
 use crate::sibling::{DRAIN, STOP, ask};
 
 pub(crate) fn assess(
@@ -55,6 +56,9 @@ pub(crate) fn assess(
             ),
             Fate::StopUnit { user, unit } => add_unit(&mut actions, user, unit, holder),
             Fate::Kill => add_plain(&mut plain, holder),
+            // What PID 1 keeps for logind goes with what that closes.
+            Fate::Release if holder.pid == 1 => {}
+            Fate::Release => actions.extend(sessions::released(context, config, holder, findings)?),
             // For which service PID 1 keeps it is stop-units' to find out, below.
             Fate::Refuse { .. } if holder.pid == 1 => {}
             Fate::Refuse { why, remedy } => {
@@ -73,6 +77,7 @@ pub(crate) fn assess(
         let units = units(nodes)?;
         if let Some(first) = first
             && !units.units.iter().any(|unit| unit.role == "keeper")
+            && !holders::is_logind(&first.owner)
             && let Fate::Refuse { why, remedy } = rules.fate(first)
         {
             findings.refuse(format!("{} holds {} and {why}", described(first), devices(first)), remedy);
@@ -88,15 +93,7 @@ pub(crate) fn assess(
         comes_back: true,
     }));
     for unexplained in &scan.unexplained {
-        let what = format!("{unexplained} that nothing found accounts for");
-        let sockets = unexplained.places.iter().filter(|place| in_socket(&what, place, findings)).count();
-        if sockets > 0 {
-            continue;
-        }
-        findings.warn(
-            format!("{unexplained} that nothing found accounts for"),
-            "`nvidia-reload status` shows the likely places; if they stay, the run ends before anything is unloaded",
-        );
+        add_unexplained(unexplained, findings);
     }
     // Of a reset of some GPUs other users' descriptors may be of the others.
     if scan.unexplained.is_empty() && nodes.is_empty() {
@@ -283,7 +280,12 @@ fn add_unit(actions: &mut Vec<Action>, user: Option<u32>, unit: String, holder: 
         step: Step::StopUnits,
         object,
         what: "stop, start again afterwards".into(),
-        why: format!("process {} of it holds {}", holder.pid, devices(holder)),
+        why: format!(
+            "{} {} of it holds {}",
+            mps(&holder.command).unwrap_or("process"),
+            holder.pid,
+            devices(holder)
+        ),
         pids: vec![holder.pid],
         comes_back: true,
     });

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use ledger::{Gpu, Intent, NotDone, Object, Run, Settings, Step};
-use modules::{Disk, Loaded, State, Stuck, Unloaded, chain, gate, gpus, on_bus, unload};
+use modules::{Disk, Loaded, State, Stuck, Unloaded, chain, gate, gpus, is_hidden, on_bus, unload};
 use step::Context;
 
 /// How long a module may be in use before that counts as a failure. Whoever had the GPU is gone by
@@ -38,23 +38,21 @@ fn run(context: &Context) -> Result<()> {
         context.info("nothing to unload");
     }
     shut_gate(context, &disk, &loaded)?;
-    if run.snapshot.chosen.is_empty() {
-        quiet(context)?;
-    }
     for gpu in gpus(&context.root)? {
         // nvidia_drm would wait for such a GPU for ever.
         if on_bus(&context.root, &gpu)? == Some(false) {
             bail!("GPU {gpu} is off the bus: the driver cannot be unloaded; reboot the machine");
         }
     }
-    let settings = note_settings(context, &run)?;
-    for module in &loaded {
-        let name = &module.module.name;
-        context.status(format!("unloading {name}"));
-        context.ledger.act(Step::RmmodChain, Object::Module(module.module.clone()), || {
-            is_gone(name, unload(name, PATIENCE), || in_use(context, name))
-        })?;
+    let (hidden, listed): (Vec<&Loaded>, Vec<&Loaded>) =
+        loaded.iter().partition(|module| is_hidden(&loaded, module));
+    // Until these are gone, the driver's count does not tell whether anything else uses it.
+    take(context, &hidden)?;
+    if run.snapshot.chosen.is_empty() {
+        quiet(context)?;
     }
+    let settings = note_settings(context, &run)?;
+    take(context, &listed)?;
     let left = chain(&context.root)?;
     if let Some(module) = left.iter().find(|module| goes(module) && !stay.contains(&module.module.name)) {
         bail!("{} is loaded again although the gate is shut", module.module.name);
@@ -62,6 +60,18 @@ fn run(context: &Context) -> Result<()> {
     settings.into_iter().try_for_each(Intent::done)?;
     let names: Vec<&str> = loaded.iter().map(|module| module.module.name.as_str()).collect();
     context.info(format!("unloaded {}", names.join(", ")));
+    Ok(())
+}
+
+/// Unloads `modules`, in their order.
+fn take(context: &Context, modules: &[&Loaded]) -> Result<()> {
+    for module in modules {
+        let name = &module.module.name;
+        context.status(format!("unloading {name}"));
+        context.ledger.act(Step::RmmodChain, Object::Module(module.module.clone()), || {
+            is_gone(name, unload(name, PATIENCE), || in_use(context, name))
+        })?;
+    }
     Ok(())
 }
 
@@ -121,7 +131,7 @@ fn used(loaded: &[Loaded]) -> Vec<String> {
     used
 }
 
-/// Waits until nobody has the driver open, so that nothing is unloaded when something cannot be.
+/// Waits until nobody has the driver open, so that no part of it is unloaded when another cannot be.
 fn quiet(context: &Context) -> Result<()> {
     let until = Instant::now() + PATIENCE;
     loop {
@@ -131,7 +141,7 @@ fn quiet(context: &Context) -> Result<()> {
         }
         let Some(busy) = now.iter().find(|module| module.users() > 0) else { return Ok(()) };
         if Instant::now() > until {
-            bail!("{}; nothing was unloaded", in_use(context, &busy.module.name)?);
+            bail!("{}", in_use(context, &busy.module.name)?);
         }
         // The kernel tells nobody when a reference goes: ask again.
         std::thread::sleep(Duration::from_millis(2));

@@ -11,6 +11,7 @@ mod felled;
 mod fuzz;
 mod list;
 mod ours;
+mod sessions;
 mod single;
 mod start;
 mod stop;

@@ -11,7 +11,7 @@ use ledger::{Intent, Object, Step, Unit};
 use step::{Context, Guard, is_slurmd};
 
 use crate::closure::{Planned, Role, closure};
-use crate::{Whose, transient, users, wanted};
+use crate::{Whose, sessions, transient, users, wanted};
 
 /// How often holders are looked for again: a unit may be started by something unknown while
 /// others stop, but not again and again.
@@ -64,6 +64,7 @@ pub(crate) fn run(context: &Context) -> Result<()> {
     if stopped == 0 {
         context.info("no unit holds the GPU");
     }
+    sessions::release(context, &config, &scope)?;
     Ok(())
 }
 

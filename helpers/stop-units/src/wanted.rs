@@ -48,7 +48,8 @@ pub(crate) fn of_holders(context: &Context, config: &Config, scope: &Scope) -> R
             }
         }
     }
-    if let Some(first) = scan.holders.iter().find(|holder| holder.pid == 1) {
+    let keeps = |holder: &&Holder| holder.pid == 1 && rules.fate(holder) != Fate::Release;
+    if let Some(first) = scan.holders.iter().find(keeps) {
         for unit in keepers(&Manager::system()?, first)? {
             if guarded.why(&unit).is_some() {
                 continue;

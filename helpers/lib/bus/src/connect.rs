@@ -14,6 +14,9 @@ use crate::{Error, relay};
 /// reloads; one that takes this long is frozen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(25);
 
+/// Where the bus daemon of the system listens.
+const BUS: &str = "/run/dbus/system_bus_socket";
+
 /// A manager's sockets.
 #[derive(Debug, Clone)]
 pub(crate) enum Scope {
@@ -21,6 +24,8 @@ pub(crate) enum Scope {
     System,
     /// A user's manager.
     User(u32),
+    /// The system's bus, for what is reached by its name there.
+    Bus,
     /// One that a test serves.
     #[cfg(test)]
     Socket(PathBuf),
@@ -39,6 +44,7 @@ impl Scope {
     fn manager(&self) -> String {
         match self {
             Scope::System => "systemd".into(),
+            Scope::Bus => "the system's bus".into(),
             Scope::User(uid) => format!("the systemd of user {uid}"),
             #[cfg(test)]
             Scope::Socket(_) => "the test's systemd".into(),
@@ -57,8 +63,9 @@ impl Scope {
     /// early at boot, during shutdown, and while D-Bus is restarted. Only root may use PID 1's.
     fn addresses(&self) -> Vec<Address> {
         match self {
+            Scope::Bus => vec![Address::Bus(BUS.into())],
             Scope::System => {
-                let mut addresses = vec![Address::Bus("/run/dbus/system_bus_socket".into())];
+                let mut addresses = vec![Address::Bus(BUS.into())];
                 if rustix::process::geteuid().is_root() {
                     addresses.insert(0, Address::Direct("/run/systemd/private".into()));
                 }

@@ -11,6 +11,7 @@ mod follow;
 #[cfg(test)]
 mod fuzz;
 mod job;
+mod login;
 mod manager;
 mod orders;
 mod patience;
@@ -24,6 +25,7 @@ mod unit;
 pub use error::Error;
 pub use follow::{Event, Follower};
 pub use job::{Job, JobResult};
+pub use login::release_session;
 pub use manager::{Manager, Mode};
 pub use orders::{NotDown, Up, start_each, stop_each};
 pub use patience::longest;

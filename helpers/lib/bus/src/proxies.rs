@@ -39,3 +39,19 @@ pub(crate) trait Manager {
 pub(crate) trait Properties {
     fn get(&self, interface: &str, name: &str) -> Result<OwnedVariant>;
 }
+
+/// The part of logind's, as `org.freedesktop.login1(5)` documents it.
+#[proxy(
+    interface = "org.freedesktop.login1.Manager",
+    default_service = "org.freedesktop.login1",
+    default_path = "/org/freedesktop/login1"
+)]
+pub(crate) trait Login {
+    fn get_session(&self, id: &str) -> Result<OwnedObjectPath>;
+}
+
+#[proxy(interface = "org.freedesktop.login1.Session", default_service = "org.freedesktop.login1")]
+pub(crate) trait Session {
+    fn take_control(&self, force: bool) -> Result<()>;
+    fn release_control(&self) -> Result<()>;
+}

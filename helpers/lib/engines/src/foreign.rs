@@ -46,6 +46,7 @@ pub(crate) fn containers(
             bundle: Some(&given),
             runtime: program.map_or(Runtime::Other, Runtime::Usual),
             holds: holds(root, holding, None, &id, given.pid),
+            swarm: &[],
         };
         let host_config = HostConfig { privileged: Some(given.privileged), ..HostConfig::default() };
         let described = Inspect { host_config: Some(host_config), ..Inspect::default() };

@@ -51,6 +51,8 @@ mod stale;
 #[cfg(feature = "client")]
 mod survey;
 #[cfg(feature = "client")]
+mod swarm;
+#[cfg(feature = "client")]
 mod user;
 
 pub use model::{Container, Engine, Kind, Owner, Presence, SURVEY_SCHEMA, Survey, Why};

@@ -216,6 +216,9 @@ pub enum Owner {
     Swarm {
         /// The service's name, or the task's id where the labels do not say.
         service: String,
+        /// This node's id in the Swarm, where the labels say it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        node: Option<String>,
     },
     /// A Kubernetes pod: the kubelet would start another.
     Kubernetes {
@@ -255,7 +258,7 @@ impl fmt::Display for Owner {
             Owner::Compose { project, service } => {
                 write!(f, "service {service} of compose project {project}")
             }
-            Owner::Swarm { service } => write!(f, "Swarm service {service}"),
+            Owner::Swarm { service, .. } => write!(f, "Swarm service {service}"),
             Owner::Kubernetes { pod, .. } => write!(f, "Kubernetes pod {pod}"),
             Owner::Nomad { allocation } => write!(f, "Nomad allocation {allocation}"),
             Owner::Namespace { namespace } => write!(f, "containerd's namespace {namespace}"),

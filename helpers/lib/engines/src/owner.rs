@@ -34,7 +34,12 @@ pub fn of(root: &Root, engine: &Engine, container: &Inspect, clients: &Clients) 
 fn by_label(container: &Inspect) -> Option<Owner> {
     let label = |name| container.label(name).filter(|value| !value.is_empty()).map(str::to_owned);
     if let Some(task) = label("com.docker.swarm.task.id") {
-        return Some(Owner::Swarm { service: label("com.docker.swarm.service.name").unwrap_or(task) });
+        // It goes into a command that people paste: as Swarm makes its ids, or not at all.
+        let is_id = |id: &String| id.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        return Some(Owner::Swarm {
+            service: label("com.docker.swarm.service.name").unwrap_or(task),
+            node: label("com.docker.swarm.node.id").filter(is_id),
+        });
     }
     if let Some(pod) = label("io.kubernetes.pod.name") {
         let namespace = label("io.kubernetes.pod.namespace").unwrap_or_else(|| "default".to_owned());
@@ -138,6 +143,19 @@ mod tests {
         assert_eq!(owner("job", &[("PODMAN_SYSTEMD_UNIT", "job.service")]), "systemd unit job.service");
         let compose = [("com.docker.compose.project", "p"), ("com.docker.compose.service", "s")];
         assert_eq!(owner("/p-s-1", &compose), "service s of compose project p");
+    }
+
+    #[test]
+    fn a_task_of_swarm_names_its_node_where_that_is_an_id() {
+        for (label, node) in [("k1abc", Some("k1abc")), ("", None), ("x`reboot`", None), ("a b", None)] {
+            let labels = [("com.docker.swarm.task.id", "t1"), ("com.docker.swarm.node.id", label)];
+            let owner = by_label(&labelled("/train.1.t1", &labels));
+            assert_eq!(
+                owner,
+                Some(Owner::Swarm { service: "t1".into(), node: node.map(str::to_owned) }),
+                "{label}"
+            );
+        }
     }
 
     #[test]

@@ -68,7 +68,8 @@ pub(crate) async fn ask(
         let program = given.runtime.as_deref().or(running.runtime(0, &container.id));
         let first = given.pid;
         let holds = holds(root, holding, None, &container.id, first);
-        let beside = Beside { bundle: Some(&given), runtime: runtimes.of(handler, program), holds };
+        let runtime = runtimes.of(handler, program);
+        let beside = Beside { bundle: Some(&given), runtime, holds, ..Beside::default() };
         let why = select::why(&described, machine, beside);
         if why.is_empty() {
             continue;

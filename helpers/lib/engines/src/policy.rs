@@ -31,7 +31,7 @@ pub fn decide(container: &Container, config: &Config) -> Decision {
     };
     let all_pods = config.containers.pods == Pods::All;
     if let Some((why, remedy)) = container.owner.forbids(all_pods, &config.units.protect) {
-        return refuse(&why, remedy);
+        return refuse(&why, &remedy);
     }
     match &container.owner {
         Owner::Unit { unit } => return Decision::Unit(unit.clone()),
@@ -56,29 +56,39 @@ impl Owner {
     /// Why a container that somebody else would start again must not be stopped, and what to do
     /// about it; none where it may be. `all_pods` is the configuration's word that every pod would be
     /// started again, `protected` are the units that it protects.
-    pub(crate) fn forbids(&self, all_pods: bool, protected: &[String]) -> Option<(String, &'static str)> {
-        let drain_first = "drain this machine there first, so that nothing of it runs here";
-        match self {
-            Owner::Engine | Owner::Compose { .. } | Owner::Unit { .. } => None,
-            Owner::Swarm { .. } | Owner::Nomad { .. } | Owner::Kubernetes { kubelet: None, .. } => {
-                Some((format!("belongs to {self}, which would start another"), drain_first))
+    pub(crate) fn forbids(&self, all_pods: bool, protected: &[String]) -> Option<(String, String)> {
+        let would_start_another = || format!("belongs to {self}, which would start another");
+        let (why, remedy) = match self {
+            Owner::Engine | Owner::Compose { .. } | Owner::Unit { .. } => return None,
+            Owner::Swarm { node, .. } => {
+                let node = node.as_deref().unwrap_or("NODE");
+                return Some((
+                    would_start_another(),
+                    format!(
+                        "on a manager of the Swarm, `docker node update --availability drain {node}`; after the run, `docker node update --availability active {node}`"
+                    ),
+                ));
             }
-            Owner::Kubernetes { kubelet: Some(kubelet), .. } if protected.contains(kubelet) => Some((
+            Owner::Nomad { .. } | Owner::Kubernetes { kubelet: None, .. } => {
+                (would_start_another(), "drain this machine there first, so that nothing of it runs here")
+            }
+            Owner::Kubernetes { kubelet: Some(kubelet), .. } if protected.contains(kubelet) => (
                 format!("belongs to {self}, and {kubelet} is protected by the configuration"),
                 "drain this machine there first, or lift units.protect",
-            )),
-            Owner::Namespace { .. } => Some((
+            ),
+            Owner::Namespace { .. } => (
                 format!("belongs to {self}, and nothing here would start it again"),
                 "stop it yourself (`nerdctl --namespace NAMESPACE stop NAME`), and start it after the run",
-            )),
+            ),
             // What a pod's restart policy is, only the control plane tells. And a kubelet that finds
             // such a pod stopped when it starts may turn it away for good, where the device plugin is
             // not there yet (kubernetes/kubernetes issue 125579).
-            Owner::Kubernetes { daemon_set: false, .. } if !all_pods => Some((
+            Owner::Kubernetes { daemon_set: false, .. } if !all_pods => (
                 format!("belongs to {self}, which is of no DaemonSet and might not be started again"),
                 "`kubectl drain NODE --ignore-daemonsets` first, or say that all pods are with containers.pods",
-            )),
-            Owner::Kubernetes { .. } => None,
-        }
+            ),
+            Owner::Kubernetes { .. } => return None,
+        };
+        Some((why, remedy.to_owned()))
     }
 }

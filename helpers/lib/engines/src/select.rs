@@ -18,6 +18,8 @@ pub struct Beside<'a> {
     pub runtime: Runtime<'a>,
     /// Whether a process of it was seen to hold a GPU.
     pub holds: bool,
+    /// The variables by which Swarm asks NVIDIA's runtime for its generic resources (`swarm-resource`).
+    pub swarm: &'a [String],
 }
 
 /// The runtime of a container, as far as it matters.
@@ -51,7 +53,7 @@ pub fn why(container: &Inspect, host: &dyn Host, beside: Beside<'_>) -> Vec<Why>
     for request in given.device_requests.iter().flatten() {
         requested(request, &mut why);
     }
-    wishes(container, bundle, beside.runtime, &mut why);
+    wishes(container, bundle, beside, &mut why);
     why
 }
 
@@ -152,7 +154,8 @@ fn by_bundles_rule(bundle: &Given, host: &dyn Host, why: &mut Vec<Why>) {
 /// NVIDIA's runtime and its hook go by `NVIDIA_VISIBLE_DEVICES` in the effective environment, and by mounts
 /// that say the same. Under another runtime these are wishes that nobody grants: every image of CUDA has the
 /// variable.
-fn wishes(container: &Inspect, bundle: &Given, runtime: Runtime<'_>, why: &mut Vec<Why>) {
+fn wishes(container: &Inspect, bundle: &Given, beside: Beside<'_>, why: &mut Vec<Why>) {
+    let runtime = beside.runtime;
     let name = match runtime {
         Runtime::Other if !bundle.has_hook => return,
         Runtime::Other => None,
@@ -160,7 +163,12 @@ fn wishes(container: &Inspect, bundle: &Given, runtime: Runtime<'_>, why: &mut V
     };
     let requests =
         bundle.mounts.iter().filter_map(|(_, to)| REQUESTS.iter().find_map(|at| to.strip_prefix(at)));
-    let requests: Vec<String> = requests.map(str::to_owned).collect();
+    let mut requests: Vec<String> = requests.map(str::to_owned).collect();
+    // A generic resource wins over the image's variable, as in the runtime.
+    requests.extend(beside.swarm.iter().filter_map(|name| {
+        let value = variable(container, bundle, name).filter(|value| !value.is_empty())?;
+        Some(format!("{name}={value}"))
+    }));
     let visible = variable(container, bundle, "NVIDIA_VISIBLE_DEVICES");
     let asks = visible.is_some() || !requests.is_empty();
     match visible {

@@ -150,7 +150,9 @@ fn a_variable_is_a_request_under_nvidias_runtime_and_else_a_wish() {
 #[test]
 fn a_bundle_tells_what_a_pod_asks_its_runtime_for() {
     let asks = Given { environment: vec!["NVIDIA_VISIBLE_DEVICES=GPU-1".into()], ..Given::default() };
-    let of = |bundle: &Given, runtime| reasons("{}", Beside { bundle: Some(bundle), runtime, holds: false });
+    let of = |bundle: &Given, runtime| {
+        reasons("{}", Beside { bundle: Some(bundle), runtime, ..Beside::default() })
+    };
     assert_eq!(of(&asks, Runtime::Other), "");
     let asked = "has NVIDIA_VISIBLE_DEVICES=GPU-1; runs under runtime nvidia";
     assert_eq!(of(&asks, Runtime::Usual("nvidia")), asked);
@@ -228,6 +230,21 @@ fn a_rule_counts_together_with_a_mounted_node() {
     ] {
         assert_eq!(with(rules, source), "", "{rules} {source}");
     }
+}
+
+#[test]
+fn a_generic_resource_of_swarm_is_a_request_where_the_runtime_takes_it_for_one() {
+    let swarm = ["DOCKER_RESOURCE_GPU".to_owned()];
+    let of = |runtime, swarm: &[String], env: &str| {
+        let json = format!("{{\"Config\":{{\"Env\":{env}}}}}");
+        reasons(&json, Beside { runtime, swarm, ..Beside::default() })
+    };
+    let task = r#"["NVIDIA_VISIBLE_DEVICES=void","DOCKER_RESOURCE_GPU=GPU-1"]"#;
+    let requested = "requests GPUs from driver nvidia (DOCKER_RESOURCE_GPU=GPU-1); runs under runtime nvidia";
+    assert_eq!(of(Runtime::Usual("nvidia"), &swarm, task), requested);
+    assert_eq!(of(Runtime::Other, &swarm, task), "", "under runc nothing grants it");
+    assert_eq!(of(Runtime::Usual("nvidia"), &[], task), "", "not configured");
+    assert_eq!(of(Runtime::Usual("nvidia"), &swarm, r#"["DOCKER_RESOURCE_SSD=1"]"#), "");
 }
 
 #[test]

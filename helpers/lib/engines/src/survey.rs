@@ -18,6 +18,7 @@ use crate::inspect::Inspect;
 use crate::numbers::{Host, Machine, Unseen};
 use crate::running::{DOCKERS, Running};
 use crate::select::{self, Beside, Runtime};
+use crate::swarm;
 use crate::{
     Client, Container, Engine, Error, Kind, Owner, Phase, Presence, SURVEY_SCHEMA, Survey, owner, pods,
 };
@@ -186,6 +187,7 @@ async fn ask_by(
     };
     let clients = Clients::look(root).map_err(odd)?;
     up.sort_by(|one, other| one.created.cmp(&other.created));
+    let swarm = swarm::resources(root);
     let unseen = Unseen(machine);
     let host: &dyn Host = if engine.user.is_some() { &unseen } else { machine };
     for container in up {
@@ -212,6 +214,7 @@ async fn ask_by(
             bundle: bundle.as_ref(),
             runtime: runtime(&container, engine, running, bundle.as_ref(), &runtimes),
             holds: holds(root, holding, engine.user, id, container.pid()),
+            swarm: &swarm,
         };
         let why = select::why(&container, host, beside);
         if !why.is_empty() {

@@ -4,6 +4,7 @@
 use crate::guard::{covers, is_guarded};
 use crate::line::Caller;
 use crate::model::{Engine, Holder, Owner};
+use crate::sessions::is_logind;
 use crate::slurm::drain_command;
 use serde::Serialize;
 use step::Guard;
@@ -23,6 +24,8 @@ pub enum Fate {
     },
     /// It belongs to nobody and is ended.
     Kill,
+    /// logind keeps it for a session without a display server: logind is asked to close it.
+    Release,
     /// Nobody touches it: the run is refused.
     Refuse {
         /// Why, as the end of a sentence about the holder.
@@ -73,7 +76,7 @@ impl Rules<'_> {
     }
 
     fn fate_of_anybody(&self, holder: &Holder) -> Fate {
-        if holder.pid == 1 {
+        if holder.pid == 1 && !is_logind(&holder.owner) {
             return refuse(
                 "is PID 1, which keeps it for a service in its store of descriptors",
                 "stop the service, `systemctl show -p Id,NFileDescriptorStore '*.service'` shows which",
@@ -85,13 +88,17 @@ impl Rules<'_> {
         if self.processes.iter().any(|guard| covers(guard, holder)) {
             return refuse("is protected by the configuration", "end it, or lift processes.protect");
         }
-        if let Owner::SystemUnit { unit, .. } = &holder.owner
-            && unit == "systemd-logind.service"
-        {
-            return refuse(
-                "keeps it for a graphical session",
-                "end the session, or stop the display manager",
-            );
+        if is_logind(&holder.owner) {
+            return match &holder.owner {
+                Owner::SystemUnit { unit, .. } if is_guarded(self.units, None, unit) => refuse(
+                    "keeps it for a session, and the configuration protects it",
+                    "end the session, or lift units.protect",
+                ),
+                _ if holder.screen => {
+                    refuse("keeps it for a graphical session", "end the session, or stop the display manager")
+                }
+                _ => Fate::Release,
+            };
         }
         if holder.screen && !self.screens {
             return refuse("drives a screen", "stop the display manager, or end the session");
@@ -290,9 +297,17 @@ mod tests {
 
     #[test]
     fn what_holds_the_machine_together_is_not_touched() {
-        for name in ["init.scope", "user@7.service", "docker.service", "systemd-logind.service"] {
+        for name in ["init.scope", "user@7.service", "docker.service"] {
             assert!(is_refused(&fate(unit(name))), "{name}");
         }
+        let logind = "systemd-logind.service";
+        assert_eq!(fate(unit(logind)), Fate::Release);
+        assert_eq!(Rules::default().fate(&Holder { pid: 1, ..holder(unit(logind)) }), Fate::Release);
+        let server = Holder { screen: true, ..holder(unit(logind)) };
+        assert!(is_refused(&Rules { screens: true, ..Rules::default() }.fate(&server)));
+        let protected = bare(logind);
+        let rules = Rules { units: &protected, ..Rules::default() };
+        assert!(is_refused(&rules.fate(&holder(unit(logind)))));
         let first = Holder { pid: 1, ..holder(unit("init.scope")) };
         assert!(is_refused(&Rules::default().fate(&first)));
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
-use step::Root;
+use step::{BY_NAME, Root};
 
 /// The module everything of NVIDIA's stands on.
 const TRUNK: &str = "nvidia";
@@ -43,7 +43,23 @@ pub fn refcounts(root: &Root) -> Result<Vec<Module>> {
             found.insert(name, module);
         }
     }
+    if !found.is_empty() {
+        for (name, _) in BY_NAME {
+            if let Some(module) = read(&modules.join(name), name)? {
+                found.entry(name.to_owned()).or_insert(module);
+            }
+        }
+    }
     Ok(leaves_first(found))
+}
+
+/// How many references to the driver those of `modules` take that do not stand in its `holders`.
+pub fn taken_by_name(modules: &[Module]) -> u64 {
+    let is_listed = |name: &str| {
+        modules.iter().any(|module| module.name == TRUNK && module.dependents.iter().any(|d| d == name))
+    };
+    let is_loaded = |name: &str| modules.iter().any(|module| module.name == name);
+    BY_NAME.iter().filter(|(name, _)| is_loaded(name) && !is_listed(name)).map(|(_, taken)| taken).sum()
 }
 
 /// One module; `None` if it is not loaded, or is gone by now.
@@ -141,6 +157,20 @@ mod tests {
         assert_eq!(excess, [0, 0, 0, 2, 4]);
         let foreign: Vec<&str> = modules.iter().filter(|m| !m.of_driver).map(|m| m.name.as_str()).collect();
         assert_eq!(foreign, ["gdrdrv"]);
+    }
+
+    #[test]
+    fn a_module_that_looks_the_driver_up_by_name_is_of_the_graph() {
+        let old = tree(&[("nvidia", 6, &[]), ("nvidia_fs", 1, &[])]);
+        let modules = refcounts(&Root::at(old.path())).expect("readable");
+        assert_eq!(names(&modules), ["nvidia", "nvidia_fs"]);
+        assert_eq!((modules[0].excess(), taken_by_name(&modules)), (6, 6));
+        assert!(!modules[1].of_driver && modules[1].excess() == 1);
+        let new = tree(&[("nvidia", 1, &["nvidia_fs"]), ("nvidia_fs", 0, &[])]);
+        let modules = refcounts(&Root::at(new.path())).expect("readable");
+        assert_eq!((modules.len(), taken_by_name(&modules)), (2, 0), "once, and as any other");
+        let alone = tree(&[("nvidia_fs", 0, &[])]);
+        assert!(refcounts(&Root::at(alone.path())).expect("readable").is_empty());
     }
 
     #[test]

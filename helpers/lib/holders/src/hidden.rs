@@ -11,11 +11,7 @@ use crate::{Result, in_flight};
 use rustix::fs::readlinkat;
 use std::collections::BTreeMap;
 use std::path::Path;
-use step::Root;
-
-/// Modules that look up the driver's functions by name at run time: they hold a reference and
-/// stand in nobody's `holders`.
-const BY_NAME: [&str; 2] = ["nvidia_fs", "nvidia_peermem"];
+use step::{BY_NAME, Root};
 
 /// More places than this are counted and not named.
 const MOST_PLACES: usize = 32;
@@ -84,11 +80,11 @@ pub(crate) fn look(root: &Root, proc: &Path, live: bool) -> Result<Hidden> {
             .places
             .push(Place::Kernel { what: format!("{} more sockets, rings and buffers", hidden.more) });
     }
-    for name in BY_NAME {
-        if root.path("/sys/module").join(name).exists() {
-            hidden.places.push(Place::Kernel {
-                what: format!("the module {name}, which takes references without being listed"),
-            });
+    let modules = root.path("/sys/module");
+    for (name, taken) in BY_NAME {
+        if modules.join(name).exists() && !modules.join("nvidia/holders").join(name).exists() {
+            let what = format!("the module {name}, if it takes more than {taken} references by name");
+            hidden.places.push(Place::Kernel { what });
         }
     }
     Ok(hidden)

@@ -18,6 +18,7 @@ mod fate;
 mod fuzz;
 mod graph;
 mod guard;
+mod guests;
 mod held;
 mod hidden;
 mod in_flight;
@@ -31,6 +32,7 @@ mod process;
 mod scan;
 mod scope;
 mod search;
+mod sessions;
 mod slurm;
 mod tables;
 mod text;
@@ -40,8 +42,9 @@ mod walk;
 pub use cgroup::{groups_of, owner};
 pub use console::consoles;
 pub use fate::{Fate, Rules, is_core, is_host};
-pub use graph::{is_of_driver, refcounts};
+pub use graph::{is_of_driver, refcounts, taken_by_name};
 pub use guard::Guarded;
+pub use guests::{Bystanders, Guest, MpsControl, bystanders, mps};
 pub use line::{Caller, below};
 pub use model::{
     Console, Container, Device, Engine, Holder, Kind, Module, Owner, Place, Pod, Rdev, Scan, Unexplained, Via,
@@ -50,6 +53,7 @@ pub use namespace::is_of_user;
 pub use process::Stat;
 pub use scan::{scan, sent_by_others};
 pub use scope::Scope;
+pub use sessions::{Session, is_logind, sessions_of};
 pub use slurm::{Slurm, SlurmDaemon, drain_command, job_of, slurm};
 pub use text::escape;
 

@@ -4,6 +4,7 @@
 //! comes from a process (command line, name, path) is escaped for display, see
 //! [`escape`](crate::text::escape): no byte is lost and no control character reaches a terminal.
 
+use crate::graph::taken_by_name;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -29,6 +30,13 @@ impl Scan {
     /// way of an unload.
     pub fn is_free(&self) -> bool {
         self.holders.is_empty() && self.modules.iter().all(|module| module.excess() == 0)
+    }
+
+    /// Whether nothing is left but what the kernel itself holds and later steps take: consoles, and modules
+    /// that do not stand in the driver's `holders`.
+    pub fn is_left_to_the_kernel(&self) -> bool {
+        let is_kernels = !self.consoles.is_empty() || taken_by_name(&self.modules) > 0;
+        self.searched && self.holders.is_empty() && self.unexplained.is_empty() && is_kernels
     }
 
     /// Adds what NVML told: pid and, where known, bytes of GPU memory, one entry a process and GPU.

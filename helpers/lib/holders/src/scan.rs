@@ -6,7 +6,7 @@ use crate::model::{Console, Holder, Module, Place, Rdev, Scan, Unexplained};
 use crate::process::Process;
 use crate::search::{Found, Search};
 use crate::walk::open_dir;
-use crate::{Result, console, display, graph, hidden, pod, process, unseen};
+use crate::{Result, console, display, graph, hidden, pod, process, sessions, unseen};
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use step::Root;
@@ -42,6 +42,7 @@ pub fn scan(root: &Root) -> Result<Scan> {
         pass = again;
     }
     take_off(&mut scan.unexplained, &scan.consoles);
+    take_off_hidden(&mut scan.unexplained, graph::taken_by_name(&pass.modules));
     scan.searched = true;
     scan.modules = pass.modules;
     scan.holders = describe(root, pass.found);
@@ -91,6 +92,14 @@ fn take_off(unexplained: &mut Vec<Unexplained>, consoles: &[Console]) {
         let taken = left.min(rest.references);
         rest.references -= taken;
         left -= taken;
+    }
+    unexplained.retain(|rest| rest.references > 0);
+}
+
+/// Takes what modules hold that do not stand in the driver's `holders` off `unexplained`.
+fn take_off_hidden(unexplained: &mut Vec<Unexplained>, taken: u64) {
+    for rest in unexplained.iter_mut().filter(|rest| rest.module == "nvidia") {
+        rest.references = rest.references.saturating_sub(taken);
     }
     unexplained.retain(|rest| rest.references > 0);
 }
@@ -180,12 +189,24 @@ pub(crate) fn describe(root: &Root, found: Vec<Found>) -> Vec<Holder> {
             .is_some_and(|process| display::drives_screen(root, &process, holder.pid, &holder.devices));
     }
     holders.sort_by_key(|holder| holder.pid);
+    sessions::attribute(&mut holders);
     holders
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_taken_by_name_accounts_for_so_many_references_to_the_driver_and_no_more() {
+        let rest = |module: &str, references, taken| {
+            let mut unexplained = vec![Unexplained { module: module.into(), references, places: Vec::new() }];
+            take_off_hidden(&mut unexplained, taken);
+            unexplained.first().map_or(0, |rest| rest.references)
+        };
+        assert_eq!((rest("nvidia", 6, 6), rest("nvidia", 9, 6), rest("nvidia", 3, 0)), (0, 3, 3));
+        assert_eq!(rest("nvidia_uvm", 6, 6), 6);
+    }
 
     #[test]
     fn a_console_accounts_for_one_reference_a_framebuffer() {

@@ -22,8 +22,8 @@ pub use gpu::{Fabric, Gpu, GpuInstance, Health, Instance, Mode, RemappedRows, Se
 pub use install::Install;
 pub use intent::{Intent, NotDone};
 pub use object::{
-    Chosen, Console, Container, DriverFiles, Module, Node, Object, Pod, Process, Settings, Snapshot, Step,
-    Unit,
+    Chosen, Console, Container, DriverFiles, Module, Node, Object, Pod, Process, Session, Settings, Snapshot,
+    Step, Unit,
 };
 pub use record::{Act, Event, Outcome, Record, Run, State, VERSION};
 pub use store::{DIRECTORY, Ledger};

@@ -122,6 +122,8 @@ pub enum Object {
     Unit(Unit),
     /// A process that was ended. It cannot come back: the record is for the people who ask.
     Process(Process),
+    /// A login session whose devices logind was made to close, for the people who ask: it has them no more.
+    Session(Session),
     /// A virtual terminal's console that was unbound from its framebuffer.
     Console(Console),
     /// A kernel module: unloaded by rmmod-chain, loaded by modprobe-chain.
@@ -172,6 +174,7 @@ impl fmt::Display for Object {
                 Some(uid) => write!(f, "{} of user {uid}", u.name),
             },
             Object::Process(p) => write!(f, "process {} ({})", p.pid, p.command),
+            Object::Session(s) => write!(f, "the display devices of session {} of user {}", s.id, s.user),
             Object::Console(c) => write!(f, "console {} ({})", c.vtcon, c.driver),
             Object::Module(m) => match &m.version {
                 Some(version) => write!(f, "module {} {version}", m.name),
@@ -260,6 +263,16 @@ pub struct Process {
     pub uid: u32,
     /// The command line, escaped for display.
     pub command: String,
+}
+
+/// A login session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Session {
+    /// logind's id of it.
+    pub id: String,
+    /// Its user.
+    pub user: u32,
 }
 
 /// A console of the virtual terminals.

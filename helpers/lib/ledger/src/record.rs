@@ -313,11 +313,17 @@ impl Run {
             .collect()
     }
 
-    /// What was not meant to be given back: an ended process, and after the commit the driver's
+    /// The sessions whose devices were released, oldest first.
+    pub fn released(&self) -> impl Iterator<Item = &Object> {
+        let released = self.acts.iter().filter(|act| !matches!(act.state, State::Failed(_)));
+        released.map(|act| &act.object).filter(|object| matches!(object, Object::Session(_)))
+    }
+
+    /// What was not meant to be given back: an ended process, a session's devices, and after the commit the driver's
     /// modules and files, whose change was the purpose of the run.
     fn is_kept(&self, act: &Act) -> bool {
         match act.object {
-            Object::Process(_) => true,
+            Object::Process(_) | Object::Session(_) => true,
             Object::Module(_) | Object::DriverFiles(_) | Object::Healed { .. } => self.committed,
             _ => false,
         }

@@ -21,7 +21,9 @@ pub use declared::{Declared, Signature};
 pub use disk::{Disk, File, Unreadable};
 pub use kmod::Symbol;
 pub use load::{Source, load};
-pub use loaded::{Loaded, State, chain, driver_version, gpus, is_driver_version, loaded, on_bus, stuck};
+pub use loaded::{
+    Loaded, State, chain, driver_version, gpus, is_driver_version, is_hidden, loaded, on_bus, stuck,
+};
 pub use parameters::{Changed, changed_parameters, parameters};
 pub use reach::{out_of_reach, shadowed};
 pub use readback::differences;

@@ -6,7 +6,7 @@ use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use step::Root;
+use step::{BY_NAME, Root};
 
 use crate::DRIVER;
 
@@ -67,7 +67,8 @@ pub fn stuck(root: &Root) -> Result<Vec<String>> {
 /// is used. Empty when the driver is not loaded.
 ///
 /// The graph is `nvidia` and, recursively, the modules in its `holders/`; so modules of other
-/// people that hang on it (gdrdrv, nvidia_fs, nvidia_peermem) are found without a list of names.
+/// people that hang on it (gdrdrv, nvidia_fs, nvidia_peermem) are found without a list of names; and those that
+/// take references to it without being there, which only a list has ([`BY_NAME`]).
 ///
 /// # Errors
 /// `/sys/module` or `/proc/modules` cannot be read or make no sense.
@@ -82,6 +83,13 @@ pub fn chain(root: &Root) -> Result<Vec<Loaded>> {
         if let Some(module) = loaded(root, &name)? {
             todo.extend(module.holders.iter().cloned());
             graph.insert(name, module);
+        }
+    }
+    if !graph.is_empty() {
+        for (name, _) in BY_NAME {
+            if let Some(module) = loaded(root, name)? {
+                graph.entry(name.to_owned()).or_insert(module);
+            }
         }
     }
     // The kernel lists the newest module first, and nothing can be loaded before what it needs.
@@ -104,6 +112,14 @@ pub fn chain(root: &Root) -> Result<Vec<Loaded>> {
         gone.insert(module.module.name.as_str());
     }
     Ok(order)
+}
+
+/// Whether a module of `chain`, the driver's graph, uses the driver without standing in its `holders/`: as long
+/// as it is loaded the driver's count does not tell whether anything else uses it.
+pub fn is_hidden(chain: &[Loaded], module: &Loaded) -> bool {
+    let name = &module.module.name;
+    BY_NAME.iter().any(|(hidden, _)| hidden == name)
+        && chain.iter().all(|other| other.module.name != DRIVER || !other.holders.contains(name))
 }
 
 /// The module `name`, if it is loaded.
@@ -221,6 +237,32 @@ pub fn is_driver_version(version: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_module_that_is_in_nobodys_holders_is_of_the_graph_all_the_same() {
+        let graph = |holders: &[&str], list: &str| {
+            let directory = tempfile::tempdir().expect("a temporary directory");
+            let root = Root::at(directory.path());
+            for (name, refcount) in [("nvidia", "6"), ("nvidia_fs", "0")] {
+                let module = root.path("/sys/module").join(name);
+                fs::create_dir_all(module.join("holders")).expect("creates");
+                fs::write(module.join("initstate"), "live\n").expect("writes");
+                fs::write(module.join("refcnt"), refcount).expect("writes");
+            }
+            for holder in holders {
+                fs::create_dir(root.path("/sys/module/nvidia/holders").join(holder)).expect("creates");
+            }
+            fs::create_dir_all(root.path("/proc")).expect("creates");
+            fs::write(root.path("/proc/modules"), list).expect("writes");
+            let graph = chain(&root).expect("reads");
+            let hidden = |module: &Loaded| (module.module.name.clone(), is_hidden(&graph, module));
+            graph.iter().map(hidden).collect::<Vec<_>>()
+        };
+        let list = "nvidia_fs 1 0 - Live 0x0\nnvidia 1 6 - Live 0x0\n";
+        let named = |fs, nvidia| vec![("nvidia_fs".to_owned(), fs), ("nvidia".to_owned(), nvidia)];
+        assert_eq!(graph(&[], list), named(true, false));
+        assert_eq!(graph(&["nvidia_fs"], list), named(false, false), "one of 2.17.5 or later");
+    }
 
     #[test]
     fn a_gpu_off_the_bus_reads_as_ones() {

@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod owner_tests;
 mod services;
+mod units;
 mod upgrade;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Guard, Root};
 
 pub use services::Services;
+pub use units::{Logind, Units};
 pub use upgrade::{Heal, Initramfs, Policy, StaleInitramfs, Upgrade};
 
 /// Everything that can be set. The shipped `config.toml` explains each key and holds the defaults.
@@ -94,24 +96,6 @@ impl Default for Containers {
             pods: Pods::DaemonSets,
             pods_timeout: 300,
         }
-    }
-}
-
-/// How systemd units are stopped.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Units {
-    /// The longest time that all stops together may take, in seconds, whatever the units' own
-    /// `TimeoutStopSec=` say.
-    pub stop_timeout: u64,
-    /// Units that are never stopped; a holder in one is a refusal. `UNIT` of the system, `USER:UNIT`
-    /// of a user's manager.
-    pub protect: Vec<String>,
-}
-
-impl Default for Units {
-    fn default() -> Self {
-        Self { stop_timeout: 600, protect: Vec::new() }
     }
 }
 
@@ -400,6 +384,7 @@ mod tests {
             ("[containers]\nauto-remove = \"keep\"", "auto-remove"),
             ("[containers]\npods = \"none\"", "pods"),
             ("[units]\nprotect = [\"sshd\"]", "units.protect"),
+            ("[units]\nlogind = \"stop\"", "logind"),
             ("[units]\nprotect = [\"nobody-here:x.service\"]", "units.protect"),
             ("[processes]\nprotect = [\"7:\"]", "processes.protect"),
             ("[processes]\nprotect = [\"nobody-here:x\"]", "processes.protect"),

@@ -1,6 +1,7 @@
 //! What every step shares: the two verbs, the root, the configuration, the journal, exit codes.
 
 mod admit;
+mod by_name;
 mod config;
 mod finish;
 #[cfg(test)]
@@ -27,8 +28,9 @@ mod units;
 mod verified;
 
 pub use admit::{OFF, is_switched_off};
+pub use by_name::BY_NAME;
 pub use config::{
-    AutoRemove, Config, Containers, Gpus, Heal, Initramfs, LockedClocks, Pods, Policy, Processes,
+    AutoRemove, Config, Containers, Gpus, Heal, Initramfs, LockedClocks, Logind, Pods, Policy, Processes,
     StaleInitramfs, Units, Upgrade, Verify,
 };
 pub use finish::{Leftovers, finish};

@@ -96,7 +96,10 @@ pub(crate) fn class(event: &Event, branch: Option<Branch>) -> Option<Class> {
         }),
         Event::GpuLost(_) | Event::UvmFatal { .. } => Some(Class::Reboot),
         Event::GspRatelimit { .. } | Event::Wpr2Up { .. } => Some(Class::Reset),
-        Event::NeedsOpenModule { .. } | Event::NvlinkRxdetFailed => Some(Class::Support),
+        // Which of them the machine needs, it does not say: verify compares what is bound.
+        Event::ProbeFailed { .. } | Event::NeedsOpenModule { .. } | Event::NvlinkRxdetFailed => {
+            Some(Class::Support)
+        }
         Event::RmInitFailed { .. } => Some(Class::Failed),
         Event::ApiMismatch(_) => Some(Class::Reload),
         _ => None,

@@ -1,8 +1,9 @@
 //! One run, from the start of a unit to the last thing given back.
 
 use bus::{Job, JobResult, Manager};
-use holders::{Caller, Fate, Rules};
-use ledger::{Ledger, Run, Step};
+use holders::{Caller, Fate, Guest, Rules};
+use ledger::{Ledger, Node, Run, Step};
+use modules::{DRIVER, driver_version, nodes};
 use step::{Exit, Plan, Reason, Root, RunRequest, Versions, monotonic_usec};
 
 use super::Place;
@@ -243,6 +244,7 @@ fn tell(
         // Without a driver there is nothing to compare.
         if report.after.loaded.is_some() {
             report.changed = changed(&place.root, run);
+            report.stale = stale(&place.root, run);
         }
         // That it cannot be read is said by `status`.
         report.put_back =
@@ -275,6 +277,27 @@ fn tell(
 fn changed(root: &Root, run: &Run) -> Vec<String> {
     let changed = modules::changed_parameters(root, &run.snapshot.modules).unwrap_or_default();
     changed.iter().map(ToString::to_string).collect()
+}
+
+/// The guests that have files of the driver as it was: of another version, or nodes whose numbers have moved.
+fn stale(root: &Root, run: &Run) -> Vec<String> {
+    const MOST_NAMED: usize = 12;
+    let before = run.snapshot.modules.iter().find(|module| module.name == DRIVER);
+    let before = before.and_then(|module| module.version.as_deref());
+    let now = driver_version(root).unwrap_or_default();
+    let nodes = nodes::snapshot(root).unwrap_or_default();
+    let is_moved = |was: &Node| nodes.iter().any(|is| is.path == was.path && is.major != was.major);
+    let moved = run.snapshot.nodes.iter().any(is_moved);
+    if !run.committed || (!moved && before == now.as_deref()) {
+        return Vec::new();
+    }
+    // That it cannot be told is no part of how the run ended: the plan had them.
+    let guests = holders::bystanders(root).unwrap_or_default().guests;
+    let is_new = |guest: &Guest| {
+        !guest.versions.is_empty() && guest.versions.iter().all(|version| Some(version) == now.as_ref())
+    };
+    let stale = guests.iter().filter(|guest| moved || !is_new(guest)).take(MOST_NAMED);
+    stale.map(|guest| format!("{guest} has {} mounted: {}", guest.has(), guest.remedy())).collect()
 }
 
 /// A lost systemd does not end the run.

@@ -35,6 +35,7 @@ pub fn report(report: &Report, style: Style) -> String {
         report.ended.iter().map(|process| format!("{process}: does not come back by itself")).collect();
     rows("ended", Some(Paint::Attention), &ended);
     rows("changed", Some(Paint::Attention), &report.changed);
+    rows("stale", Some(Paint::Attention), &report.stale);
     let missing: Vec<String> = report
         .missing
         .iter()

@@ -2,7 +2,9 @@
 
 use std::time::SystemTime;
 
-use holders::{Container, Device, Engine, Holder, Kind, Owner, Place, Unexplained, Via};
+use holders::{
+    Container, Device, Engine, Holder, Kind, Module, Owner, Place, Unexplained, Via, taken_by_name,
+};
 use xid::Class;
 
 use super::table::{Column, table};
@@ -197,7 +199,8 @@ fn holders(status: &Status, style: Style) -> String {
     if status.modules.is_empty() {
         return "The driver is not loaded: nobody holds it.\n".to_owned();
     }
-    if status.holders.is_empty() && status.modules.iter().any(|module| module.excess() > 0) {
+    let references: u64 = status.modules.iter().map(Module::excess).sum();
+    if status.holders.is_empty() && references > taken_by_name(&status.modules) {
         return "Nobody is seen to hold the driver, but its references show that somebody does.\n".to_owned();
     }
     if status.holders.is_empty() {
