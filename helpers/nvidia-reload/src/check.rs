@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use gpu::Library;
 use health::Health;
-use modules::{State, chain, out_of_reach};
+use modules::{Manager, State, chain, out_of_reach};
 use serde::Serialize;
 use step::{Root, Versions};
 use xid::Class;
@@ -29,6 +29,8 @@ pub enum Condition {
     Unknown,
     /// A reload: another driver is on disk than is loaded.
     ReloadNeeded,
+    /// The driver that is installed has no modules for the running kernel: no reload can help now.
+    NotInstalled,
     /// Whatever helps a GPU that does not work: a reload may, a reset, a reboot.
     GpuFailed,
     /// A reset of a GPU.
@@ -39,9 +41,10 @@ pub enum Condition {
 
 impl Condition {
     /// All of them.
-    pub const ALL: [Condition; 6] = [
+    pub const ALL: [Condition; 7] = [
         Condition::InStep,
         Condition::ReloadNeeded,
+        Condition::NotInstalled,
         Condition::GpuFailed,
         Condition::ResetNeeded,
         Condition::RebootNeeded,
@@ -53,6 +56,7 @@ impl Condition {
         match self {
             Condition::InStep => "in step",
             Condition::ReloadNeeded => "reload needed",
+            Condition::NotInstalled => "not installed for this kernel",
             Condition::GpuFailed => "GPU failed",
             Condition::ResetNeeded => "reset needed",
             Condition::RebootNeeded => "reboot needed",
@@ -66,7 +70,10 @@ impl Condition {
         match self {
             Condition::InStep => 0,
             Condition::ReloadNeeded => 1,
-            Condition::GpuFailed | Condition::ResetNeeded | Condition::RebootNeeded => 2,
+            Condition::NotInstalled
+            | Condition::GpuFailed
+            | Condition::ResetNeeded
+            | Condition::RebootNeeded => 2,
             Condition::Unknown => 3,
         }
     }
@@ -127,13 +134,7 @@ pub fn check(root: &Root) -> Result<Checked> {
         Library::Found { version, .. } => version,
         Library::Absent { .. } => None,
     });
-    match out_of_reach(root, library.as_deref()) {
-        Ok(reason) => {
-            reason.into_iter().for_each(|reason| findings.add(Condition::RebootNeeded, reason.to_string()))
-        }
-        Err(error) => unseen.push(format!("the driver on disk: {error:#}")),
-    }
-    in_step(&driver, library.as_deref(), &mut findings);
+    unseen.extend(on_disk(root, &driver, library.as_deref(), &mut findings));
     if let Some(trouble) = trouble {
         findings.add(Condition::Unknown, trouble);
     }
@@ -148,8 +149,22 @@ pub fn check(root: &Root) -> Result<Checked> {
     Ok(Checked { schema: SCHEMA, condition, why, driver, library, gpus, unseen })
 }
 
+/// Judges the driver on disk. What could not be looked at, in a sentence.
+fn on_disk(root: &Root, driver: &Versions, library: Option<&str>, findings: &mut Findings) -> Option<String> {
+    let unseen = match out_of_reach(root, library) {
+        Ok(None) => None,
+        Ok(Some(reason)) => {
+            findings.add(Condition::NotInstalled, reason.to_string());
+            None
+        }
+        Err(error) => Some(format!("the driver on disk: {error:#}")),
+    };
+    in_step(driver, library, Manager::of(root), findings);
+    unseen
+}
+
 /// Whether what is loaded, what is on disk and what programs link are one driver.
-fn in_step(driver: &Versions, library: Option<&str>, findings: &mut Findings) {
+fn in_step(driver: &Versions, library: Option<&str>, manager: Manager, findings: &mut Findings) {
     let (Some(loaded), Some(on_disk)) = (&driver.loaded, &driver.on_disk) else {
         findings.add(
             Condition::Unknown,
@@ -163,7 +178,7 @@ fn in_step(driver: &Versions, library: Option<&str>, findings: &mut Findings) {
     match library {
         Some(library) if library != on_disk => findings.add(
             Condition::Unknown,
-            format!("the modules on disk are {on_disk} and the libraries {library}: finish the upgrade"),
+            format!("the modules on disk are {on_disk} and the libraries {library}: {}", manager.finish()),
         ),
         _ if loaded != on_disk => {
             findings.add(Condition::ReloadNeeded, format!("{loaded} is loaded, {on_disk} is on disk"));
@@ -192,7 +207,7 @@ mod tests {
     fn of(loaded: Option<&str>, on_disk: Option<&str>, library: Option<&str>) -> (Condition, Vec<String>) {
         let mut findings = Findings::default();
         let driver = Versions { loaded: loaded.map(Into::into), on_disk: on_disk.map(Into::into) };
-        in_step(&driver, library, &mut findings);
+        in_step(&driver, library, Manager::Unknown, &mut findings);
         findings.condition()
     }
 
@@ -205,6 +220,17 @@ mod tests {
         assert_eq!(of(Some("1"), Some("1"), Some("2")).0, Condition::Unknown);
         assert_eq!(of(None, Some("2"), Some("2")).0, Condition::Unknown);
         assert_eq!(of(Some("1"), None, None).0, Condition::Unknown);
+    }
+
+    #[test]
+    fn every_layout_has_the_condition_that_is_expected() {
+        golden::compare(&["check"], |machine| {
+            let mut findings = Findings::default();
+            let driver = versions(&machine.root).expect("reads");
+            assert_eq!(on_disk(&machine.root, &driver, machine.library_version(), &mut findings), None);
+            let (condition, _) = findings.condition();
+            machine.line("check", &format!("{} ({})", condition.words(), condition.exit()))
+        });
     }
 
     #[test]
@@ -241,6 +267,6 @@ mod tests {
     #[test]
     fn exit_codes_are_those_of_plugins() {
         let codes: Vec<u8> = Condition::ALL.iter().map(|condition| condition.exit()).collect();
-        assert_eq!(codes, [0, 1, 2, 2, 2, 3]);
+        assert_eq!(codes, [0, 1, 2, 2, 2, 2, 3]);
     }
 }

@@ -73,7 +73,13 @@ pub(crate) fn assess(
 /// What loads a driver that is not loaded: not modprobe, where our own gate keeps it out.
 fn remedy(context: &Context) -> Result<String> {
     if !gate::is_shut(&context.root)? {
-        return Ok("`modprobe nvidia` loads it".into());
+        // A file that cannot be read is there.
+        let is_there = !matches!(Disk::open(&context.root)?.find(DRIVER), Ok(None));
+        return Ok(match is_there {
+            true => "`modprobe nvidia` loads it",
+            false => "install the driver",
+        }
+        .into());
     }
     Ok(match context.ledger.read() {
         Ok(None) => format!(
@@ -203,7 +209,7 @@ mod tests {
         let root = Root::at(directory.path());
         let ledger = Ledger::new(root.path("/var/lib/nvidia-reload"), "boot");
         let context = Context { step: Step::Preflight, root: root.clone(), ledger };
-        assert_eq!(remedy(&context).expect("looks"), "`modprobe nvidia` loads it");
+        assert_eq!(remedy(&context).expect("looks"), "install the driver");
         gate::shut(&root, &BTreeSet::from(["nvidia".to_owned()])).expect("shuts");
         context.ledger.open(Snapshot::default()).expect("opens");
         let with_run = remedy(&context).expect("looks");
@@ -212,6 +218,6 @@ mod tests {
         let without = remedy(&context).expect("looks");
         assert!(without.starts_with("no run is open") && without.contains(gate::FILE), "{without}");
         gate::open(&root).expect("opens");
-        assert_eq!(remedy(&context).expect("looks"), "`modprobe nvidia` loads it");
+        assert_eq!(remedy(&context).expect("looks"), "install the driver");
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use gpu::{Answer, HELPER, Library, Seen, State, ask_state};
 use ledger::{Gpu, Setting, Settings};
-use modules::{DRIVER, Loaded, shadowed};
+use modules::{DRIVER, Loaded, Manager, shadowed};
 use slots::kept_library;
 use step::{Context, Gpus, Root, Versions};
 
@@ -95,7 +95,9 @@ pub(crate) fn library(
                     other.display(),
                     taken.display()
                 ),
-                None => "finish the upgrade: modules and libraries have to be of one version".to_owned(),
+                None => {
+                    format!("modules and libraries have to be of one version: {}", Manager::of(root).finish())
+                }
             };
             findings.refuse(
                 format!("{} is of version {version}, the modules on disk are of {on_disk}", path.display()),

@@ -41,7 +41,7 @@ pub struct Placed {
 /// A file cannot be written, or `ldconfig` or `depmod` fails.
 pub fn put_in_place(root: &Root, slot: &Slot, disk: &Disk, others: &BTreeSet<String>) -> Result<Placed> {
     let mut placed = Placed::default();
-    let directory = root.path("/lib/modules").join(&slot.manifest.kernel);
+    let directory = modules::directory(root, &slot.manifest.kernel);
     // A kernel that was removed meanwhile needs no modules.
     let has_kernel = slot.misfit().is_none() || directory.exists();
     let wanted = |entry: &&Entry| has_kernel || !entry.is_module();
@@ -289,7 +289,7 @@ fn index_is_stale(root: &Root, slot: &Slot, disk: &Disk, placed: &Placed) -> Res
     if is_running && (placed.removed.iter().any(|path| stem(path).is_some()) || disk.misses_files()?) {
         return Ok(true);
     }
-    let index = root.path("/lib/modules").join(&slot.manifest.kernel).join("modules.dep.bin");
+    let index = modules::directory(root, &slot.manifest.kernel).join("modules.dep.bin");
     let time = |path: &Path| -> Result<Option<(i64, i64)>> {
         match fs::symlink_metadata(path) {
             Ok(data) => Ok(Some((data.ctime(), data.ctime_nsec()))),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use modules::{DRIVER, Disk, Loaded, Unreadable};
+use modules::{DRIVER, Disk, Loaded, Manager, Unreadable};
 use step::Root;
 
 use super::{Found, driver, elf};
@@ -120,7 +120,7 @@ fn unreadable(path: &Path, error: &anyhow::Error) -> String {
 }
 
 /// Modules of the driver serve only beside those of their own version.
-pub(crate) fn of_one_version(found: &[Found], findings: &mut Findings) {
+pub(crate) fn of_one_version(root: &Root, found: &[Found], findings: &mut Findings) {
     // Modules of other people that hang on the driver have versions of their own.
     let Some(driver) = driver(found) else { return };
     let Some(version) = &driver.file.version else { return };
@@ -134,7 +134,7 @@ pub(crate) fn of_one_version(found: &[Found], findings: &mut Findings) {
                     driver.file.path.display(),
                     other.file.path.display(),
                 ),
-                "finish the upgrade of the driver's packages",
+                Manager::of(root).finish(),
             );
             return;
         }
