@@ -58,7 +58,7 @@ New fields may come within a version of the schema; none goes or changes its mea
 const AFTER_SLOTS: &str = "\
 With --json: one object, schema \"nvidia-reload.slots/1\":
   slots        the newest first: version, state (whole, other-kernel or spoiled), problems, made_usec,
-               files, bytes, origin (dpkg, installer, names or null), loaded, on_disk
+               files, bytes, origin (dpkg, rpm, installer, names or null), loaded, on_disk
 New fields may come within a version of the schema; none goes or changes its meaning.";
 
 const AFTER_REQUEST: &str = "\

@@ -19,6 +19,8 @@ pub(crate) const FILE: &str = "manifest.json";
 pub enum Origin {
     /// By dpkg's lists of the packages that the libraries came from.
     Dpkg,
+    /// By RPM's database, likewise.
+    Rpm,
     /// By the record that NVIDIA's installer keeps.
     Installer,
     /// By their names alone: the version, and those that NVIDIA gives its programs.
