@@ -117,3 +117,25 @@ fn library(root: &Root) -> Option<(PathBuf, Option<String>)> {
         Some((path, version))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_of_distributions_names_what_there_is() {
+        let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let text = fs::read_to_string(top.join("docs/distributions.md")).expect("is there");
+        let cells: Vec<&str> = text.lines().filter(|line| line.starts_with('|')).collect();
+        let named: Vec<&str> = cells.iter().flat_map(|row| row.split('`').skip(1).step_by(2)).collect();
+        for name in named.iter().filter(|name| !name.starts_with('.')) {
+            let is_there =
+                ["tests/golden", "tests/scenarios"].iter().any(|at| top.join(at).join(name).exists());
+            assert!(is_there, "{name} is neither a machine nor a scenario");
+        }
+        for case in cases() {
+            let name = case.file_name().unwrap_or_default().to_string_lossy();
+            assert!(named.contains(&&*name), "{name} is not in the table");
+        }
+    }
+}
