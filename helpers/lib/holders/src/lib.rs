@@ -16,7 +16,6 @@ mod display;
 mod fate;
 #[cfg(test)]
 mod fuzz;
-mod graph;
 mod guard;
 mod held;
 mod hidden;
@@ -28,6 +27,7 @@ pub mod model;
 mod namespace;
 mod pod;
 mod process;
+mod refcounts;
 mod scan;
 mod scope;
 mod search;
@@ -39,7 +39,7 @@ mod walk;
 pub use cgroup::{groups_of, owner};
 pub use console::consoles;
 pub use fate::{Fate, Rules, is_core, is_host};
-pub use graph::{is_of_driver, refcounts};
+pub use graph::is_of_driver;
 pub use guard::Guarded;
 pub use line::{Caller, below};
 pub use model::{
@@ -47,33 +47,11 @@ pub use model::{
 };
 pub use namespace::is_of_user;
 pub use process::Stat;
+pub use refcounts::refcounts;
 pub use scan::{scan, sent_by_others};
 pub use scope::Scope;
 pub use text::escape;
 
-use std::path::PathBuf;
-
 /// Why a question could not be answered at all. Single processes that come, go or cannot be
 /// looked at are no error: see [`Scan::unseen`].
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A file of the kernel's cannot be read.
-    #[error("cannot read {path}", path = path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A file of the kernel's says what was not expected.
-    #[error("{path} says {text:?}", path = path.display())]
-    Odd {
-        /// The file.
-        path: PathBuf,
-        /// What it says.
-        text: String,
-    },
-}
-
-/// A result with this crate's [`Error`].
-pub type Result<T> = std::result::Result<T, Error>;
+pub use graph::{Error, Result};

@@ -22,6 +22,7 @@ mod watched;
 
 pub use declared::{Declared, Signature};
 pub use disk::{Disk, File, Unreadable};
+pub use graph::DRIVER;
 pub use kernels::directory;
 pub use kmod::Symbol;
 pub use load::{Source, load};
@@ -33,9 +34,6 @@ pub use readback::differences;
 pub use successors::successors;
 pub use unload::{Unloaded, unload};
 pub use watched::Stuck;
-
-/// The module that all others of the driver hang on.
-pub const DRIVER: &str = "nvidia";
 
 /// The release of the kernel that runs; of a fixture, what its `/proc` says.
 ///

@@ -1,25 +1,9 @@
 //! The module graph and its reference counts: whether there is anybody to look for at all.
 
+use crate::Result;
 use crate::model::Module;
-use crate::{Error, Result};
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::ErrorKind;
-use std::path::Path;
 use step::Root;
-
-/// The module everything of NVIDIA's stands on.
-const TRUNK: &str = "nvidia";
-
-/// The modules that NVIDIA's driver is made of. Any other module on the graph belongs to
-/// somebody else (gdrdrv, nvidia_fs, a network driver) and is a holder in the kernel.
-const OF_DRIVER: [&str; 6] =
-    [TRUNK, "nvidia_modeset", "nvidia_drm", "nvidia_uvm", "nvidia_peermem", "nvidia_vgpu_vfio"];
-
-/// Whether a module is NVIDIA's own; any other on the graph uses it.
-pub fn is_of_driver(module: &str) -> bool {
-    OF_DRIVER.contains(&module)
-}
 
 /// The loaded modules that have to go for `nvidia` to go, with their reference counts, dependents
 /// first. Empty when the driver is not loaded.
@@ -31,55 +15,13 @@ pub fn is_of_driver(module: &str) -> bool {
 /// # Errors
 /// When a module's entry in `/sys/module` is there but cannot be read.
 pub fn refcounts(root: &Root) -> Result<Vec<Module>> {
-    let modules = root.path("/sys/module");
-    let mut found = BTreeMap::new();
-    let mut ask = vec![TRUNK.to_owned()];
-    while let Some(name) = ask.pop() {
-        if found.contains_key(&name) {
-            continue;
-        }
-        if let Some(module) = read(&modules.join(&name), &name)? {
-            ask.extend(module.dependents.iter().cloned());
-            found.insert(name, module);
-        }
-    }
-    Ok(leaves_first(found))
-}
-
-/// One module; `None` if it is not loaded, or is gone by now.
-fn read(dir: &Path, name: &str) -> Result<Option<Module>> {
-    let refcnt = dir.join("refcnt");
-    let refcount = match fs::read_to_string(&refcnt) {
-        Ok(text) => {
-            text.trim().parse().map_err(|_| Error::Odd { path: refcnt.clone(), text: text.clone() })?
-        }
-        // Built into the kernel or not there: nothing that could be unloaded either way.
-        Err(error) if gone(&error) => return Ok(None),
-        Err(source) => return Err(Error::Read { path: refcnt, source }),
-    };
-    let holders = dir.join("holders");
-    let mut dependents = Vec::new();
-    match fs::read_dir(&holders) {
-        Ok(entries) => {
-            for entry in entries {
-                match entry {
-                    Ok(entry) => dependents.push(entry.file_name().to_string_lossy().into_owned()),
-                    Err(error) if gone(&error) => break,
-                    Err(source) => return Err(Error::Read { path: holders, source }),
-                }
-            }
-        }
-        Err(error) if gone(&error) => {}
-        Err(source) => return Err(Error::Read { path: holders, source }),
-    }
-    dependents.sort();
-    let of_driver = is_of_driver(name);
-    Ok(Some(Module { name: name.to_owned(), refcount, dependents, of_driver }))
-}
-
-/// sysfs says ENODEV when the module goes away under a reader.
-fn gone(error: &std::io::Error) -> bool {
-    error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
+    let found = graph::modules(root)?.into_iter().filter_map(|(name, module)| {
+        // Where nothing can be unloaded there is nothing to look for.
+        let refcount = module.refcount?;
+        let of_driver = graph::is_of_driver(&name);
+        Some((name.clone(), Module { name, refcount, dependents: module.holders, of_driver }))
+    });
+    Ok(leaves_first(found.collect()))
 }
 
 /// Orders modules so that each comes after all that stand on it.
@@ -102,6 +44,7 @@ fn leaves_first(mut modules: BTreeMap<String, Module>) -> Vec<Module> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn tree(modules: &[(&str, i64, &[&str])]) -> tempfile::TempDir {
         let dir = tempfile::tempdir().expect("a temporary directory");
@@ -148,13 +91,5 @@ mod tests {
         let dir = tree(&[("nvidia", -1, &[])]);
         let modules = refcounts(&Root::at(dir.path())).expect("readable");
         assert_eq!(modules[0].excess(), 0);
-    }
-
-    #[test]
-    fn a_refcount_that_is_no_number_is_an_error_that_names_the_file() {
-        let dir = tree(&[("nvidia", 0, &[])]);
-        fs::write(dir.path().join("sys/module/nvidia/refcnt"), "many").expect("written");
-        let error = refcounts(&Root::at(dir.path())).expect_err("no number");
-        assert!(error.to_string().contains("nvidia/refcnt"), "{error}");
     }
 }
