@@ -1,6 +1,7 @@
 //! Where no reload can help, since the driver that is installed has no modules for the running kernel.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -50,6 +51,18 @@ pub fn out_of_reach(root: &Root, library: Option<&str>) -> Result<Option<Reason>
         elsewhere = self::elsewhere(root, &running, None)?;
     }
     let is_gone = kernels::is_gone(disk.directory());
+    if here.is_none()
+        && !is_gone
+        && let Some(file) = of_driver(&disk)?.first()
+    {
+        return Ok(Some(Reason::new(
+            format!(
+                "{} is there, and the index in which modprobe looks does not have it",
+                file.path.display()
+            ),
+            format!("`depmod {running}`, then reload"),
+        )));
+    }
     let what = match (&here, &elsewhere, &loaded) {
         // Where the system is replaced as a whole, its modules came along.
         (Some(file), None, _) if Manager::of(root) == Manager::Image => format!(
@@ -126,9 +139,19 @@ fn version(file: &File) -> &str {
 pub fn shadowed(root: &Root, version: &str) -> Result<Option<(PathBuf, PathBuf)>> {
     let disk = Disk::open(root)?;
     let Some(taken) = disk.find(DRIVER)? else { return Ok(None) };
-    let mut todo = vec![disk.directory().to_owned()];
+    let is_it = |file: &File| file.path != taken.path && file.version.as_deref() == Some(version);
+    Ok(of_driver(&disk)?.into_iter().find(is_it).map(|file| (taken.path, file.path)))
+}
+
+/// All files that are the driver's main module, whether the index has them or not.
+fn of_driver(disk: &Disk) -> Result<Vec<File>> {
+    let (mut found, mut todo) = (Vec::new(), vec![disk.directory().to_owned()]);
     while let Some(directory) = todo.pop() {
-        let entries = fs::read_dir(&directory).with_context(|| format!("read {}", directory.display()))?;
+        let entries = match fs::read_dir(&directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => return Err(error).with_context(|| format!("read {}", directory.display())),
+        };
         for entry in entries {
             let entry = entry.with_context(|| format!("read {}", directory.display()))?;
             let (path, name) = (entry.path(), entry.file_name());
@@ -140,16 +163,14 @@ pub fn shadowed(root: &Root, version: &str) -> Result<Option<(PathBuf, PathBuf)>
             let name = name.to_string_lossy();
             if name.starts_with(DRIVER)
                 && name.contains(".ko")
-                && path != taken.path
                 && let Ok(file) = disk.inspect(&path)
                 && file.name == DRIVER
-                && file.version.as_deref() == Some(version)
             {
-                return Ok(Some((taken.path, path)));
+                found.push(file);
             }
         }
     }
-    Ok(None)
+    Ok(found)
 }
 
 /// As it is called on the machine.

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use step::Root;
 
 use super::firmware::is_open;
+use super::unpack::{self, Content};
 use super::{Found, driver};
 use crate::findings::Findings;
 
@@ -214,31 +215,48 @@ fn gpus(root: &Root) -> Result<Vec<Gpu>> {
     Ok(found)
 }
 
+/// Where a driver's documents are: each package has a folder there. Then one that the driver has by itself.
+const DOCUMENTS: [&str; 3] = ["/usr/share/doc", "/usr/share/doc/packages", "/usr/share"];
+
 /// The lists that are installed. One that cannot be read says nothing.
 fn lists(root: &Root) -> Result<Vec<(PathBuf, List)>> {
-    let documents = root.path("/usr/share/doc");
-    let entries = match fs::read_dir(&documents) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error).with_context(|| format!("read {}", documents.display())),
-    };
     let mut found = Vec::new();
-    for entry in entries {
-        let entry = entry.with_context(|| format!("read {}", documents.display()))?;
-        // nvidia-driver-550 and the like; NVIDIA's own installer has NVIDIA_GLX-1.0.
-        if !entry.file_name().to_string_lossy().to_lowercase().starts_with("nvidia") {
-            continue;
-        }
-        for name in ["supported-gpus.json", "supported-gpus/supported-gpus.json"] {
-            let path = entry.path().join(name);
-            let Ok(text) = fs::read(&path) else { continue };
-            match serde_json::from_slice(&text) {
-                Ok(list) => found.push((path, list)),
-                Err(error) => step::say(&format!("{} tells nothing of GPUs: {error}", path.display())),
+    for documents in DOCUMENTS.map(|documents| root.path(documents)) {
+        let entries = match fs::read_dir(&documents) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => return Err(error).with_context(|| format!("read {}", documents.display())),
+        };
+        for entry in entries {
+            let entry = entry.with_context(|| format!("read {}", documents.display()))?;
+            // nvidia-driver-550 and the like; NVIDIA's own installer has NVIDIA_GLX-1.0.
+            if entry.file_name().to_string_lossy().to_lowercase().starts_with("nvidia") {
+                found.extend(in_folder(&entry.path()));
             }
         }
     }
     Ok(found)
+}
+
+/// The lists in a package's folder. Debian compresses documents, others may.
+fn in_folder(folder: &Path) -> Vec<(PathBuf, List)> {
+    let mut found = Vec::new();
+    for name in ["supported-gpus.json", "supported-gpus/supported-gpus.json"] {
+        for suffix in ["", ".gz", ".xz", ".zst"] {
+            let path = folder.join(format!("{name}{suffix}"));
+            let text = match unpack::content(&path) {
+                Ok(Content::Plain(..)) => fs::read(&path).ok(),
+                Ok(Content::Unpacked(text)) => Some(text),
+                Ok(Content::Damaged(_)) | Err(_) => None,
+            };
+            match text.map(|text| serde_json::from_slice(&text)) {
+                Some(Ok(list)) => found.push((path, list)),
+                Some(Err(error)) => step::say(&format!("{} tells nothing of GPUs: {error}", path.display())),
+                None => {}
+            }
+        }
+    }
+    found
 }
 
 #[cfg(test)]
@@ -292,6 +310,31 @@ mod tests {
         ] {
             let said = |is_open| by_number(&gpu(device), Kind { is_open, branch: None });
             assert_eq!((word(&said(true)), word(&said(false))), (open, proprietary), "{device:x}");
+        }
+    }
+
+    #[test]
+    fn a_list_is_read_wherever_a_distribution_has_it() {
+        for (path, form) in [
+            ("/usr/share/doc/nvidia-driver/supported-gpus.json", None),
+            ("/usr/share/doc/nvidia-driver/supported-gpus.json.gz", Some(golden::Form::Gzip)),
+            ("/usr/share/doc/NVIDIA_GLX-1.0/supported-gpus/supported-gpus.json", None),
+            (
+                "/usr/share/doc/packages/nvidia-compute-G06/supported-gpus/supported-gpus.json.xz",
+                Some(golden::Form::Xz),
+            ),
+            ("/usr/share/nvidia/supported-gpus/supported-gpus.json", None),
+        ] {
+            let directory = tempfile::tempdir().expect("a temporary directory");
+            let root = Root::at(directory.path());
+            assert!(lists(&root).expect("looks").is_empty());
+            let file = root.path(path);
+            fs::create_dir_all(file.parent().expect("has a parent")).expect("creates");
+            let content = form.map_or(LIST.into(), |form| golden::packed(form, LIST.as_bytes()));
+            fs::write(&file, content).expect("writes");
+            let found = lists(&root).expect("looks");
+            assert_eq!(found.len(), 1, "{path}");
+            assert_eq!((found[0].0.as_path(), found[0].1.chips.len()), (file.as_path(), 5));
         }
     }
 
