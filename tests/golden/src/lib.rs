@@ -2,6 +2,8 @@
 //! upgrade, and `expected` what is said of it. `tests/golden/README.md` has the format. Each helper that says
 //! something of such a machine has a test that compares it.
 
+#![forbid(unsafe_code)]
+
 mod packed;
 mod tree;
 mod unified;
