@@ -1,13 +1,16 @@
 //! The files for what is loaded: all there, whole, of one version.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use modules::{DRIVER, Disk, Loaded, Manager, Unreadable};
 use step::Root;
 
-use super::{Found, driver, elf};
+use super::elf::{self, Flaw};
+use super::unpack::Damage;
+use super::{Found, driver};
 use crate::findings::Findings;
 
 /// The files for the modules in `loaded`.
@@ -32,7 +35,7 @@ pub(crate) fn find(
             )
         };
         let (what, remedy) = match disk.find(name) {
-            Ok(Some(file)) => match elf::flaw(&file.path) {
+            Ok(Some(file)) => match flaw(&file.path, findings) {
                 Ok(None) => {
                     let declared = disk.declared(&file.path)?;
                     found.push(Found { file, declared });
@@ -85,7 +88,7 @@ pub(crate) fn needed(
             if found.iter().any(is_it) || needed.iter().any(is_it) {
                 continue;
             }
-            match elf::flaw(&file.path) {
+            match flaw(&file.path, findings) {
                 Ok(None) => {
                     let declared = disk.declared(&file.path)?;
                     needed.push(Found { file, declared });
@@ -106,6 +109,20 @@ pub(crate) fn needed(
         findings.refuse(format!("{what}, and the driver needs it"), "install the package of that file again");
     }
     Ok(needed)
+}
+
+/// What is wrong with a file that libkmod has read, and so unpacked: where it cannot be unpacked here, that is no
+/// fault of the file's.
+fn flaw(path: &Path, findings: &mut Findings) -> io::Result<Option<Flaw>> {
+    let flaw = elf::flaw(path)?;
+    if !matches!(flaw, Some(Flaw::Packed(Damage::Corrupt))) {
+        return Ok(flaw);
+    }
+    findings.warn(
+        format!("{} is compressed in a way that is not read here: not all of it is judged", path.display()),
+        "should it not load, the loaded driver comes back",
+    );
+    Ok(None)
 }
 
 const AGAIN: &str = "install the driver's modules again";

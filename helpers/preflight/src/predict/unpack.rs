@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufReader, ErrorKind, Read, Seek, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, Write};
 use std::path::Path;
 
 use lzma_rust2::XzReader;
@@ -64,8 +64,7 @@ fn content_within(path: &Path, largest: usize) -> io::Result<Content> {
     let mut whole = Bounded { bytes: Vec::new(), largest, is_full: false };
     let mut reader = BufReader::new(&file);
     let is_whole = match magic {
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => ruzstd::decoding::StreamingDecoder::new(&mut reader)
-            .is_ok_and(|mut decoder| io::copy(&mut decoder, &mut whole).is_ok()),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => frames(&mut reader, &mut whole).is_ok(),
         [0xfd, b'7', b'z', b'X', b'Z', 0] => {
             io::copy(&mut XzReader::new_mem_limit(&mut reader, true, XZ_MEMORY), &mut whole).is_ok()
         }
@@ -77,6 +76,15 @@ fn content_within(path: &Path, largest: usize) -> io::Result<Content> {
         false if whole.is_full => Content::Damaged(Damage::TooLarge),
         false => Content::Damaged(Damage::Corrupt),
     })
+}
+
+/// Unpacks the frames of zstd, of which a file may have several.
+fn frames(reader: &mut impl BufRead, whole: &mut Bounded) -> io::Result<()> {
+    while !reader.fill_buf()?.is_empty() {
+        let mut decoder = ruzstd::decoding::StreamingDecoder::new(&mut *reader).map_err(io::Error::other)?;
+        io::copy(&mut decoder, whole)?;
+    }
+    Ok(())
 }
 
 /// Takes as many bytes as a module may have, and no more.
@@ -155,6 +163,19 @@ mod tests {
         }
         assert!(matches!(unpacked(b"\x7fELF"), Content::Plain(_, 4)));
         assert!(matches!(unpacked(b""), Content::Plain(_, 0)));
+    }
+
+    #[test]
+    fn what_comes_in_several_parts_is_read_to_its_end() {
+        for form in Form::ALL {
+            let parts = [packed(form, b"hello"), packed(form, b" there")].concat();
+            assert!(
+                matches!(unpacked(&parts), Content::Unpacked(bytes) if bytes == b"hello there"),
+                "{form:?}"
+            );
+            let cut = unpacked(&parts[..parts.len() - 3]);
+            assert!(matches!(cut, Content::Damaged(Damage::Corrupt)), "{form:?}");
+        }
     }
 
     #[test]
