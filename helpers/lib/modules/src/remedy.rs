@@ -20,6 +20,10 @@ pub(crate) fn for_running(
     here: &Path,
     are_all_gone: bool,
 ) -> Option<String> {
+    let manager = Manager::of(root);
+    if manager == Manager::Image {
+        return None;
+    }
     let folders: Vec<&str> =
         as_there.into_iter().flat_map(Path::iter).filter_map(|part| part.to_str()).collect();
     let branch = |folders: &[&str]| -> Option<String> {
@@ -29,10 +33,6 @@ pub(crate) fn for_running(
     if let Some(branch) = branch(&folders) {
         let own = if are_all_gone { format!("linux-modules-{running} ") } else { String::new() };
         return Some(format!("`apt install {own}{}`", lrm_package(&branch, running)));
-    }
-    let manager = Manager::of(root);
-    if manager == Manager::Image {
-        return None;
     }
     let own = are_all_gone.then(|| kernels_own(root, manager, running));
     let builder = builder(root, &folders, running).map(|build| match here.join("build").exists() {
@@ -81,7 +81,7 @@ fn kernels_own(root: &Root, manager: Manager, running: &str) -> String {
         }
         Manager::Apt if running.ends_with("-pve") => format!("`apt install proxmox-kernel-{running}`"),
         Manager::Apt => format!("`apt install linux-image-{running}`"),
-        Manager::Dnf => format!("`dnf install kernel-modules-{running}`"),
+        Manager::Dnf => format!("`dnf install kernel-{running}`"),
         Manager::Zypper => {
             format!("install kernel-{} of kernel {running} (`zypper install --oldpackage`)", flavour(running))
         }
@@ -100,7 +100,7 @@ fn drivers(manager: Manager, running: &str) -> String {
     match manager {
         Manager::Apt => format!("{install} (`apt search nvidia.*{running}` looks for them)"),
         Manager::Dnf => {
-            format!("{install} (`dnf provides '/lib/modules/{running}/*/nvidia.ko*'` looks for them)")
+            format!("{install} (`dnf provides '*/modules/{running}/*/nvidia.ko*'` looks for them)")
         }
         Manager::Zypper => {
             format!("{install} (`zypper search 'nvidia*-kmp-{}'` looks for them)", flavour(running))
@@ -195,7 +195,7 @@ mod tests {
     fn each_package_manager_has_its_words() {
         let there = Some("/lib/modules/6.1/extra/nvidia.ko");
         for (identity, running, words) in [
-            ("ID=rhel", "6.0.el9", "dnf provides '/lib/modules/6.0.el9/*/nvidia.ko*'"),
+            ("ID=rhel", "6.0.el9", "dnf provides '*/modules/6.0.el9/*/nvidia.ko*'"),
             ("ID=sles", "6.4.0-azure", "zypper search 'nvidia*-kmp-azure'"),
             ("ID=gentoo", "6.0", "emerge --oneshot x11-drivers/nvidia-drivers"),
             ("ID=arch", "6.0", "install the driver's modules for kernel 6.0"),
@@ -204,5 +204,7 @@ mod tests {
             assert!(remedy.contains(words), "{remedy}");
         }
         assert_eq!(of(&[], "ID=flatcar", there, "6.0", false), None);
+        let branch = Some("/lib/modules/6.1/kernel/nvidia-580srv/nvidia.ko");
+        assert_eq!(of(&[], "ID=ubuntu-core\nID_LIKE=debian", branch, "6.0", false), None);
     }
 }

@@ -66,8 +66,7 @@ pub(crate) fn owners(root: &Root, paths: &BTreeSet<PathBuf>) -> Vec<Package> {
 
 /// By the name that RPM takes for exactly this one.
 fn packages(root: &Root, paths: &BTreeSet<PathBuf>) -> Result<BTreeMap<String, Package>> {
-    let format =
-        format!("{MARK} %{{NAME}} %|EPOCH?{{%{{EPOCH}}:}}|%{{VERSION}}-%{{RELEASE}}.%{{ARCH}} %{{NVRA}}\\n");
+    let format = format!("{MARK} %{{NAME}} %{{EVR}}.%{{ARCH}} %{{NVRA}}\\n");
     let mut command = query(root, &format);
     command.arg("--file").args(paths);
     // Its status is an error as soon as one of the files is of no package.
