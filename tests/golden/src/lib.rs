@@ -18,8 +18,19 @@ pub use packed::{Form, packed};
 pub use unified::unified;
 
 /// All that `expected` may say, in the order of its lines.
-const KEYS: [&str; 10] =
-    ["loaded", "installed", "file", "verdict", "exit", "because", "remedy", "check", "request", "initramfs"];
+const KEYS: [&str; 11] = [
+    "loaded",
+    "installed",
+    "file",
+    "verdict",
+    "exit",
+    "because",
+    "remedy",
+    "check",
+    "request",
+    "initramfs",
+    "slot",
+];
 
 /// Where a distribution has NVML's library.
 const LIBRARIES: [&str; 5] = [

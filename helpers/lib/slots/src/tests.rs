@@ -14,6 +14,7 @@ use crate::manifest::Origin;
 use crate::*;
 
 mod harm;
+mod layouts;
 mod trust;
 
 const OLD: &str = "535.261.03";
