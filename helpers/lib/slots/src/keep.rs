@@ -14,7 +14,7 @@ use step::Root;
 use crate::collect::{Driver, below, collect};
 use crate::manifest::{self, Entry, KeptFile, KeptLink, KeptModule, Manifest};
 use crate::slot::{self, Slot};
-use crate::{DIRECTORY, linker, store, tree};
+use crate::{DIRECTORY, attributes, linker, store, tree};
 
 /// How many drivers are kept.
 const KEPT: usize = 2;
@@ -102,6 +102,7 @@ fn described(root: &Root, path: &Path, module: Option<&File>) -> Result<KeptFile
         size: data.size(),
         modified_nsec: store::modified_nsec(&data),
         sha256: String::new(),
+        attributes: attributes::read(&real)?,
         module: module.map(|file| KeptModule {
             name: file.name.clone(),
             version: file.version.clone(),
@@ -195,7 +196,7 @@ fn fill(
     let mut donors = slot::all(root)?.0;
     donors.retain(|slot| slot.manifest.version == version && slot.misfit().is_some());
     let is_copied = |file: &KeptFile| {
-        (!is_linked(Path::new(&file.path)) || !store::may_link(file.mode)) && donor(&donors, file).is_none()
+        (!is_linked(Path::new(&file.path)) || !may_link(file)) && donor(&donors, file).is_none()
     };
     let regular = wanted.values().filter_map(|entry| match entry {
         Entry::File(file) => Some(file),
@@ -214,7 +215,7 @@ fn fill(
                     .and_then(|(from, sum)| store::share(&root.path(&path), &from, &to, sum));
                 let sum = match shared {
                     Some(sum) => sum,
-                    None => store::keep(&root.path(&path), &to, is_linked(&path), rest)?,
+                    None => store::keep(&root.path(&path), &to, is_linked(&path) && may_link(&file), rest)?,
                 };
                 // It was looked at before hundreds of others were copied.
                 if described(root, &path, None)? != (KeptFile { module: None, ..file.clone() }) {
@@ -276,6 +277,12 @@ pub(crate) fn prune(root: &Root, newest: &str) -> Result<()> {
         remove(&slot.directory)?;
     }
     Ok(())
+}
+
+/// Whether a slot may share this file by a hard link, see [`store::keep`]: no program that may more than who runs
+/// it stays in reach.
+fn may_link(file: &KeptFile) -> bool {
+    store::may_link(file.mode) && !attributes::gives_capabilities(&file.attributes)
 }
 
 /// The same file in a slot of the same driver for another kernel, with its checksum. A set-user-ID bit is no

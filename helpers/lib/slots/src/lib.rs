@@ -11,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+mod attributes;
 mod collect;
 mod damaged;
 mod dpkg;

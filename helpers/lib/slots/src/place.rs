@@ -16,7 +16,7 @@ use step::Root;
 
 use crate::collect::below;
 use crate::manifest::{Entry, KeptFile, KeptLink};
-use crate::{Slot, damaged, linker, store, tree};
+use crate::{Slot, attributes, damaged, linker, store, tree};
 
 /// The modules that carry the driver's version; what others build on it has its own.
 const DRIVERS: [&str; 5] = ["nvidia", "nvidia_modeset", "nvidia_uvm", "nvidia_drm", "nvidia_peermem"];
@@ -152,6 +152,7 @@ fn put_file(root: &Root, slot: &Slot, file: &KeptFile) -> Result<bool> {
                 && data.size() == file.size
                 && data.mode() & 0o7777 == file.mode
                 && (data.uid(), data.gid()) == (file.uid, file.gid)
+                && attributes::read(&to)? == file.attributes
                 && store::checksum(&to)? == file.sha256 =>
         {
             return Ok(false);
@@ -168,6 +169,8 @@ fn put_file(root: &Root, slot: &Slot, file: &KeptFile) -> Result<bool> {
             bail!("the kept copy of {} is spoiled", file.path);
         }
         store::dress(&new, file.uid, file.gid, file.mode, file.modified_nsec)?;
+        // After the owner, whose change takes capabilities away.
+        attributes::write(&new, &file.attributes);
         rename(&new, &to)
     };
     put().inspect_err(|_| {
