@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use gpu::Library;
 use health::Health;
-use modules::{Manager, State, chain, out_of_reach};
+use modules::{Manager, State, chain, managed_by_container, out_of_reach};
 use serde::Serialize;
 use step::{Root, Versions};
 use xid::Class;
@@ -151,6 +151,14 @@ pub fn check(root: &Root) -> Result<Checked> {
 
 /// Judges the driver on disk. What could not be looked at, in a sentence.
 fn on_disk(root: &Root, driver: &Versions, library: Option<&str>, findings: &mut Findings) -> Option<String> {
+    match managed_by_container(root) {
+        Ok(None) => {}
+        Ok(Some(reason)) => {
+            findings.add(Condition::Unknown, reason.what);
+            return None;
+        }
+        Err(error) => return Some(format!("the driver: {error:#}")),
+    }
     let unseen = match out_of_reach(root, library) {
         Ok(None) => None,
         Ok(Some(reason)) => {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use gpu::{HELPER, Library, Question, ask_helper};
-use modules::{DRIVER, Manager, Unreadable, chain, out_of_reach};
+use modules::{DRIVER, Manager, Unreadable, chain, managed_by_container, out_of_reach};
 use step::{Reason, Root};
 
 /// The linker needs milliseconds.
@@ -16,6 +16,8 @@ const LINKER: Duration = Duration::from_secs(30);
 pub(crate) enum Disk {
     /// There is nothing to compare it with.
     NotLoaded,
+    /// The driver is not the host's.
+    Managed(Reason),
     /// What is loaded is what is on disk, in this version.
     InStep(String),
     /// It holds no whole driver: an upgrade is not at its end, or has failed half-way.
@@ -40,6 +42,9 @@ pub(crate) fn judge(root: &Root, library: Option<String>) -> Result<Disk> {
     let loaded = chain(root)?;
     if loaded.is_empty() {
         return Ok(Disk::NotLoaded);
+    }
+    if let Some(reason) = managed_by_container(root)? {
+        return Ok(Disk::Managed(reason));
     }
     if let Some(reason) = out_of_reach(root, library.as_deref())? {
         return Ok(Disk::OutOfReach(reason));
@@ -98,6 +103,7 @@ mod tests {
             let disk = judge(&machine.root, machine.library_version().map(str::to_owned)).expect("judges");
             let text = match disk {
                 Disk::NotLoaded => "dropped, not loaded".to_owned(),
+                Disk::Managed(reason) => format!("dropped, {}", reason.what),
                 Disk::InStep(version) => format!("dropped, {version} is loaded and on disk"),
                 Disk::Unfinished(reason) => format!("waits for packages, then ends: {}", reason.what),
                 Disk::OutOfReach(_) => "ends, not installed for this kernel".to_owned(),

@@ -82,6 +82,7 @@ fn moment(root: &Root, config: &Config, unfinished: &mut Option<Instant>) -> Res
     }
     match look(root)? {
         Disk::NotLoaded => return Ok(Next::Drop("the driver is not loaded".into())),
+        Disk::Managed(reason) => return Ok(Next::Drop(reason.what)),
         Disk::InStep(version) => return Ok(Next::Drop(format!("{version} is loaded and on disk"))),
         Disk::Unfinished(reason) => {
             *unfinished = Some(since.unwrap_or_else(Instant::now));

@@ -9,6 +9,7 @@ use step::{Reason, Root};
 
 use crate::disk::{Disk, File};
 use crate::loaded::driver_version;
+use crate::managed::managed_by_container;
 use crate::manager::Manager;
 use crate::remedy::{for_running, lrm_package};
 use crate::{DRIVER, kernels, release};
@@ -27,6 +28,10 @@ struct Elsewhere {
 /// # Errors
 /// What is loaded or on disk cannot be read.
 pub fn out_of_reach(root: &Root, library: Option<&str>) -> Result<Option<Reason>> {
+    // One that a container brought is not on the host's disk.
+    if managed_by_container(root)?.is_some() {
+        return Ok(None);
+    }
     let loaded = driver_version(root)?;
     let running = release(root)?;
     let disk = Disk::open(root)?;
@@ -122,7 +127,9 @@ pub fn out_of_reach(root: &Root, library: Option<&str>) -> Result<Option<Reason>
         (Some(first), None) => format!("{first}; {second}"),
         (None, Some(_)) => second,
         (None, None) if here.is_some() => "boot the system that is installed".to_owned(),
-        (None, None) => "boot a system that has the driver: no kernel of this one has it".to_owned(),
+        (None, None) => {
+            "load it again the way it was loaded, or boot a system that has the driver: no kernel of this one has it".to_owned()
+        }
     };
     Ok(Some(Reason::new(what, remedy)))
 }

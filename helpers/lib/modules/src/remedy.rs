@@ -65,7 +65,8 @@ fn headers(manager: Manager, running: &str) -> String {
         // Proxmox' kernels.
         Manager::Apt if running.ends_with("-pve") => format!("`apt install proxmox-headers-{running}`"),
         Manager::Apt => format!("`apt install linux-headers-{running}`"),
-        Manager::Dnf => format!("`dnf install kernel-devel-{running}`"),
+        // What each kind of kernel provides (64k, rt, uek), whatever its package is called.
+        Manager::Dnf => format!("`dnf install 'kernel-devel-uname-r == {running}'`"),
         Manager::Zypper => {
             format!("install kernel-{}-devel of kernel {running}", flavour(running))
         }
@@ -81,7 +82,7 @@ fn kernels_own(root: &Root, manager: Manager, running: &str) -> String {
         }
         Manager::Apt if running.ends_with("-pve") => format!("`apt install proxmox-kernel-{running}`"),
         Manager::Apt => format!("`apt install linux-image-{running}`"),
-        Manager::Dnf => format!("`dnf install kernel-{running}`"),
+        Manager::Dnf => format!("`dnf install 'kernel-modules-uname-r == {running}'`"),
         Manager::Zypper => {
             format!("install kernel-{} of kernel {running} (`zypper install --oldpackage`)", flavour(running))
         }
@@ -180,11 +181,14 @@ mod tests {
         );
         assert_eq!(
             said(&[], "ID=rocky\nID_LIKE=rhel", false),
-            format!("`dnf install kernel-devel-6.0`, {build}")
+            format!("`dnf install 'kernel-devel-uname-r == 6.0'`, {build}")
         );
         let akmod = Some("/usr/lib/modules/6.1/extra/nvidia/nvidia.ko.xz");
         let remedy = of(&["/usr/sbin/akmods"], "ID=fedora", akmod, "6.0", false);
-        assert_eq!(remedy.as_deref(), Some("`dnf install kernel-devel-6.0`, `akmods --kernels 6.0`"));
+        assert_eq!(
+            remedy.as_deref(),
+            Some("`dnf install 'kernel-devel-uname-r == 6.0'`, `akmods --kernels 6.0`")
+        );
         assert_eq!(
             of(&["/var/lib/dkms/nvidia-open", "/here/build"], "", None, "6.0", false).as_deref(),
             Some(build)
