@@ -31,7 +31,7 @@ pub use loaded::{Loaded, State, chain, driver_version, gpus, loaded, on_bus, stu
 pub use managed::managed_by_container;
 pub use manager::Manager;
 pub use parameters::{Changed, changed_parameters, parameters};
-pub use reach::{out_of_reach, shadowed};
+pub use reach::{Shadowed, out_of_reach, shadowed};
 pub use readback::differences;
 pub use successors::successors;
 pub use unload::{Unloaded, unload};

@@ -11,7 +11,7 @@ use crate::disk::{Disk, File};
 use crate::loaded::driver_version;
 use crate::managed::managed_by_container;
 use crate::manager::Manager;
-use crate::remedy::{for_running, lrm_package};
+use crate::remedy::{for_running, lrm_package, removal};
 use crate::{DRIVER, kernels, release};
 
 /// The driver's module for a kernel that does not run.
@@ -138,16 +138,29 @@ fn version(file: &File) -> &str {
     file.version.as_deref().unwrap_or("of unknown version")
 }
 
-/// The driver's module that would be loaded for the running kernel, and one of `version` that is there too and
-/// would not: where the packages of several branches have files for one kernel, depmod takes one of them.
+/// A module that is on disk for the running kernel and would not be loaded: where several packages have files for one
+/// kernel, depmod takes one of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shadowed {
+    /// The file that would be loaded.
+    pub taken: PathBuf,
+    /// The one that would not.
+    pub other: PathBuf,
+    /// What takes the former away, in words.
+    pub remedy: String,
+}
+
+/// The driver's module of `version` for the running kernel, where another would be loaded.
 ///
 /// # Errors
 /// The modules on disk cannot be read.
-pub fn shadowed(root: &Root, version: &str) -> Result<Option<(PathBuf, PathBuf)>> {
+pub fn shadowed(root: &Root, version: &str) -> Result<Option<Shadowed>> {
     let disk = Disk::open(root)?;
     let Some(taken) = disk.find(DRIVER)? else { return Ok(None) };
     let is_it = |file: &File| file.path != taken.path && file.version.as_deref() == Some(version);
-    Ok(of_driver(&disk)?.into_iter().find(is_it).map(|file| (taken.path, file.path)))
+    let Some(other) = of_driver(&disk)?.into_iter().find(is_it) else { return Ok(None) };
+    let remedy = removal(root, &taken, &release(root)?);
+    Ok(Some(Shadowed { taken: taken.path, other: other.path, remedy }))
 }
 
 /// All files that are the driver's main module, whether the index has them or not.

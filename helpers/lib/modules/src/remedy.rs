@@ -6,6 +6,7 @@ use std::path::Path;
 use step::Root;
 
 use crate::DRIVER;
+use crate::disk::File;
 use crate::manager::{Manager, identity};
 
 /// What brings the modules to the kernel `running`, whose folder is `here`; none where only a boot changes the
@@ -26,13 +27,9 @@ pub(crate) fn for_running(
     }
     let folders: Vec<&str> =
         as_there.into_iter().flat_map(Path::iter).filter_map(|part| part.to_str()).collect();
-    let branch = |folders: &[&str]| -> Option<String> {
-        let below = folders.iter().skip_while(|folder| **folder != "kernel").nth(1)?;
-        below.strip_prefix("nvidia-").map(ToOwned::to_owned)
-    };
-    if let Some(branch) = branch(&folders) {
+    if let Some(branch) = as_there.and_then(branch) {
         let own = if are_all_gone { format!("linux-modules-{running} ") } else { String::new() };
-        return Some(format!("`apt install {own}{}`", lrm_package(&branch, running)));
+        return Some(format!("`apt install {own}{}`", lrm_package(branch, running)));
     }
     let own = are_all_gone.then(|| kernels_own(root, manager, running));
     let builder = builder(root, &folders, running).map(|build| match here.join("build").exists() {
@@ -44,6 +41,26 @@ pub(crate) fn for_running(
         Some(own) => format!("{own}, {drivers}"),
         None => drivers,
     })
+}
+
+/// The branch in `kernel/nvidia-BRANCH`, where Ubuntu's packages have their modules.
+fn branch(file: &Path) -> Option<&str> {
+    let mut folders = file.iter().skip_while(|folder| *folder != "kernel");
+    folders.nth(1)?.to_str()?.strip_prefix("nvidia-")
+}
+
+/// What takes the module `file` away from the kernel `running`, as it came.
+pub(crate) fn removal(root: &Root, file: &File, running: &str) -> String {
+    if let Some(branch) = branch(&file.path) {
+        return format!("`apt remove {} && depmod`", lrm_package(branch, running));
+    }
+    let version = file.version.as_deref().unwrap_or_default();
+    let is_dkms = file.path.iter().any(|folder| folder == "dkms" || folder == "extra");
+    let known = dkms(root).find(|name| root.path("/var/lib/dkms").join(name).join(version).is_dir());
+    match known.filter(|_| is_dkms && !version.is_empty()) {
+        Some(name) => format!("`dkms uninstall {name}/{version} -k {running}`"),
+        None => format!("remove the package of {} and run `depmod`", file.path.display()),
+    }
 }
 
 /// The command that builds the modules for the running kernel, where such a thing brought them.
@@ -126,9 +143,15 @@ pub(crate) fn lrm_package(branch: &str, running: &str) -> String {
 
 /// Whether DKMS has a driver of NVIDIA's, under whatever name a distribution gave it.
 fn dkms_has_it(root: &Root) -> bool {
-    fs::read_dir(root.path("/var/lib/dkms")).is_ok_and(|entries| {
-        entries.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with(DRIVER))
-    })
+    dkms(root).next().is_some()
+}
+
+/// The names of NVIDIA's drivers in DKMS.
+fn dkms(root: &Root) -> impl Iterator<Item = String> {
+    let entries = fs::read_dir(root.path("/var/lib/dkms")).into_iter().flatten().flatten();
+    entries
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| name.starts_with(DRIVER))
 }
 
 #[cfg(test)]

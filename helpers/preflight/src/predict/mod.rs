@@ -18,6 +18,7 @@ mod signature;
 mod unpack;
 mod userland;
 
+pub(crate) use dkms::is_newer;
 pub(crate) use room::assess as room;
 
 use std::rc::Rc;
