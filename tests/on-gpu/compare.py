@@ -196,7 +196,7 @@ def compare_processes(seen, status, results):
 
 def compare_check(seen, status, check, state, missing, results):
     results.check("versions in check", check["driver"]["on_disk"], status["driver"]["on_disk"], "status")
-    exits = {"reload-needed": 1, "reset-needed": 2, "reboot-needed": 2, "unknown": 3}
+    exits = {"reload-needed": 1, "not-installed": 2, "gpu-failed": 2, "reset-needed": 2, "reboot-needed": 2, "unknown": 3}
     results.check("exit status of check", seen["check.exit"], exits.get(check["condition"], 0), "its condition")
     info = metric(seen["metrics"], "nvidia_reload_driver_info")
     results.check("version in metrics", info and info[0][0].get("loaded"), status["driver"]["loaded"], "status")

@@ -5,9 +5,13 @@ use std::io::{self, BufReader, Cursor, Read};
 
 use anyhow::{Context, Result, bail};
 use cpio::NewcReader;
+use lzma_rust2::{LzmaReader, XzReader};
 
 /// An archive may be made of so many: early microcode, ACPI tables, modules, the rest.
 const MOST: usize = 64;
+
+/// What xz and lzma may take of memory for themselves, in KiB: their strongest presets need 65 MiB.
+const MEMORY: u32 = 256 << 10;
 
 /// Calls `file` with the path and the content of each regular file whose path is `wanted`.
 ///
@@ -31,18 +35,18 @@ pub(crate) fn read(
                 Box::new(BufReader::new(decoder))
             }
             [0xfd, b'7', b'z', b'X', b'Z', 0] => {
-                // This decoder has no streams.
-                let mut whole = Vec::new();
-                lzma_rs::xz_decompress(&mut BufReader::new(rest), &mut whole)
-                    .map_err(|error| anyhow::anyhow!("xz: {error:?}"))?;
-                Box::new(Cursor::new(whole))
+                Box::new(BufReader::new(XzReader::new_mem_limit(rest, false, MEMORY)))
+            }
+            // Five bytes of properties, and eight of a length that may be unknown.
+            [0x5d, 0, ..] => {
+                let decoder = LzmaReader::new_mem_limit(rest, MEMORY, None).context("lzma")?;
+                Box::new(BufReader::new(decoder))
             }
             // The legacy frame: the kernel reads no other.
             [0x02, 0x21, 0x4c, 0x18, ..] => {
                 Box::new(BufReader::new(lz4_flex::frame::FrameDecoder::new(rest)))
             }
             [b'B', b'Z', b'h', ..] => bail!("it is compressed with bzip2, which is not read here"),
-            [0x5d, 0, ..] => bail!("it is compressed with lzma, which is not read here"),
             [0x89, b'L', b'Z', b'O', ..] => bail!("it is compressed with lzo, which is not read here"),
             _ => bail!("it is no initramfs: something begins with {magic:02x?}"),
         };
@@ -86,6 +90,7 @@ fn next_magic(input: &mut dyn Read) -> io::Result<Option<[u8; 6]>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use golden::{Form, packed};
     use std::io::Write;
 
     fn cpio_of(files: &[(&str, &str)]) -> Vec<u8> {
@@ -126,9 +131,12 @@ mod tests {
         gzip.write_all(&main).expect("writes");
         assert_eq!(names_in(initramfs(&gzip.finish().expect("ends"))).expect("gzip"), expected);
 
-        let mut xz = Vec::new();
-        lzma_rs::xz_compress(&mut Cursor::new(&main), &mut xz).expect("compresses");
-        assert_eq!(names_in(initramfs(&xz)).expect("xz"), expected);
+        assert_eq!(names_in(initramfs(&packed(Form::Xz, &main))).expect("xz"), expected);
+
+        let options = lzma_rust2::LzmaOptions::with_preset(0);
+        let mut lzma = lzma_rust2::LzmaWriter::new_use_header(Vec::new(), &options, None).expect("begins");
+        lzma.write_all(&main).expect("compresses");
+        assert_eq!(names_in(initramfs(&lzma.finish().expect("ends"))).expect("lzma"), expected);
 
         let zstd =
             ruzstd::encoding::compress_to_vec(main.as_slice(), ruzstd::encoding::CompressionLevel::Fastest);
@@ -146,7 +154,7 @@ mod tests {
     fn what_cannot_be_read_is_named() {
         for (bytes, word) in [
             (&b"BZh91AY"[..], "bzip2"),
-            (b"\x5d\0\0\0\0\0", "lzma"),
+            (b"\x89LZO\0\r", "lzo"),
             (b"#!/bin/sh", "no initramfs"),
             (b"070701nonsense", "read the initramfs"),
             (b"\x28\xb5\x2f\xfd\0\0\0\0", "read the initramfs"),

@@ -5,16 +5,15 @@
 
 mod archive;
 
-use std::fs::File;
 use std::io::copy;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
-use initramfs::{Marks, Packed, Seen, maker, release, seen};
+use initramfs::{Marks, Packed, Seen, maker, seen};
 use modules::Disk;
 use step::{Config, Priority, Root, StaleInitramfs, fix_path, log_as, open_ledger, show_status};
 
@@ -58,17 +57,9 @@ fn act(root: &Root, verb: &Verb) -> Result<()> {
     if matches!(verb, Verb::Run) && !open_ledger(root)?.read()?.is_some_and(|run| run.committed) {
         return Ok(());
     }
-    let release = release()?;
-    let Some(archive) = initramfs::archive(root, &release)? else {
-        say(Priority::Warning, &initramfs::not_found(root, &release)?);
-        return Ok(());
-    };
-    show_status(&format!("looking into {}", archive.display()));
+    let release = modules::release(root)?;
     let disk = Disk::open(root)?;
-    let stale = look(root, &disk, &archive, &release)?.stale(&disk)?;
-    if stale.is_empty() {
-        return Ok(());
-    }
+    let Some((archive, stale)) = look(root, &disk, &release)? else { return Ok(()) };
     let found = format!("{} holds {}, and the disk has another driver", archive.display(), list(&stale));
     let make = maker(root, &archive, &release);
     let rebuild = matches!(verb, Verb::Run) && config(root) == StaleInitramfs::Rebuild;
@@ -88,8 +79,7 @@ fn act(root: &Root, verb: &Verb) -> Result<()> {
     if !status.success() {
         bail!("`{command}` ended with {status}: the next boot would load {}", list(&stale));
     }
-    let stale = look(root, &disk, &archive, &release)?.stale(&disk)?;
-    if !stale.is_empty() {
+    if let Some((archive, _)) = look(root, &disk, &release)? {
         bail!("{} still holds {}: the next boot would load the old driver", archive.display(), list(&stale));
     }
     say(Priority::Info, &format!("{} is in step with the disk", archive.display()));
@@ -107,17 +97,48 @@ fn config(root: &Root) -> StaleInitramfs {
     }
 }
 
-/// What the archive holds; read anew only where it has changed.
-fn look(root: &Root, disk: &Disk, archive: &Path, release: &str) -> Result<Seen> {
-    if let Some(seen) = seen(root, archive)? {
-        return Ok(seen);
+/// Looks into all archives that the next boot may load, and says where there is none. Returns the first that
+/// holds another driver than the disk. One is read again only where it has changed.
+fn look(root: &Root, disk: &Disk, release: &str) -> Result<Option<(PathBuf, Vec<Packed>)>> {
+    let archives = initramfs::archives(root, release)?;
+    if archives.is_empty() {
+        say(Priority::Warning, &initramfs::not_found(release));
     }
+    let (mut all, mut first, mut failed) = (Vec::new(), None, None);
+    for archive in archives {
+        let found = match seen(root, &archive)? {
+            Some(seen) => Ok(seen),
+            None => {
+                show_status(&format!("looking into {}", archive.display()));
+                read(disk, &archive, release)
+            }
+        };
+        match found {
+            Ok(found) => {
+                let stale = found.stale(disk)?;
+                if first.is_none() && !stale.is_empty() {
+                    first = Some((archive, stale));
+                }
+                all.push(found);
+            }
+            // The others are looked at all the same.
+            Err(error) => failed = Some(error),
+        }
+    }
+    initramfs::keep(root, all)?;
+    match (first, failed) {
+        (Some(first), _) => Ok(Some(first)),
+        (None, Some(error)) => Err(error),
+        (None, None) => Ok(None),
+    }
+}
+
+/// What an archive holds.
+fn read(disk: &Disk, archive: &Path, release: &str) -> Result<Seen> {
     let marks = Marks::of(archive)?;
     let modules = packed(disk, archive, release)
         .with_context(|| format!("look into the initramfs {}", archive.display()))?;
-    let seen = Seen::new(archive.to_owned(), marks, modules);
-    seen.keep(root)?;
-    Ok(seen)
+    Ok(Seen::new(archive.to_owned(), marks, modules))
 }
 
 /// The driver's modules for the kernel `release` in the archive.
@@ -132,7 +153,7 @@ fn packed(disk: &Disk, archive: &Path, release: &str) -> Result<Vec<Packed>> {
             && name.contains(".ko")
     };
     let mut found = Vec::new();
-    let file = File::open(archive).context("open it")?;
+    let file = initramfs::open(archive).context("open it")?;
     archive::read(file, &wanted, &mut |path, content| {
         // libkmod reads files, and tells by the content how they are compressed.
         let mut copied = tempfile::Builder::new().suffix(&file_name(path)).tempfile().context("a copy")?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use gpu::Library;
 use health::Health;
-use modules::{State, chain, out_of_reach};
+use modules::{Manager, State, chain, managed_by_container, out_of_reach};
 use serde::Serialize;
 use slots::{Healed, version_on_disk};
 use step::{Root, Versions};
@@ -30,6 +30,8 @@ pub enum Condition {
     Unknown,
     /// A reload: another driver is on disk than is loaded.
     ReloadNeeded,
+    /// The driver that is installed has no modules for the running kernel: no reload can help now.
+    NotInstalled,
     /// Whatever helps a GPU that does not work: a reload may, a reset, a reboot.
     GpuFailed,
     /// A reset of a GPU.
@@ -40,9 +42,10 @@ pub enum Condition {
 
 impl Condition {
     /// All of them.
-    pub const ALL: [Condition; 6] = [
+    pub const ALL: [Condition; 7] = [
         Condition::InStep,
         Condition::ReloadNeeded,
+        Condition::NotInstalled,
         Condition::GpuFailed,
         Condition::ResetNeeded,
         Condition::RebootNeeded,
@@ -54,6 +57,7 @@ impl Condition {
         match self {
             Condition::InStep => "in step",
             Condition::ReloadNeeded => "reload needed",
+            Condition::NotInstalled => "not installed for this kernel",
             Condition::GpuFailed => "GPU failed",
             Condition::ResetNeeded => "reset needed",
             Condition::RebootNeeded => "reboot needed",
@@ -67,7 +71,10 @@ impl Condition {
         match self {
             Condition::InStep => 0,
             Condition::ReloadNeeded => 1,
-            Condition::GpuFailed | Condition::ResetNeeded | Condition::RebootNeeded => 2,
+            Condition::NotInstalled
+            | Condition::GpuFailed
+            | Condition::ResetNeeded
+            | Condition::RebootNeeded => 2,
             Condition::Unknown => 3,
         }
     }
@@ -140,13 +147,7 @@ pub fn check(root: &Root) -> Result<Checked> {
         }
         _ => (None, None),
     };
-    match out_of_reach(root, installed.as_deref()) {
-        Ok(reason) => {
-            reason.into_iter().for_each(|reason| findings.add(Condition::RebootNeeded, reason.to_string()))
-        }
-        Err(error) => unseen.push(format!("the driver on disk: {error:#}")),
-    }
-    in_step(&driver, installed.as_deref(), &mut findings);
+    unseen.extend(on_disk(root, &driver, installed.as_deref(), &mut findings));
     let healed = healed.map(|healed| healed.version);
     if let Some(version) = &healed {
         heals(version, &driver, &mut findings);
@@ -165,8 +166,30 @@ pub fn check(root: &Root) -> Result<Checked> {
     Ok(Checked { schema: SCHEMA, condition, why, driver, library, healed, gpus, unseen })
 }
 
+/// Judges the driver on disk. What could not be looked at, in a sentence.
+fn on_disk(root: &Root, driver: &Versions, library: Option<&str>, findings: &mut Findings) -> Option<String> {
+    match managed_by_container(root) {
+        Ok(None) => {}
+        Ok(Some(reason)) => {
+            findings.add(Condition::Unknown, reason.what);
+            return None;
+        }
+        Err(error) => return Some(format!("the driver: {error:#}")),
+    }
+    let unseen = match out_of_reach(root, library) {
+        Ok(None) => None,
+        Ok(Some(reason)) => {
+            findings.add(Condition::NotInstalled, reason.to_string());
+            None
+        }
+        Err(error) => Some(format!("the driver on disk: {error:#}")),
+    };
+    in_step(driver, library, Manager::of(root), findings);
+    unseen
+}
+
 /// Whether what is loaded, what is on disk and what programs link are one driver.
-fn in_step(driver: &Versions, library: Option<&str>, findings: &mut Findings) {
+fn in_step(driver: &Versions, library: Option<&str>, manager: Manager, findings: &mut Findings) {
     let (Some(loaded), Some(on_disk)) = (&driver.loaded, &driver.on_disk) else {
         findings.add(
             Condition::Unknown,
@@ -180,7 +203,7 @@ fn in_step(driver: &Versions, library: Option<&str>, findings: &mut Findings) {
     match library {
         Some(library) if library != on_disk => findings.add(
             Condition::Unknown,
-            format!("the modules on disk are {on_disk} and the libraries {library}: finish the upgrade"),
+            format!("the modules on disk are {on_disk} and the libraries {library}: {}", manager.finish()),
         ),
         _ if loaded != on_disk => {
             findings.add(Condition::ReloadNeeded, format!("{loaded} is loaded, {on_disk} is on disk"));
@@ -223,7 +246,7 @@ mod tests {
     fn of(loaded: Option<&str>, on_disk: Option<&str>, library: Option<&str>) -> (Condition, Vec<String>) {
         let mut findings = Findings::default();
         let driver = Versions { loaded: loaded.map(Into::into), on_disk: on_disk.map(Into::into) };
-        in_step(&driver, library, &mut findings);
+        in_step(&driver, library, Manager::Unknown, &mut findings);
         findings.condition()
     }
 
@@ -248,6 +271,17 @@ mod tests {
         };
         assert_eq!(of("1"), (Condition::ReloadNeeded, vec!["healed: 1 in use, reload to 2 pending".into()]));
         assert!(of("2").1[0].contains("heal --end"), "somebody loaded another driver by hand");
+    }
+
+    #[test]
+    fn every_layout_has_the_condition_that_is_expected() {
+        golden::compare(&["check"], |machine| {
+            let mut findings = Findings::default();
+            let driver = versions(&machine.root).expect("reads");
+            assert_eq!(on_disk(&machine.root, &driver, machine.library_version(), &mut findings), None);
+            let (condition, _) = findings.condition();
+            machine.line("check", &format!("{} ({})", condition.words(), condition.exit()))
+        });
     }
 
     #[test]
@@ -284,6 +318,6 @@ mod tests {
     #[test]
     fn exit_codes_are_those_of_plugins() {
         let codes: Vec<u8> = Condition::ALL.iter().map(|condition| condition.exit()).collect();
-        assert_eq!(codes, [0, 1, 2, 2, 2, 3]);
+        assert_eq!(codes, [0, 1, 2, 2, 2, 2, 3]);
     }
 }

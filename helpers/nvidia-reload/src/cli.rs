@@ -11,7 +11,7 @@ Exit status:
   1  failed; everything was rolled back
   2  wrong usage
   3  refused; nothing was touched
-  4  only a reboot helps: nothing was touched, or a module is stuck in the kernel
+  4  no reload can help now: nothing was touched, or a module is stuck in the kernel
   5  done or rolled back, but something could not be given back: it is named
 A run goes on in systemd when this command is interrupted (exit status 130).
 
@@ -60,7 +60,7 @@ New fields may come within a version of the schema; none goes or changes its mea
 const AFTER_SLOTS: &str = "\
 With --json: one object, schema \"nvidia-reload.slots/1\":
   slots        the newest first: version, state (whole, other-kernel or spoiled), problems, made_usec,
-               files, bytes, origin (dpkg, installer, names or null), loaded, on_disk
+               files, bytes, origin (dpkg, rpm, installer, names or null), loaded, on_disk
 New fields may come within a version of the schema; none goes or changes its meaning.";
 
 const AFTER_HEAL: &str = "\
@@ -87,14 +87,15 @@ With --json: one object, schema \"nvidia-reload.request/1\", or null where nothi
   reasons      who asked, and why
   asked_usec   when it was asked for last, in microseconds since 1970
   state        queued, waiting-for-packages, waiting-for-idle, asking, reloading, given-up, refused,
-               reboot-required or failed
+               not-installed, reboot-required or failed
   since_usec   since when, in microseconds since 1970
   because      what it waits for, or why it went no further: what, remedy
 New fields may come within a version of the schema; none goes or changes its meaning.";
 
 const AFTER_CHECK: &str = "\
 With --json: one object, schema \"nvidia-reload.check/1\":
-  condition    in-step, reload-needed, reset-needed, reboot-needed or unknown
+  condition    in-step, reload-needed, not-installed (for the running kernel), gpu-failed,
+               reset-needed, reboot-needed or unknown
   why          the reasons, in sentences
   driver       loaded, on_disk (versions or null)
   library      the version of NVML's library, or null
@@ -157,12 +158,12 @@ pub enum Command {
     ///
     /// Compares the modules, the library and the GPUs with what is on disk and, where there was a run in
     /// this boot, with how the machine was before it. Exits with 0 if all is well, 1 if something is not,
-    /// 4 if only a reboot helps.
+    /// 4 if no reload can help now.
     #[command(after_long_help = AFTER_VERIFY)]
     Verify(Verify),
     /// Show what a reload would do to whom, and why; change nothing
     ///
-    /// Exits with 0 if it may begin, 3 if it would be refused, 4 if only a reboot helps.
+    /// Exits with 0 if it may begin, 3 if it would be refused, 4 if no reload can help now.
     Plan(Plan),
     /// Stop what holds the GPUs, load the driver anew, give everything back
     ///
@@ -226,7 +227,8 @@ pub enum Command {
     /// Say in one line what the driver needs, for monitors and cron
     ///
     /// Works for every user; what only root sees is said to be unseen. Exits as a monitoring plugin
-    /// does: 0 in step, 1 reload needed, 2 GPU failed, reset or reboot needed, 3 unknown.
+    /// does: 0 in step, 1 reload needed, 2 GPU failed, reset or
+    /// reboot needed, or no driver installed for the running kernel, 3 unknown.
     #[command(after_long_help = AFTER_CHECK)]
     Check(Output),
     /// Write the same for Prometheus, in its text format

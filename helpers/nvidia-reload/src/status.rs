@@ -299,16 +299,20 @@ fn add_gpu_memory(root: &Root, scan: &mut Scan) -> Vec<String> {
 
 /// What was seen last in the initramfs: to read it takes seconds, and root.
 fn stale_initramfs(root: &Root, unseen: &mut Vec<String>) -> anyhow::Result<Option<Initramfs>> {
-    let release = initramfs::release()?;
-    let Some(archive) = initramfs::archive(root, &release)? else {
-        unseen.push(format!("What the initramfs holds: {}.", initramfs::not_found(root, &release)?));
-        return Ok(None);
-    };
-    let Some(seen) = initramfs::seen(root, &archive)? else { return Ok(None) };
-    let stale = seen.stale(&modules::Disk::open(root)?)?;
-    let remedy = initramfs::maker(root, &archive, &release).map(|words| words.join(" "));
-    let archive = archive.display().to_string();
-    Ok((!stale.is_empty()).then_some(Initramfs { archive, stale, remedy }))
+    let release = modules::release(root)?;
+    let archives = initramfs::archives(root, &release)?;
+    if archives.is_empty() {
+        unseen.push(format!("What the initramfs holds: {}.", initramfs::not_found(&release)));
+    }
+    for archive in archives {
+        let Some(seen) = initramfs::seen(root, &archive)? else { continue };
+        let stale = seen.stale(&modules::Disk::open(root)?)?;
+        if !stale.is_empty() {
+            let remedy = initramfs::maker(root, &archive, &release).map(|words| words.join(" "));
+            return Ok(Some(Initramfs { archive: archive.display().to_string(), stale, remedy }));
+        }
+    }
+    Ok(None)
 }
 
 /// The driver's versions, and why one of them could not be told.

@@ -1,13 +1,8 @@
 //! The driver: what is loaded, what is on disk, and whether the one can take the other's place.
 
-use std::fs;
-use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use gpu::{Library, State as NvmlState};
-use modules::{DRIVER, Disk, File, Loaded, State, gate, out_of_reach};
+use modules::{DRIVER, Disk, File, Loaded, State, gate, managed_by_container, out_of_reach};
 use slots::{slots, version_on_disk};
 use step::{Context, Root, Versions};
 
@@ -47,8 +42,12 @@ pub(crate) fn assess(
             "move or shut down the virtual machines, and change the driver with a reboot",
         );
     }
-    container_managed(&context.root, findings)?;
     let version = driver.and_then(|driver| driver.module.version.clone());
+    if let Some(reason) = managed_by_container(&context.root)? {
+        findings.refuse(reason.what, reason.remedy);
+        // The host's disk has none to judge.
+        return Ok(Versions { loaded: version, on_disk: None });
+    }
     if let Some(exchange) = exchange {
         // What is on disk may be what this is to mend; it goes with the exchange.
         predict::room(&context.root, &[], findings)?;
@@ -73,7 +72,13 @@ pub(crate) fn assess(
 /// What loads a driver that is not loaded: not modprobe, where our own gate keeps it out.
 fn remedy(context: &Context) -> Result<String> {
     if !gate::is_shut(&context.root)? {
-        return Ok("`modprobe nvidia` loads it".into());
+        // A file that cannot be read is there.
+        let is_there = !matches!(Disk::open(&context.root)?.find(DRIVER), Ok(None));
+        return Ok(match is_there {
+            true => "`modprobe nvidia` loads it",
+            false => "install the driver",
+        }
+        .into());
     }
     Ok(match context.ledger.read() {
         Ok(None) => format!(
@@ -105,48 +110,6 @@ pub(crate) fn reach(root: &Root, state: Option<&NvmlState>, findings: &mut Findi
     Ok(())
 }
 
-/// A driver that lives in a container is loaded and unloaded by that container. Folders alone say nothing:
-/// what the GPU operator runs on hosts with a driver of their own makes them and leaves them empty, and so does
-/// a driver that is gone.
-fn container_managed(root: &Root, findings: &mut Findings) -> Result<()> {
-    let (top, path) = (root.path("/"), root.path("/run/nvidia/driver"));
-    let identity = |path: &Path| fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
-    // A link to the host's own root says that the driver is the host's.
-    let is_hosts = identity(&path).is_some_and(|driver| identity(&top) == Some(driver));
-    if !is_hosts && holds_files(&path)? {
-        findings.refuse(
-            "/run/nvidia/driver holds a driver: it is managed from a container",
-            "let the GPU operator change it",
-        );
-    }
-    Ok(())
-}
-
-/// Whether there is anything but folders below `top`. A driver's root has files near its top.
-fn holds_files(top: &Path) -> Result<bool> {
-    let mut folders = vec![top.to_owned()];
-    while let Some(folder) = folders.pop() {
-        let entries = match fs::read_dir(&folder) {
-            Ok(entries) => entries,
-            // Gone meanwhile, or never there.
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            Err(error) => return Err(error).with_context(|| format!("look into {}", folder.display())),
-        };
-        for entry in entries {
-            let entry = entry.with_context(|| format!("look into {}", folder.display()))?;
-            let kind = entry.file_type().with_context(|| format!("look at {}", entry.path().display()))?;
-            if !kind.is_dir() || folders.len() >= MOST_FOLDERS {
-                return Ok(true);
-            }
-            folders.push(entry.path());
-        }
-    }
-    Ok(false)
-}
-
-/// More folders than these are no remains.
-const MOST_FOLDERS: usize = 1000;
-
 /// Whether the loaded driver could serve again, should the one on disk not.
 fn way_back(context: &Context, loaded: &[Loaded], files: &[File], findings: &mut Findings) -> Result<()> {
     let mut lost: Vec<&Loaded> =
@@ -171,31 +134,7 @@ mod tests {
 
     use ledger::{Ledger, Outcome, Snapshot, Step};
 
-    use step::Verdict;
-
     use super::*;
-
-    #[test]
-    fn empty_folders_of_an_operator_that_is_gone_are_no_driver() {
-        let directory = tempfile::tempdir().expect("a temporary directory");
-        let root = Root::at(directory.path());
-        let verdict = || {
-            let mut findings = Findings::default();
-            container_managed(&root, &mut findings).expect("looks");
-            findings.verdict().0
-        };
-        assert_eq!(verdict(), Verdict::Ready, "it is not there");
-        for folder in ["", "/dev", "/usr/bin", "/lib/modules/6.1"] {
-            fs::create_dir_all(root.path(format!("/run/nvidia/driver{folder}"))).expect("creates");
-            assert_eq!(verdict(), Verdict::Ready, "{folder}");
-        }
-        fs::write(root.path("/run/nvidia/driver/usr/bin/nvidia-smi"), "").expect("writes");
-        assert_eq!(verdict(), Verdict::Refused);
-        fs::remove_dir_all(root.path("/run/nvidia/driver")).expect("removes");
-        std::os::unix::fs::symlink(directory.path(), root.path("/run/nvidia/driver")).expect("links");
-        fs::write(root.path("/file"), "").expect("writes");
-        assert_eq!(verdict(), Verdict::Ready, "the host's own");
-    }
 
     #[test]
     fn modprobe_is_no_remedy_where_our_own_gate_refuses_it() {
@@ -203,7 +142,7 @@ mod tests {
         let root = Root::at(directory.path());
         let ledger = Ledger::new(root.path("/var/lib/nvidia-reload"), "boot");
         let context = Context { step: Step::Preflight, root: root.clone(), ledger };
-        assert_eq!(remedy(&context).expect("looks"), "`modprobe nvidia` loads it");
+        assert_eq!(remedy(&context).expect("looks"), "install the driver");
         gate::shut(&root, &BTreeSet::from(["nvidia".to_owned()])).expect("shuts");
         context.ledger.open(Snapshot::default()).expect("opens");
         let with_run = remedy(&context).expect("looks");
@@ -212,6 +151,6 @@ mod tests {
         let without = remedy(&context).expect("looks");
         assert!(without.starts_with("no run is open") && without.contains(gate::FILE), "{without}");
         gate::open(&root).expect("opens");
-        assert_eq!(remedy(&context).expect("looks"), "`modprobe nvidia` loads it");
+        assert_eq!(remedy(&context).expect("looks"), "install the driver");
     }
 }

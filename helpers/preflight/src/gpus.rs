@@ -6,11 +6,12 @@ use std::time::Duration;
 use anyhow::Result;
 use gpu::{Answer, HELPER, Library, Seen, State, ask_state};
 use ledger::{Gpu, Setting, Settings};
-use modules::{DRIVER, Loaded, shadowed};
+use modules::{DRIVER, Loaded, Manager, Shadowed, shadowed};
 use slots::{HEALED, kept_library, version_on_disk};
 use step::{Context, Gpus, Root, Versions};
 
 use crate::findings::Findings;
+use crate::predict::is_newer;
 
 /// NVML answers at once where the GPUs are awake, and wakes them up one after the other where they
 /// are not, each in a second or two.
@@ -94,12 +95,19 @@ pub(crate) fn library(
     match (&state.library, &versions.on_disk, version) {
         (Library::Found { path, .. }, Some(on_disk), Some(version)) if version != *on_disk => {
             let remedy = match shadowed(root, &version)? {
-                Some((taken, other)) => format!(
-                    "{} is of {version}, and modprobe takes {}: remove the package of the latter and run `depmod`",
+                Some(Shadowed { other, .. }) if is_newer(on_disk, &version) => format!(
+                    "{} and {} are left of driver {version}: remove them (`nvidia-uninstall`, where NVIDIA's installer brought them) and run `ldconfig`",
+                    other.display(),
+                    path.display()
+                ),
+                Some(Shadowed { taken, other, remedy }) => format!(
+                    "{} is of {version}, and modprobe takes {}: {remedy}",
                     other.display(),
                     taken.display()
                 ),
-                None => "finish the upgrade: modules and libraries have to be of one version".to_owned(),
+                None => {
+                    format!("modules and libraries have to be of one version: {}", Manager::of(root).finish())
+                }
             };
             let what = match path.starts_with(HEALED) {
                 true => "the libraries on disk are".to_owned(),

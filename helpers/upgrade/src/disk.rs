@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use gpu::{HELPER, Library, Question, ask_helper};
-use modules::{DRIVER, chain, out_of_reach};
+use modules::{DRIVER, Manager, Unreadable, chain, managed_by_container, out_of_reach};
 use slots::version_on_disk;
 use step::{Reason, Root};
 
@@ -17,6 +17,8 @@ const LINKER: Duration = Duration::from_secs(30);
 pub(crate) enum Disk {
     /// There is nothing to compare it with.
     NotLoaded,
+    /// The driver is not the host's.
+    Managed(Reason),
     /// What is loaded is what is on disk, in this version.
     InStep(String),
     /// It holds no whole driver: an upgrade is not at its end, or has failed half-way.
@@ -29,18 +31,26 @@ pub(crate) enum Disk {
 
 /// Looks at it.
 pub(crate) fn look(root: &Root) -> Result<Disk> {
-    let loaded = chain(root)?;
-    if loaded.is_empty() {
-        return Ok(Disk::NotLoaded);
-    }
     let library = match ask_helper(Path::new(HELPER), Question::Library, LINKER)? {
         Some(Library::Found { path, version }) => version_on_disk(root, &path, version)?,
         _ => None,
     };
+    judge(root, library)
+}
+
+/// Judges it; the linker takes the libraries of version `library`.
+pub(crate) fn judge(root: &Root, library: Option<String>) -> Result<Disk> {
+    let loaded = chain(root)?;
+    if loaded.is_empty() {
+        return Ok(Disk::NotLoaded);
+    }
+    if let Some(reason) = managed_by_container(root)? {
+        return Ok(Disk::Managed(reason));
+    }
     if let Some(reason) = out_of_reach(root, library.as_deref())? {
         return Ok(Disk::OutOfReach(reason));
     }
-    let unfinished = |what: String| Disk::Unfinished(Reason::new(what, "finish the upgrade"));
+    let unfinished = |what: String| Disk::Unfinished(Reason::new(what, Manager::of(root).finish()));
     let disk = modules::Disk::open(root)?;
     let mut in_step = true;
     // Modules of other people that hang on the driver have versions of their own.
@@ -48,7 +58,12 @@ pub(crate) fn look(root: &Root) -> Result<Disk> {
     // The driver itself is unloaded last.
     for module in loaded.iter().rev().map(|loaded| &loaded.module) {
         let is_of_driver = holders::is_of_driver(&module.name);
-        let Some(file) = disk.find(&module.name)? else {
+        let file = match disk.find(&module.name) {
+            // Truncated, or half written: what is wrong with it preflight says.
+            Err(error) if error.is::<Unreadable>() => return Ok(unfinished(format!("{error:#}"))),
+            found => found?,
+        };
+        let Some(file) = file else {
             // Somebody's own, loaded by insmod, never was on disk. What becomes of it preflight says.
             if !is_of_driver {
                 continue;
@@ -77,4 +92,25 @@ pub(crate) fn look(root: &Root) -> Result<Disk> {
         return Ok(unfinished(format!("the modules on disk are {version} and the libraries {library}")));
     }
     Ok(if in_step { Disk::InStep(version) } else { Disk::Differs })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_does_with_every_layout_what_is_expected() {
+        golden::compare(&["request"], |machine| {
+            let disk = judge(&machine.root, machine.library_version().map(str::to_owned)).expect("judges");
+            let text = match disk {
+                Disk::NotLoaded => "dropped, not loaded".to_owned(),
+                Disk::Managed(reason) => format!("dropped, {}", reason.what),
+                Disk::InStep(version) => format!("dropped, {version} is loaded and on disk"),
+                Disk::Unfinished(reason) => format!("waits for packages, then ends: {}", reason.what),
+                Disk::OutOfReach(_) => "ends, not installed for this kernel".to_owned(),
+                Disk::Differs => "reloads when idle".to_owned(),
+            };
+            machine.line("request", &text)
+        });
+    }
 }

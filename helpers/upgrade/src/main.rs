@@ -51,6 +51,7 @@ fn run(root: &Root) -> Result<()> {
     let mut heals = false;
     // Why the last reload was refused, until it is known whether that was for what came in between.
     let mut refused: Option<Vec<Reason>> = None;
+    let mut unfinished = None;
     loop {
         let began = Instant::now();
         let Some(request) = read(root)? else {
@@ -60,7 +61,7 @@ fn run(root: &Root) -> Result<()> {
         if request.state.is_final() {
             return Ok(());
         }
-        let next = match round::next(root, &request) {
+        let next = match round::next(root, &request, &mut unfinished) {
             Ok(next) => next,
             // Modules come and go, files are replaced, a helper is killed for want of memory: in a week of
             // looks one may fail, and the next one tells.

@@ -1,6 +1,6 @@
 //! One look at everything: what is to be done with the request now.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use request::{Request, State, package_manager};
@@ -12,6 +12,10 @@ use crate::wait::Wait;
 
 /// A package manager may let go of its lock without ending.
 const PACKAGES: Duration = Duration::from_secs(1);
+
+/// So long an upgrade that is not at its end may leave the package manager's lock free: unattended-upgrades
+/// works in steps, and what builds modules may begin after them. Packages that come later ask again.
+const UNFINISHED: Duration = Duration::from_secs(15 * 60);
 
 /// Nothing tells of the end of a run, or of an upgrade that failed half-way.
 const RESCAN: Duration = Duration::from_secs(30);
@@ -31,8 +35,9 @@ pub(crate) enum Next {
     },
 }
 
-/// Looks at the machine.
-pub(crate) fn next(root: &Root, request: &Request) -> Result<Next> {
+/// Looks at the machine. `unfinished` is since when the packages are half installed, and the package manager is
+/// not at work.
+pub(crate) fn next(root: &Root, request: &Request, unfinished: &mut Option<Instant>) -> Result<Next> {
     let config = match Config::load(root) {
         Ok(config) => config,
         Err(error) => {
@@ -43,7 +48,7 @@ pub(crate) fn next(root: &Root, request: &Request) -> Result<Next> {
             });
         }
     };
-    let next = moment(root, &config)?;
+    let next = moment(root, &config, unfinished)?;
     Ok(match next {
         Next::Wait { because, .. } if is_late(request, &config.upgrade, SystemTime::now()) => {
             Next::Leave { state: State::GivenUp, because }
@@ -52,7 +57,8 @@ pub(crate) fn next(root: &Root, request: &Request) -> Result<Next> {
     })
 }
 
-fn moment(root: &Root, config: &Config) -> Result<Next> {
+fn moment(root: &Root, config: &Config, unfinished: &mut Option<Instant>) -> Result<Next> {
+    let since = unfinished.take();
     let policy = config.upgrade.policy;
     if policy == Policy::Never {
         return Ok(Next::Drop("the configuration says never".into()));
@@ -76,17 +82,15 @@ fn moment(root: &Root, config: &Config) -> Result<Next> {
     }
     match look(root)? {
         Disk::NotLoaded => return Ok(Next::Drop("the driver is not loaded".into())),
+        Disk::Managed(reason) => return Ok(Next::Drop(reason.what)),
         Disk::InStep(version) => return Ok(Next::Drop(format!("{version} is loaded and on disk"))),
         Disk::Unfinished(reason) => {
-            return Ok(Next::Wait {
-                state: State::WaitingForPackages,
-                because: vec![reason],
-                wait: Wait::new(Vec::new(), RESCAN),
-            });
+            *unfinished = Some(since.unwrap_or_else(Instant::now));
+            return Ok(rest_of_packages(reason, *unfinished));
         }
         // Packages that bring it ask again.
         Disk::OutOfReach(reason) => {
-            return Ok(Next::Leave { state: State::RebootRequired, because: vec![reason] });
+            return Ok(Next::Leave { state: State::NotInstalled, because: vec![reason] });
         }
         Disk::Differs => {}
     }
@@ -104,6 +108,17 @@ fn moment(root: &Root, config: &Config) -> Result<Next> {
     Ok(Next::Wait { state: State::WaitingForIdle, because, wait: Wait::new(pids, again) })
 }
 
+/// Waits for the rest of the packages, which are half installed `since` then; not for ever.
+fn rest_of_packages(reason: Reason, since: Option<Instant>) -> Next {
+    let because = vec![reason];
+    match since.is_some_and(|since| since.elapsed() >= UNFINISHED) {
+        true => Next::Leave { state: State::Refused, because },
+        false => {
+            Next::Wait { state: State::WaitingForPackages, because, wait: Wait::new(Vec::new(), RESCAN) }
+        }
+    }
+}
+
 /// Whether the request has waited for as long as it may.
 fn is_late(request: &Request, upgrade: &Upgrade, now: SystemTime) -> bool {
     let asked = UNIX_EPOCH + Duration::from_micros(request.asked_usec);
@@ -115,6 +130,16 @@ fn is_late(request: &Request, upgrade: &Upgrade, now: SystemTime) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn packages_that_do_not_come_are_not_waited_for() {
+        let next = |since| rest_of_packages(Reason::new("half", "finish"), since);
+        let ago = |time: Duration| Instant::now().checked_sub(time);
+        assert!(matches!(next(ago(Duration::ZERO)), Next::Wait { state: State::WaitingForPackages, .. }));
+        assert!(matches!(next(ago(UNFINISHED / 2)), Next::Wait { .. }));
+        let Next::Leave { state, because } = next(ago(UNFINISHED)) else { panic!("waits") };
+        assert_eq!((state, because), (State::Refused, vec![Reason::new("half", "finish")]));
+    }
 
     #[test]
     fn a_request_waits_for_as_long_as_it_may() {

@@ -49,8 +49,8 @@ impl Machine {
     /// # Errors
     /// `/proc/devices` cannot be read.
     pub fn load(root: &Root) -> io::Result<Self> {
-        let text = fs::read_to_string(root.path("/proc/devices"))?;
-        Ok(Self { root: root.clone(), majors: majors(&text) })
+        let devices = graph::character_devices(root).map_err(io::Error::other)?;
+        Ok(Self { root: root.clone(), majors: of_driver(devices) })
     }
 }
 
@@ -62,16 +62,10 @@ impl Machine {
 }
 
 /// The majors of NVIDIA's character devices. Apart from 195 they move with every load.
-fn majors(text: &str) -> Vec<(u32, String)> {
-    text.lines()
-        .take_while(|line| !line.starts_with("Block devices"))
-        .filter_map(|line| {
-            let (major, name) = line.trim().split_once(' ')?;
-            let name = name.trim();
-            let ours = name == "nvidia" || name == "nvidiactl" || name.starts_with("nvidia-");
-            ours.then(|| Some((major.parse().ok()?, name.to_owned())))?
-        })
-        .collect()
+fn of_driver(mut devices: Vec<(u32, String)>) -> Vec<(u32, String)> {
+    devices
+        .retain(|(_, name)| matches!(name.as_str(), "nvidia" | "nvidiactl") || name.starts_with("nvidia-"));
+    devices
 }
 
 impl Host for Machine {
@@ -157,7 +151,8 @@ mod tests {
     fn majors_are_read_by_name() {
         let text = "Character devices:\n  1 mem\n195 nvidia\n195 nvidia-modeset\n195 nvidiactl\n\
                     226 drm\n510 nvidia-uvm\n511 nvidia-caps\n\nBlock devices:\n 259 nvidia-not\n";
-        let names: Vec<_> = majors(text).into_iter().map(|(major, name)| format!("{major} {name}")).collect();
+        let devices = of_driver(graph::in_devices(text.as_bytes()));
+        let names: Vec<_> = devices.into_iter().map(|(major, name)| format!("{major} {name}")).collect();
         assert_eq!(
             names,
             ["195 nvidia", "195 nvidia-modeset", "195 nvidiactl", "510 nvidia-uvm", "511 nvidia-caps"]

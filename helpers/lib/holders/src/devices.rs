@@ -5,10 +5,10 @@
 //! character majors (195 is fixed, the others move with every load), and sysfs for every node
 //! that belongs to a device bound to the driver (DRM, framebuffer, i2c), whatever its major.
 
-use crate::graph;
+use crate::Result;
 use crate::model::{Kind, Module, Rdev};
+use crate::refcounts::refcounts;
 use crate::text::escape;
-use crate::{Error, Result};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -58,10 +58,8 @@ impl Table {
         if modules.is_empty() {
             return Ok(Self::default());
         }
-        let path = root.path("/proc/devices");
-        let text = fs::read(&path).map_err(|source| Error::Read { path, source })?;
         let mut table = Self::default();
-        for (major, name) in character_majors(&text) {
+        for (major, name) in graph::character_devices(root)? {
             table.frontend |= name == "nvidia-frontend";
             let known = table.majors.iter().any(|(known, _)| *known == major);
             if !known && let Some(family) = family(root, modules, &name) {
@@ -179,19 +177,6 @@ fn family(root: &Root, modules: &[Module], name: &str) -> Option<Family> {
     })
 }
 
-/// The character devices of `/proc/devices`, name and major. Lines that are not `MAJOR NAME` are
-/// passed over.
-pub(crate) fn character_majors(text: &[u8]) -> Vec<(u32, String)> {
-    text.split(|byte| *byte == b'\n')
-        .take_while(|line| !line.starts_with(b"Block devices"))
-        .filter_map(|line| {
-            let line = std::str::from_utf8(line).ok()?.trim();
-            let (major, name) = line.split_once(' ')?;
-            Some((major.parse().ok()?, name.trim().to_owned()))
-        })
-        .collect()
-}
-
 /// Every character device below a device that a driver of one of `modules` is bound to.
 ///
 /// sysfs is not essential to the answer: what cannot be read here shows as unexplained later.
@@ -247,7 +232,7 @@ fn bound_devices(root: &Root, modules: &[Module]) -> Vec<(PathBuf, String)> {
 
 /// The driver's framebuffers, such as `fb0`.
 pub(crate) fn framebuffers(root: &Root) -> Vec<String> {
-    let Ok(modules) = graph::refcounts(root) else { return Vec::new() };
+    let Ok(modules) = refcounts(root) else { return Vec::new() };
     let bound = bound_devices(root, &modules);
     let mut names: Vec<String> = links(&root.path("/sys/class/graphics"))
         .filter(|(_, place)| bound.iter().any(|(device, _)| place.starts_with(device)))
@@ -380,7 +365,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_of_proc_devices_is_read(text in proptest::collection::vec(any::<u8>(), 0..200)) {
-            character_majors(&text);
+            graph::in_devices(&text);
         }
     }
 }

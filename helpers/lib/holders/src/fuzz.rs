@@ -8,7 +8,7 @@ use crate::cgroup::{groups_of, owner, owner_where};
 use crate::model::{Container, Engine, Owner, Pod};
 use crate::process::{Stat, arguments, field_of, user, user_name};
 use crate::text::{escape, unescape};
-use crate::{devices, display, maps, pod, unseen};
+use crate::{display, maps, pod, unseen};
 
 const HERE: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -180,7 +180,7 @@ fn passwd() {
     fuzz::run(HERE, "passwd", |text| {
         let name = user_name(&String::from_utf8_lossy(text), 1000);
         fuzz::assert_plain(&name);
-        devices::character_majors(text);
+        graph::in_devices(text);
     });
 }
 

@@ -16,7 +16,6 @@ mod display;
 mod fate;
 #[cfg(test)]
 mod fuzz;
-mod graph;
 mod guard;
 mod guests;
 mod held;
@@ -29,6 +28,7 @@ pub mod model;
 mod namespace;
 mod pod;
 mod process;
+mod refcounts;
 mod scan;
 mod scope;
 mod search;
@@ -42,7 +42,7 @@ mod walk;
 pub use cgroup::{groups_of, owner};
 pub use console::consoles;
 pub use fate::{Fate, Rules, is_core, is_host};
-pub use graph::{is_of_driver, refcounts, taken_by_name};
+pub use graph::is_of_driver;
 pub use guard::Guarded;
 pub use guests::{Bystanders, Guest, MpsControl, bystanders, mps};
 pub use line::{Caller, below};
@@ -51,35 +51,13 @@ pub use model::{
 };
 pub use namespace::is_of_user;
 pub use process::Stat;
+pub use refcounts::{refcounts, taken_by_name};
 pub use scan::{scan, sent_by_others};
 pub use scope::Scope;
 pub use sessions::{Session, is_logind, sessions_of};
 pub use slurm::{Slurm, SlurmDaemon, drain_command, job_of, slurm};
 pub use text::escape;
 
-use std::path::PathBuf;
-
 /// Why a question could not be answered at all. Single processes that come, go or cannot be
 /// looked at are no error: see [`Scan::unseen`].
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A file of the kernel's cannot be read.
-    #[error("cannot read {path}", path = path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A file of the kernel's says what was not expected.
-    #[error("{path} says {text:?}", path = path.display())]
-    Odd {
-        /// The file.
-        path: PathBuf,
-        /// What it says.
-        text: String,
-    },
-}
-
-/// A result with this crate's [`Error`].
-pub type Result<T> = std::result::Result<T, Error>;
+pub use graph::{Error, Result};

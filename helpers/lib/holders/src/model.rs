@@ -4,7 +4,7 @@
 //! comes from a process (command line, name, path) is escaped for display, see
 //! [`escape`](crate::text::escape): no byte is lost and no control character reaches a terminal.
 
-use crate::graph::taken_by_name;
+use crate::refcounts::taken_by_name;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 

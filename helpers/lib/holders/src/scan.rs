@@ -4,9 +4,10 @@ use crate::account::{Account, account, fewest};
 use crate::devices::{Table, framebuffers};
 use crate::model::{Console, Holder, Module, Place, Rdev, Scan, Unexplained};
 use crate::process::Process;
+use crate::refcounts::{refcounts, taken_by_name};
 use crate::search::{Found, Search};
 use crate::walk::open_dir;
-use crate::{Result, console, display, graph, hidden, pod, process, sessions, unseen};
+use crate::{Result, console, display, hidden, pod, process, sessions, unseen};
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use step::Root;
@@ -20,7 +21,7 @@ use step::Root;
 /// # Errors
 /// When `/proc` or `/sys/module` cannot be read. One process never is an error.
 pub fn scan(root: &Root) -> Result<Scan> {
-    let before = graph::refcounts(root)?;
+    let before = refcounts(root)?;
     let mut scan = Scan::default();
     if !before.is_empty() {
         see_consoles(root, &mut scan)?;
@@ -42,7 +43,7 @@ pub fn scan(root: &Root) -> Result<Scan> {
         pass = again;
     }
     take_off(&mut scan.unexplained, &scan.consoles);
-    take_off_hidden(&mut scan.unexplained, graph::taken_by_name(&pass.modules));
+    take_off_hidden(&mut scan.unexplained, taken_by_name(&pass.modules));
     scan.searched = true;
     scan.modules = pass.modules;
     scan.holders = describe(root, pass.found);
@@ -124,7 +125,7 @@ fn one_pass(root: &Root, before: &[Module], maps: bool) -> Result<Pass> {
     let proc = root.path("/proc");
     let table = Table::load(root, before)?;
     let searched = Search::run(&proc, table.clone(), root.is_system(), maps)?;
-    let modules = graph::refcounts(root)?;
+    let modules = refcounts(root)?;
     let found = searched.found;
     let account = account(&fewest(before, &modules), &table, &found, root.is_system());
     let mut unseen = unseen::limits(root);
@@ -141,7 +142,7 @@ fn look_deeper(root: &Root, pass: &mut Pass, suspects: &BTreeMap<String, u64>) -
     let table = Table::load(root, &pass.modules)?;
     let search = Search::new(&proc, table.clone(), live, false)?;
     search.add_in_flight(&mut pass.found, &hidden.in_flight);
-    let now = fewest(&pass.modules, &graph::refcounts(root)?);
+    let now = fewest(&pass.modules, &refcounts(root)?);
     let left = account(&now, &table, &pass.found, live).unexplained;
     Ok(left
         .into_iter()

@@ -15,7 +15,7 @@ use crate::declared::Declared;
 use crate::gate;
 use crate::kmod::{Kmod, KmodModule};
 use crate::loaded::loaded;
-use crate::{DRIVER, release};
+use crate::{DRIVER, kernels, release};
 
 /// Where modprobe looks for its configuration, first match first (modprobe.d(5)).
 const CONFIGURATION: [&str; 5] = [
@@ -83,7 +83,7 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Looks at `/lib/modules` of the running kernel.
+    /// Looks at the folder of the running kernel, mostly in `/lib/modules`.
     ///
     /// # Errors
     /// The kernel's release or the configuration cannot be read.
@@ -91,9 +91,9 @@ impl Disk {
         Self::of_kernel(root, &release(root)?)
     }
 
-    /// Looks at `/lib/modules` of the kernel `release`.
+    /// Looks at the folder of the kernel `release`.
     pub(crate) fn of_kernel(root: &Root, release: &str) -> Result<Self> {
-        let directory = root.path("/lib/modules").join(release);
+        let directory = kernels::directory(root, release);
         Ok(Self {
             kmod: Kmod::new(&directory, &configuration(root)?)?,
             directory,

@@ -6,33 +6,38 @@ use anyhow::Context as _;
 mod declared;
 mod disk;
 pub mod gate;
+mod kernels;
 mod kmod;
 mod load;
 mod loaded;
+mod managed;
+mod manager;
 pub mod nodes;
 mod parameters;
 mod reach;
 mod readback;
+mod remedy;
 mod successors;
 mod unload;
 mod watched;
 
 pub use declared::{Declared, Signature};
 pub use disk::{Disk, File, Unreadable};
+pub use graph::DRIVER;
+pub use kernels::directory;
 pub use kmod::Symbol;
 pub use load::{Source, load};
 pub use loaded::{
     Loaded, State, chain, driver_version, gpus, is_driver_version, is_hidden, loaded, on_bus, stuck,
 };
+pub use managed::managed_by_container;
+pub use manager::Manager;
 pub use parameters::{Changed, changed_parameters, parameters};
-pub use reach::{out_of_reach, shadowed};
+pub use reach::{Shadowed, out_of_reach, shadowed};
 pub use readback::differences;
 pub use successors::successors;
 pub use unload::{Unloaded, unload};
 pub use watched::Stuck;
-
-/// The module that all others of the driver hang on.
-pub const DRIVER: &str = "nvidia";
 
 /// The release of the kernel that runs; of a fixture, what its `/proc` says.
 ///

@@ -3,12 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{ErrorKind, Read};
-use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use graph::{DRIVER, attribute, names};
 use step::{BY_NAME, Root};
-
-use crate::DRIVER;
 
 /// `/sys/module/NAME/initstate`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,22 +72,9 @@ pub fn stuck(root: &Root) -> Result<Vec<String>> {
 /// `/sys/module` or `/proc/modules` cannot be read or make no sense.
 pub fn chain(root: &Root) -> Result<Vec<Loaded>> {
     let mut graph = BTreeMap::new();
-    let mut todo = vec![DRIVER.to_owned()];
-    while let Some(name) = todo.pop() {
-        if graph.contains_key(&name) {
-            continue;
-        }
-        // A module may go while we look: then it is not part of the graph any more.
-        if let Some(module) = loaded(root, &name)? {
-            todo.extend(module.holders.iter().cloned());
-            graph.insert(name, module);
-        }
-    }
-    if !graph.is_empty() {
-        for (name, _) in BY_NAME {
-            if let Some(module) = loaded(root, name)? {
-                graph.entry(name.to_owned()).or_insert(module);
-            }
+    for (name, module) in graph::modules(root)? {
+        if let Some(loaded) = read(root, &name, module)? {
+            graph.insert(name, loaded);
         }
     }
     // The kernel lists the newest module first, and nothing can be loaded before what it needs.
@@ -127,24 +112,26 @@ pub fn is_hidden(chain: &[Loaded], module: &Loaded) -> bool {
 /// # Errors
 /// What `/sys/module/NAME` holds cannot be read.
 pub fn loaded(root: &Root, name: &str) -> Result<Option<Loaded>> {
+    match graph::module(root, name)? {
+        Some(module) => read(root, name, module),
+        None => Ok(None),
+    }
+}
+
+fn read(root: &Root, name: &str, module: graph::Module) -> Result<Option<Loaded>> {
     let directory = root.path("/sys/module").join(name);
-    // A module built into the kernel has a directory without initstate.
-    let Some(state) = attribute(&directory.join("initstate"))? else {
-        return Ok(None);
-    };
+    // A module built into the kernel has none.
+    let Some(state) = module.state else { return Ok(None) };
     let state = match state.as_str() {
         "live" => State::Live,
         "coming" => State::Coming,
         "going" => State::Going,
         other => bail!("{}: unknown initstate {other:?}", directory.display()),
     };
-    let refcount = match attribute(&directory.join("refcnt"))? {
-        Some(count) => count.parse().with_context(|| format!("{}: refcnt {count:?}", directory.display()))?,
-        // Without CONFIG_MODULE_UNLOAD nothing can be unloaded at all.
-        None => bail!("{} has no refcnt: this kernel cannot unload modules", directory.display()),
+    // Without CONFIG_MODULE_UNLOAD nothing can be unloaded at all.
+    let Some(refcount) = module.refcount else {
+        bail!("{} has no refcnt: this kernel cannot unload modules", directory.display());
     };
-    let mut holders = names(&directory.join("holders"))?;
-    holders.sort();
     Ok(Some(Loaded {
         module: ledger::Module {
             name: name.to_owned(),
@@ -155,7 +142,7 @@ pub fn loaded(root: &Root, name: &str) -> Result<Option<Loaded>> {
         },
         state,
         refcount,
-        holders,
+        holders: module.holders,
     }))
 }
 
@@ -164,7 +151,7 @@ pub fn loaded(root: &Root, name: &str) -> Result<Option<Loaded>> {
 /// # Errors
 /// `/sys/module/nvidia/version` cannot be read.
 pub fn driver_version(root: &Root) -> Result<Option<String>> {
-    attribute(&root.path("/sys/module/nvidia/version"))
+    Ok(attribute(&root.path("/sys/module/nvidia/version"))?)
 }
 
 /// PCI addresses of the devices bound to the driver, sorted.
@@ -196,34 +183,6 @@ pub fn on_bus(root: &Root, address: &str) -> Result<Option<bool>> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("open {}", path.display())),
     }
-}
-
-pub(crate) fn attribute(path: &Path) -> Result<Option<String>> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text.trim_end_matches('\n').to_owned())),
-        // ENODEV: the module went between open and read.
-        Err(error)
-            if error.kind() == ErrorKind::NotFound
-                || error.raw_os_error() == Some(nix::errno::Errno::ENODEV as i32) =>
-        {
-            Ok(None)
-        }
-        Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
-    }
-}
-
-pub(crate) fn names(directory: &Path) -> Result<Vec<String>> {
-    let entries = match fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error).with_context(|| format!("read {}", directory.display())),
-    };
-    let mut found = Vec::new();
-    for entry in entries {
-        let entry = entry.with_context(|| format!("read {}", directory.display()))?;
-        found.push(entry.file_name().to_string_lossy().into_owned());
-    }
-    Ok(found)
 }
 
 /// Whether `version` is one of a driver: three digits and more numbers. A library's own version is shorter: NVIDIA's Tegra has a `libcuda.so.1.1`.

@@ -26,21 +26,12 @@ const FIXED: u32 = 195;
 /// # Errors
 /// `/proc/devices` cannot be read.
 pub fn majors(root: &Root) -> Result<BTreeMap<String, u32>> {
-    let path = root.path("/proc/devices");
-    let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-    Ok(parse(&text))
+    Ok(of_driver(graph::character_devices(root)?))
 }
 
-fn parse(text: &str) -> BTreeMap<String, u32> {
-    text.lines()
-        .skip_while(|line| *line != "Character devices:")
-        .take_while(|line| *line != "Block devices:")
-        .filter_map(|line| {
-            let (number, name) = line.trim_start().split_once(' ')?;
-            let number = number.parse().ok()?;
-            (number == FIXED || name.starts_with(DRIVER)).then(|| (name.to_owned(), number))
-        })
-        .collect()
+fn of_driver(devices: Vec<(u32, String)>) -> BTreeMap<String, u32> {
+    let is_ours = |(number, name): &(u32, String)| *number == FIXED || name.starts_with(DRIVER);
+    devices.into_iter().filter(is_ours).map(|(number, name)| (name, number)).collect()
 }
 
 /// The nodes of the driver below /dev.
@@ -193,7 +184,7 @@ mod tests {
     #[test]
     fn majors_are_those_of_character_devices_of_the_driver() {
         let text = "Character devices:\n  1 mem\n195 nvidia-frontend\n242 nvidia-uvm\n\nBlock devices:\n242 nvidia-no\n";
-        let found = parse(text);
+        let found = of_driver(graph::in_devices(text.as_bytes()));
         assert_eq!(found.len(), 2);
         assert_eq!(found["nvidia-uvm"], 242);
     }

@@ -6,10 +6,10 @@ use std::fs;
 use std::io::ErrorKind;
 
 use anyhow::{Context, Result};
+use graph::{attribute, names};
 use step::Root;
 
 use crate::DRIVER;
-use crate::loaded::{attribute, names};
 
 /// Most of the driver's own parameters are not in sysfs but here, as `EnableMSI: 1` for `NVreg_EnableMSI`.
 const DRIVERS: &str = "/proc/driver/nvidia/params";
@@ -28,8 +28,8 @@ pub fn parameters(root: &Root, name: &str) -> Result<BTreeMap<String, String>> {
             }
             Ok(None) => {}
             // Write-only parameters, and those that only root may read.
-            Err(error) if is_denied(&error) => {}
-            Err(error) => return Err(error),
+            Err(graph::Error::Read { source, .. }) if source.kind() == ErrorKind::PermissionDenied => {}
+            Err(error) => return Err(error.into()),
         }
     }
     if name == DRIVER {
@@ -49,10 +49,6 @@ fn of_driver(text: &str) -> impl Iterator<Item = (String, String)> {
         let value = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
         (format!("NVreg_{name}"), value.to_owned())
     })
-}
-
-fn is_denied(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::PermissionDenied)
 }
 
 /// A parameter that has another value than before.

@@ -9,7 +9,10 @@ use step::{Reason, Root};
 
 use crate::disk::{Disk, File};
 use crate::loaded::driver_version;
-use crate::{DRIVER, release};
+use crate::managed::managed_by_container;
+use crate::manager::Manager;
+use crate::remedy::{for_running, lrm_package, removal};
+use crate::{DRIVER, kernels, release};
 
 /// The driver's module for a kernel that does not run.
 struct Elsewhere {
@@ -18,81 +21,157 @@ struct Elsewhere {
 }
 
 /// Why no reload can help now, and what does, in the order in which it helps: the modules for the running
-/// kernel first, then another kernel. None where a reload may help, or where the driver is not loaded.
+/// kernel first, then another kernel. None where a reload may help, or where there is no driver at all.
 ///
 /// `library` is the version of the driver's libraries, where there are some.
 ///
 /// # Errors
 /// What is loaded or on disk cannot be read.
 pub fn out_of_reach(root: &Root, library: Option<&str>) -> Result<Option<Reason>> {
-    let Some(loaded) = driver_version(root)? else { return Ok(None) };
+    // One that a container brought is not on the host's disk.
+    if managed_by_container(root)?.is_some() {
+        return Ok(None);
+    }
+    let loaded = driver_version(root)?;
     let running = release(root)?;
     let disk = Disk::open(root)?;
     // A file that cannot be read is another matter, and told of where it is judged.
     let Ok(here) = disk.find(DRIVER) else { return Ok(None) };
     let here = here.filter(|file| file.path.exists());
     let wanted = match (&here, library) {
-        // The libraries came, and the modules for this kernel did not. Where those did, there is a reload to do.
+        // The libraries came, and the modules for this kernel did not. Where those did, there is a reload to do;
+        // and where the libraries are the older ones, those are to come yet.
         (Some(file), Some(library))
-            if file.version.as_deref() == Some(loaded.as_str()) && library != loaded =>
+            if loaded.is_some()
+                && file.version.as_deref().is_some_and(|version| numbers(version) < numbers(library))
+                && shadowed(root, library)?.is_none() =>
         {
             Some(library)
         }
         (Some(_), _) => return Ok(None),
         (None, library) => library,
     };
-    let elsewhere = elsewhere(root, &running, wanted)?;
-    let what = match (&here, &elsewhere) {
+    let mut elsewhere = elsewhere(root, &running, wanted)?;
+    if here.is_none() && elsewhere.is_none() {
+        elsewhere = self::elsewhere(root, &running, None)?;
+    }
+    let is_gone = kernels::is_gone(disk.directory());
+    if here.is_none()
+        && !is_gone
+        && let Some(file) = of_driver(&disk)?.first()
+    {
+        return Ok(Some(Reason::new(
+            format!(
+                "{} is there, and the index in which modprobe looks does not have it",
+                file.path.display()
+            ),
+            format!("`depmod {running}`, then reload"),
+        )));
+    }
+    let what = match (&here, &elsewhere, &loaded) {
+        // Where the system is replaced as a whole, its modules came along.
+        (Some(file), None, _) if Manager::of(root) == Manager::Image => format!(
+            "driver {} is installed with another system than the one that was booted, whose modules are of {}",
+            library.unwrap_or("of unknown version"),
+            version(file)
+        ),
         // An upgrade half done: the modules may yet come.
-        (Some(_), None) => return Ok(None),
-        (Some(_), Some(found)) => format!(
-            "driver {} is installed for kernel {} only; {running} runs, and its modules are of {loaded}",
+        (Some(_), None, _) => return Ok(None),
+        // The machine has no driver.
+        (None, None, None) => return Ok(None),
+        (Some(file), Some(found), _) => format!(
+            "driver {} is installed for kernel {} only; {running} runs, and its modules are of {}",
+            version(&found.file),
+            found.kernel,
+            version(file)
+        ),
+        (None, Some(found), None) => format!(
+            "driver {} is installed for kernel {} only, and {running} runs, for which there is no file on disk for {DRIVER}",
             version(&found.file),
             found.kernel
         ),
-        (None, _) if !disk.directory().exists() => format!(
-            "{} is gone: the modules of the running kernel are not installed any more",
-            root_path(root, disk.directory())
-        ),
-        (None, Some(found)) => format!(
+        (None, ..) if is_gone => {
+            format!(
+                "{} is gone: the modules of the running kernel are not installed any more",
+                root_path(root, disk.directory())
+            )
+        }
+        (None, Some(found), Some(_)) => format!(
             "driver {} is installed for kernel {} only, and there is no file on disk for {DRIVER} and kernel {running}, which runs",
             version(&found.file),
             found.kernel
         ),
-        (None, None) => format!(
+        (None, None, Some(loaded)) => format!(
             "there is no file on disk for {DRIVER} and kernel {running}, though driver {loaded} is loaded: it was removed, or loaded from elsewhere"
         ),
     };
     let unlinked = if here.is_none() { unlinked(disk.directory()) } else { None };
     let as_there = elsewhere.as_ref().map(|found| found.file.path.as_path());
     let first = match &unlinked {
-        Some(branch) => {
-            format!("`dpkg --configure -a`, which links the modules of {}", lrm_package(branch, &running))
-        }
-        None => for_running(root, as_there, &running, !disk.directory().exists()),
+        Some(branch) => Some(format!(
+            "`dpkg --configure -a`, which links the modules of {}",
+            lrm_package(branch, &running)
+        )),
+        None => for_running(root, as_there, &running, disk.directory(), is_gone),
     };
+    let first = first.map(|first| match loaded {
+        Some(_) => format!("{first}, then reload"),
+        None => format!("{first}, then `modprobe {DRIVER}`"),
+    });
     let second = match &elsewhere {
-        Some(found) => format!("or boot kernel {}, by kexec or a reboot", found.kernel),
+        Some(found) => format!("boot kernel {}, by kexec or a reboot", found.kernel),
         None => "a reboot alone does not help: no other kernel has the driver either".to_owned(),
     };
-    Ok(Some(Reason::new(what, format!("{first}, then reload; {second}"))))
+    let remedy = match (first, &elsewhere) {
+        (Some(first), Some(_)) => format!("{first}; or {second}"),
+        (Some(first), None) => format!("{first}; {second}"),
+        (None, Some(_)) => second,
+        (None, None) if here.is_some() => "boot the system that is installed".to_owned(),
+        (None, None) => {
+            "load it again the way it was loaded, or boot a system that has the driver: no kernel of this one has it".to_owned()
+        }
+    };
+    Ok(Some(Reason::new(what, remedy)))
 }
 
 fn version(file: &File) -> &str {
     file.version.as_deref().unwrap_or("of unknown version")
 }
 
-/// The driver's module that would be loaded for the running kernel, and one of `version` that is there too and
-/// would not: where the packages of several branches have files for one kernel, depmod takes one of them.
+/// A module that is on disk for the running kernel and would not be loaded: where several packages have files for one
+/// kernel, depmod takes one of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shadowed {
+    /// The file that would be loaded.
+    pub taken: PathBuf,
+    /// The one that would not.
+    pub other: PathBuf,
+    /// What takes the former away, in words.
+    pub remedy: String,
+}
+
+/// The driver's module of `version` for the running kernel, where another would be loaded.
 ///
 /// # Errors
 /// The modules on disk cannot be read.
-pub fn shadowed(root: &Root, version: &str) -> Result<Option<(PathBuf, PathBuf)>> {
+pub fn shadowed(root: &Root, version: &str) -> Result<Option<Shadowed>> {
     let disk = Disk::open(root)?;
     let Some(taken) = disk.find(DRIVER)? else { return Ok(None) };
-    let mut todo = vec![disk.directory().to_owned()];
+    let is_it = |file: &File| file.path != taken.path && file.version.as_deref() == Some(version);
+    let Some(other) = of_driver(&disk)?.into_iter().find(is_it) else { return Ok(None) };
+    let remedy = removal(root, &taken, &release(root)?);
+    Ok(Some(Shadowed { taken: taken.path, other: other.path, remedy }))
+}
+
+/// All files that are the driver's main module, whether the index has them or not.
+fn of_driver(disk: &Disk) -> Result<Vec<File>> {
+    let (mut found, mut todo) = (Vec::new(), vec![disk.directory().to_owned()]);
     while let Some(directory) = todo.pop() {
-        let entries = fs::read_dir(&directory).with_context(|| format!("read {}", directory.display()))?;
+        let entries = match fs::read_dir(&directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => return Err(error).with_context(|| format!("read {}", directory.display())),
+        };
         for entry in entries {
             let entry = entry.with_context(|| format!("read {}", directory.display()))?;
             let (path, name) = (entry.path(), entry.file_name());
@@ -104,16 +183,14 @@ pub fn shadowed(root: &Root, version: &str) -> Result<Option<(PathBuf, PathBuf)>
             let name = name.to_string_lossy();
             if name.starts_with(DRIVER)
                 && name.contains(".ko")
-                && path != taken.path
                 && let Ok(file) = disk.inspect(&path)
                 && file.name == DRIVER
-                && file.version.as_deref() == Some(version)
             {
-                return Ok(Some((taken.path, path)));
+                found.push(file);
             }
         }
     }
-    Ok(None)
+    Ok(found)
 }
 
 /// As it is called on the machine.
@@ -123,18 +200,8 @@ fn root_path(root: &Root, path: &Path) -> String {
 
 /// The driver's module for another kernel: of version `wanted`, where one is; the one for the latest kernel.
 fn elsewhere(root: &Root, running: &str, wanted: Option<&str>) -> Result<Option<Elsewhere>> {
-    let directory = root.path("/lib/modules");
-    let entries = match fs::read_dir(&directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).with_context(|| format!("read {}", directory.display())),
-    };
-    let mut kernels = Vec::new();
-    for entry in entries {
-        let entry = entry.with_context(|| format!("read {}", directory.display()))?;
-        kernels.push(entry.file_name().to_string_lossy().into_owned());
-    }
-    kernels.retain(|kernel| kernel != running);
+    let mut kernels: Vec<String> = kernels::kernels(root)?.into_iter().collect();
+    kernels.retain(|kernel| kernel != running && !kernels::is_gone(&kernels::directory(root, kernel)));
     kernels.sort_by_key(|kernel| std::cmp::Reverse(numbers(kernel)));
     for kernel in kernels {
         // Other kernels' files are no matter of this one: what cannot be read is not there.
@@ -149,39 +216,10 @@ fn elsewhere(root: &Root, running: &str, wanted: Option<&str>) -> Result<Option<
     Ok(None)
 }
 
-/// The numbers in a kernel's release, to tell the later of two.
-fn numbers(release: &str) -> Vec<u64> {
-    let digits = release.split(|c: char| !c.is_ascii_digit());
+/// The numbers in a version or a kernel's release, to tell the later of two.
+fn numbers(text: &str) -> Vec<u64> {
+    let digits = text.split(|c: char| !c.is_ascii_digit());
     digits.filter_map(|number| number.parse().ok()).collect()
-}
-
-/// What brings the modules to the running kernel, as they came to the other one; where the kernel's own are
-/// gone, those first.
-fn for_running(root: &Root, as_there: Option<&Path>, running: &str, are_all_gone: bool) -> String {
-    let mut directories = as_there.into_iter().flat_map(Path::iter).filter_map(|part| part.to_str());
-    let branch = directories
-        .clone()
-        .skip_while(|directory| *directory != "kernel")
-        .nth(1)
-        .and_then(|directory| directory.strip_prefix("nvidia-"));
-    if let Some(branch) = branch {
-        let own = if are_all_gone { format!("linux-modules-{running} ") } else { String::new() };
-        return format!("`apt install {own}{}`", lrm_package(branch, running));
-    }
-    let own = match are_all_gone {
-        true => format!("install the modules of kernel {running} again, and "),
-        false => String::new(),
-    };
-    if directories.any(|directory| directory == "dkms") || dkms_has_it(root) {
-        return format!("{own}`dkms autoinstall -k {running}`, which needs that kernel's headers");
-    }
-    format!("{own}install the driver's modules for kernel {running}")
-}
-
-/// Ubuntu's package that has the modules in `kernel/nvidia-BRANCH`.
-fn lrm_package(branch: &str, running: &str) -> String {
-    // `570srv-open` is of linux-modules-nvidia-570-server-open.
-    format!("linux-modules-nvidia-{}-{running}", branch.replacen("srv", "-server", 1))
 }
 
 /// The branch of which Ubuntu's package has brought the objects, in `bits/`, and not linked the modules: it
@@ -195,33 +233,9 @@ fn unlinked(directory: &Path) -> Option<String> {
     branches.next()
 }
 
-/// Whether DKMS has a driver of NVIDIA's, under whatever name a distribution gave it.
-fn dkms_has_it(root: &Root) -> bool {
-    fs::read_dir(root.path("/var/lib/dkms")).is_ok_and(|entries| {
-        entries.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with(DRIVER))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_package_is_named_as_the_modules_came() {
-        let root = Root::at("/nowhere");
-        let of = |path: &str| for_running(&root, Some(Path::new(path)), "6.8.0-60-generic", false);
-        for (directory, package) in [
-            ("nvidia-570", "linux-modules-nvidia-570-6.8.0-60-generic"),
-            ("nvidia-570srv", "linux-modules-nvidia-570-server-6.8.0-60-generic"),
-            ("nvidia-570-open", "linux-modules-nvidia-570-open-6.8.0-60-generic"),
-            ("nvidia-570srv-open", "linux-modules-nvidia-570-server-open-6.8.0-60-generic"),
-        ] {
-            let remedy = of(&format!("/lib/modules/6.8.0-71-generic/kernel/{directory}/nvidia.ko"));
-            assert!(remedy.contains(&format!("`apt install {package}`")), "{remedy}");
-        }
-        assert!(of("/lib/modules/6.1/updates/dkms/nvidia.ko.xz").starts_with("`dkms autoinstall -k 6.8"));
-        assert!(of("/lib/modules/6.1/extra/nvidia.ko").starts_with("install the driver's modules"));
-    }
 
     #[test]
     fn the_later_kernel_is_told_by_its_numbers() {

@@ -24,6 +24,8 @@ pub enum State {
     GivenUp,
     /// The reload was refused, nothing was touched.
     Refused,
+    /// The driver that is installed has no modules for the running kernel: no reload can help.
+    NotInstalled,
     /// Only a reboot helps, nothing was touched.
     RebootRequired,
     /// The reload failed, and the old driver serves.
@@ -34,7 +36,12 @@ impl State {
     /// Whether nobody deals with the request any more: a person, or another request, has to.
     pub fn is_final(self) -> bool {
         match self {
-            State::Asking | State::GivenUp | State::Refused | State::RebootRequired | State::Failed => true,
+            State::Asking
+            | State::GivenUp
+            | State::Refused
+            | State::NotInstalled
+            | State::RebootRequired
+            | State::Failed => true,
             State::Queued | State::WaitingForPackages | State::WaitingForIdle | State::Reloading => false,
         }
     }
@@ -49,6 +56,7 @@ impl State {
             State::Reloading => "a reload is under way",
             State::GivenUp => "a reload did not find its moment, and is given up",
             State::Refused => "a reload was refused, nothing was touched",
+            State::NotInstalled => "no reload can help: the driver is not installed for the running kernel",
             State::RebootRequired => "a reboot is required, nothing was touched",
             State::Failed => "a reload failed",
         }

@@ -9,7 +9,7 @@ use step::Root;
 
 use crate::dpkg::{self, Package};
 use crate::manifest::Origin;
-use crate::{damaged, installer, linker, tree};
+use crate::{damaged, installer, linker, rpm, tree};
 
 /// Where firmware of one driver lies, below a directory named for its version.
 const FIRMWARE: [&str; 2] = ["/lib/firmware/nvidia", "/lib/firmware/updates/nvidia"];
@@ -18,11 +18,13 @@ const FIRMWARE: [&str; 2] = ["/lib/firmware/nvidia", "/lib/firmware/updates/nvid
 const PROGRAMS_IN: [&str; 2] = ["/usr/bin", "/usr/sbin"];
 
 /// NVIDIA's programs that speak to the driver; their names say nothing of the version.
-const PROGRAMS: [&str; 16] = [
+const PROGRAMS: [&str; 21] = [
     "nvidia-bug-report.sh",
     "nvidia-cuda-mps-control",
     "nvidia-cuda-mps-server",
     "nvidia-debugdump",
+    "nvidia-fabricmanager-start.sh",
+    "nvidia-gridd",
     "nvidia-imex",
     "nvidia-imex-ctl",
     "nvidia-modprobe",
@@ -33,33 +35,51 @@ const PROGRAMS: [&str; 16] = [
     "nvidia-settings",
     "nvidia-sleep.sh",
     "nvidia-smi",
+    "nvidia-topologyd",
     "nvidia-xconfig",
     "nv-fabricmanager",
+    "nvlsm",
+    "nvswitch-audit",
 ];
+
+/// The subnet manager of NVLink, which Fabric Manager starts, has a folder of its own.
+const NVLSM: &str = "/opt/nvidia/nvlsm";
 
 /// Their units.
 const UNITS_IN: [&str; 2] = ["/usr/lib/systemd/system", "/lib/systemd/system"];
 
 /// See [`UNITS_IN`].
-const UNITS: [&str; 7] = [
+const UNITS: [&str; 10] = [
     "nvidia-fabricmanager.service",
+    "nvidia-gridd.service",
     "nvidia-hibernate.service",
     "nvidia-imex.service",
     "nvidia-persistenced.service",
     "nvidia-powerd.service",
     "nvidia-resume.service",
     "nvidia-suspend.service",
+    "nvidia-suspend-then-hibernate.service",
+    "nvidia-topologyd.service",
 ];
 
 /// What else is the driver's alone, as a file or a whole directory.
-const OTHERS: [&str; 6] = [
+const OTHERS: [&str; 11] = [
+    NVLSM,
+    "/usr/lib/systemd/system-sleep/nvidia",
     "/usr/share/nvidia",
     "/usr/lib/nvidia",
     "/usr/share/vulkan/icd.d/nvidia_icd.json",
+    // So Fedora and RHEL call it.
+    "/usr/share/vulkan/icd.d/nvidia_icd.x86_64.json",
+    "/usr/share/vulkan/icd.d/nvidia_icd.aarch64.json",
+    "/usr/share/vulkansc/icd.d/nvidia_icd_vksc.json",
     "/usr/share/vulkan/implicit_layer.d/nvidia_layers.json",
     "/usr/share/glvnd/egl_vendor.d/10_nvidia.json",
     "/usr/share/egl/egl_external_platform.d",
 ];
+
+/// Libraries of the driver whose names do not end with its version.
+const LIBRARIES: [&str; 2] = ["libnvidia-api.so.1", "libnvidia-nvvm70.so.4"];
 
 /// What a package or the installer may have listed and a driver needs not to serve. What is below /etc
 /// is the administrator's.
@@ -79,7 +99,7 @@ const LEFT_OUT: [&str; 8] = [
 pub(crate) struct Driver {
     /// Its kernel modules.
     pub(crate) modules: Vec<File>,
-    /// Its other regular files; true for those that dpkg owns, and replaces by a rename.
+    /// Its other regular files; true for those that dpkg or RPM owns, and replaces by a rename.
     pub(crate) files: BTreeMap<PathBuf, bool>,
     /// The links that lead to them, with what they say.
     pub(crate) links: BTreeMap<PathBuf, PathBuf>,
@@ -112,18 +132,19 @@ pub(crate) fn collect(root: &Root, disk: &Disk, version: &str, loaded: Vec<File>
     for directory in &directories {
         for path in tree::list(root, directory)? {
             let name = path.file_name().unwrap_or_default();
-            if linker::is_of(&path, version) || name == "nvidia_drv.so" {
+            let is_unversioned = name == "nvidia_drv.so" || LIBRARIES.iter().any(|known| name == *known);
+            if linker::is_of(&path, version) || is_unversioned {
                 tree.add(&path)?;
             }
         }
     }
     let named = PROGRAMS_IN.iter().flat_map(|directory| PROGRAMS.map(|name| Path::new(directory).join(name)));
-    for path in named {
+    for path in named.chain([Path::new(NVLSM).join("sbin/nvlsm")]) {
         tree.add(&path)?;
     }
     // What else there is depends on where it came from.
     let by_installer = installer::installed(root, version)?;
-    let mut owned = BTreeSet::new();
+    let (mut owned, mut by_rpm) = (BTreeSet::new(), Vec::new());
     let (mut origin, mut packages) = (Origin::Names, BTreeSet::new());
     if by_installer.iter().any(|path| tree.has(path)) {
         origin = Origin::Installer;
@@ -137,6 +158,19 @@ pub(crate) fn collect(root: &Root, disk: &Disk, version: &str, loaded: Vec<File>
             for path in package.files {
                 tree.add(&path)?;
                 owned.insert(path);
+            }
+        }
+    }
+    if origin == Origin::Names {
+        let known = tree.files.iter().chain(tree.links.keys()).cloned().collect();
+        for package in rpm::owned(root, &known) {
+            origin = Origin::Rpm;
+            by_rpm.push(package.package);
+            for (path, is_renamed) in package.files {
+                tree.add(&path)?;
+                if is_renamed {
+                    owned.insert(rpm::plain(root, &path));
+                }
             }
         }
     }
@@ -171,7 +205,8 @@ pub(crate) fn collect(root: &Root, disk: &Disk, version: &str, loaded: Vec<File>
         }
     }
     let files = tree.files.into_iter().map(|path| (path.clone(), owned.contains(&path))).collect();
-    let packages = dpkg::versions(root, packages)?;
+    let mut packages = dpkg::versions(root, packages)?;
+    packages.extend(by_rpm);
     Ok(Driver { modules, files, links: tree.links, origin, packages })
 }
 

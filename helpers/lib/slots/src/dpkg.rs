@@ -58,7 +58,7 @@ pub(crate) fn owned(root: &Root, wanted: impl Fn(&Path) -> bool) -> Result<Vec<O
 ///
 /// # Errors
 /// The database is there and cannot be read.
-pub fn owners(root: &Root, paths: &BTreeSet<PathBuf>) -> Result<Vec<Package>> {
+pub(crate) fn owners(root: &Root, paths: &BTreeSet<PathBuf>) -> Result<Vec<Package>> {
     let owned = owned(root, |path| paths.contains(path))?;
     versions(root, owned.into_iter().map(|package| package.name).collect())
 }

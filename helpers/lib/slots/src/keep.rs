@@ -1,5 +1,6 @@
 //! Making a slot of the driver that serves.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -13,10 +14,13 @@ use step::Root;
 use crate::collect::{Driver, below, collect};
 use crate::manifest::{self, Entry, KeptFile, KeptLink, KeptModule, Manifest};
 use crate::slot::{self, Slot};
-use crate::{DIRECTORY, Healed, linker, store, tree};
+use crate::{DIRECTORY, Healed, attributes, linker, store, tree};
 
-/// How many are kept.
+/// How many drivers are kept.
 const KEPT: usize = 2;
+
+/// For how many kernels each.
+const KERNELS: usize = 2;
 
 /// Why a driver is not kept that somebody exchanges at the same time.
 const CHANGED: &str =
@@ -44,7 +48,7 @@ pub fn keep(root: &Root, disk: &Disk, chain: &[Loaded]) -> Result<Option<String>
         return Ok(None);
     };
     let driver = collect(root, disk, &version, files)?;
-    let place = root.path(DIRECTORY).join(&version);
+    let place = slot::place(root, &version)?;
     let wanted = entries(root, &driver)?;
     if let Ok(slot) = slot::slot(&place)
         && still_right(&slot, &wanted)
@@ -54,7 +58,7 @@ pub fn keep(root: &Root, disk: &Disk, chain: &[Loaded]) -> Result<Option<String>
             .with_context(|| format!("touch {}", place.display()))?;
         return Ok(Some(version));
     }
-    make(root, &driver, &version, wanted)?;
+    make(root, &driver, &version, wanted, &place)?;
     prune(root, &version)?;
     Ok(Some(version))
 }
@@ -98,6 +102,7 @@ fn described(root: &Root, path: &Path, module: Option<&File>) -> Result<KeptFile
         size: data.size(),
         modified_nsec: store::modified_nsec(&data),
         sha256: String::new(),
+        attributes: attributes::read(&real)?,
         module: module.map(|file| KeptModule {
             name: file.name.clone(),
             version: file.version.clone(),
@@ -156,6 +161,7 @@ pub(crate) fn make(
     driver: &Driver,
     version: &str,
     wanted: BTreeMap<PathBuf, Entry>,
+    place: &Path,
 ) -> Result<()> {
     let directory = root.path(DIRECTORY);
     // What a power cut left of another time.
@@ -167,9 +173,8 @@ pub(crate) fn make(
     }
     let new = directory.join(format!("{version}.new"));
     let made = fill(root, driver, version, wanted, &new).and_then(|()| {
-        let place = directory.join(version);
-        remove(&place)?;
-        fs::rename(&new, &place).with_context(|| format!("create {}", place.display()))?;
+        remove(place)?;
+        fs::rename(&new, place).with_context(|| format!("create {}", place.display()))?;
         store::sync(&directory)
     });
     if made.is_err() {
@@ -188,7 +193,11 @@ fn fill(
     new: &Path,
 ) -> Result<()> {
     let is_linked = |path: &Path| driver.files.get(path).copied().unwrap_or(false);
-    let is_copied = |file: &KeptFile| !is_linked(Path::new(&file.path)) || !store::may_link(file.mode);
+    let mut donors = slot::all(root)?.0;
+    donors.retain(|slot| slot.manifest.version == version && slot.misfit().is_some());
+    let is_copied = |file: &KeptFile| {
+        (!is_linked(Path::new(&file.path)) || !may_link(file)) && donor(&donors, file).is_none()
+    };
     let regular = wanted.values().filter_map(|entry| match entry {
         Entry::File(file) => Some(file),
         Entry::Link(_) => None,
@@ -202,13 +211,18 @@ fn fill(
                 let to = new.join(file.kept());
                 let parent = to.parent().unwrap_or(new);
                 fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
-                let sum = store::keep(&root.path(&path), &to, is_linked(&path), rest)?;
+                let shared = donor(&donors, &file)
+                    .and_then(|(from, sum)| store::share(&root.path(&path), &from, &to, sum));
+                let sum = match shared {
+                    Some(sum) => sum,
+                    None => store::keep(&root.path(&path), &to, is_linked(&path) && may_link(&file), rest)?,
+                };
                 // It was looked at before hundreds of others were copied.
                 if described(root, &path, None)? != (KeptFile { module: None, ..file.clone() }) {
                     bail!("{} {CHANGED}", path.display());
                 }
                 if is_copied(&file) {
-                    rest -= file.size;
+                    rest = rest.saturating_sub(file.size);
                 }
                 file.sha256 = sum;
                 Entry::File(file)
@@ -244,19 +258,47 @@ fn fill(
 /// Removes what is too old, and what was made by an earlier version of this program. Not the `newest`: where
 /// the clock was set back, that is the oldest by its time.
 pub(crate) fn prune(root: &Root, newest: &str) -> Result<()> {
-    let (kept, unusable) = slot::all(root)?;
+    let (mut kept, unusable) = slot::all(root)?;
     // Whose libraries are in use goes back to its slot where a reload fails.
     let healed = Healed::read(root)?.map(|healed| healed.version);
-    let is_old = |slot: &Slot| slot.manifest.version != newest;
-    for slot in kept.into_iter().filter(is_old).skip(KEPT - 1) {
-        if healed.as_ref() != Some(&slot.manifest.version) {
-            remove(&slot.directory)?;
+    kept.retain(|slot| healed.as_ref() != Some(&slot.manifest.version));
+    // The one that was just made comes first.
+    let is_newest = |slot: &Slot| slot.manifest.version == newest && slot.misfit().is_none();
+    kept.sort_by_key(|slot| (!is_newest(slot), slot.manifest.version != newest, Reverse(slot.used)));
+    let mut kernels: BTreeMap<String, usize> = BTreeMap::new();
+    for slot in kept {
+        let is_full = kernels.len() >= KEPT;
+        match kernels.get_mut(&slot.manifest.version) {
+            Some(count) if *count < KERNELS => *count += 1,
+            None if !is_full => {
+                kernels.insert(slot.manifest.version, 1);
+            }
+            _ => remove(&slot.directory)?,
         }
     }
     for slot in unusable {
-        remove(&root.path(DIRECTORY).join(slot.version))?;
+        remove(&slot.directory)?;
     }
     Ok(())
+}
+
+/// Whether a slot may share this file by a hard link, see [`store::keep`]: no program that may more than who runs
+/// it stays in reach.
+fn may_link(file: &KeptFile) -> bool {
+    store::may_link(file.mode) && !attributes::gives_capabilities(&file.attributes)
+}
+
+/// The same file in a slot of the same driver for another kernel, with its checksum. A set-user-ID bit is no
+/// matter: a slot has none.
+fn donor<'a>(slots: &'a [Slot], file: &KeptFile) -> Option<(PathBuf, &'a str)> {
+    if file.module.is_some() {
+        return None;
+    }
+    slots.iter().find_map(|slot| {
+        let is_it = |other: &&KeptFile| KeptFile { sha256: String::new(), ..(*other).clone() } == *file;
+        let found = slot.manifest.regular().find(is_it)?;
+        Some((slot.directory.join(found.kept()), found.sha256.as_str()))
+    })
 }
 
 fn remove(directory: &Path) -> Result<()> {

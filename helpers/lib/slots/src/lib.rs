@@ -3,13 +3,15 @@
 //! An upgrade replaces the files of the driver that is loaded. Should the new one not load or not
 //! verify, the old one can serve again only if somebody kept its files: so whenever the loaded driver
 //! and the one on disk are the same, all that belongs to it is kept aside, its kernel modules, its
-//! firmware, its libraries and programs. Two drivers are kept.
+//! firmware, its libraries and programs. Two drivers are kept, each for the kernels that it was loaded under
+//! last; those share what is no module.
 //!
-//! A slot is a directory named for the version, with a [`Manifest`] that holds a checksum of every
+//! A slot is a directory named for the version, and where there are several for the kernel, with a [`Manifest`] that holds a checksum of every
 //! file. What does not match its checksum is spoiled, and no way back.
 
 #![forbid(unsafe_code)]
 
+mod attributes;
 mod collect;
 mod damaged;
 mod dpkg;
@@ -22,6 +24,7 @@ mod manifest;
 mod note;
 mod place;
 mod room;
+mod rpm;
 mod slot;
 mod store;
 #[cfg(test)]
@@ -29,7 +32,7 @@ mod tests;
 mod tree;
 
 pub use damaged::find;
-pub use dpkg::{Package, owners};
+pub use dpkg::Package;
 pub use healed::{HEALED, Healed, end, heal, lacks};
 pub use keep::keep;
 pub use linker::version_on_disk;

@@ -1,5 +1,6 @@
 //! What a slot says of itself.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -19,6 +20,8 @@ pub(crate) const FILE: &str = "manifest.json";
 pub enum Origin {
     /// By dpkg's lists of the packages that the libraries came from.
     Dpkg,
+    /// By RPM's database, likewise.
+    Rpm,
     /// By the record that NVIDIA's installer keeps.
     Installer,
     /// By their names alone: the version, and those that NVIDIA gives its programs.
@@ -94,6 +97,9 @@ pub struct KeptFile {
     pub modified_nsec: i64,
     /// SHA-256, in hexadecimal digits.
     pub sha256: String,
+    /// Its capabilities and SELinux's label, where it has them: names and hexadecimal digits.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub attributes: BTreeMap<String, String>,
     /// What it declares, if it is a kernel module.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub module: Option<KeptModule>,

@@ -1,19 +1,21 @@
 //! The note that the disk no longer is what its package database says.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use files::replace_synced;
+use modules::Manager;
 use serde::{Deserialize, Serialize};
 use step::Root;
 
-use crate::dpkg::{Package, owners};
+use crate::dpkg::{self, Package};
 use crate::manifest::Origin;
-use crate::{Placed, Slot};
+use crate::{Placed, Slot, rpm};
 
 /// Below the ledger's directory.
 const FILE: &str = "/var/lib/nvidia-reload/put-back.json";
@@ -53,7 +55,7 @@ impl Note {
         instead_of: Option<String>,
         placed: &Placed,
     ) -> Result<Self> {
-        let paths = placed.replaced.union(&placed.removed).cloned().collect();
+        let paths: BTreeSet<PathBuf> = placed.replaced.union(&placed.removed).cloned().collect();
         let mut files = Vec::new();
         for file in slot.manifest.regular() {
             // Where a power cut came between, all were in place already.
@@ -69,7 +71,7 @@ impl Note {
             run: run.to_owned(),
             at_usec: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_micros() as u64),
             version: slot.manifest.version.clone(),
-            remedy: remedy(slot, instead_of.as_deref(), &owners(root, &paths)?),
+            remedy: remedy(Manager::of(root), slot, instead_of.as_deref(), &of_packages(root, &paths)?),
             instead_of,
             files,
         };
@@ -111,31 +113,53 @@ pub fn sentence(version: &str, instead_of: Option<&str>) -> String {
     format!("the files of driver {version} are on disk again{instead}")
 }
 
-fn remedy(slot: &Slot, instead_of: Option<&str>, replaced: &[Package]) -> String {
-    let version = &slot.manifest.version;
-    let named = |packages: &[Package], pinned: bool| {
-        let word = |package: &Package| match pinned {
-            true => format!("{}={}", package.name, package.version),
-            false => package.name.clone(),
+/// The packages that have one of `paths`, of whichever package manager.
+fn of_packages(root: &Root, paths: &BTreeSet<PathBuf>) -> Result<Vec<Package>> {
+    let found = dpkg::owners(root, paths)?;
+    Ok(if found.is_empty() { rpm::owners(root, paths) } else { found })
+}
+
+/// What installs `old` again, older than what the package database has, and what `now` again.
+fn commands(manager: Manager, old: &[Package], now: &[Package]) -> (String, String) {
+    let words = |packages: &[Package], between: &str| {
+        let word = |package: &Package| match (between, package.version.rsplit_once('.')) {
+            ("", _) => package.name.clone(),
+            // zypper(8): NAME.ARCHITECTURE=EDITION.
+            ("=", Some((version, architecture))) if manager == Manager::Zypper => {
+                format!("{}.{architecture}={version}", package.name)
+            }
+            _ => format!("{}{between}{}", package.name, package.version),
         };
         packages.iter().map(word).collect::<Vec<_>>().join(" ")
     };
+    match manager {
+        Manager::Dnf => {
+            (format!("dnf downgrade {}", words(old, "-")), format!("dnf reinstall {}", words(now, "")))
+        }
+        Manager::Zypper => (
+            format!("zypper install --oldpackage {}", words(old, "=")),
+            format!("zypper install --force {}", words(now, "")),
+        ),
+        _ => (
+            format!("apt-get install --allow-downgrades {}", words(old, "=")),
+            format!("apt-get install --reinstall {}", words(now, "")),
+        ),
+    }
+}
+
+fn remedy(manager: Manager, slot: &Slot, instead_of: Option<&str>, replaced: &[Package]) -> String {
+    let version = &slot.manifest.version;
     let old = &slot.manifest.packages;
+    let (agree, again) = commands(manager, old, replaced);
     let mut ways = Vec::new();
     if !old.is_empty() {
-        ways.push(format!(
-            "`apt-get install --allow-downgrades {}` makes the package database agree",
-            named(old, true)
-        ));
+        ways.push(format!("`{agree}` makes the package database agree"));
     } else if slot.manifest.origin == Origin::Installer {
         ways.push(format!("NVIDIA's installer of {version}, run again, makes its record agree"));
     }
     if !replaced.is_empty() {
         let other = instead_of.unwrap_or("the other driver");
-        ways.push(format!(
-            "`apt-get install --reinstall {}` puts {other} on disk again",
-            named(replaced, false)
-        ));
+        ways.push(format!("`{again}` puts {other} on disk again"));
     }
     if ways.is_empty() {
         ways.push(match instead_of {
@@ -144,4 +168,28 @@ fn remedy(slot: &Slot, instead_of: Option<&str>, replaced: &[Package]) -> String
         });
     }
     ways.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_package_manager_has_its_words() {
+        let package = |name: &str, version: &str| Package { name: name.into(), version: version.into() };
+        let old = [package("nvidia-driver", "3:570.133.20-1.el9.x86_64")];
+        let now = [package("nvidia-driver", "3:570.158.01-1.el9.x86_64")];
+        let said = |manager| commands(manager, &old, &now);
+        assert_eq!(
+            said(Manager::Dnf),
+            (
+                "dnf downgrade nvidia-driver-3:570.133.20-1.el9.x86_64".into(),
+                "dnf reinstall nvidia-driver".into()
+            )
+        );
+        let (agree, again) = said(Manager::Zypper);
+        assert_eq!(agree, "zypper install --oldpackage nvidia-driver.x86_64=3:570.133.20-1.el9");
+        assert_eq!(again, "zypper install --force nvidia-driver");
+        assert!(said(Manager::Apt).0.starts_with("apt-get install --allow-downgrades nvidia-driver=3:570"));
+    }
 }

@@ -16,7 +16,7 @@ use step::Root;
 
 use crate::collect::below;
 use crate::manifest::{Entry, KeptFile, KeptLink};
-use crate::{Slot, damaged, linker, store, tree};
+use crate::{Slot, attributes, damaged, linker, store, tree};
 
 /// The modules that carry the driver's version; what others build on it has its own.
 const DRIVERS: [&str; 5] = ["nvidia", "nvidia_modeset", "nvidia_uvm", "nvidia_drm", "nvidia_peermem"];
@@ -41,7 +41,7 @@ pub struct Placed {
 /// A file cannot be written, or `ldconfig` or `depmod` fails.
 pub fn put_in_place(root: &Root, slot: &Slot, disk: &Disk, others: &BTreeSet<String>) -> Result<Placed> {
     let mut placed = Placed::default();
-    let directory = root.path("/lib/modules").join(&slot.manifest.kernel);
+    let directory = modules::directory(root, &slot.manifest.kernel);
     // A kernel that was removed meanwhile needs no modules.
     let has_kernel = slot.misfit().is_none() || directory.exists();
     let wanted = |entry: &&Entry| has_kernel || !entry.is_module();
@@ -152,6 +152,7 @@ pub(crate) fn put_file(root: &Root, slot: &Slot, file: &KeptFile) -> Result<bool
                 && data.size() == file.size
                 && data.mode() & 0o7777 == file.mode
                 && (data.uid(), data.gid()) == (file.uid, file.gid)
+                && attributes::read(&to)? == file.attributes
                 && store::checksum(&to)? == file.sha256 =>
         {
             return Ok(false);
@@ -168,6 +169,8 @@ pub(crate) fn put_file(root: &Root, slot: &Slot, file: &KeptFile) -> Result<bool
             bail!("the kept copy of {} is spoiled", file.path);
         }
         store::dress(&new, file.uid, file.gid, file.mode, file.modified_nsec)?;
+        // After the owner, whose change takes capabilities away.
+        attributes::write(&new, &file.attributes);
         rename(&new, &to)
     };
     put().inspect_err(|_| {
@@ -289,7 +292,7 @@ fn index_is_stale(root: &Root, slot: &Slot, disk: &Disk, placed: &Placed) -> Res
     if is_running && (placed.removed.iter().any(|path| stem(path).is_some()) || disk.misses_files()?) {
         return Ok(true);
     }
-    let index = root.path("/lib/modules").join(&slot.manifest.kernel).join("modules.dep.bin");
+    let index = modules::directory(root, &slot.manifest.kernel).join("modules.dep.bin");
     let time = |path: &Path| -> Result<Option<(i64, i64)>> {
         match fs::symlink_metadata(path) {
             Ok(data) => Ok(Some((data.ctime(), data.ctime_nsec()))),

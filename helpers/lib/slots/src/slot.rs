@@ -13,6 +13,9 @@ use step::Root;
 use crate::manifest::{self, KeptFile, Manifest};
 use crate::{DIRECTORY, store};
 
+/// Between the driver and the kernel in a slot's name.
+pub(crate) const FOR: char = '@';
+
 /// NVML's library, without its version.
 const LIBRARY: &str = "libnvidia-ml.so.";
 
@@ -33,6 +36,7 @@ pub struct Unusable {
     pub version: String,
     /// What is wrong with it.
     pub reason: String,
+    pub(crate) directory: PathBuf,
 }
 
 impl Slot {
@@ -113,7 +117,19 @@ pub(crate) fn running_kernel() -> Result<String> {
     Ok(name.release().to_string_lossy().into_owned())
 }
 
-/// The slots that can be read, newest first, and those that cannot.
+/// Where the slot of driver `version` for the kernel that runs is, or is to be. The first has the driver's name
+/// alone; one for another kernel, which shares the driver's other files with it, has the kernel's too.
+///
+/// # Errors
+/// The kernel does not tell its release.
+pub(crate) fn place(root: &Root, version: &str) -> Result<PathBuf> {
+    let kernel = running_kernel()?;
+    let plain = root.path(DIRECTORY).join(version);
+    let is_other = slot(&plain).is_ok_and(|slot| slot.manifest.kernel != kernel);
+    Ok(if is_other { root.path(DIRECTORY).join(format!("{version}{FOR}{kernel}")) } else { plain })
+}
+
+/// The slots that can be read, those for the running kernel first and of these the newest, and those that cannot.
 ///
 /// # Errors
 /// The directory cannot be read.
@@ -130,13 +146,16 @@ pub fn all(root: &Root) -> Result<(Vec<Slot>, Vec<Unusable>)> {
         if path.extension().is_some_and(|extension| extension == "new") {
             continue;
         }
-        let version = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let version = name.split(FOR).next().unwrap_or_default().to_owned();
         match slot(&path) {
             Ok(slot) => found.push(slot),
-            Err(error) => unusable.push(Unusable { version, reason: format!("{error:#}") }),
+            Err(error) => {
+                unusable.push(Unusable { version, reason: format!("{error:#}"), directory: path });
+            }
         }
     }
-    found.sort_by_key(|slot| std::cmp::Reverse(slot.used));
+    found.sort_by_key(|slot| (slot.misfit().is_some(), std::cmp::Reverse(slot.used)));
     unusable.sort_by(|a, b| a.version.cmp(&b.version));
     Ok((found, unusable))
 }
@@ -174,13 +193,13 @@ pub fn untrusted(root: &Root) -> Option<Untrusted> {
 /// Where NVML's library of `version` is kept, if it is: only a library of the loaded driver's version
 /// can tell what is set on the GPUs, and an upgrade takes that away as well.
 pub fn kept_library(root: &Root, version: &str) -> PathBuf {
-    let directory = root.path(DIRECTORY).join(version);
     let name = format!("{LIBRARY}{version}");
-    let kept = slot(&directory).ok().and_then(|slot| {
+    let (slots, _) = all(root).unwrap_or_default();
+    let kept = slots.iter().filter(|slot| slot.manifest.version == version).find_map(|slot| {
         let file = slot.regular().find(|file| file.path.ends_with(&format!("/{name}")))?;
         // Root loads it.
-        Some(directory.join(file.kept())).filter(|path| check_owner(path).is_ok())
+        Some(slot.directory.join(file.kept())).filter(|path| check_owner(path).is_ok())
     });
     // Where there is none, whoever looks for it finds none there.
-    kept.unwrap_or_else(|| directory.join(name))
+    kept.unwrap_or_else(|| root.path(DIRECTORY).join(version).join(name))
 }

@@ -44,6 +44,20 @@ pub(crate) fn keep(from: &Path, to: &Path, linked: bool, rest: u64) -> Result<St
     Ok(sum)
 }
 
+/// Shares `from`, a file of another slot with the checksum `sum`, as `to`. None where that cannot be, or it is not
+/// `real` any more.
+pub(crate) fn share(real: &Path, from: &Path, to: &Path, sum: &str) -> Option<String> {
+    fs::hard_link(from, to).ok()?;
+    match (checksum(real), checksum(to)) {
+        (Ok(wanted), Ok(now)) if wanted == sum && now == sum => Some(now),
+        _ => {
+            // Else the copy finds it there.
+            let _ = fs::remove_file(to);
+            None
+        }
+    }
+}
+
 /// Whether a file of this mode may be shared by a hard link, see [`keep`].
 pub(crate) fn may_link(mode: u32) -> bool {
     mode & (SET_ID | OTHERS) == 0

@@ -15,6 +15,7 @@ use crate::*;
 
 mod harm;
 mod heal;
+mod layouts;
 mod trust;
 
 const OLD: &str = "535.261.03";
@@ -62,7 +63,8 @@ fn kept(root: &Root) -> Slot {
     let disk = Disk::open(root).expect("opens");
     let driver = collect(root, &disk, OLD, Vec::new()).expect("collects");
     let _lock = lock_to_save(root).expect("locks");
-    make(root, &driver, OLD, entries(root, &driver).expect("describes")).expect("keeps");
+    let place = crate::slot::place(root, OLD).expect("tells");
+    make(root, &driver, OLD, entries(root, &driver).expect("describes"), &place).expect("keeps");
     slots(root).expect("reads").remove(0)
 }
 
@@ -96,6 +98,65 @@ fn at_temporary() -> (tempfile::TempDir, Root) {
     let root = Root::at(directory.path());
     machine(&root);
     (directory, root)
+}
+
+#[test]
+fn a_slot_is_for_a_kernel_and_all_but_the_modules_is_there_once() {
+    let (_directory, root) = at_temporary();
+    let first = kept(&root);
+    let manifest = first.directory.join("manifest.json");
+    let text = fs::read_to_string(&manifest).expect("reads");
+    let other = text.replace(&first.manifest.kernel, "1.0-other");
+    fs::write(&manifest, &other).expect("writes");
+    // As if it were of another kernel, and then the same driver under this one.
+    fs::write(root.path("/usr/bin/nvidia-debugdump"), "one that came later").expect("writes");
+    let second = kept(&root);
+    assert_eq!(second.directory, root.path(DIRECTORY).join(format!("{OLD}@{}", first.manifest.kernel)));
+    let (slots, unusable) = all(&root).expect("reads");
+    let kernels: Vec<&str> = slots.iter().map(|slot| slot.manifest.kernel.as_str()).collect();
+    assert_eq!((kernels, unusable), (vec![first.manifest.kernel.as_str(), "1.0-other"], Vec::new()));
+    assert!(slots.iter().all(|slot| slot.spoiled().is_empty()));
+    let inode = |slot: &Slot, path: &str| {
+        fs::metadata(slot.directory.join("files").join(path)).expect("is there").ino()
+    };
+    let library = &format!("{LIB}/libcuda.so.{OLD}")[1..];
+    assert_eq!(inode(&second, library), inode(&first, library));
+    assert!(kept_library(&root, OLD).starts_with(&second.directory), "that of the running kernel");
+    // What is spoiled there is no donor.
+    fs::write(first.directory.join("files").join(library), "spoiled").expect("writes");
+    fs::remove_dir_all(&second.directory).expect("removes");
+    let second = kept(&root);
+    assert_ne!(inode(&second, library), inode(&first, library));
+    assert_eq!(second.spoiled(), Vec::<String>::new());
+    // Two kernels, and of the others the one that was used last.
+    let third = root.path(DIRECTORY).join(format!("{OLD}@2.0-third"));
+    fs::create_dir(&third).expect("creates");
+    fs::write(third.join("manifest.json"), other.replace("1.0-other", "2.0-third")).expect("writes");
+    crate::keep::prune(&root, OLD).expect("removes");
+    let left = [&first.directory, &second.directory, &third].map(|directory| directory.exists());
+    assert_eq!(left, [false, true, true]);
+}
+
+#[test]
+fn a_driver_of_rpm_has_what_its_packages_have() {
+    let (_directory, root) = at_temporary();
+    let rule = "/usr/lib/udev/rules.d/60-nvidia.rules";
+    write(&root, rule, "only the package knows of it", 0o644);
+    write(&root, "/usr/share/vulkan/icd.d/nvidia_icd.x86_64.json", "{}", 0o644);
+    let script = format!(
+        "#!/bin/sh\ncase \"$*\" in *--file*) echo package nvidia-driver 3:{OLD}-1.el9.x86_64 nvidia-driver-1;;\n\
+         *) printf 'package 0 {rule}\\npackage 0 {LIB}/libcuda.so.{OLD}\\npackage 0 /usr/share/doc/nvidia/a\\n';; esac\n"
+    );
+    write(&root, "/usr/bin/rpm", &script, 0o755);
+    let slot = kept(&root);
+    assert_eq!(slot.manifest.origin, Origin::Rpm);
+    assert_eq!(slot.manifest.packages[0].version, format!("3:{OLD}-1.el9.x86_64"));
+    let has = |path: &str| slot.manifest.files.iter().any(|entry| entry.path() == path);
+    assert!(has(rule) && has("/usr/bin/nvidia-smi"), "{:?}", slot.manifest.files);
+    // RPM replaces it by a rename, so the blocks need not be there twice.
+    let inode = |path: std::path::PathBuf| fs::metadata(path).expect("is there").ino();
+    let library = format!("{LIB}/libcuda.so.{OLD}");
+    assert_eq!(inode(slot.directory.join("files").join(&library[1..])), inode(root.path(&library)));
 }
 
 #[test]

@@ -57,7 +57,7 @@ pub enum Stop {
     #[error("refused, nothing was touched: {}", list(.0))]
     Refused(Vec<Reason>),
     /// No reload can help.
-    #[error("a reboot is required, nothing was touched: {}", list(.0))]
+    #[error("no reload can help now, nothing was touched: {}", list(.0))]
     RebootRequired(Vec<Reason>),
     /// The step does not join the open run, which stays as it is.
     #[error("refused, the open run stays as it is: {}", list(.0))]

@@ -158,6 +158,8 @@ fn undo(step: Step) -> u64 {
             of(("install-driver/src/packages.rs", "BACK"))
                 + of(("lib/slots/src/lock.rs", "RUN_TIME"))
                 + 2 * index
+                // Whose the replaced files are.
+                + of(("lib/slots/src/rpm.rs", "PATIENCE"))
         }
         Step::Preflight => stopping + of(UNIT),
         Step::RmmodChain | Step::GpuReset => of(("rmmod-chain/src/back.rs", "ALL")),

@@ -10,7 +10,9 @@ pub fn line(checked: &Checked) -> String {
     let status = match checked.condition {
         Condition::InStep => "OK",
         Condition::ReloadNeeded => "WARNING",
-        Condition::GpuFailed | Condition::ResetNeeded | Condition::RebootNeeded => "CRITICAL",
+        Condition::NotInstalled | Condition::GpuFailed | Condition::ResetNeeded | Condition::RebootNeeded => {
+            "CRITICAL"
+        }
         Condition::Unknown => "UNKNOWN",
     };
     let mut text = match (&checked.driver.loaded, checked.condition) {

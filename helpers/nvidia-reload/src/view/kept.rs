@@ -65,7 +65,7 @@ pub fn kept(list: &List, style: Style, now: SystemTime) -> String {
 
 fn told_by(origin: Origin) -> &'static str {
     match origin {
-        Origin::Dpkg => "packages",
+        Origin::Dpkg | Origin::Rpm => "packages",
         Origin::Installer => "installer's log",
         Origin::Names => "names",
     }

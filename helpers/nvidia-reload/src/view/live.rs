@@ -50,7 +50,7 @@ fn refused(step: &StepProgress) -> Option<&'static str> {
     let is = |exit: Exit| step.exit_status == Some(exit as i32);
     match step.step {
         Step::Preflight if is(Exit::Refused) => Some("refused"),
-        Step::Preflight if is(Exit::RebootRequired) => Some("a reboot is required"),
+        Step::Preflight if is(Exit::RebootRequired) => Some("no reload can help now"),
         _ => None,
     }
 }

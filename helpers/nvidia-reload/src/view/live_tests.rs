@@ -82,7 +82,7 @@ fn a_refusal_is_no_failure_that_is_undone() {
     let (told, unwinding, rollback, lines) = refused(3);
     assert_eq!(told.as_deref(), Some("  preflight         refused"));
     assert_eq!((unwinding, rollback, lines), (None, None, 1));
-    assert_eq!(refused(4).0.as_deref(), Some("  preflight         a reboot is required"));
+    assert_eq!(refused(4).0.as_deref(), Some("  preflight         no reload can help now"));
     let (told, unwinding, rollback, lines) = refused(1);
     assert_eq!(told.as_deref(), Some("  preflight         failed, exit status 1, undoing"));
     assert!(unwinding.is_some() && rollback.is_some() && lines == 2);

@@ -34,7 +34,7 @@ fn headline(plan: &Plan, style: Style) -> String {
     let verdict = match plan.verdict {
         Verdict::Ready => style.paint(Paint::Good, "ready"),
         Verdict::Refused => style.paint(Paint::Bad, "refused"),
-        Verdict::RebootRequired => style.paint(Paint::Bad, "reboot required"),
+        Verdict::RebootRequired => style.paint(Paint::Bad, "no reload can help now"),
     };
     if plan.reset {
         let driver = clean(plan.driver.loaded.as_deref().unwrap_or("not loaded"));

@@ -101,7 +101,7 @@ fn headline(report: &Report, style: Style) -> (Paint, String) {
         ),
         Outcome::Failed => (Paint::Bad, format!("{what} failed{at} before anything was touched.")),
         Outcome::Refused => (Paint::Bad, format!("{what} was refused; nothing was touched.")),
-        Outcome::RebootRequired => (Paint::Bad, "Only a reboot helps; nothing was touched.".to_owned()),
+        Outcome::RebootRequired => (Paint::Bad, "No reload can help now; nothing was touched.".to_owned()),
         Outcome::Degraded if report.committed => (
             Paint::Bad,
             format!("{what} is done, in {time}, but not everything is back; {}.", now(&report.after)),

@@ -10,7 +10,9 @@ use super::{Paint, Style};
 /// How far it is, why, and what can be done, a line each.
 pub fn values(request: &Request, style: Style, now: SystemTime) -> Vec<String> {
     let paint = match request.state {
-        State::GivenUp | State::Refused | State::RebootRequired | State::Failed => Paint::Bad,
+        State::GivenUp | State::Refused | State::NotInstalled | State::RebootRequired | State::Failed => {
+            Paint::Bad
+        }
         _ => Paint::Attention,
     };
     let mut values = vec![style.paint(paint, request.state.words())];
@@ -35,7 +37,8 @@ pub fn note(request: &Request, style: Style) -> String {
 
 fn remedy(state: State) -> Option<&'static str> {
     match state {
-        State::Queued | State::Reloading => None,
+        // What helps is with the reason.
+        State::Queued | State::Reloading | State::NotInstalled => None,
         State::WaitingForPackages => Some("`nvidia-reload request --cancel` drops it"),
         State::RebootRequired => Some("a reboot loads the driver that is on disk"),
         State::Refused | State::Failed => Some("`nvidia-reload request` tries it again at its moment"),

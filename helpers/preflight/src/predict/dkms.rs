@@ -65,7 +65,7 @@ fn entries(directory: &Path) -> Result<Vec<(String, std::path::PathBuf)>> {
 }
 
 /// Whether the driver's version `a` comes after `b`: numbers, apart by dots. What is no such version does not.
-fn is_newer(a: &str, b: &str) -> bool {
+pub(crate) fn is_newer(a: &str, b: &str) -> bool {
     let numbers = |version: &str| version.split('.').map(str::parse).collect::<Result<Vec<u32>, _>>();
     matches!((numbers(a), numbers(b)), (Ok(a), Ok(b)) if a > b)
 }

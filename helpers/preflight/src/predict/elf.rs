@@ -122,7 +122,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::predict::unpack::tests::{Form, packed};
+    use golden::{Form, packed};
     use proptest::prelude::*;
 
     /// The smallest ELF object file that has a section: the one that has the sections' names.

@@ -1,13 +1,16 @@
 //! The files for what is loaded: all there, whole, of one version.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use modules::{DRIVER, Disk, Loaded, Unreadable};
+use modules::{DRIVER, Disk, Loaded, Manager, Unreadable};
 use step::Root;
 
-use super::{Found, driver, elf};
+use super::elf::{self, Flaw};
+use super::unpack::Damage;
+use super::{Found, driver};
 use crate::findings::Findings;
 
 /// The files for the modules in `loaded`.
@@ -32,7 +35,7 @@ pub(crate) fn find(
             )
         };
         let (what, remedy) = match disk.find(name) {
-            Ok(Some(file)) => match elf::flaw(&file.path) {
+            Ok(Some(file)) => match flaw(&file.path, findings) {
                 Ok(None) => {
                     let declared = disk.declared(&file.path)?;
                     found.push(Found { file, declared });
@@ -85,7 +88,7 @@ pub(crate) fn needed(
             if found.iter().any(is_it) || needed.iter().any(is_it) {
                 continue;
             }
-            match elf::flaw(&file.path) {
+            match flaw(&file.path, findings) {
                 Ok(None) => {
                     let declared = disk.declared(&file.path)?;
                     needed.push(Found { file, declared });
@@ -108,6 +111,20 @@ pub(crate) fn needed(
     Ok(needed)
 }
 
+/// What is wrong with a file that libkmod has read, and so unpacked: where it cannot be unpacked here, that is no
+/// fault of the file's.
+fn flaw(path: &Path, findings: &mut Findings) -> io::Result<Option<Flaw>> {
+    let flaw = elf::flaw(path)?;
+    if !matches!(flaw, Some(Flaw::Packed(Damage::Corrupt))) {
+        return Ok(flaw);
+    }
+    findings.warn(
+        format!("{} is compressed in a way that is not read here: not all of it is judged", path.display()),
+        "should it not load, the loaded driver comes back",
+    );
+    Ok(None)
+}
+
 const AGAIN: &str = "install the driver's modules again";
 
 /// What is wrong with a file that libkmod cannot read, in plain words where they are known.
@@ -120,7 +137,7 @@ fn unreadable(path: &Path, error: &anyhow::Error) -> String {
 }
 
 /// Modules of the driver serve only beside those of their own version.
-pub(crate) fn of_one_version(found: &[Found], findings: &mut Findings) {
+pub(crate) fn of_one_version(root: &Root, found: &[Found], findings: &mut Findings) {
     // Modules of other people that hang on the driver have versions of their own.
     let Some(driver) = driver(found) else { return };
     let Some(version) = &driver.file.version else { return };
@@ -134,7 +151,7 @@ pub(crate) fn of_one_version(found: &[Found], findings: &mut Findings) {
                     driver.file.path.display(),
                     other.file.path.display(),
                 ),
-                "finish the upgrade of the driver's packages",
+                Manager::of(root).finish(),
             );
             return;
         }

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use step::Root;
 
 use super::firmware::is_open;
+use super::unpack::{self, Content};
 use super::{Found, driver};
 use crate::findings::Findings;
 
@@ -18,6 +19,42 @@ use crate::findings::Findings;
 const TURING: u16 = 0x1e00;
 /// The first device number of Blackwell: from there on there are only the open modules.
 const BLACKWELL: u16 = 0x2900;
+/// GH200: a GPU of Hopper that hangs on a Grace, and needs them too.
+const GRACE_HOPPER: [u16; 2] = [0x2342, 0x2348];
+
+/// A generation with which branches ended.
+struct Ended {
+    /// The first branch without what was before it.
+    branch: u32,
+    /// The last branch that has it.
+    last: u32,
+    /// The first device number that is still served, and the generation that it is of.
+    first: u16,
+    generation: &'static str,
+}
+
+/// From NVIDIA's release notes. Kepler went first; Maxwell, Pascal and Volta together.
+const ENDED: [Ended; 2] = [
+    Ended { branch: 495, last: 470, first: 0x1340, generation: "Maxwell" },
+    Ended { branch: 590, last: 580, first: TURING, generation: "Turing" },
+];
+
+/// What decides of a driver which GPUs it serves.
+#[derive(Debug, Clone, Copy, Default)]
+struct Kind {
+    /// Its modules are the open ones.
+    is_open: bool,
+    /// Such as 580; none where the version does not say it.
+    branch: Option<u32>,
+}
+
+impl Kind {
+    fn of(driver: &Found) -> Self {
+        let branch =
+            driver.file.version.as_deref().and_then(|version| version.split('.').next()?.parse().ok());
+        Self { is_open: is_open(driver), branch }
+    }
+}
 
 /// A GPU as PCI knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,10 +98,11 @@ impl Chip {
 pub(crate) fn assess(root: &Root, found: &[Found], findings: &mut Findings) -> Result<()> {
     let Some(driver) = driver(found) else { return Ok(()) };
     let lists = lists(root)?;
+    let kind = Kind::of(driver);
     for gpu in gpus(root)? {
         let said: Vec<Said> = match lists.as_slice() {
-            [] => vec![by_number(&gpu, is_open(driver))],
-            lists => lists.iter().map(|(path, list)| by_list(&gpu, list, path, is_open(driver))).collect(),
+            [] => vec![by_number(&gpu, kind)],
+            lists => lists.iter().map(|(path, list)| by_list(&gpu, list, path, kind)).collect(),
         };
         // Where there are several lists, one is of another driver: only what they agree on is certain.
         if said.iter().all(|said| matches!(said, Said::Refused(..))) {
@@ -95,8 +133,20 @@ enum Said {
 const OPEN: &str = "install the driver with the open modules";
 const PROPRIETARY: &str = "install the driver with the proprietary modules";
 
-fn by_number(gpu: &Gpu, is_open: bool) -> Said {
-    match (is_open, gpu.device) {
+fn by_number(gpu: &Gpu, kind: Kind) -> Said {
+    let has_ended =
+        |ended: &&Ended| kind.branch.is_some_and(|branch| branch >= ended.branch) && gpu.device < ended.first;
+    if let Some(ended) = ENDED.iter().find(has_ended) {
+        return Said::Refused(
+            format!(
+                "(10de:{:04x}) is older than {}, and drivers from {} on do not serve it",
+                gpu.device, ended.generation, ended.branch
+            ),
+            // Also there the open modules do not serve it.
+            format!("install a driver of the branch {}, with the proprietary modules", ended.last),
+        );
+    }
+    match (kind.is_open, gpu.device) {
         (true, ..TURING) => Said::Refused(
             format!("(10de:{:04x}) is older than Turing, and the open modules do not serve it", gpu.device),
             PROPRIETARY.into(),
@@ -105,15 +155,19 @@ fn by_number(gpu: &Gpu, is_open: bool) -> Said {
             format!("(10de:{:04x}) is of Blackwell or newer, and only the open modules serve it", gpu.device),
             OPEN.into(),
         ),
+        (false, device) if GRACE_HOPPER.contains(&device) => Said::Refused(
+            format!("(10de:{device:04x}) is of Grace Hopper, and only the open modules serve it"),
+            OPEN.into(),
+        ),
         _ => Said::Served,
     }
 }
 
-fn by_list(gpu: &Gpu, list: &List, path: &Path, is_open: bool) -> Said {
+fn by_list(gpu: &Gpu, list: &List, path: &Path, kind: Kind) -> Said {
     let chips: Vec<&Chip> = list.chips.iter().filter(|chip| chip.is(gpu.device)).collect();
     let Some(first) = chips.first() else {
         // Boards that are newer than the list, and some that NVIDIA lists nowhere.
-        return match by_number(gpu, is_open) {
+        return match by_number(gpu, kind) {
             Said::Served => Said::Unknown(format!("(10de:{:04x}) is not in {}", gpu.device, path.display())),
             refused => refused,
         };
@@ -130,12 +184,12 @@ fn by_list(gpu: &Gpu, list: &List, path: &Path, is_open: bool) -> Said {
     let tells_proprietary = list.chips.iter().any(|chip| chip.has("gsp_proprietary_supported"));
     let is_only_open =
         chips.iter().all(|chip| chip.has("kernelopen") && !chip.has("gsp_proprietary_supported"));
-    if !is_open && tells_proprietary && is_only_open && gpu.device >= BLACKWELL {
+    if !kind.is_open && tells_proprietary && is_only_open && gpu.device >= BLACKWELL {
         return Said::Refused(format!("({name}) is served by the open modules only"), OPEN.into());
     }
-    match by_number(gpu, is_open) {
+    match by_number(gpu, kind) {
         // Early open modules served some GPUs only with NVreg_OpenRmEnableUnsupportedGpus.
-        Said::Served if is_open && !chips.iter().any(|chip| chip.has("kernelopen")) => {
+        Said::Served if kind.is_open && !chips.iter().any(|chip| chip.has("kernelopen")) => {
             Said::Unknown(format!("({name}) is not among those of the open modules in {}", path.display()))
         }
         said => said,
@@ -161,31 +215,48 @@ fn gpus(root: &Root) -> Result<Vec<Gpu>> {
     Ok(found)
 }
 
+/// Where a driver's documents are: each package has a folder there. Then one that the driver has by itself.
+const DOCUMENTS: [&str; 3] = ["/usr/share/doc", "/usr/share/doc/packages", "/usr/share"];
+
 /// The lists that are installed. One that cannot be read says nothing.
 fn lists(root: &Root) -> Result<Vec<(PathBuf, List)>> {
-    let documents = root.path("/usr/share/doc");
-    let entries = match fs::read_dir(&documents) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error).with_context(|| format!("read {}", documents.display())),
-    };
     let mut found = Vec::new();
-    for entry in entries {
-        let entry = entry.with_context(|| format!("read {}", documents.display()))?;
-        // nvidia-driver-550 and the like; NVIDIA's own installer has NVIDIA_GLX-1.0.
-        if !entry.file_name().to_string_lossy().to_lowercase().starts_with("nvidia") {
-            continue;
-        }
-        for name in ["supported-gpus.json", "supported-gpus/supported-gpus.json"] {
-            let path = entry.path().join(name);
-            let Ok(text) = fs::read(&path) else { continue };
-            match serde_json::from_slice(&text) {
-                Ok(list) => found.push((path, list)),
-                Err(error) => step::say(&format!("{} tells nothing of GPUs: {error}", path.display())),
+    for documents in DOCUMENTS.map(|documents| root.path(documents)) {
+        let entries = match fs::read_dir(&documents) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => return Err(error).with_context(|| format!("read {}", documents.display())),
+        };
+        for entry in entries {
+            let entry = entry.with_context(|| format!("read {}", documents.display()))?;
+            // nvidia-driver-550 and the like; NVIDIA's own installer has NVIDIA_GLX-1.0.
+            if entry.file_name().to_string_lossy().to_lowercase().starts_with("nvidia") {
+                found.extend(in_folder(&entry.path()));
             }
         }
     }
     Ok(found)
+}
+
+/// The lists in a package's folder. Debian compresses documents, others may.
+fn in_folder(folder: &Path) -> Vec<(PathBuf, List)> {
+    let mut found = Vec::new();
+    for name in ["supported-gpus.json", "supported-gpus/supported-gpus.json"] {
+        for suffix in ["", ".gz", ".xz", ".zst"] {
+            let path = folder.join(format!("{name}{suffix}"));
+            let text = match unpack::content(&path) {
+                Ok(Content::Plain(..)) => fs::read(&path).ok(),
+                Ok(Content::Unpacked(text)) => Some(text),
+                Ok(Content::Damaged(_)) | Err(_) => None,
+            };
+            match text.map(|text| serde_json::from_slice(&text)) {
+                Some(Ok(list)) => found.push((path, list)),
+                Some(Err(error)) => step::say(&format!("{} tells nothing of GPUs: {error}", path.display())),
+                None => {}
+            }
+        }
+    }
+    found
 }
 
 #[cfg(test)]
@@ -223,7 +294,8 @@ mod tests {
             (0x2330, "unknown", "unknown"),
             (0x1b80, "refused", "unknown"),
         ] {
-            let said = |is_open| by_list(&gpu(device), &list, Path::new("list"), is_open);
+            let said =
+                |is_open| by_list(&gpu(device), &list, Path::new("list"), Kind { is_open, branch: None });
             assert_eq!((word(&said(true)), word(&said(false))), (open, proprietary), "{device:x}");
         }
     }
@@ -236,8 +308,60 @@ mod tests {
             (0x2330, "served", "served"),
             (0x2901, "served", "refused"),
         ] {
-            let said = |is_open| by_number(&gpu(device), is_open);
+            let said = |is_open| by_number(&gpu(device), Kind { is_open, branch: None });
             assert_eq!((word(&said(true)), word(&said(false))), (open, proprietary), "{device:x}");
+        }
+    }
+
+    #[test]
+    fn a_list_is_read_wherever_a_distribution_has_it() {
+        for (path, form) in [
+            ("/usr/share/doc/nvidia-driver/supported-gpus.json", None),
+            ("/usr/share/doc/nvidia-driver/supported-gpus.json.gz", Some(golden::Form::Gzip)),
+            ("/usr/share/doc/NVIDIA_GLX-1.0/supported-gpus/supported-gpus.json", None),
+            (
+                "/usr/share/doc/packages/nvidia-compute-G06/supported-gpus/supported-gpus.json.xz",
+                Some(golden::Form::Xz),
+            ),
+            ("/usr/share/nvidia/supported-gpus/supported-gpus.json", None),
+        ] {
+            let directory = tempfile::tempdir().expect("a temporary directory");
+            let root = Root::at(directory.path());
+            assert!(lists(&root).expect("looks").is_empty());
+            let file = root.path(path);
+            fs::create_dir_all(file.parent().expect("has a parent")).expect("creates");
+            let content = form.map_or(LIST.into(), |form| golden::packed(form, LIST.as_bytes()));
+            fs::write(&file, content).expect("writes");
+            let found = lists(&root).expect("looks");
+            assert_eq!(found.len(), 1, "{path}");
+            assert_eq!((found[0].0.as_path(), found[0].1.chips.len()), (file.as_path(), 5));
+        }
+    }
+
+    #[test]
+    fn branches_end_with_generations() {
+        for (device, branch, is_open, expected) in [
+            // Kepler, Pascal, Volta, Turing.
+            (0x102d, 470, false, "served"),
+            (0x102d, 495, false, "refused: 470"),
+            (0x102d, 595, true, "refused: 470"),
+            (0x1b38, 580, false, "served"),
+            (0x1b38, 590, false, "refused: 580"),
+            (0x1db6, 580, true, "refused"),
+            (0x1db6, 595, true, "refused: 580"),
+            (0x1db6, 620, true, "refused: 580"),
+            (0x1eb8, 620, true, "served"),
+            (0x2342, 590, false, "refused"),
+            (0x2342, 590, true, "served"),
+        ] {
+            let said = by_number(&gpu(device), Kind { is_open, branch: Some(branch) });
+            let mut text = word(&said).to_owned();
+            if let Said::Refused(_, remedy) = &said
+                && let Some((_, rest)) = remedy.split_once("the branch ")
+            {
+                text += &format!(": {}", rest.split(',').next().unwrap_or_default());
+            }
+            assert_eq!(text, expected, "{device:x} {branch}");
         }
     }
 }

@@ -18,10 +18,8 @@ mod signature;
 mod unpack;
 mod userland;
 
+pub(crate) use dkms::is_newer;
 pub(crate) use room::assess as room;
-
-#[cfg(test)]
-pub(crate) use unpack::tests;
 
 use std::rc::Rc;
 
@@ -57,7 +55,7 @@ pub(crate) fn assess(
 ) -> Result<Vec<File>> {
     let release = release(&context.root)?;
     let found = files::find(disk, loaded, &release, findings)?;
-    files::of_one_version(&found, findings);
+    files::of_one_version(&context.root, &found, findings);
     let mut to_load = files::needed(&context.root, disk, &found, findings)?;
     to_load.extend(found.iter().cloned());
     kernel::assess(context, disk, loaded, &to_load, &release, findings)?;

@@ -25,7 +25,7 @@ fn in_status(status: &str, word: &str) -> Option<String> {
         let field = |name: &str| {
             package.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
         };
-        let is_it = |name: &str| name.contains("nvidia") && name.contains(word) && !name.ends_with("-dev");
+        let is_it = |name: &str| name.contains("nvidia") && name.contains(word) && !name.contains("-dev");
         field("Package").filter(|name| is_it(name))?;
         field("Status").filter(|status| status.ends_with(" installed"))?;
         Some(upstream(field("Version")?).to_owned())
@@ -44,7 +44,7 @@ mod tests {
 
     #[test]
     fn only_what_is_installed_counts() {
-        const STATUS: &str = "Package: nvidia-fabricmanager-525\nStatus: deinstall ok config-files\nVersion: 525.1-1\n\nPackage: fabricmanager-tools\nStatus: install ok installed\nVersion: 1\n\nPackage: nvidia-fabricmanager-535\nStatus: install ok installed\nDescription: a\n b\nVersion: 1:535.261.03-0ubuntu0.22.04.1\n";
+        const STATUS: &str = "Package: nvidia-fabricmanager-525\nStatus: deinstall ok config-files\nVersion: 525.1-1\n\nPackage: fabricmanager-tools\nStatus: install ok installed\nVersion: 1\n\nPackage: nvidia-fabricmanager-dev-550\nStatus: install ok installed\nVersion: 550.1-1\n\nPackage: nvidia-fabricmanager-535\nStatus: install ok installed\nDescription: a\n b\nVersion: 1:535.261.03-0ubuntu0.22.04.1\n";
         assert_eq!(in_status(STATUS, "fabricmanager").as_deref(), Some("535.261.03"));
         assert_eq!(in_status(STATUS, "imex"), None);
         assert_eq!(in_status("", "imex"), None);

@@ -2,11 +2,16 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufReader, ErrorKind, Read, Seek, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, Write};
 use std::path::Path;
+
+use lzma_rust2::XzReader;
 
 /// No module is nearly as large: the largest of NVIDIA's have 150 MB.
 const LARGEST: usize = 512 << 20;
+
+/// What xz may take of memory for itself, in KiB: its strongest preset needs 65 MiB.
+const XZ_MEMORY: u32 = 256 << 10;
 
 /// What is in a module file.
 pub(crate) enum Content {
@@ -59,9 +64,10 @@ fn content_within(path: &Path, largest: usize) -> io::Result<Content> {
     let mut whole = Bounded { bytes: Vec::new(), largest, is_full: false };
     let mut reader = BufReader::new(&file);
     let is_whole = match magic {
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => ruzstd::decoding::StreamingDecoder::new(&mut reader)
-            .is_ok_and(|mut decoder| io::copy(&mut decoder, &mut whole).is_ok()),
-        [0xfd, b'7', b'z', b'X', b'Z', 0] => lzma_rs::xz_decompress(&mut reader, &mut whole).is_ok(),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => frames(&mut reader, &mut whole).is_ok(),
+        [0xfd, b'7', b'z', b'X', b'Z', 0] => {
+            io::copy(&mut XzReader::new_mem_limit(&mut reader, true, XZ_MEMORY), &mut whole).is_ok()
+        }
         [0x1f, 0x8b, ..] => io::copy(&mut flate2::read::MultiGzDecoder::new(&mut reader), &mut whole).is_ok(),
         _ => return Ok(Content::Plain(file, length)),
     };
@@ -70,6 +76,15 @@ fn content_within(path: &Path, largest: usize) -> io::Result<Content> {
         false if whole.is_full => Content::Damaged(Damage::TooLarge),
         false => Content::Damaged(Damage::Corrupt),
     })
+}
+
+/// Unpacks the frames of zstd, of which a file may have several.
+fn frames(reader: &mut impl BufRead, whole: &mut Bounded) -> io::Result<()> {
+    while !reader.fill_buf()?.is_empty() {
+        let mut decoder = ruzstd::decoding::StreamingDecoder::new(&mut *reader).map_err(io::Error::other)?;
+        io::copy(&mut decoder, whole)?;
+    }
+    Ok(())
 }
 
 /// Takes as many bytes as a module may have, and no more.
@@ -95,39 +110,10 @@ impl Write for Bounded {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
+    use golden::{Form, packed};
     use proptest::prelude::*;
-
-    /// How a module may be compressed.
-    #[derive(Debug, Clone, Copy)]
-    pub(crate) enum Form {
-        Xz,
-        Zstd,
-        Gzip,
-    }
-
-    impl Form {
-        pub(crate) const ALL: [Form; 3] = [Form::Xz, Form::Zstd, Form::Gzip];
-    }
-
-    pub(crate) fn packed(form: Form, content: &[u8]) -> Vec<u8> {
-        match form {
-            Form::Xz => {
-                let mut packed = Vec::new();
-                lzma_rs::xz_compress(&mut io::Cursor::new(content), &mut packed).expect("compresses");
-                packed
-            }
-            Form::Zstd => {
-                ruzstd::encoding::compress_to_vec(content, ruzstd::encoding::CompressionLevel::Fastest)
-            }
-            Form::Gzip => {
-                let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-                packed.write_all(content).expect("compresses");
-                packed.finish().expect("compresses")
-            }
-        }
-    }
 
     fn unpacked(content: &[u8]) -> Content {
         within(content, 1 << 20)
@@ -142,12 +128,21 @@ pub(crate) mod tests {
 
     /// `printf hello | xz --check=crc32 --lzma2=dict=1MiB`, `| zstd`, `| gzip`: what the kernel's own build
     /// and DKMS use, made by the real tools.
-    const BY_TOOLS: [&[u8]; 3] = [XZ, ZSTD, GZIP];
+    const BY_TOOLS: [&[u8]; 4] = [XZ, XZ_OF_PROGRAMS, ZSTD, GZIP];
     const XZ: &[u8] = &[
         0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00, 0x00, 0x01, 0x69, 0x22, 0xde, 0x36, 0x02, 0x00, 0x21, 0x01, 0x10,
         0x00, 0x00, 0x00, 0xa8, 0x70, 0x8e, 0x86, 0x01, 0x00, 0x05, 0x68, 0x65, 0x6c, 0x6c, 0x6f, 0x0a, 0x00,
         0x00, 0x00, 0x20, 0x30, 0x3a, 0x36, 0x00, 0x01, 0x1a, 0x06, 0xc5, 0xea, 0xc8, 0x79, 0x90, 0x42, 0x99,
         0x0d, 0x01, 0x00, 0x00, 0x00, 0x00, 0x01, 0x59, 0x5a,
+    ];
+    /// `printf hello | xz --check=sha256 --x86 --lzma2=dict=1MiB`.
+    const XZ_OF_PROGRAMS: &[u8] = &[
+        0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00, 0x00, 0x0a, 0xe1, 0xfb, 0x0c, 0xa1, 0x02, 0x01, 0x04, 0x00, 0x21,
+        0x01, 0x10, 0x00, 0x8b, 0x21, 0x6f, 0x49, 0x01, 0x00, 0x05, 0x68, 0x65, 0x6c, 0x6c, 0x6f, 0x0a, 0x00,
+        0x00, 0x00, 0x58, 0x91, 0xb5, 0xb5, 0x22, 0xd5, 0xdf, 0x08, 0x6d, 0x0f, 0xf0, 0xb1, 0x10, 0xfb, 0xd9,
+        0xd2, 0x1b, 0xb4, 0xfc, 0x71, 0x63, 0xaf, 0x34, 0xd0, 0x82, 0x86, 0xa2, 0xe8, 0x46, 0xf6, 0xbe, 0x03,
+        0x00, 0x01, 0x36, 0x06, 0x6b, 0x81, 0xf9, 0x40, 0x18, 0x9b, 0x4b, 0x9a, 0x01, 0x00, 0x00, 0x00, 0x00,
+        0x0a, 0x59, 0x5a,
     ];
     const ZSTD: &[u8] = &[
         0x28, 0xb5, 0x2f, 0xfd, 0x04, 0x58, 0x31, 0x00, 0x00, 0x68, 0x65, 0x6c, 0x6c, 0x6f, 0x0a, 0x53, 0x88,
@@ -168,6 +163,19 @@ pub(crate) mod tests {
         }
         assert!(matches!(unpacked(b"\x7fELF"), Content::Plain(_, 4)));
         assert!(matches!(unpacked(b""), Content::Plain(_, 0)));
+    }
+
+    #[test]
+    fn what_comes_in_several_parts_is_read_to_its_end() {
+        for form in Form::ALL {
+            let parts = [packed(form, b"hello"), packed(form, b" there")].concat();
+            assert!(
+                matches!(unpacked(&parts), Content::Unpacked(bytes) if bytes == b"hello there"),
+                "{form:?}"
+            );
+            let cut = unpacked(&parts[..parts.len() - 3]);
+            assert!(matches!(cut, Content::Damaged(Damage::Corrupt)), "{form:?}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use modules::is_driver_version;
+use modules::{Manager, is_driver_version};
 use slots::HEALED;
 use step::Root;
 
@@ -79,7 +79,8 @@ pub(crate) fn assess(root: &Root, change: Change<'_>, findings: &mut Findings) -
 }
 
 fn libraries(root: &Root, change: Change<'_>, findings: &mut Findings) -> Result<()> {
-    const REMEDY: &str = "finish the upgrade: modules and libraries have to be of one version";
+    let remedy =
+        || format!("modules and libraries have to be of one version: {}", Manager::of(root).finish());
     let path = root.path("/etc/ld.so.cache");
     let cache = match fs::read(&path) {
         Ok(cache) => cache,
@@ -104,8 +105,8 @@ fn libraries(root: &Root, change: Change<'_>, findings: &mut Findings) -> Result
             change.on_disk
         );
         match name == CUDA && change.breaks(&version) {
-            true => findings.refuse(what, REMEDY),
-            false => findings.warn(what, REMEDY),
+            true => findings.refuse(what, remedy()),
+            false => findings.warn(what, remedy()),
         }
     }
     Ok(())

@@ -165,7 +165,9 @@ fn what_changes_while_it_is_kept_is_not_kept_and_leaves_nothing() {
         let driver = collect(&root, &disk, OLD, Vec::new()).expect("collects");
         let wanted = entries(&root, &driver).expect("describes");
         change();
-        let error = make(&root, &driver, OLD, wanted).expect_err("it changed").to_string();
+        let error = make(&root, &driver, OLD, wanted, &root.path(DIRECTORY).join(OLD))
+            .expect_err("it changed")
+            .to_string();
         assert!(!place.join(format!("{OLD}.new")).exists(), "half a slot is left");
         assert_eq!(
             all(&root).expect("reads").0,
