@@ -82,7 +82,8 @@ pub const CHECKS: &[Check] = &[
         name: "rpmlint",
         run: |cache| {
             let package = product(cache)?.file_like("nvidia-reload-", ".rpm")?;
-            let configuration = std::fs::canonicalize(stages::checkout().join("rpm/rpmlint.toml"))?;
+            let configuration =
+                std::fs::canonicalize(stages::checkout().join("tests/packages/rpmlint.toml"))?;
             let rpmlint = Room::in_stage(stages::package_managers(cache)?);
             quiet(
                 rpmlint
