@@ -17,10 +17,8 @@ use step::{Context, Root};
 type Holder = fn(&Root, &Path) -> Result<Option<i32>>;
 
 /// What a package manager locks while it works, and how: see the functions.
-const LOCKS: [(&str, Holder); 7] = [
-    // Held from the first step to the last: between two of them a driver may be on disk that is not all of the
-    // upgrade. Before dpkg's, which unattended-upgrades takes and gives up in each step.
-    ("/run/unattended-upgrades.lock", record_lock),
+const LOCKS: [(&str, Holder); 6] = [
+    // apt and unattended-upgrades hold this from start to end, and the next one while dpkg runs: once a step.
     ("/var/lib/dpkg/lock-frontend", record_lock),
     ("/var/lib/dpkg/lock", record_lock),
     // zypper locks this from start to end, and rpm's once for each package.
@@ -92,7 +90,7 @@ fn until_free(root: &Root, time: Duration, mut said: impl FnMut(&Busy)) -> Resul
     }
 }
 
-/// As dpkg, rpm and unattended-upgrades do: the process that holds a write lock on `path`. A read lock means
+/// As dpkg and rpm do: the process that holds a write lock on `path`. A read lock means
 /// nothing: whoever can read rpm's lock file, as every user can, can take one.
 fn record_lock(_root: &Root, path: &Path) -> Result<Option<i32>> {
     let file = match File::open(path) {
