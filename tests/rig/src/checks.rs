@@ -1,12 +1,14 @@
 //! What is checked on the host: the code as such, and the package.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::cache::Cache;
+use crate::cache::{Cache, Stage};
 use crate::command::{cargo, without_cargo};
-use crate::room::Room;
+use crate::distributions;
+use crate::room::{ROOT, Room, enter};
 use crate::stages;
 
 /// A check.
@@ -58,23 +60,75 @@ pub const CHECKS: &[Check] = &[
             )
         },
     },
+    Check { name: "package", run: |cache| product(cache).map(drop) },
     Check {
-        name: "package",
-        run: |cache| match stages::package(cache)? {
-            Some(_) => Ok(()),
-            None => bail!("this checkout has no debian/control"),
-        },
+        name: "distributions",
+        run: |cache| distributions::check(cache, &product(cache)?.file_like("nvidia-reload_", ".deb")?),
     },
     Check {
         name: "lintian",
         run: |cache| {
-            let package = stages::package(cache)?.context("this checkout has no debian/control")?;
-            let changes = package.file_like("", ".changes")?;
+            let changes = product(cache)?.file_like("", ".changes")?;
             let lintian = Room::unpacked(cache, "lintian", "a room for lintian", &["lintian"])?;
-            quiet(lintian.inside(cache, &[], "lintian")?.args(["--fail-on", "error", "--info"]).arg(changes))
+            quiet(
+                lintian
+                    .inside(cache, &[], "lintian")?
+                    .args(["--fail-on", "error,warning", "--info"])
+                    .arg(changes),
+            )
         },
     },
+    Check {
+        name: "rpmlint",
+        run: |cache| {
+            let package = product(cache)?.file_like("nvidia-reload-", ".rpm")?;
+            let configuration =
+                std::fs::canonicalize(stages::checkout().join("tests/packages/rpmlint.toml"))?;
+            let rpmlint = Room::in_stage(stages::package_managers(cache)?);
+            quiet(
+                rpmlint
+                    .inside(cache, &[], "rpmlint")?
+                    .args(["--strict", "--config"])
+                    .arg(configuration)
+                    .arg(package),
+            )
+        },
+    },
+    Check { name: "package-managers", run: package_managers },
 ];
+
+fn product(cache: &Cache) -> Result<Stage> {
+    stages::package(cache)?.context("this checkout has no debian/control")
+}
+
+/// The rpm and the hook of pacman in a root of their own: see the recipe.
+fn package_managers(cache: &Cache) -> Result<()> {
+    let package = product(cache)?.file_like("nvidia-reload-", ".rpm")?;
+    let managers = stages::package_managers(cache)?;
+    let scratch = cache.scratch()?;
+    let root = scratch.path().join("root");
+    quiet(Command::new("cp").args(["-a", "--reflink=auto"]).args([&managers.file(ROOT), &root]))?;
+    let build = root.join("build");
+    std::fs::create_dir(&build)?;
+    let checkout = stages::checkout();
+    let name = package.file_name().context("the package has no name")?;
+    for (from, to) in [
+        (package.clone(), build.join(name)),
+        (checkout.join("rpm/nvidia-reload.spec"), build.join("spec")),
+        (checkout.join("packaging/nvidia-reload.hook"), build.join("hook")),
+        (stages::recipe("packages.sh"), build.join("packages.sh")),
+    ] {
+        std::fs::copy(&from, &to).with_context(|| format!("cannot copy {}", from.display()))?;
+    }
+    quiet(
+        enter(&root, &[], Path::new("/bin/bash"))?
+            .arg("/build/packages.sh")
+            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("LC_ALL", "C.UTF-8")
+            .env("HOME", "/root")
+            .env_remove("TMPDIR"),
+    )
+}
 
 impl Check {
     /// Runs it; the error has the output.

@@ -11,6 +11,7 @@ mod command;
 mod crowd;
 mod demo;
 mod disk;
+mod distributions;
 mod host;
 mod machine;
 mod progress;
@@ -80,6 +81,12 @@ enum Verb {
     },
     /// Run all checks and scenarios but those that take long, or those named
     Test(suite::Asked),
+    /// Build the packages, for dpkg and for rpm
+    Package {
+        /// Where they are left
+        #[arg(default_value = "target/packages")]
+        folder: PathBuf,
+    },
     /// Build all that the other commands need, and run nothing
     Build {
         #[command(flatten)]
@@ -174,6 +181,12 @@ fn act(verb: Verb) -> Result<u8> {
             Ok(u8::from(!within))
         }
         Verb::Test(asked) => suite::test(&asked),
+        Verb::Package { folder } => {
+            for package in stages::leave_packages(&Cache::open()?, &folder)? {
+                println!("{}", package.display());
+            }
+            Ok(0)
+        }
         Verb::Build { machine } => {
             stages::provide(&Cache::open()?, &machine.content(&machine.spec(None)))?;
             Ok(0)

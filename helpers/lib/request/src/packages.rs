@@ -1,9 +1,10 @@
 //! Whether a package manager is at work.
 
 use std::fmt;
-use std::fs::File;
-use std::io::ErrorKind;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -12,13 +13,19 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use step::{Context, Root};
 
-/// What a package manager locks while it works, with a record lock over the whole file: dpkg and
-/// apt, rpm and dnf.
-const LOCKS: [&str; 4] = [
-    "/var/lib/dpkg/lock-frontend",
-    "/var/lib/dpkg/lock",
-    "/usr/lib/sysimage/rpm/.rpm.lock",
-    "/var/lib/rpm/.rpm.lock",
+/// Who holds the lock that is a file: each package manager has its own way to lock.
+type Holder = fn(&Root, &Path) -> Result<Option<i32>>;
+
+/// What a package manager locks while it works, and how: see the functions.
+const LOCKS: [(&str, Holder); 6] = [
+    // apt and unattended-upgrades hold this from start to end, and the next one while dpkg runs: once a step.
+    ("/var/lib/dpkg/lock-frontend", record_lock),
+    ("/var/lib/dpkg/lock", record_lock),
+    // zypper locks this from start to end, and rpm's once for each package.
+    ("/run/zypp.pid", pid_file),
+    ("/usr/lib/sysimage/rpm/.rpm.lock", record_lock),
+    ("/var/lib/rpm/.rpm.lock", record_lock),
+    ("/var/lib/pacman/db.lck", open_file),
 ];
 
 /// How often the locks are looked at.
@@ -45,8 +52,9 @@ impl fmt::Display for Busy {
 /// # Errors
 /// A lock cannot be asked for.
 pub fn package_manager(root: &Root) -> Result<Option<Busy>> {
-    for lock in LOCKS.map(|path| root.path(path)) {
-        if let Some(pid) = holder(&lock)? {
+    for (lock, holder) in LOCKS {
+        let lock = root.path(lock);
+        if let Some(pid) = holder(root, &lock)? {
             return Ok(Some(Busy { pid, lock }));
         }
     }
@@ -82,9 +90,9 @@ fn until_free(root: &Root, time: Duration, mut said: impl FnMut(&Busy)) -> Resul
     }
 }
 
-/// The process that holds a write lock on `path`. A read lock means nothing: whoever can read rpm's lock file, as
-/// every user can, can take one.
-fn holder(path: &Path) -> Result<Option<i32>> {
+/// As dpkg and rpm do: the process that holds a write lock on `path`. A read lock means
+/// nothing: whoever can read rpm's lock file, as every user can, can take one.
+fn record_lock(_root: &Root, path: &Path) -> Result<Option<i32>> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -103,88 +111,167 @@ fn holder(path: &Path) -> Result<Option<i32>> {
     Ok((lock.l_type != libc::F_UNLCK as i16).then_some(lock.l_pid))
 }
 
+/// As libzypp does: the file names the process, and is stale where there is none. A process that is dead and not
+/// waited for has no command line.
+fn pid_file(root: &Root, path: &Path) -> Result<Option<i32>> {
+    let mut text = String::new();
+    match File::open(path) {
+        // A number, and no more of what may be there.
+        Ok(file) => {
+            file.take(32).read_to_string(&mut text).with_context(|| format!("read {}", path.display()))?
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("open {}", path.display())),
+    };
+    let Some(pid) = text.trim().parse().ok().filter(|pid| *pid > 0) else { return Ok(None) };
+    let alive = match fs::read(root.path(format!("/proc/{pid}/cmdline"))) {
+        Ok(line) => !line.is_empty(),
+        Err(error) if is_gone(&error) => false,
+        Err(error) => return Err(error).with_context(|| format!("look at process {pid}")),
+    };
+    Ok(alive.then_some(pid))
+}
+
+/// As pacman does: the file is there, and pacman has it open. What a pacman that was killed has left is stale.
+fn open_file(root: &Root, path: &Path) -> Result<Option<i32>> {
+    let lock = match fs::metadata(path) {
+        Ok(lock) => (lock.dev(), lock.ino()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("look at {}", path.display())),
+    };
+    let processes = root.path("/proc");
+    for entry in fs::read_dir(&processes).with_context(|| format!("list {}", processes.display()))? {
+        let entry = entry.with_context(|| format!("list {}", processes.display()))?;
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let files = entry.path().join("fd");
+        let open = match fs::read_dir(&files) {
+            Ok(open) => open,
+            Err(error) if is_gone(&error) => continue,
+            Err(error) => return Err(error).with_context(|| format!("list {}", files.display())),
+        };
+        // One that was closed meanwhile is not the lock.
+        let found = |file: fs::DirEntry| fs::metadata(file.path()).map(|file| (file.dev(), file.ino())).ok();
+        if open.flatten().filter_map(found).any(|file| file == lock) {
+            return Ok(Some(pid));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether a process has ended, by what its files in /proc say.
+fn is_gone(error: &std::io::Error) -> bool {
+    error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Child, Command, Stdio};
+
     use super::*;
 
+    /// A process that does `what` in Python with `path`, and then lives until its standard input is closed: record
+    /// locks are a process's own and invisible to itself.
+    fn process(what: &str, path: &Path) -> Child {
+        let code =
+            format!("import fcntl,os,sys\npath=sys.argv[1]\n{what}\nprint(flush=True)\nsys.stdin.read()");
+        let mut child = Command::new("python3")
+            .args(["-c", &code])
+            .arg(path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("starts");
+        let mut output = BufReader::new(child.stdout.as_mut().expect("is piped"));
+        output.read_line(&mut String::new()).expect("reads");
+        child
+    }
+
+    fn end(mut child: Child) {
+        drop(child.stdin.take());
+        child.wait().expect("ends");
+    }
+
+    const WRITE_LOCK: &str = "f=open(path,'w');fcntl.lockf(f,fcntl.LOCK_EX)";
+
+    /// Everything but the locks is the system's own.
+    fn tree() -> (tempfile::TempDir, Root) {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        std::os::unix::fs::symlink("/proc", directory.path().join("proc")).expect("links");
+        let root = Root::at(directory.path());
+        for (lock, _) in LOCKS {
+            fs::create_dir_all(root.path(lock).parent().expect("has a parent")).expect("creates");
+        }
+        (directory, root)
+    }
+
     #[test]
-    fn a_lock_that_nobody_holds_is_free() {
-        let file = tempfile::NamedTempFile::new().expect("a temporary file");
-        assert_eq!(holder(file.path()).expect("asks"), None);
-        assert_eq!(holder(Path::new("/no/such/lock")).expect("asks"), None);
+    fn each_package_manager_is_seen_by_its_own_kind_of_lock() {
+        let (_directory, root) = tree();
+        assert_eq!(package_manager(&root).expect("asks"), None);
+        for (lock, _) in LOCKS {
+            let path = root.path(lock);
+            let what = match lock {
+                "/run/zypp.pid" => "open(path,'w').write(f'{os.getpid()}\\n')",
+                "/var/lib/pacman/db.lck" => "f=os.open(path,os.O_WRONLY|os.O_CREAT|os.O_EXCL,0)",
+                _ => WRITE_LOCK,
+            };
+            let child = process(what, &path);
+            let busy = Busy { pid: child.id() as i32, lock: path };
+            assert_eq!(package_manager(&root).expect("asks"), Some(busy), "{lock}");
+            end(child);
+            // The file is left, and nobody is at work.
+            assert!(root.path(lock).exists());
+            assert_eq!(package_manager(&root).expect("asks"), None, "{lock}");
+        }
     }
 
     #[test]
     fn a_read_lock_is_no_package_manager() {
         let file = tempfile::NamedTempFile::new().expect("a temporary file");
-        let mut child = std::process::Command::new("python3")
-            .args(["-c", "import fcntl,sys\nf=open(sys.argv[1])\nfcntl.lockf(f,fcntl.LOCK_SH)\nprint(flush=True)\nsys.stdin.read()"])
-            .arg(file.path())
-            .stdin(std::process::Stdio::piped())
-            .stdout(std::process::Stdio::piped())
-            .spawn()
-            .expect("starts");
-        let output = child.stdout.as_mut().expect("is piped");
-        std::io::BufRead::read_line(&mut std::io::BufReader::new(output), &mut String::new()).expect("reads");
-        assert_eq!(holder(file.path()).expect("asks"), None);
-        drop(child.stdin.take());
-        child.wait().expect("ends");
+        let child = process("f=open(path);fcntl.lockf(f,fcntl.LOCK_SH)", file.path());
+        assert_eq!(record_lock(&Root::system(), file.path()).expect("asks"), None);
+        end(child);
     }
 
     #[test]
-    fn the_process_that_holds_a_lock_is_named() {
+    fn a_file_that_names_no_process_is_no_package_manager() {
         let file = tempfile::NamedTempFile::new().expect("a temporary file");
-        // A record lock is the process's own and invisible to itself: another one has to hold it.
-        let mut child = std::process::Command::new("python3")
-            .args(["-c", "import fcntl,sys,time\nf=open(sys.argv[1],'w')\nfcntl.lockf(f,fcntl.LOCK_EX)\nprint('locked',flush=True)\nsys.stdin.read()"])
-            .arg(file.path())
-            .stdin(std::process::Stdio::piped())
-            .stdout(std::process::Stdio::piped())
-            .spawn()
-            .expect("starts");
-        let mut line = String::new();
-        std::io::BufRead::read_line(
-            &mut std::io::BufReader::new(child.stdout.as_mut().expect("is piped")),
-            &mut line,
-        )
-        .expect("reads");
-        assert_eq!(holder(file.path()).expect("asks"), Some(child.id() as i32));
-        drop(child.stdin.take());
-        child.wait().expect("ends");
-        assert_eq!(holder(file.path()).expect("asks"), None);
+        let mut dead = Command::new("true").spawn().expect("starts");
+        dead.wait().expect("ends");
+        let gone = dead.id().to_string();
+        let long = "1".repeat(100);
+        for text in ["", "\n", "0", "-1", "zypper", &long, &gone] {
+            fs::write(file.path(), text).expect("writes");
+            assert_eq!(pid_file(&Root::system(), file.path()).expect("asks"), None, "{text}");
+        }
+        // Ended, and not waited for yet.
+        let mut zombie = Command::new("true").spawn().expect("starts");
+        fs::write(file.path(), zombie.id().to_string()).expect("writes");
+        let end = Instant::now() + Duration::from_secs(60);
+        while pid_file(&Root::system(), file.path()).expect("asks").is_some() {
+            assert!(Instant::now() < end, "a dead process is at work");
+            std::thread::sleep(INTERVAL);
+        }
+        zombie.wait().expect("ends");
     }
 
     #[test]
     fn it_is_waited_for_as_long_as_there_is_time() {
-        let directory = tempfile::tempdir().expect("a temporary directory");
-        let root = Root::at(directory.path());
+        let (_directory, root) = tree();
         let lock = root.path("/var/lib/dpkg/lock");
-        std::fs::create_dir_all(lock.parent().expect("has a parent")).expect("creates");
-        std::fs::write(&lock, "").expect("writes");
         let mut waited_for = Vec::new();
         let mut wait = |time| until_free(&root, time, |busy| waited_for.push(busy.pid)).expect("asks");
         assert_eq!(wait(Duration::ZERO), None);
-        // A process does not see its own record locks. This one gives it back when it is told to.
-        let mut child = std::process::Command::new("python3")
-            .arg("-c")
-            .arg("import fcntl,sys\nf=open(sys.argv[1],'w')\nfcntl.lockf(f,fcntl.LOCK_EX)\nprint(flush=True)\nsys.stdin.read()")
-            .arg(&lock)
-            .stdin(std::process::Stdio::piped())
-            .stdout(std::process::Stdio::piped())
-            .spawn()
-            .expect("starts");
+        let child = process(WRITE_LOCK, &lock);
         let pid = child.id() as i32;
-        let output = child.stdout.as_mut().expect("is piped");
-        std::io::BufRead::read_line(&mut std::io::BufReader::new(output), &mut String::new()).expect("reads");
         assert_eq!(wait(3 * INTERVAL).map(|busy| busy.pid), Some(pid));
-        let stdin = child.stdin.take();
         let release = std::thread::spawn(move || {
             std::thread::sleep(3 * INTERVAL);
-            drop(stdin);
+            end(child);
         });
         assert_eq!(wait(Duration::from_secs(60)), None);
         assert_eq!(waited_for, [pid, pid]);
         release.join().expect("ends");
-        child.wait().expect("ends");
     }
 }

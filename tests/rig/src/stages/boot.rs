@@ -44,7 +44,7 @@ pub struct Parts<'a> {
 /// package, where they are asked for.
 pub fn prepared(cache: &Cache, parts: &Parts<'_>, spec: &Spec, accel: &Accel) -> Result<Stage> {
     let Parts { image, booted, hold, stand_ins, product } = parts;
-    let mut key = Key::new("prepared 1").on(image).on(booted).on(hold);
+    let mut key = Key::new("prepared 2").on(image).on(booted).on(hold);
     if let Some(StandIns { kubelet_sim, nvml_sim }) = stand_ins {
         key = key.on(kubelet_sim).on(nvml_sim);
     }
@@ -69,7 +69,10 @@ pub fn prepared(cache: &Cache, parts: &Parts<'_>, spec: &Spec, accel: &Accel) ->
             let packages = super::package::installed_packages(product)?;
             ssh.send(&into(product.folder(), "root/package", &packages))?;
             work.detail("dpkg --install");
-            ssh.output("dpkg --install /root/package/*.deb && rm -r /root/package")?;
+            // It saves the driver to a slot meanwhile; this waits for the end of that.
+            ssh.output(
+                "dpkg --install /root/package/*.deb && rm -r /root/package && systemctl start nvidia-reload-keep.service",
+            )?;
         }
         settle(&machine, work)?;
         machine.freeze(dir)

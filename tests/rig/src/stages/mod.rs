@@ -13,6 +13,7 @@ mod deny;
 mod distro;
 mod image;
 mod kernel;
+mod managers;
 mod package;
 mod workshop;
 
@@ -31,7 +32,8 @@ pub use boot::into;
 pub use deny::deny;
 pub use distro::Distro;
 pub use kernel::mmdebstrap;
-pub use package::{hold, package};
+pub use managers::package_managers;
+pub use package::{hold, leave_packages, package};
 pub use workshop::rust_folders;
 
 /// The drivers of the machine, and the suite that has each. The first is the

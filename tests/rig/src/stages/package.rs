@@ -1,9 +1,9 @@
-//! What is built from this checkout for the machine: the product's Debian
-//! package, `hold`, and the simulations of NVML and of a kubelet.
+//! What is built from this checkout: the product's packages, one for dpkg and one for rpm with the same
+//! programs, and for the machine `hold`, and the simulations of NVML and of a kubelet.
 
 use std::ffi::OsString;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -16,27 +16,38 @@ use crate::command::run_logged;
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// What the package is made from.
-const SOURCES: &[&str] =
-    &["Cargo.toml", "Cargo.lock", "LICENSE", "debian", "dracut", "helpers", "targets", "units"];
+const SOURCES: &[&str] = &[
+    "Cargo.toml",
+    "Cargo.lock",
+    "LICENSE",
+    "Makefile",
+    "debian",
+    "dracut",
+    "helpers",
+    "packaging",
+    "rpm",
+    "targets",
+    "units",
+];
 
 /// What the simulation of NVML is made of: the library and the program.
 pub const NVML_SIM: [&str; 2] = ["libnvml_sim.so", "nvml-sim"];
 
-/// The product's package, or none where the checkout has no debian/control.
+/// The product's packages, or none where the checkout has no debian/control.
 pub fn package(cache: &Cache) -> Result<Option<Stage>> {
     let checkout = checkout();
     if !checkout.join("debian/control").exists() {
         crate::progress::note("this checkout has no debian/control: the machine goes without nvidia-reload");
         return Ok(None);
     }
-    let mut key = Key::new("package 2");
+    let mut key = Key::new("package 3");
     for name in SOURCES {
         let path = checkout.join(name);
         if path.exists() {
             key = key.with(name).with_files(&path)?;
         }
     }
-    let stage = cache.get("package", "the Debian package", key, &[], |dir, work| {
+    let stage = cache.get("package", "the packages", key, &[], |dir, work| {
         let log = cache.log("package");
         // A copy: dpkg-buildpackage writes into the source and beside it. Always in the same place:
         // to cargo a checkout elsewhere is another program, to be built anew.
@@ -57,11 +68,26 @@ pub fn package(cache: &Cache) -> Result<Option<Stage>> {
         run_logged(&mut copy, work, &log)?;
         let workshop = workshop(cache)?;
         workshop.fetch(&source, work, &log)?;
+        let target = cache.root().join("cargo-package");
         run_logged(
             workshop
                 .command(&source, "dpkg-buildpackage")?
                 .args(["-b", "-us", "-uc", "-nc"])
-                .env("CARGO_TARGET_DIR", cache.root().join("cargo-package")),
+                .env("CARGO_TARGET_DIR", &target),
+            work,
+            &log,
+        )?;
+        // cargo has nothing left to do. What the spec asks for is there by Debian's names.
+        run_logged(
+            workshop
+                .command(&source, "rpmbuild")?
+                .args(["-bb", "--build-in-place", "--nodeps", "--define"])
+                .arg(format!("_topdir {}", scratch.join("rpmbuild").display()))
+                .arg("--define")
+                .arg(format!("_rpmdir {}", scratch.display()))
+                .args(["--define", "_rpmfilename %%{NAME}-%%{VERSION}-%%{RELEASE}.%%{ARCH}.rpm"])
+                .arg("rpm/nvidia-reload.spec")
+                .env("CARGO_TARGET_DIR", &target),
             work,
             &log,
         )?;
@@ -71,6 +97,20 @@ pub fn package(cache: &Cache) -> Result<Option<Stage>> {
         Ok(())
     })?;
     Ok(Some(stage))
+}
+
+/// The packages for people, put into a folder; what is there by the same name is replaced.
+pub fn leave_packages(cache: &Cache, folder: &Path) -> Result<Vec<PathBuf>> {
+    let product = package(cache)?.context("this checkout has no debian/control")?;
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let mut left = Vec::new();
+    for (start, end) in [("nvidia-reload_", ".deb"), ("nvidia-reload-", ".rpm")] {
+        let from = product.file_like(start, end)?;
+        let to = folder.join(from.file_name().unwrap_or_default());
+        fs::copy(&from, &to).with_context(|| format!("cannot write {}", to.display()))?;
+        left.push(to);
+    }
+    Ok(left)
 }
 
 /// The packages to install: no debug symbols.
@@ -160,7 +200,7 @@ fn nvml_sim(cache: &Cache) -> Result<Stage> {
     })
 }
 
-fn files_under_flat(dir: &Path) -> Result<Vec<std::path::PathBuf>> {
+fn files_under_flat(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;

@@ -15,8 +15,8 @@ use crate::host::which;
 use crate::progress::Work;
 use crate::room::{ROOT, Room};
 
-/// What the package's control file asks for, beside what every package is built with.
-const PACKAGES: &str = "build-essential,debhelper,libkmod-dev,pkgconf";
+/// What the packages' control file and spec ask for, beside what every package is built with.
+const PACKAGES: &str = "build-essential,debhelper,libkmod-dev,pkgconf,rpm";
 
 /// The workshop.
 pub struct Workshop<'a> {
