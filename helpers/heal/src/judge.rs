@@ -143,7 +143,7 @@ pub(crate) fn judge(root: &Root) -> Result<Judged> {
     match slots(root)?.into_iter().find(|slot| slot.manifest.version == version) {
         None => refuse(
             format!("driver {version} is loaded, and not in any slot"),
-            "reload; or install driver {version} again",
+            &format!("reload; or install driver {version} again"),
         ),
         Some(slot) => {
             let spoiled = slot.spoiled();
