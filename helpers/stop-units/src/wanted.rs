@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use bus::Manager;
 use engines::{Owner, SURVEY_SCHEMA, Survey};
-use holders::{Fate, Guarded, Holder, Kind, Rules, Scope};
+use holders::{Fate, Guarded, Holder, Kind, Rules, Scope, is_logind};
 use step::{Config, Context, Guard};
 
 use crate::Whose;
@@ -48,7 +48,7 @@ pub(crate) fn of_holders(context: &Context, config: &Config, scope: &Scope) -> R
             }
         }
     }
-    let keeps = |holder: &&Holder| holder.pid == 1 && rules.fate(holder) != Fate::Release;
+    let keeps = |holder: &&Holder| holder.pid == 1 && !is_logind(&holder.owner);
     if let Some(first) = scan.holders.iter().find(keeps) {
         for unit in keepers(&Manager::system()?, first)? {
             if guarded.why(&unit).is_some() {
