@@ -153,8 +153,9 @@ fn found(root: &Root, slot: &Slot, instead_of: Option<String>) -> Result<Healed>
 /// Has CDI specifications written again that name another driver's libraries.
 fn specifications(root: &Root, mut healed: Healed) -> Result<()> {
     let until = Instant::now() + CDI_TIME;
-    let (status, text) = bounded::child(Command::new(CDI).arg("cdi-specs"), until, bounded::BODY)
-        .with_context(|| format!("run {CDI}"))?;
+    let (status, text) =
+        bounded::child(Command::new(CDI).arg("cdi-specs").env_remove("NOTIFY_SOCKET"), until, bounded::BODY)
+            .with_context(|| format!("run {CDI}"))?;
     if !status.success() {
         bail!("{CDI} cdi-specs ended with {status}");
     }
@@ -164,8 +165,8 @@ fn specifications(root: &Root, mut healed: Healed) -> Result<()> {
         return Ok(());
     }
     healed.keep_cdi(root, paths)?;
-    let status =
-        bounded::run(Command::new(CDI).arg("cdi-refresh"), until).with_context(|| format!("run {CDI}"))?;
+    let status = bounded::run(Command::new(CDI).arg("cdi-refresh").env_remove("NOTIFY_SOCKET"), until)
+        .with_context(|| format!("run {CDI}"))?;
     if !status.success() {
         bail!("{CDI} cdi-refresh ended with {status}");
     }
