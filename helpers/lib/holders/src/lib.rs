@@ -1,6 +1,6 @@
 //! Who has the GPU, all of them, and whose they are.
 //!
-//! [`refcounts`] answers in a few reads whether there is anybody at all; [`scan()`] finds every
+//! [`refcounts()`] answers in a few reads whether there is anybody at all; [`scan()`] finds every
 //! process that keeps the driver loaded, says who has to be asked to let go, and owns up to what
 //! it could not see and to references it could not explain. Nothing here changes anything.
 //!
