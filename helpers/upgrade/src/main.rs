@@ -74,8 +74,9 @@ fn run(root: &Root) -> Result<()> {
             Err(error) => return Err(error),
         };
         failures = 0;
-        if let Next::Wait { state: State::WaitingForIdle, .. } | Next::Leave { state: State::Asking, .. } =
-            &next
+        // Also where only packages for this kernel help, or a reboot: programs that start fail until then.
+        if let Next::Wait { state: State::WaitingForIdle, .. }
+        | Next::Leave { state: State::Asking | State::NotInstalled, .. } = &next
             && !heals
         {
             heals = heal(root)?;
