@@ -136,6 +136,9 @@ pub enum Object {
         version: String,
         /// The version of the libraries on disk, when that began.
         instead_of: Option<String>,
+        /// The CDI specifications that were written again for them.
+        #[serde(default)]
+        cdi: Vec<String>,
     },
     /// What was set on a GPU.
     Settings(Settings),

@@ -316,10 +316,11 @@ pub fn end(root: &Root) -> Result<bool> {
             }
         }
     }
-    clear(root)?;
+    // What specifications were stays until it is back.
     if !problems.is_empty() {
         bail!("{}", problems.join("; "));
     }
+    clear(root)?;
     remove_file(&root.path(STATE))?;
     Ok(true)
 }

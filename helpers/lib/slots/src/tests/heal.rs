@@ -126,6 +126,24 @@ fn a_specification_that_names_our_folder_becomes_what_it_was() {
 }
 
 #[test]
+fn what_a_specification_was_is_not_lost_where_it_cannot_be_put_back() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let root = Root::at(directory.path());
+    let slot = mismatched(&root);
+    write(&root, "/etc/cdi/a.yaml", "a", 0o640);
+    let mut healed = heal(&root, &slot, Some(NEW.into())).expect("heals");
+    healed.keep_cdi(&root, vec!["/etc/cdi/a.yaml".into()]).expect("keeps");
+    fs::write(root.path("/etc/cdi/a.yaml"), format!("{HEALED}/64/libcuda.so.1")).expect("writes");
+    let (kept, away) = (root.path(HEALED).join("cdi/0"), root.path(HEALED).join("cdi/away"));
+    fs::rename(&kept, &away).expect("is away");
+    end(&root).expect_err("it cannot be put back");
+    assert!(Healed::read(&root).expect("reads").is_some());
+    fs::rename(&away, &kept).expect("is there again");
+    assert!(end(&root).expect("ends"));
+    assert_eq!(text(&root, "/etc/cdi/a.yaml").as_deref(), Some("a"));
+}
+
+#[test]
 fn the_slot_in_use_is_not_pruned() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let root = Root::at(directory.path());
