@@ -29,18 +29,29 @@ pub fn workshop(cache: &Cache) -> Result<Workshop<'_>> {
     let key = Key::new("workshop 1").with(apt::SUITE).with(PACKAGES);
     let stage =
         cache.get("workshop", "the workshop that the package is made in", key, &[], |dir, work| {
-            let scratch = cache.scratch()?;
-            let sources = scratch.path().join("debian.sources");
-            apt::write_sources(&sources, &[apt::SUITE])?;
-            let mut build = mmdebstrap(cache, &tools(cache)?)?;
-            build.args(["--format=directory", "--variant=essential"]).arg(format!("--include={PACKAGES}"));
-            for folder in ["man", "locale", "doc"] {
-                build.arg(format!("--dpkgopt=path-exclude=/usr/share/{folder}/*"));
-            }
-            build.arg(apt::SUITE).arg(dir.join(ROOT)).arg(&sources);
-            run_logged(&mut build, work, &cache.log("workshop"))
+            small_debian(cache, "workshop", PACKAGES, dir, work)
         })?;
     Ok(Workshop { cache, room: Room::in_stage(stage) })
+}
+
+/// Makes a small Debian with `packages` in `dir`, for the stage of this name.
+pub(super) fn small_debian(
+    cache: &Cache,
+    stage: &str,
+    packages: &str,
+    dir: &Path,
+    work: &Work,
+) -> Result<()> {
+    let scratch = cache.scratch()?;
+    let sources = scratch.path().join("debian.sources");
+    apt::write_sources(&sources, &[apt::SUITE])?;
+    let mut build = mmdebstrap(cache, &tools(cache)?)?;
+    build.args(["--format=directory", "--variant=essential"]).arg(format!("--include={packages}"));
+    for folder in ["man", "locale", "doc"] {
+        build.arg(format!("--dpkgopt=path-exclude=/usr/share/{folder}/*"));
+    }
+    build.arg(apt::SUITE).arg(dir.join(ROOT)).arg(&sources);
+    run_logged(&mut build, work, &cache.log(stage))
 }
 
 impl Workshop<'_> {
