@@ -208,7 +208,7 @@ fn signal_and_wait(context: &Context, victims: Vec<Victim>, grace: Duration) -> 
 fn quiet(context: &Context, patience: Duration) -> Result<bool> {
     let until = Instant::now() + patience;
     loop {
-        if holders::refcounts(&context.root)?.iter().all(|module| module.excess() == 0) {
+        if holders::refcounts(&context.root)?.iter().all(holders::Module::is_unused) {
             return Ok(true);
         }
         if Instant::now() > until {

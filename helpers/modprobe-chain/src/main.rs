@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn a_failed_load_has_changed_nothing_only_where_nothing_is_loaded() {
         let file = file();
-        let here = |state| Loaded { module: described(&file), state, refcount: 0, holders: Vec::new() };
+        let here = |state| Loaded { module: described(&file), state, refcount: Some(0), holders: Vec::new() };
         for (now, unchanged) in [
             (Ok(None), true),
             (Ok(Some(here(State::Live))), false),
@@ -164,7 +164,7 @@ mod tests {
         let now = |version: &str, srcversion: &str, state| {
             let module = ledger::Module { srcversion: Some(srcversion.into()), ..described(&file) };
             let module = ledger::Module { version: Some(version.into()), ..module };
-            Some(Loaded { module, state, refcount: 0, holders: Vec::new() })
+            Some(Loaded { module, state, refcount: Some(0), holders: Vec::new() })
         };
         for (now, expected) in [
             (None, Ok(false)),

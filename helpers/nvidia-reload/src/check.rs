@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use gpu::Library;
 use health::Health;
-use modules::{Manager, State, chain, managed_by_container, out_of_reach};
+use modules::{Manager, State, cannot_unload, chain, managed_by_container, out_of_reach};
 use serde::Serialize;
 use slots::{Healed, version_on_disk};
-use step::{Root, Versions};
+use step::{Reason, Root, Versions};
 use xid::Class;
 
 use crate::fault::Result;
@@ -51,6 +51,19 @@ impl Condition {
         Condition::RebootNeeded,
         Condition::Unknown,
     ];
+
+    /// What it is called in JSON and in metrics.
+    pub fn key(self) -> &'static str {
+        match self {
+            Condition::InStep => "in-step",
+            Condition::ReloadNeeded => "reload-needed",
+            Condition::NotInstalled => "not-installed",
+            Condition::GpuFailed => "gpu-failed",
+            Condition::ResetNeeded => "reset-needed",
+            Condition::RebootNeeded => "reboot-needed",
+            Condition::Unknown => "unknown",
+        }
+    }
 
     /// In words.
     pub fn words(self) -> &'static str {
@@ -176,6 +189,14 @@ fn on_disk(root: &Root, driver: &Versions, library: Option<&str>, findings: &mut
         }
         Err(error) => return Some(format!("the driver: {error:#}")),
     }
+    match cannot_unload(root) {
+        Ok(None) => {}
+        Ok(Some(reason)) => {
+            only_a_boot(driver, library, &reason, findings);
+            return None;
+        }
+        Err(error) => return Some(format!("the driver: {error:#}")),
+    }
     let unseen = match out_of_reach(root, library) {
         Ok(None) => None,
         Ok(Some(reason)) => {
@@ -186,6 +207,20 @@ fn on_disk(root: &Root, driver: &Versions, library: Option<&str>, findings: &mut
     };
     in_step(driver, library, Manager::of(root), findings);
     unseen
+}
+
+/// Where the loaded driver stays until the next boot, for `reason`, what programs link is what counts: the
+/// modules may have come from elsewhere than the disk.
+fn only_a_boot(driver: &Versions, library: Option<&str>, reason: &Reason, findings: &mut Findings) {
+    let loaded = driver.loaded.as_deref();
+    match library.or(driver.on_disk.as_deref()) {
+        Some(wanted) if loaded == Some(wanted) => {}
+        Some(wanted) => findings.add(
+            Condition::RebootNeeded,
+            format!("{} is loaded, {wanted} is on disk; {reason}", loaded.unwrap_or("another driver")),
+        ),
+        None => findings.add(Condition::Unknown, "none of the driver's libraries is found".to_owned()),
+    }
 }
 
 /// Whether what is loaded, what is on disk and what programs link are one driver.
@@ -248,6 +283,13 @@ mod tests {
         let driver = Versions { loaded: loaded.map(Into::into), on_disk: on_disk.map(Into::into) };
         in_step(&driver, library, Manager::Unknown, &mut findings);
         findings.condition()
+    }
+
+    #[test]
+    fn metrics_and_json_call_a_condition_by_one_name() {
+        for condition in Condition::ALL {
+            assert_eq!(serde_json::to_value(condition).expect("a name"), condition.key());
+        }
     }
 
     #[test]

@@ -28,8 +28,7 @@ pub fn text(checked: &Checked) -> String {
         registry.register(name, help, family);
     };
     let condition = |condition: Condition| {
-        let word = condition.words().to_lowercase().replace(' ', "-");
-        (vec![("condition", word)], i64::from(condition == checked.condition))
+        (vec![("condition", condition.key().to_owned())], i64::from(condition == checked.condition))
     };
     family(
         "condition",

@@ -331,6 +331,9 @@ fn driver(root: &Root) -> Result<(Driver, Option<String>)> {
 }
 
 fn out_of_reach(root: &Root) -> anyhow::Result<Option<Reason>> {
+    if let Some(reason) = modules::cannot_unload(root)? {
+        return Ok(Some(reason));
+    }
     let library = match gpu::ask_helper(&root.path(gpu::HELPER), gpu::Question::Library, NVML_TIME)? {
         Some(gpu::Library::Found { path, version }) => slots::version_on_disk(root, &path, version)?,
         _ => None,

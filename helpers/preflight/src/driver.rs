@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use gpu::{Library, State as NvmlState};
-use modules::{DRIVER, Disk, File, Loaded, State, gate, managed_by_container, out_of_reach};
+use modules::{DRIVER, Disk, File, Loaded, State, cannot_unload, gate, managed_by_container, out_of_reach};
 use slots::{slots, version_on_disk};
 use step::{Context, Root, Versions};
 
@@ -95,11 +95,15 @@ fn remedy(context: &Context) -> Result<String> {
     })
 }
 
-/// Judges whether the driver that is installed has modules for the running kernel.
+/// Judges whether the kernel can unload the driver, and whether the one that is installed has modules for it.
 ///
 /// # Errors
 /// What is loaded or on disk cannot be read.
 pub(crate) fn reach(root: &Root, state: Option<&NvmlState>, findings: &mut Findings) -> Result<()> {
+    if let Some(reason) = cannot_unload(root)? {
+        findings.reboot(reason.what, reason.remedy);
+        return Ok(());
+    }
     let library = match state.map(|state| &state.library) {
         Some(Library::Found { path, version }) => version_on_disk(root, path, version.clone())?,
         _ => None,

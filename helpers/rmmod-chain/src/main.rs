@@ -152,7 +152,7 @@ fn in_use(context: &Context, name: &str) -> Result<String> {
     Ok(match modules::loaded(&context.root, name)? {
         Some(module) => format!(
             "{name} is in use: {} references, of which {} by other modules; `nvidia-reload status` shows by whom",
-            module.refcount,
+            module.refcount.unwrap_or_default(),
             module.holders.len()
         ),
         None => format!("{name} was in use and is gone now"),
@@ -196,7 +196,7 @@ mod tests {
                 parameters: Default::default(),
             },
             state: State::Live,
-            refcount,
+            refcount: Some(refcount),
             holders: holders.iter().map(ToString::to_string).collect(),
         };
         let on_uvm = ("nvidia", 1, &["nvidia_uvm"][..]);

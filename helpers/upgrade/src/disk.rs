@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 use gpu::{HELPER, Library, Question, ask_helper};
-use modules::{DRIVER, Manager, Unreadable, chain, managed_by_container, out_of_reach};
+use modules::{
+    DRIVER, Manager, Unreadable, cannot_unload, chain, driver_version, managed_by_container, out_of_reach,
+};
 use slots::version_on_disk;
 use step::{Reason, Root};
 
@@ -25,6 +27,8 @@ pub(crate) enum Disk {
     Unfinished(Reason),
     /// No reload can help: the driver that is installed has no modules for the running kernel.
     OutOfReach(Reason),
+    /// It holds another driver than the one that is loaded, which the running kernel cannot unload.
+    CannotUnload(Reason),
     /// It holds another driver than the one that is loaded.
     Differs,
 }
@@ -46,6 +50,13 @@ pub(crate) fn judge(root: &Root, library: Option<String>) -> Result<Disk> {
     }
     if let Some(reason) = managed_by_container(root)? {
         return Ok(Disk::Managed(reason));
+    }
+    if let Some(reason) = cannot_unload(root)? {
+        // What programs link is what counts: the modules may have come from elsewhere than the disk.
+        return Ok(match (library, driver_version(root)?) {
+            (Some(library), Some(loaded)) if library == loaded => Disk::InStep(loaded),
+            _ => Disk::CannotUnload(reason),
+        });
     }
     if let Some(reason) = out_of_reach(root, library.as_deref())? {
         return Ok(Disk::OutOfReach(reason));
@@ -108,6 +119,7 @@ mod tests {
                 Disk::InStep(version) => format!("dropped, {version} is loaded and on disk"),
                 Disk::Unfinished(reason) => format!("waits for packages, then ends: {}", reason.what),
                 Disk::OutOfReach(_) => "ends, not installed for this kernel".to_owned(),
+                Disk::CannotUnload(_) => "ends, reboot required".to_owned(),
                 Disk::Differs => "reloads when idle".to_owned(),
             };
             machine.line("request", &text)

@@ -76,7 +76,7 @@ fn run(root: &Root) -> Result<()> {
         failures = 0;
         // Also where only packages for this kernel help, or a reboot: programs that start fail until then.
         if let Next::Wait { state: State::WaitingForIdle, .. }
-        | Next::Leave { state: State::Asking | State::NotInstalled, .. } = &next
+        | Next::Leave { state: State::Asking | State::NotInstalled | State::RebootRequired, .. } = &next
             && !heals
         {
             heals = heal(root)?;

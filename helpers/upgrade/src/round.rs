@@ -92,6 +92,9 @@ fn moment(root: &Root, config: &Config, unfinished: &mut Option<Instant>) -> Res
         Disk::OutOfReach(reason) => {
             return Ok(Next::Leave { state: State::NotInstalled, because: vec![reason] });
         }
+        Disk::CannotUnload(reason) => {
+            return Ok(Next::Leave { state: State::RebootRequired, because: vec![reason] });
+        }
         Disk::Differs => {}
     }
     match policy {

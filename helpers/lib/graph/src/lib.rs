@@ -52,9 +52,9 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub struct Module {
     /// `initstate`: `live`, `coming` or `going`; none for what is built into the kernel.
     pub state: Option<String>,
-    /// `refcnt`; none where nothing can be unloaded. Negative while the module is going away.
+    /// `refcnt`; none where the kernel was built without CONFIG_MODULE_UNLOAD. Negative while the module is going away.
     pub refcount: Option<i64>,
-    /// The modules that use it, sorted.
+    /// The modules that use it, sorted. The kernel shows none where there is no `refcnt`.
     pub holders: Vec<String>,
 }
 
@@ -91,6 +91,9 @@ pub fn modules(root: &Root) -> Result<BTreeMap<String, Module>> {
         // One may go while we look: then it is not part of the graph any more.
         if let Some(module) = module(root, &name)? {
             ask.extend(module.holders.iter().cloned());
+            if name == DRIVER && module.refcount.is_none() {
+                ask.extend(OF_DRIVER.map(str::to_owned));
+            }
             found.insert(name, module);
         }
     }

@@ -153,7 +153,7 @@ mod tests {
     use crate::model::{Holder, Owner};
 
     fn module(refcount: i64) -> Module {
-        Module { name: "nvidia".into(), refcount, dependents: Vec::new(), of_driver: true }
+        Module { name: "nvidia".into(), refcount: Some(refcount), dependents: Vec::new(), of_driver: true }
     }
 
     fn found(files: usize, mapped: usize) -> Found {

@@ -266,7 +266,7 @@ mod tests {
     fn module(name: &str) -> Module {
         Module {
             name: name.to_owned(),
-            refcount: 0,
+            refcount: Some(0),
             dependents: Vec::new(),
             of_driver: name.starts_with("nvidia"),
         }

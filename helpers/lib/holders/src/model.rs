@@ -68,8 +68,9 @@ impl Scan {
 pub struct Module {
     /// The name the kernel knows, with underscores.
     pub name: String,
-    /// `/sys/module/NAME/refcnt`. Negative while the module is going away.
-    pub refcount: i64,
+    /// `/sys/module/NAME/refcnt`. Negative while the module is going away; none where the kernel cannot unload
+    /// modules (built without CONFIG_MODULE_UNLOAD), and counts nothing.
+    pub refcount: Option<i64>,
     /// The loaded modules that stand on this one (`/sys/module/NAME/holders`).
     pub dependents: Vec<String>,
     /// Whether it is NVIDIA's driver itself rather than a module of others that uses it.
@@ -79,8 +80,15 @@ pub struct Module {
 impl Module {
     /// References that do not come from loaded modules: open files and the like. Not a number of
     /// clients: one open file is one to three references, by driver version.
+    /// 0 where the kernel counts nothing.
     pub fn excess(&self) -> u64 {
-        u64::try_from(self.refcount - self.dependents.len() as i64).unwrap_or(0)
+        let references = self.refcount.map_or(0, |count| count - self.dependents.len() as i64);
+        u64::try_from(references).unwrap_or(0)
+    }
+
+    /// Whether the count shows that no process uses it.
+    pub fn is_unused(&self) -> bool {
+        self.refcount.is_some() && self.excess() == 0
     }
 }
 

@@ -8,18 +8,16 @@ use step::{BY_NAME, Root};
 /// The loaded modules that have to go for `nvidia` to go, with their reference counts, dependents
 /// first. Empty when the driver is not loaded.
 ///
-/// This is the fast path: where [`Module::excess`] is 0 for all of them no process holds the
+/// This is the fast path: where [`Module::is_unused`] of all of them no process holds the
 /// driver, whatever its file table says, and there is nothing to scan for. It costs two reads a
 /// module, and any user may ask.
 ///
 /// # Errors
 /// When a module's entry in `/sys/module` is there but cannot be read.
 pub fn refcounts(root: &Root) -> Result<Vec<Module>> {
-    let found = graph::modules(root)?.into_iter().filter_map(|(name, module)| {
-        // Where nothing can be unloaded there is nothing to look for.
-        let refcount = module.refcount?;
+    let found = graph::modules(root)?.into_iter().map(|(name, module)| {
         let of_driver = graph::is_of_driver(&name);
-        Some((name.clone(), Module { name, refcount, dependents: module.holders, of_driver }))
+        (name.clone(), Module { name, refcount: module.refcount, dependents: module.holders, of_driver })
     });
     Ok(leaves_first(found.collect()))
 }
@@ -71,6 +69,21 @@ mod tests {
 
     fn names(modules: &[Module]) -> Vec<&str> {
         modules.iter().map(|module| module.name.as_str()).collect()
+    }
+
+    #[test]
+    fn a_kernel_that_counts_nothing_leaves_open_whether_a_module_is_used() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        // As seen without CONFIG_MODULE_UNLOAD: neither refcnt nor holders.
+        for name in ["nvidia", "nvidia_uvm"] {
+            let module = dir.path().join("sys/module").join(name);
+            fs::create_dir_all(&module).expect("created");
+            fs::write(module.join("initstate"), "live\n").expect("written");
+        }
+        let modules = refcounts(&Root::at(dir.path())).expect("readable");
+        let names: Vec<&str> = modules.iter().map(|module| module.name.as_str()).collect();
+        assert_eq!(names, ["nvidia", "nvidia_uvm"]);
+        assert!(modules.iter().all(|module| module.excess() == 0 && !module.is_unused()));
     }
 
     #[test]

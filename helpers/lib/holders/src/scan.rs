@@ -26,7 +26,7 @@ pub fn scan(root: &Root) -> Result<Scan> {
     if !before.is_empty() {
         see_consoles(root, &mut scan)?;
     }
-    if before.iter().all(|module| module.excess() == 0) {
+    if before.iter().all(Module::is_unused) {
         scan.modules = before;
         return Ok(scan);
     }

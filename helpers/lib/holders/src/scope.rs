@@ -108,7 +108,8 @@ mod tests {
 
     #[test]
     fn a_run_of_one_gpu_is_through_when_its_users_are_gone() {
-        let module = Module { name: "nvidia".into(), refcount: 3, dependents: Vec::new(), of_driver: true };
+        let module =
+            Module { name: "nvidia".into(), refcount: Some(3), dependents: Vec::new(), of_driver: true };
         let other = holder(&[(Kind::Gpu, "nvidia0")]);
         let scan = Scan { modules: vec![module], holders: vec![other], ..Scan::default() };
         let scope: Scope = ["nvidia1".to_owned()].into_iter().collect();

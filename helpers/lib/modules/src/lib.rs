@@ -33,7 +33,7 @@ pub use loaded::{
 pub use managed::managed_by_container;
 pub use manager::Manager;
 pub use parameters::{Changed, changed_parameters, parameters};
-pub use reach::{Shadowed, out_of_reach, shadowed};
+pub use reach::{Shadowed, cannot_unload, out_of_reach, shadowed};
 pub use readback::differences;
 pub use successors::successors;
 pub use unload::{Unloaded, unload};

@@ -26,16 +26,18 @@ pub struct Loaded {
     pub module: ledger::Module,
     /// How far it is.
     pub state: State,
-    /// References: dependents and open files, though one open file may count for several.
-    pub refcount: i64,
+    /// References: dependents and open files, though one open file may count for several. None where the kernel
+    /// cannot unload modules, and counts nothing.
+    pub refcount: Option<i64>,
     /// The modules that use it.
     pub holders: Vec<String>,
 }
 
 impl Loaded {
     /// References that no loaded dependent explains: somebody has a file open, or the like.
+    /// 0 where the kernel counts nothing.
     pub fn users(&self) -> i64 {
-        self.refcount - self.holders.len() as i64
+        self.refcount.map_or(0, |count| count - self.holders.len() as i64)
     }
 
     /// What is wrong with its state, as a sentence without its end; none where it is live.
@@ -128,10 +130,6 @@ fn read(root: &Root, name: &str, module: graph::Module) -> Result<Option<Loaded>
         "going" => State::Going,
         other => bail!("{}: unknown initstate {other:?}", directory.display()),
     };
-    // Without CONFIG_MODULE_UNLOAD nothing can be unloaded at all.
-    let Some(refcount) = module.refcount else {
-        bail!("{} has no refcnt: this kernel cannot unload modules", directory.display());
-    };
     Ok(Some(Loaded {
         module: ledger::Module {
             name: name.to_owned(),
@@ -141,7 +139,7 @@ fn read(root: &Root, name: &str, module: graph::Module) -> Result<Option<Loaded>
             parameters: BTreeMap::new(),
         },
         state,
-        refcount,
+        refcount: module.refcount,
         holders: module.holders,
     }))
 }

@@ -20,6 +20,25 @@ struct Elsewhere {
     file: File,
 }
 
+/// Why the driver that is loaded cannot be unloaded on the running kernel, and what helps. None where it can, or
+/// is not loaded.
+///
+/// # Errors
+/// What is loaded cannot be read.
+pub fn cannot_unload(root: &Root) -> Result<Option<Reason>> {
+    match graph::module(root, DRIVER)? {
+        // The kernel has the file where it was built with CONFIG_MODULE_UNLOAD (kernel/module/sysfs.c).
+        Some(module) if module.refcount.is_none() => Ok(Some(Reason::new(
+            format!(
+                "kernel {} cannot unload modules: it was built without CONFIG_MODULE_UNLOAD",
+                release(root)?
+            ),
+            "boot a kernel that has the driver you want, by kexec or a reboot",
+        ))),
+        _ => Ok(None),
+    }
+}
+
 /// Why no reload can help now, and what does, in the order in which it helps: the modules for the running
 /// kernel first, then another kernel. None where a reload may help, or where there is no driver at all.
 ///

@@ -56,7 +56,7 @@ fn holder(pid: i32, user: Option<&str>, command: &[&str], owner: Owner, memory: 
 fn modules() -> Vec<Module> {
     let module = |name: &str, refcount, dependents: &[&str], of_driver| Module {
         name: name.into(),
-        refcount,
+        refcount: Some(refcount),
         dependents: dependents.iter().map(|name| (*name).to_owned()).collect(),
         of_driver,
     };

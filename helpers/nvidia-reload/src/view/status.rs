@@ -144,7 +144,8 @@ fn next_boot(initramfs: &Initramfs) -> String {
 fn modules(status: &Status) -> String {
     let one = |module: &holders::Module| {
         let whose = if module.of_driver { "" } else { " (not NVIDIA's driver)" };
-        format!("{} {}{whose}", clean(&module.name), module.refcount)
+        let count = module.refcount.map_or_else(|| "not counted".to_owned(), |count| count.to_string());
+        format!("{} {count}{whose}", clean(&module.name))
     };
     status.modules.iter().map(one).collect::<Vec<_>>().join(", ")
 }

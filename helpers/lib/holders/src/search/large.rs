@@ -91,7 +91,7 @@ fn ours(processes: usize, descriptors: usize) -> (f64, u64) {
     let walked = Search::run(Path::new("/proc"), table.clone(), true, true).expect("a walk");
     let references = i64::try_from(descriptors).expect("a number");
     let module =
-        Module { name: "nvidia".into(), refcount: references, dependents: Vec::new(), of_driver: true };
+        Module { name: "nvidia".into(), refcount: Some(references), dependents: Vec::new(), of_driver: true };
     let account = account(&[module], &table, &walked.found, true);
     let counted: u64 = walked.found.iter().map(|found| found.files.len() as u64).sum();
     let holders = scan::describe(&step::Root::system(), walked.found);
