@@ -114,8 +114,13 @@ pub(crate) fn described(holder: &Holder) -> String {
 }
 
 pub(crate) fn devices(holder: &Holder) -> String {
-    let mut names: Vec<&str> = holder.devices.iter().map(|device| device.name.as_str()).collect();
-    names.dedup();
+    let mut names: Vec<&str> = Vec::new();
+    for device in &holder.devices {
+        // One that is open and mapped is there twice.
+        if !names.contains(&device.name.as_str()) {
+            names.push(&device.name);
+        }
+    }
     names.join(", ")
 }
 
@@ -124,6 +129,29 @@ mod tests {
     use step::Verdict;
 
     use super::*;
+
+    #[test]
+    fn a_device_that_is_open_and_mapped_is_named_once() {
+        // As a CUDA process on an H100 has them.
+        let device = |via, (kind, name, module, rdev)| {
+            let path = format!("/dev/{name}");
+            serde_json::json!({ "rdev": rdev, "kind": kind, "name": name, "module": module, "via": via, "count": 1, "path": path })
+        };
+        let has = [
+            ("gpu", "nvidia0", "nvidia", "195:0"),
+            ("ctl", "nvidiactl", "nvidia", "195:255"),
+            ("uvm", "nvidia-uvm", "nvidia_uvm", "238:0"),
+        ];
+        let devices_of: Vec<_> =
+            ["fd", "map"].into_iter().flat_map(|via| has.map(|one| device(via, one))).collect();
+        let holder = serde_json::json!({
+            "pid": 2595, "start_ticks": 2665, "since": null, "uid": 0, "user": "root", "comm": "python3",
+            "command": ["python3"], "state": "S", "devices": devices_of, "owner": { "type": "process" },
+            "screen": false, "gpu_memory": null
+        });
+        let holder: Holder = serde_json::from_value(holder).expect("a holder");
+        assert_eq!(devices(&holder), "nvidia0, nvidiactl, nvidia-uvm");
+    }
 
     #[test]
     fn a_module_of_others_that_is_in_use_inside_the_kernel_is_a_refusal() {

@@ -75,7 +75,8 @@ pub(crate) fn ignored(context: &Context) -> Vec<String> {
 /// What NVML says of itself, where it works.
 pub(crate) fn serves(answer: &Answer) -> Result<String> {
     match answer {
-        Answer::Ok { driver_version, devices } => Ok(format!("driver {driver_version}, {devices} devices")),
+        Answer::Ok { driver_version, devices: 1 } => Ok(format!("driver {driver_version}, 1 GPU")),
+        Answer::Ok { driver_version, devices } => Ok(format!("driver {driver_version}, {devices} GPUs")),
         Answer::Mismatch => bail!("NVML's library is of another version than the driver that serves now"),
         Answer::NotLoaded => bail!("NVML does not see a driver"),
         Answer::Asleep => bail!("NVML was not asked"),
