@@ -24,6 +24,8 @@ mod stop;
 mod sums;
 pub mod text;
 mod undo;
+#[cfg(test)]
+mod unit_files;
 mod units;
 mod verified;
 
