@@ -22,6 +22,7 @@ const SOURCES: &[&str] = &[
     "LICENSE",
     "Makefile",
     "debian",
+    "docs/man",
     "dracut",
     "helpers",
     "packaging",
