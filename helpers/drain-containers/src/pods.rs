@@ -116,7 +116,7 @@ pub(crate) fn start_kubelets(undo: &Undo, acts: &mut Vec<Act>) -> bool {
                 undo.restored(act.id, name);
             }
             Ok(false) => {
-                let why = "is no unit any more: nobody starts the pods of this machine";
+                let why = "is no longer a unit: nothing starts the pods of this machine";
                 context.warn(format!("{name} {why}"));
                 undo.lost(act.id, name, why);
             }
@@ -174,7 +174,7 @@ pub(crate) fn await_back(undo: &Undo, mut taken: Vec<(u64, ledger::Container)>) 
     }
     for (act, container) in taken {
         let reason = format!(
-            "was not started again by the kubelet within {patience} s{silent}: `kubectl describe pod` tells why"
+            "was not started again by the kubelet within {patience} s{silent}: `kubectl describe pod` shows why"
         );
         let name = Object::Container(container);
         context.warn(format!("{name} {reason}"));

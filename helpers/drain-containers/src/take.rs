@@ -205,7 +205,7 @@ async fn stop(
     if container.auto_remove && config.auto_remove == AutoRemove::Recreate {
         act.done()?;
         context.info(format!(
-            "stopped {container}: it {}; its engine deletes it now (--rm), and it is made anew later",
+            "stopped {container}: it {}; its engine deletes it now (--rm); it is recreated later",
             container.reasons()
         ));
         return Ok(());
@@ -219,10 +219,8 @@ async fn stop(
         return Ok(());
     }
     if ended == Ended::Gone {
-        act.failed("somebody else removed it before it was stopped")?;
-        context.warn(format!(
-            "{container} was removed by somebody else meanwhile: nothing is left to give back"
-        ));
+        act.failed("it was removed before the run stopped it")?;
+        context.warn(format!("{container} was removed during the run: there is nothing to restore"));
         return Ok(());
     }
     act.done()?;

@@ -35,7 +35,7 @@ const COUNT: Duration = Duration::from_millis(2);
 const LAST_ASKED: u32 = 2;
 
 /// Why a process that was ended does not come back.
-const LOST: &str = "nobody can start it again as it was";
+const LOST: &str = "it cannot be started again as it was";
 /// More than this have no message of their own.
 const MOST_LOGGED: usize = 100;
 
@@ -89,7 +89,11 @@ fn run(context: &Context) -> Result<()> {
             bail!("the GPU is not free: new processes take it as fast as they are ended: {}", list(&scan));
         }
     }
-    context.info(if scope.is_all() { "nobody holds the GPU" } else { "nobody holds the GPUs to be reset" });
+    context.info(if scope.is_all() {
+        "no process holds the GPU"
+    } else {
+        "no process holds the GPUs to be reset"
+    });
     Ok(())
 }
 

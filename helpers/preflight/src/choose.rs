@@ -120,7 +120,7 @@ fn add_linked(picked: &mut Vec<Pick>, links: &[Links], fabric_manager: bool) {
 pub(crate) fn chosen(context: &Context, pci: &str) -> Result<Chosen> {
     let path = context.root.path(format!("/proc/driver/nvidia/gpus/{pci}/information"));
     let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-    let minor = minor(&text).with_context(|| format!("{} tells no device minor", path.display()))?;
+    let minor = minor(&text).with_context(|| format!("{} has no device minor", path.display()))?;
     let mut nodes = vec![format!("nvidia{minor}")];
     for class in ["drm", "graphics"] {
         let path = context.root.path(format!("/sys/bus/pci/devices/{pci}/{class}"));

@@ -107,7 +107,7 @@ fn begin(context: &Context, made: &mut Option<Plan>) -> Result<()> {
     let asked = RunRequest::take(&context.root)?;
     let config = context.config()?;
     package::wait(context)?;
-    context.status("looking at the driver and at who holds it");
+    context.status("checking the driver and what holds it");
     let Assessed { plan, container_units, containers, dockerd, heard, seen, chosen } =
         assess::assess(context, &config, &asked)?;
     let plan = made.insert(plan);

@@ -33,5 +33,5 @@ pub(crate) fn answer<T: DeserializeOwned>(command: &mut Command) -> Result<T> {
     if !status.success() {
         anyhow::bail!("{words} ended with {status}");
     }
-    serde_json::from_slice(&output).with_context(|| format!("understand what {words} says"))
+    serde_json::from_slice(&output).with_context(|| format!("understand the output of {words}"))
 }

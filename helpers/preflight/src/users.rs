@@ -116,10 +116,10 @@ pub(crate) fn unknown(survey: &Survey, scan: &Scan, slurm: Option<&Slurm>) -> Ve
         }
         _ => None,
     };
-    let unexplained = scan.unexplained.iter().map(|what| format!("{what} that nothing found accounts for"));
+    let unexplained = scan.unexplained.iter().map(|what| format!("unexplained: {what}"));
     let unclear = survey.unclear.iter().cloned();
     let slurm = slurm.and_then(|slurm| slurm.silent.as_ref());
-    let slurm = slurm.map(|why| format!("Slurm does not say which jobs have a GPU: {why}"));
+    let slurm = slurm.map(|why| format!("Slurm does not report which jobs have a GPU: {why}"));
     survey.engines.iter().filter_map(silent).chain(unexplained).chain(unclear).chain(slurm).collect()
 }
 
@@ -188,7 +188,7 @@ fn containers(config: &Config, survey: &Survey, holders: &[Holder], findings: &m
             Decision::Refuse(reason) => findings.refuse(reason.what, reason.remedy),
             Decision::Restart => add(None),
             Decision::Recreate => {
-                add(Some(("stop; its engine deletes it then (--rm); make it anew afterwards", true)));
+                add(Some(("stop; its engine deletes it (--rm); recreate it afterwards", true)));
             }
             Decision::LetGo => add(Some(("stop; its engine deletes it then (--rm)", false))),
             Decision::Pod(kubelet) => {

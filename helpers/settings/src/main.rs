@@ -37,7 +37,7 @@ enum Verb {
 fn main() -> ExitCode {
     step::main_with(
         Step::Settings,
-        |_| bail!("there is nothing to run: what was set is given back by `undo`"),
+        |_| bail!("there is nothing to run: `undo` restores the settings"),
         undo,
         |_, Verb::Apply { kept }| apply(kept),
     )
@@ -82,7 +82,7 @@ fn set(context: &Context, wanted: Vec<Settings>) -> Result<Vec<Given>> {
     let given: Option<Vec<Given>> = talk(&mut command, &serde_json::to_vec(&wanted)?, TIME)?;
     let given = given.with_context(|| format!("NVML did not answer in {} seconds", TIME.as_secs()))?;
     if given.len() != wanted.len() {
-        bail!("{} GPUs were to be set, and {} are told of", wanted.len(), given.len());
+        bail!("expected the results of {} GPUs, and got {}", wanted.len(), given.len());
     }
     Ok(given)
 }

@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     let root = Root::system();
     let Err(error) = run(&root) else { return ExitCode::SUCCESS };
     say(Priority::Error, &format!("{error:#}"));
-    let because = vec![Reason::new(format!("{error:#}"), format!("`journalctl -u {UNIT}` tells more"))];
+    let because = vec![Reason::new(format!("{error:#}"), format!("`journalctl -u {UNIT}` shows more"))];
     if let Err(error) = update(&root, State::Failed, because) {
         say(Priority::Error, &format!("the request does not have this: {error:#}"));
     }

@@ -76,7 +76,7 @@ pub(crate) fn ignored(context: &Context) -> Vec<String> {
 pub(crate) fn serves(answer: &Answer) -> Result<String> {
     match answer {
         Answer::Ok { driver_version, devices } => Ok(format!("driver {driver_version}, {devices} devices")),
-        Answer::Mismatch => bail!("NVML's library is of another version than the driver that serves now"),
+        Answer::Mismatch => bail!("NVML's library has another version than the loaded driver"),
         Answer::NotLoaded => bail!("NVML does not see a driver"),
         Answer::Asleep => bail!("NVML was not asked"),
         Answer::NoLibrary { reason } => bail!("NVML's library is not installed: {reason}"),

@@ -52,7 +52,7 @@ enum Move {
 /// What to do next.
 fn next(phase: &Phase, goal: Goal) -> Move {
     match (phase, goal) {
-        (Phase::Unknown(state), _) => Move::Lost(format!("the engine says that it is {state:?}")),
+        (Phase::Unknown(state), _) => Move::Lost(format!("the engine reports the state {state:?}")),
         (Phase::Stopping | Phase::Removing, _) => Move::Wait,
         (Phase::Running | Phase::Restarting, Goal::Down) => Move::Stop,
         // Podman refuses to stop what is frozen, and a frozen process gets no SIGTERM.

@@ -171,7 +171,7 @@ pub fn check(root: &Root, before: &[Node]) -> Result<()> {
         let metadata = fs::symlink_metadata(&node.path).with_context(|| format!("look at {}", node.path))?;
         let is = (major(metadata.rdev()) as u32, minor(metadata.rdev()) as u32);
         if is != (number, node.minor) {
-            bail!("{} has number {}:{}, the driver serves {}:{}", node.path, is.0, is.1, number, node.minor);
+            bail!("{} has number {}:{}, the driver uses {}:{}", node.path, is.0, is.1, number, node.minor);
         }
     }
     Ok(())

@@ -51,7 +51,7 @@ impl State {
         match self {
             State::Queued => "a reload is asked for",
             State::WaitingForPackages => "a reload waits for the packages",
-            State::WaitingForIdle => "a reload waits until nobody uses the GPUs",
+            State::WaitingForIdle => "a reload waits until the GPUs are idle",
             State::Asking => "a reload waits for you",
             State::Reloading => "a reload is under way",
             State::GivenUp => "a reload did not find its moment, and is given up",

@@ -47,7 +47,7 @@ pub(crate) fn owned(root: &Root, paths: &BTreeSet<PathBuf>) -> Vec<Owned> {
             .collect()
     });
     found.unwrap_or_else(|error| {
-        step::say(&format!("whose the driver's files are cannot be told by RPM: {error:#}"));
+        step::say(&format!("rpm does not show which package owns the driver's files: {error:#}"));
         Vec::new()
     })
 }
@@ -59,7 +59,7 @@ pub(crate) fn owners(root: &Root, paths: &BTreeSet<PathBuf>) -> Vec<Package> {
     }
     let found = packages(root, paths).map(|packages| packages.into_values().collect());
     found.unwrap_or_else(|error| {
-        step::say(&format!("whose the replaced files are cannot be told by RPM: {error:#}"));
+        step::say(&format!("rpm does not show which package owns the replaced files: {error:#}"));
         Vec::new()
     })
 }

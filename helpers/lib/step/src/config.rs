@@ -265,7 +265,7 @@ impl Config {
         for Guard { name, .. } in Guard::read(root, &self.processes.protect).context("processes.protect")? {
             if name.is_empty() || name.len() > 15 {
                 anyhow::bail!(
-                    "processes.protect: {name:?} can match no process: the kernel keeps 1 to 15 bytes of a name"
+                    "processes.protect: {name:?} matches no process: a process name has 1 to 15 bytes"
                 );
             }
         }

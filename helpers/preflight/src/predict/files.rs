@@ -120,7 +120,7 @@ fn flaw(path: &Path, findings: &mut Findings) -> io::Result<Option<Flaw>> {
     }
     findings.warn(
         format!("{} is compressed in a way that is not read here: not all of it is judged", path.display()),
-        "should it not load, the loaded driver comes back",
+        "if it does not load, the run is rolled back",
     );
     Ok(None)
 }

@@ -29,7 +29,7 @@ pub(crate) fn assess(root: &Root, loaded: &[Loaded], found: &[Found], findings: 
                                 "{} does not load with the option {shown:?}: {why}",
                                 one.file.path.display()
                             ),
-                            format!("mend it: `grep -r {} /etc/modprobe.d /proc/cmdline`", option.name),
+                            format!("fix it: `grep -r {} /etc/modprobe.d /proc/cmdline`", option.name),
                         );
                     } else if let Some((was, will)) = changed(kind, &option, &now) {
                         findings.warn(

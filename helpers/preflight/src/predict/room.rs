@@ -34,7 +34,7 @@ pub(crate) fn assess(root: &Root, found: &[Found], findings: &mut Findings) -> R
         } else if directory == LEDGER && free < least + modules {
             findings.warn(
                 format!(
-                    "{} has {} MiB left: the new driver's modules ({} MiB) cannot be kept for the next way back",
+                    "{} has {} MiB left: the new driver's modules ({} MiB) cannot be saved to a slot",
                     path.display(),
                     free >> 20,
                     modules >> 20
@@ -54,7 +54,7 @@ pub(crate) fn assess(root: &Root, found: &[Found], findings: &mut Findings) -> R
                 available >> 20,
                 (2 * modules) >> 20
             ),
-            "free memory before the reload; should it fail, the loaded driver comes back",
+            "free memory before the reload; if it fails, the run is rolled back",
         );
     }
     Ok(())
