@@ -53,7 +53,7 @@ pub(crate) fn run(context: &Context) -> Result<()> {
     }
     for container in plain {
         context.info(format!(
-            "{container} was started with --rm by its user: what of it holds the GPU is ended as that user's processes, and is not restarted"
+            "{container} was started with --rm by its user: its processes that hold the GPU are killed like that user's other processes, and not restarted"
         ));
     }
     cdi::note(context)?;

@@ -86,7 +86,7 @@ fn run(context: &Context) -> Result<()> {
             }
         }
         if Instant::now() > deadline {
-            bail!("the GPU is not free: new processes take it as fast as they are ended: {}", list(&scan));
+            bail!("the GPU is not free: new processes open it as fast as they are killed: {}", list(&scan));
         }
     }
     context.info(if scope.is_all() {
@@ -258,7 +258,7 @@ fn undo(context: &Context) -> Result<()> {
     if failed.is_empty() && lost.is_empty() {
         return Ok(());
     }
-    context.ledger.ended(&failed, &lost, "it was not ended", LOST)
+    context.ledger.ended(&failed, &lost, "it was not killed", LOST)
 }
 
 #[cfg(test)]

@@ -75,7 +75,9 @@ fn mean(health: &Health, evidence: &Evidence, versions: &Versions, reset: bool, 
         }
         // Nothing that a reload makes worse, or better.
         Class::Support => findings.warn(what, format!("NVIDIA's advice: {}", evidence.action)),
-        Class::App if evidence.by_nvml => findings.warn(what, "the run ends what uses it, and looks again"),
+        Class::App if evidence.by_nvml => {
+            findings.warn(what, "the run terminates what uses it, and checks again")
+        }
         // The programs start anew with a reload, and a mismatch of versions ends with it.
         Class::App | Class::Reload | Class::Info => {}
     }

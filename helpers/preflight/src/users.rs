@@ -102,8 +102,7 @@ pub(crate) fn assess(
         }
     }
     for unseen in &scan.unseen {
-        findings
-            .warn(format!("not everything could be looked at: {unseen}"), "see why that is denied to root");
+        findings.warn(format!("not everything could be checked: {unseen}"), "see why that is denied to root");
     }
     Ok(actions)
 }
@@ -170,7 +169,7 @@ fn containers(config: &Config, survey: &Survey, holders: &[Holder], findings: &m
     for unclear in &survey.unclear {
         findings.warn(
             unclear,
-            "see what it is; where it has a GPU, stop it before the run and start it afterwards",
+            "find out what it is; if it has a GPU, stop it before the run and start it afterwards",
         );
     }
     let mut actions = Vec::new();

@@ -67,7 +67,7 @@ fn run(root: &Root) -> Result<()> {
             // looks one may fail, and the next one tells.
             Err(error) if failures < FAILURES => {
                 failures += 1;
-                say(Priority::Warning, &format!("it is looked at again in {} s: {error:#}", AGAIN.as_secs()));
+                say(Priority::Warning, &format!("the next try is in {} s: {error:#}", AGAIN.as_secs()));
                 sleep(AGAIN);
                 continue;
             }

@@ -215,7 +215,7 @@ fn read(stream: UnixStream, until: Instant, state: &Mutex<State>) {
     let reason = loop {
         let line = match lines.next(until) {
             Ok(Some(line)) => line,
-            Ok(None) => break "its side has ended".to_owned(),
+            Ok(None) => break "its worker has exited".to_owned(),
             Err(error) if error.kind() == io::ErrorKind::TimedOut => break "it takes too long".to_owned(),
             Err(error) => break format!("its worker broke the protocol: {error}"),
         };

@@ -185,7 +185,7 @@ async fn reach(client: &Client, id: &str, goal: Goal, grace: Duration) -> Result
 fn finished(container: &Inspect) -> Result<Ended, Error> {
     match container.exit_code() {
         0 => Ok(Ended::Finished),
-        code => Err(Error::Odd(format!("it was started and ended at once, with exit status {code}"))),
+        code => Err(Error::Odd(format!("it was started and exited at once, with exit status {code}"))),
     }
 }
 

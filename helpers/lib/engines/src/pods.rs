@@ -56,7 +56,7 @@ pub(crate) async fn ask(
         };
         if given.is_none() {
             answer.unclear.push(format!(
-                "container {} of pod {pod}: its OCI bundle is not found, and {} does not tell it: whether it has a GPU is not known",
+                "container {} of pod {pod}: its OCI bundle is not found, and {} does not report it: it is not known whether it has a GPU",
                 label(cri::CONTAINER_NAME), engine.kind
             ));
         }

@@ -54,7 +54,7 @@ impl State {
             State::WaitingForIdle => "a reload waits until the GPUs are idle",
             State::Asking => "a reload waits for you",
             State::Reloading => "a reload is under way",
-            State::GivenUp => "a reload did not find its moment, and is given up",
+            State::GivenUp => "the request is given up: the GPUs were not idle in time",
             State::Refused => "a reload was refused, nothing was touched",
             State::NotInstalled => "no reload can help: the driver is not installed for the running kernel",
             State::RebootRequired => "a reboot is required, nothing was touched",

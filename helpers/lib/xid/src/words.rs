@@ -66,7 +66,7 @@ impl fmt::Display for Event {
                 )
             }
             Event::UvmFatal { error } => {
-                write!(f, "UVM met a fatal error ({error}) that only a reboot ends, for every GPU")
+                write!(f, "UVM met a fatal error ({error}) that only a reboot clears, for every GPU")
             }
             Event::UnbindWait { .. } => f.write_str("the GPU is being removed while it is in use"),
             Event::UnbindDone { .. } => f.write_str("the GPU is no longer in use, its removal continues"),
