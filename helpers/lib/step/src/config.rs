@@ -1,6 +1,8 @@
 //! The configuration: fragments, merged, validated with file and key named.
 
 #[cfg(test)]
+mod documented;
+#[cfg(test)]
 mod owner_tests;
 mod services;
 mod units;
