@@ -12,6 +12,8 @@ mod crowd;
 mod demo;
 mod disk;
 mod distributions;
+#[cfg(test)]
+mod docs;
 mod host;
 mod machine;
 mod progress;
