@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Both packages are built with this file: `make`, then `make install DESTDIR=FOLDER`. Rust comes from cargo in PATH.
 
 CARGO_TARGET_DIR ?= $(CURDIR)/target

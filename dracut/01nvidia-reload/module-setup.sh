@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT
 # Keeps NVIDIA's modules out of the initramfs.
 #
 # Modules in the initramfs are loaded before the root file system is mounted. A copy of an earlier version there

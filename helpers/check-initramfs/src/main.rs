@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Finds modules of another driver than the one on disk in the initramfs of the running kernel: the next
 //! boot would load those. Asks for a new initramfs, or makes one, as the configuration says.
 

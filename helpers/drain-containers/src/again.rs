@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Containers for which a start is not enough.
 
 use std::time::Duration;

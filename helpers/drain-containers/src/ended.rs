@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What ran when the run was opened, and was ended by somebody else than this run.
 //!
 //! `dockerd` takes its containers along when it dies, and when it is back, those without a restart policy stay

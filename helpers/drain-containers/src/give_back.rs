@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! `undo`: what the ledger says was stopped is started.
 //!
 //! Over the ledger only: no configuration, and no search for containers that might be meant.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Stops the containers that have a GPU, side by side, and gives them back.
 //!
 //! The container is asked for by its engine's API and nothing else is touched: no daemon is

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The containers of pods. It is the kubelet that starts them, and again as soon as one ends: so it is
 //! stopped first, then they are; and to give them back is to start it, and to see that each runs again.
 

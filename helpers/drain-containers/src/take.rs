@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! `run`: the containers are stopped.
 
 use std::cell::Cell;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Resets GPUs, once nobody but the driver itself uses them.
 //!
 //! NVML has a code for "reset required" and no call that resets: NVIDIA's one way to do it from user

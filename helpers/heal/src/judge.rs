@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Whether the loaded driver's libraries can be found, and should.
 
 use std::path::{Path, PathBuf};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Has the loaded driver's own libraries found while another driver is installed, so that new programs work before
 //! the reload; and ends that.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The way back: the files of the driver that was loaded, where the new one failed.
 
 use std::collections::BTreeSet;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Another driver on disk: a kept one, or what NVIDIA's installer brings.
 
 use std::collections::BTreeSet;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Exchanges the driver's files on disk while no driver is loaded, where that was asked for; and puts
 //! those of the old driver back when the new one failed.
 

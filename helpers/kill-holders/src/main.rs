@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Ends the processes that hold the GPU and belong to nobody who could be asked.
 //!
 //! By now the containers and units are stopped. What is left is told to end, given time, killed,

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Loads exactly the modules that were loaded, from what is on disk now, and opens the gate.
 
 #![forbid(unsafe_code)]

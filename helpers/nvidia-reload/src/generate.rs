@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Manual pages and shell completions, generated from the description of the command line and from the shipped
 //! configuration.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The drivers that are kept, and whether each could serve again.
 
 use serde::Serialize;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The whole plan: verdict, driver, and what would be done to whom.
 
 use anyhow::Result;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Which GPUs a reset is for, and which have to go with them.
 
 use std::path::Path;

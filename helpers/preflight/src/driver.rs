@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The driver: what is loaded, what is on disk, and whether the one can take the other's place.
 
 use anyhow::Result;

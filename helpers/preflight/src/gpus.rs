@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The GPUs: whether a reload helps them, and what is set on them and would be lost.
 
 use std::path::Path;

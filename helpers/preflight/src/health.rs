@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What the GPUs need, and what that means for a run.
 
 use anyhow::Result;

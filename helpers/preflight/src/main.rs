@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Refuses what cannot work or would be unsafe while everything still runs, or opens the run.
 
 #![forbid(unsafe_code)]

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Slurm's jobs are never killed: while one has a GPU, or may have one, there is no run. And while there is none,
 //! none is to begin in the middle of a run.
 

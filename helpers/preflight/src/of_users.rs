@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What users can do to a run: any number of processes, and descriptors sent to others.
 
 use std::collections::BTreeMap;

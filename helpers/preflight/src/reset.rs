@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What a reset needs beyond what a reload does.
 
 use std::env;

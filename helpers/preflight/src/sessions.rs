@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What logind keeps for sessions, and would be made to close.
 
 use anyhow::Result;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The siblings that are asked what they would do.
 
 use std::process::Command;

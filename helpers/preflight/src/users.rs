@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Who has the GPU, and what would be done to each of them.
 
 use std::collections::{BTreeMap, HashSet};

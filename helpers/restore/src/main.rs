@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Gives everything back once the new driver serves: the undos of the steps, run forward.
 
 #![forbid(unsafe_code)]

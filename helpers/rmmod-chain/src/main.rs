@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Takes the driver out of the kernel, and loads the old one again if the run is rolled back.
 
 #![forbid(unsafe_code)]

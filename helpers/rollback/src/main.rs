@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Ends a run that failed, or that was interrupted.
 //!
 //! systemd has undone the steps by then; mostly everything is restored, and preflight's undo has read back that

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Sets on the GPUs again what was set when the driver went.
 //!
 //! It has no unit of its own: rmmod-chain records what goes with the driver, and whoever brings a

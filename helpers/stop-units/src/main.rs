@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Stops the systemd units that own holders of the GPU, and starts them again.
 //!
 //! The manager is asked, the system's or the user's, so that nothing that a unit is set to do when

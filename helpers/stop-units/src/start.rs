@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The way back: what was stopped is started, in reverse order.
 
 use std::collections::BTreeMap;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Which units have to stop: those that own holders, and those that look after containers.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Takes the virtual terminals from NVIDIA's framebuffer, and gives them back.
 //!
 //! With modeset and fbdev on, nvidia-drm has a framebuffer, and a console bound to it keeps the

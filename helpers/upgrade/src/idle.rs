@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Whether anybody would lose work by a reload: told by the plan of the reload itself, since nobody
 //! else knows of containers that only have a GPU, or of units that a stop takes along.
 

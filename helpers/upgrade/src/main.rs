@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Deals with a reload that packages asked for: waits until the package manager is through and the
 //! policy's moment has come, and has the reload done.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! One look at everything: what is to be done with the request now.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The worker that PID 1 starts as a user, in `nvidia-reload-user@UID.service`, when a step wants something
 //! of that user's manager or Podman. See the crate `as-user` for the whole.
 //!

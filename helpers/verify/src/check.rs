@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! `verify check`: the same comparison without a run, for people and monitors. Changes nothing.
 
 use std::os::unix::process::{CommandExt, ExitStatusExt};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! `verify fabric`: waits for the fabric of the GPUs. Changes nothing.
 
 use std::io::Write;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The GPUs, each compared with how it was.
 
 use gpu::Seen;

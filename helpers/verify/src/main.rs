@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Compares what serves now with what should. Its success is the point of no return.
 
 #![forbid(unsafe_code)]

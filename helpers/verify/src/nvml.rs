@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Whether programs that use the driver will get on with it: NVML's own word.
 
 use std::path::Path;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What must hold of the documents: links lead to something, files that they name are there, the README is short,
 //! and each schema of the JSON is described.
 

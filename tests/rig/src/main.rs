@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The rig: builds the virtual machine in which nvidia-reload is tested, and
 //! runs things in it. `cargo rig help` says what.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Reading the specifications of the machine, and comparing them with it.
 
 use std::collections::BTreeSet;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Root's side.
 
 use std::collections::HashMap;

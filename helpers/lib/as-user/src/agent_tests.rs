@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Root's side against users that do not mean well.
 
 use std::io::{Read, Write};

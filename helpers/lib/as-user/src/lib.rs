@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What concerns a user's own manager and Podman, done as that user.
 //!
 //! - No process with uid 0 connects to a user's socket or opens a user's file. A worker does it,

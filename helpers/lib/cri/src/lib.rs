@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Kubernetes' Container Runtime Interface (CRI, version 1), as containerd from 1.6 and CRI-O from 1.24
 //! serve it: which containers of pods run, and their stop.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What is left of a start that the death of dockerd cut off.
 //!
 //! dockerd notes that a container runs when containerd has started it. Killed in between, it takes the

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! A container brought down or up: look, take one step, look again.
 //!
 //! What counts is the state read back, never an order's answer. So an engine that dies in the

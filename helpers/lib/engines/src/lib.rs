@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Docker, Podman, and the pods of a kubelet on containerd or CRI-O: which containers have a GPU, what becomes
 //! of each, stopped and restarted side by side.
 //!

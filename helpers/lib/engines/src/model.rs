@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What a survey of the engines finds.
 
 use std::fmt;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Who looks after a container.
 
 use std::fs;

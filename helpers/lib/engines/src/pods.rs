@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The containers of pods that have a GPU, by Kubernetes' own interface to containerd and CRI-O.
 
 use cri::{Client, ContainerState};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What becomes of a container that has a GPU: decided here alone. The plan shows it, and drain-containers does
 //! it.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! NVML in a short life.
 //!
 //! A process that has talked to NVML keeps the library mapped, holds the driver's devices open, and

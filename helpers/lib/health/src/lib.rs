@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What each GPU needs: one judgement, from the bus, NVML and the kernel's messages together.
 //!
 //! Preflight, verify, `check`, `metrics` and `status` all ask here, so that none calls a GPU healthy that

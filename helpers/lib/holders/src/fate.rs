@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What has to be done to a holder so that it lets go, and by which step: asked of the same code by
 //! the plan that shows it and by the steps that do it.
 

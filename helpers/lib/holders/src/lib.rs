@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Who has the GPU, all of them, and whose they are.
 //!
 //! [`refcounts()`] answers in a few reads whether there is anybody at all; [`scan()`] finds every

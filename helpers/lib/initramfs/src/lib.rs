@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What the initramfs of the running kernel holds of the driver, as it was seen last.
 //!
 //! Modules in there are loaded before the root file system is, so a copy that an upgrade left behind

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! An act: written before it is done, and what became of it afterwards.
 
 use anyhow::{Context, Error, Result};

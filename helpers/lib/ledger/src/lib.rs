@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The write-ahead record of a run: what was taken, so that nothing is lost.
 //!
 //! Append-only JSON lines in one file. Each act is written and synced before it is done, marked

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The driver's kernel messages of this boot, read from where nobody else can write them.
 //!
 //! The kernel's own log (`/dev/kmsg`) is asked first: it takes milliseconds, and what the kernel said a

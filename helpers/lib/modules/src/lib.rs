@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The driver's kernel modules: which are loaded and who holds them, which are on disk; the gate that
 //! keeps them out; the device nodes.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The driver's device nodes: recorded before, right after.
 //!
 //! The kernel makes none of them (NVIDIA's character devices are of no device class), so they

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! A reload that was asked for, mostly by a package, and that waits for its moment.
 //!
 //! It is one file in `/run`: a reboot loads the driver that is on disk, so it drops the request too.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What is known of a request.
 
 use serde::{Deserialize, Serialize};

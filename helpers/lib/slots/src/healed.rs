@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The loaded driver's own libraries, found before those on disk: so new programs work while another driver is
 //! installed and not loaded yet.
 //!

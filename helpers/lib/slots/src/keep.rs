@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Making a slot of the driver that serves.
 
 use std::cmp::Reverse;

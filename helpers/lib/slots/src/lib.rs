@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Whole drivers kept for the way back.
 //!
 //! An upgrade replaces the files of the driver that is loaded. Should the new one not load or not

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Putting a kept driver back where it belongs.
 
 use std::collections::BTreeSet;

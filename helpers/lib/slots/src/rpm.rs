@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Which packages of RPM files belong to, and which files those packages have.
 //!
 //! Asked of `rpm` itself: its database has three formats, and only RPM reads them all. What cannot be told,

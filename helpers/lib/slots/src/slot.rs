@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The slots that there are, and whether one is whole.
 
 use std::fs;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! A whole tree: kept, overwritten by another driver, put back.
 
 use std::collections::BTreeMap;

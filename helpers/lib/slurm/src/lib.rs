@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The jobs that Slurm has on this node.
 //!
 //! An allocation may hold nothing open, and need not have a process here: only Slurm knows of it. It is asked by a

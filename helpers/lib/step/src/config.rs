@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The configuration: fragments, merged, validated with file and key named.
 
 #[cfg(test)]

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The end of a run: nothing left to give back, or a list of what is not.
 
 use anyhow::{Result, bail};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What every step shares: the two verbs, the root, the configuration, the journal, exit codes.
 
 mod admit;

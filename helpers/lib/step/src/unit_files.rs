@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The unit files against the list of steps: each target and each step names all earlier steps, in order, and the
 //! settings that the steps share are the same in each. nvidia-reload.target(8) explains these settings once.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The Xids that are known.
 
 use std::sync::OnceLock;

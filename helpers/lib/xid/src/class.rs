@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What a message means for whoever thinks of a reload.
 
 use serde::{Deserialize, Serialize};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What the driver's kernel messages mean: the parser, the catalogue of Xids, the verdict.
 //!
 //! Pure: text and numbers in, typed values out. Where a message comes from, and whether it is the

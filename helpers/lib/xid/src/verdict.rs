@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What a GPU needs, by all that is known of it.
 //!
 //! The precedence, for each GPU:

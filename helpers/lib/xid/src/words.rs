@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Messages in a few words, for people.
 
 use std::fmt;

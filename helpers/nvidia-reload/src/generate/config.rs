@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! `nvidia-reload-config.5`, from the comments of the shipped configuration.
 
 use roff::{Inline, Roff, bold, italic, roman};

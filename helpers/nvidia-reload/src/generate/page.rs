@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The pages of the command: what clap knows of it, and the sections that it does not know.
 
 use std::io;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Whether DKMS has a newer driver that it has not brought to the running kernel: then the one on disk is not
 //! the one that somebody installed.
 

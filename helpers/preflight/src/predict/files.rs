@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The files for what is loaded: all there, whole, of one version.
 
 use std::collections::{BTreeMap, BTreeSet};

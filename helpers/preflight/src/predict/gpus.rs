@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Whether the new driver serves the GPUs of this machine: open and proprietary modules each leave some out,
 //! and so does every new branch.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Whether the running kernel takes the files: what they were built for, and the symbols that they need.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The measure for what the running kernel takes is what it has taken already: the files that loaded modules
 //! were loaded from, told by their build id.
 //!

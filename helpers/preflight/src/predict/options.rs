@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Whether the modules take the options that modprobe.d and the kernel command line give them, and what
 //! those change. The rules are the kernel's (kernel/params.c, lib/kstrtox.c).
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Whether there is room for the run: on disk for what is written down and kept, in memory for the modules.
 
 use std::fs;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Whether the kernel loads modules only with a signature, and the files have one that it knows.
 
 use std::collections::BTreeMap;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Disks that are damaged, full, shared with others, or changed meanwhile.
 
 use std::time::{Duration, UNIX_EPOCH};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The configuration's keys in the shipped file and in docs/configuration.md: all of them, with the defaults that
 //! the program has, and no others.
 
