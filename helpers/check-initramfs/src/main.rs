@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-//! Finds modules of another driver than the one on disk in the initramfs of the running kernel: the next
-//! boot would load those. Asks for a new initramfs, or makes one, as the configuration says.
+//! Finds modules of another driver than the one on disk in the initramfs of the running kernel: the next boot
+//! would load them. Reports them, or rebuilds the initramfs, as the configuration says.
 
 #![forbid(unsafe_code)]
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
-//! Ends the processes that hold the GPU and belong to nobody who could be asked.
+//! Terminates the processes that hold the GPU and belong to no container and no unit.
 //!
-//! By now the containers and units are stopped. What is left is told to end, given time, killed,
-//! and the proof that nobody is left is the driver's own count of references.
+//! The containers and units are stopped by now. The other processes get SIGTERM, the grace time, then SIGKILL. The
+//! driver's own reference count proves that none is left.
 
 #![forbid(unsafe_code)]
 

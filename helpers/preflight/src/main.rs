@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! Refuses what cannot work or would be unsafe while everything still runs, or opens the run.
+//! Refuses a run that cannot work or would be unsafe, while everything still runs; or opens the run.
 
 #![forbid(unsafe_code)]
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! Gives everything back once the new driver serves: the undos of the steps, run forward.
+//! Restores everything when the new driver works: the undos of the steps, on the way forward.
 
 #![forbid(unsafe_code)]
 

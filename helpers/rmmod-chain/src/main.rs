@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! Takes the driver out of the kernel, and loads the old one again if the run is rolled back.
+//! Unloads the driver, and loads the previous one if the run is rolled back.
 
 #![forbid(unsafe_code)]
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
-//! Sets on the GPUs again what was set when the driver went.
+//! Restores the settings of the GPUs after the driver was loaded.
 //!
-//! It has no unit of its own: rmmod-chain records what goes with the driver, and whoever brings a
-//! driver back calls this, before the workloads come. NVML is spoken to by a process of its own, which
-//! ends when all is set, so that a call that hangs costs no more than its time.
+//! It has no unit for its work: rmmod-chain records the settings, which are lost with the driver, and each step that loads
+//! a driver runs this before the workloads start. NVML is called in a child process, so that a call that hangs costs only
+//! its time.
 
 #![forbid(unsafe_code)]
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
-//! Takes the virtual terminals from NVIDIA's framebuffer, and gives them back.
+//! Unbinds the virtual terminals from NVIDIA's framebuffer, and binds them again.
 //!
-//! With modeset and fbdev on, nvidia-drm has a framebuffer, and a console bound to it keeps the
-//! module in use. Only the framebuffer console is unbound, and only when one of its terminals is on
-//! NVIDIA's framebuffer: on most servers it is the BMC's, and stays.
+//! With modeset and fbdev on, nvidia-drm has a framebuffer, and a console bound to it keeps the module in use. Only the
+//! framebuffer console is unbound, and only if one of its terminals is on NVIDIA's framebuffer: on most servers it is on
+//! the BMC's.
 
 #![forbid(unsafe_code)]
 

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT
-//! Deals with a reload that packages asked for: waits until the package manager is through and the
-//! policy's moment has come, and has the reload done.
+//! Waits for a requested reload until the package manager has finished and the policy allows it, and starts it.
 //!
-//! It has no state of its own: a new request starts it anew, and it goes on from the request on disk
-//! and from what it sees.
+//! It has no state of its own: a new request restarts it, and it continues with the request on disk and the state of the
+//! machine.
 
 #![forbid(unsafe_code)]
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! Compares what serves now with what should. Its success is the point of no return.
+//! Compares the loaded driver and the GPUs with what they should be. Its success is the point of no return.
 
 #![forbid(unsafe_code)]
 
