@@ -1,8 +1,9 @@
-# What both packages are made by: `make`, and `make install DESTDIR=FOLDER`. Rust comes from cargo in the PATH.
+# SPDX-License-Identifier: MIT
+# Both packages are built with this file: `make`, then `make install DESTDIR=FOLDER`. Rust comes from cargo in PATH.
 
 CARGO_TARGET_DIR ?= $(CURDIR)/target
 export CARGO_TARGET_DIR
-# Debian's is another one.
+# Debian has another one.
 ZSH_COMPLETIONS ?= /usr/share/zsh/site-functions
 
 HELPERS = preflight drain-containers stop-units kill-holders unbind-vt rmmod-chain gpu-reset \
@@ -33,7 +34,8 @@ install:
 	$(INSTALL_FILE) units/nvidia-reload.tmpfiles $(DESTDIR)/usr/lib/tmpfiles.d/nvidia-reload.conf
 	$(INSTALL_FILE) -t $(DESTDIR)/usr/lib/nvidia-reload units/config.toml
 	$(INSTALL_PROGRAM) -t $(DESTDIR)/usr/lib/dracut/modules.d/01nvidia-reload dracut/01nvidia-reload/*
-	$(INSTALL_FILE) -t $(DESTDIR)/usr/share/man/man8 $(GENERATED)/*.8
+	$(INSTALL_FILE) -t $(DESTDIR)/usr/share/man/man8 $(GENERATED)/*.8 docs/man/*.8
+	$(INSTALL_FILE) -t $(DESTDIR)/usr/share/man/man5 $(GENERATED)/*.5
 	$(INSTALL_FILE) $(GENERATED)/nvidia-reload.bash $(DESTDIR)/usr/share/bash-completion/completions/nvidia-reload
 	$(INSTALL_FILE) -t $(DESTDIR)$(ZSH_COMPLETIONS) $(GENERATED)/_nvidia-reload
 	$(INSTALL_FILE) -t $(DESTDIR)/usr/share/fish/vendor_completions.d $(GENERATED)/nvidia-reload.fish

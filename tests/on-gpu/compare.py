@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What nvidia-reload and nvidia-smi print, parsed and compared. Pure: no machine is needed."""
 import json
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # shellcheck shell=bash
 # What every scenario starts with:
 #
@@ -47,7 +48,7 @@
 #       the same into the kernel that runs, with another initramfs than the rig's own
 #   whole
 #       whether all of the scenario is to run: it is not in the default suite, where a long one shows
-#       the half that tells most
+#       the most informative half
 #   soft_reboot
 #       the same with all but the kernel (systemd 254 and later): /run and the modules stay
 #   RIG_GPUS, RIG_DRIVER, RIG_DISTRO

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Reading an initramfs: cpio archives one after the other, zeros between them, and the last of them
 //! compressed as a whole (the kernel's Documentation/driver-api/early-userspace/buffer-format.rst).
 

@@ -1,5 +1,6 @@
-//! Finds modules of another driver than the one on disk in the initramfs of the running kernel: the next
-//! boot would load those. Asks for a new initramfs, or makes one, as the configuration says.
+// SPDX-License-Identifier: MIT
+//! Finds modules of another driver than the one on disk in the initramfs of the running kernel: the next boot
+//! would load them. Reports them, or rebuilds the initramfs, as the configuration says.
 
 #![forbid(unsafe_code)]
 
@@ -64,13 +65,12 @@ fn act(root: &Root, verb: &Verb) -> Result<()> {
     let make = maker(root, &archive, &release);
     let rebuild = matches!(verb, Verb::Run) && config(root) == StaleInitramfs::Rebuild;
     let (true, Some(make)) = (rebuild, &make) else {
-        let remedy =
-            make.map_or("make it anew".to_owned(), |make| format!("`{}` makes it anew", make.join(" ")));
+        let remedy = make.map_or("rebuild it".to_owned(), |make| format!("`{}` rebuilds it", make.join(" ")));
         say(Priority::Warning, &format!("{found}: the next boot would load the old one; {remedy}"));
         return Ok(());
     };
     let command = make.join(" ");
-    say(Priority::Info, &format!("{found}: `{command}` makes it anew"));
+    say(Priority::Info, &format!("{found}: `{command}` rebuilds it"));
     show_status(&command);
     let mut program = Command::new(&make[0]);
     program.args(&make[1..]).process_group(0);
@@ -82,7 +82,7 @@ fn act(root: &Root, verb: &Verb) -> Result<()> {
     if let Some((archive, _)) = look(root, &disk, &release)? {
         bail!("{} still holds {}: the next boot would load the old driver", archive.display(), list(&stale));
     }
-    say(Priority::Info, &format!("{} is in step with the disk", archive.display()));
+    say(Priority::Info, &format!("{} matches the disk", archive.display()));
     Ok(())
 }
 

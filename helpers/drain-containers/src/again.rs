@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Containers for which a start is not enough.
 
 use std::time::Duration;
@@ -26,7 +27,8 @@ async fn by_id(context: &Context, client: &Client, taken: &Container, id: &str) 
     match engines::bring_up(client, id, taken.paused).await {
         Err(Error::Refused { .. }) if engines::end_cut_off(&context.root, client, id).await? => {
             let name = Object::Container(taken.clone());
-            context.info(format!("{name} ran without its engine knowing: that is ended, and it starts anew"));
+            context
+                .info(format!("{name} ran without its engine knowing: it is terminated and started again"));
             engines::bring_up(client, id, taken.paused).await
         }
         result => result,
@@ -56,7 +58,7 @@ async fn from_definition(
     };
     match by_id(context, client, taken, &id).await? {
         Ended::Gone => {
-            Err(Error::Odd("it was made anew, ended at once, and was deleted again (--rm)".to_owned()))
+            Err(Error::Odd("it was recreated, exited at once, and was deleted again (--rm)".to_owned()))
         }
         ended => Ok(ended),
     }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What ran when the run was opened, and was ended by somebody else than this run.
 //!
 //! `dockerd` takes its containers along when it dies, and when it is back, those without a restart policy stay
@@ -85,12 +86,13 @@ pub(crate) async fn note(context: &Context, run: &Run, survey: &Survey) -> Resul
                 ));
             }
             Verdict::Lost => {
-                let reason = "its engine died before it was stopped, and has it no more (--rm, or somebody removed it)";
+                let reason =
+                    "its engine died before it was stopped, and no longer has it (--rm, or it was removed)";
                 context.ledger.intent(Step::DrainContainers, name.clone())?.lost(reason)?;
                 context.warn(format!("{name} is lost: {reason}"));
             }
             Verdict::Name => {
-                let how = if now == Now::Gone { "was removed" } else { "was stopped, or ended by itself" };
+                let how = if now == Now::Gone { "was removed" } else { "was stopped, or exited by itself" };
                 context.warn(format!(
                     "{name} ran when the run was opened, and {how} since, not by this run: it is not restarted"
                 ));

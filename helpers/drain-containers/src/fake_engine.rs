@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! A FAKE of a container engine: HTTP over a unix socket, containers that are entries in a map.
 //!
 //! For what a test on a real engine cannot bring about at will: one that dies over an order,

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Taking and giving back, against the [fake engine](crate::fake_engine).
 
 mod crash;

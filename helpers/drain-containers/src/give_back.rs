@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! `undo`: what the ledger says was stopped is started.
 //!
 //! Over the ledger only: no configuration, and no search for containers that might be meant.
@@ -55,7 +56,7 @@ pub(crate) fn undo(context: &Context) -> Result<()> {
         }
         Ok(false) => {}
         // To leave containers down for want of an answer would be the greater wrong.
-        Err(error) => context.warn(format!("cannot tell whether the system is going down: {error:#}")),
+        Err(error) => context.warn(format!("cannot find out whether the system is shutting down: {error:#}")),
     }
     // The toolkit asks NVML, which may hang: what needs no specification does not wait for it.
     if acts.iter().any(|act| matches!(act.object, Object::Cdi { .. })) {
@@ -243,7 +244,8 @@ async fn start(undo: &Undo<'_>, client: &Client, taken: &Taken, majors: &Majors)
                 undo.restored(*act, name);
             }
             Some(why) => {
-                let reason = format!("runs again, with nodes of the driver of before: {why}; make it anew");
+                let reason =
+                    format!("runs again, with device nodes of the previous driver: {why}; recreate it");
                 context.warn(format!("{name} {reason}"));
                 undo.lost(*act, name, reason);
             }
@@ -280,7 +282,7 @@ async fn await_health(context: &Context, client: &Client, container: &Container,
     let id = if container.definition.is_some() { &container.name } else { &container.id };
     match engines::become_healthy(client, id, Duration::from_secs(seconds)).await {
         Ok(None) => context.info(format!("{name} is healthy")),
-        Ok(Some(says)) => context.warn(format!("{name} runs again, and its health check says {says}")),
+        Ok(Some(says)) => context.warn(format!("{name} runs again; its health check: {says}")),
         Err(error) => context.warn(format!("whether {name} is healthy is not known: {error}")),
     }
 }
@@ -295,7 +297,7 @@ fn leads_nowhere(
     match engines::stale(&context.root, client.kind(), &container.id, majors) {
         Ok(stale) => (!stale.is_empty()).then(|| stale.join("; ")),
         Err(error) => {
-            context.warn(format!("cannot tell whether its devices are right: {error}"));
+            context.warn(format!("cannot check its devices: {error}"));
             None
         }
     }

@@ -1,8 +1,8 @@
-//! Stops the containers that have a GPU, side by side, and gives them back.
+// SPDX-License-Identifier: MIT
+//! Stops the containers that have a GPU, in parallel, and restarts them.
 //!
-//! The container is asked for by its engine's API and nothing else is touched: no daemon is
-//! restarted. What was stopped is in the ledger before it is stopped, so that whoever comes later,
-//! in this boot or the next, starts exactly that.
+//! Only the API of the engine is used; no daemon is restarted for it. What is stopped is in the ledger before it is
+//! stopped, so that an undo in this boot or the next starts exactly that.
 
 #![forbid(unsafe_code)]
 

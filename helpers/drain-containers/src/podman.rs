@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Root's Podman's API for the moment, where nobody offers it.
 //!
 //! Podman has no daemon, and `podman.socket` is off on many machines. It is started for as long as it is

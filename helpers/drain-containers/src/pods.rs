@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The containers of pods. It is the kubelet that starts them, and again as soon as one ends: so it is
 //! stopped first, then they are; and to give them back is to start it, and to see that each runs again.
 
@@ -116,7 +117,7 @@ pub(crate) fn start_kubelets(undo: &Undo, acts: &mut Vec<Act>) -> bool {
                 undo.restored(act.id, name);
             }
             Ok(false) => {
-                let why = "is no unit any more: nobody starts the pods of this machine";
+                let why = "is no longer a unit: nothing starts the pods of this machine";
                 context.warn(format!("{name} {why}"));
                 undo.lost(act.id, name, why);
             }
@@ -174,7 +175,7 @@ pub(crate) fn await_back(undo: &Undo, mut taken: Vec<(u64, ledger::Container)>) 
     }
     for (act, container) in taken {
         let reason = format!(
-            "was not started again by the kubelet within {patience} s{silent}: `kubectl describe pod` tells why"
+            "was not started again by the kubelet within {patience} s{silent}: `kubectl describe pod` shows why"
         );
         let name = Object::Container(container);
         context.warn(format!("{name} {reason}"));

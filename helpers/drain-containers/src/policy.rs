@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Which of the containers are stopped here, and which must not be.
 
 use engines::{Container, Decision, decide};

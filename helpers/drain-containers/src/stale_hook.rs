@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! A start that NVIDIA's hook fails after the driver was changed.
 //!
 //! Hooks of toolkits before 1.18 mount over files of the driver's in `/proc`, and fail for a `dockerd` that ran before

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! `run`: the containers are stopped.
 
 use std::cell::Cell;
@@ -53,7 +54,7 @@ pub(crate) fn run(context: &Context) -> Result<()> {
     }
     for container in plain {
         context.info(format!(
-            "{container} was started with --rm by its user: what of it holds the GPU is ended as that user's processes, and is not restarted"
+            "{container} was started with --rm by its user: its processes that hold the GPU are killed like that user's other processes, and not restarted"
         ));
     }
     cdi::note(context)?;
@@ -205,7 +206,7 @@ async fn stop(
     if container.auto_remove && config.auto_remove == AutoRemove::Recreate {
         act.done()?;
         context.info(format!(
-            "stopped {container}: it {}; its engine deletes it now (--rm), and it is made anew later",
+            "stopped {container}: it {}; its engine deletes it now (--rm); it is recreated later",
             container.reasons()
         ));
         return Ok(());
@@ -219,10 +220,8 @@ async fn stop(
         return Ok(());
     }
     if ended == Ended::Gone {
-        act.failed("somebody else removed it before it was stopped")?;
-        context.warn(format!(
-            "{container} was removed by somebody else meanwhile: nothing is left to give back"
-        ));
+        act.failed("it was removed before the run stopped it")?;
+        context.warn(format!("{container} was removed during the run: there is nothing to restore"));
         return Ok(());
     }
     act.done()?;

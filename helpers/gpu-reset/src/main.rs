@@ -1,9 +1,10 @@
-//! Resets GPUs, once nobody but the driver itself uses them.
+// SPDX-License-Identifier: MIT
+//! Resets GPUs when only the driver itself uses them.
 //!
-//! NVML has a code for "reset required" and no call that resets: NVIDIA's one way to do it from user
-//! space is `nvidia-smi --gpu-reset`. It needs the driver loaded and no client of the GPUs, and both
-//! nvidia_uvm and nvidia_drm count as clients even when idle, which is why rmmod-chain has taken them
-//! out before. A GPU is never reset by unbinding its PCI device: with users that does not return.
+//! NVML reports "reset required" and has no call that resets: NVIDIA's only way from user space is `nvidia-smi
+//! --gpu-reset`. It needs the driver loaded and no client of the GPUs. nvidia_uvm and nvidia_drm count as clients even
+//! when idle, so rmmod-chain has unloaded them before. A GPU is never reset by unbinding its PCI device: if it is in
+//! use, that does not return.
 
 #![forbid(unsafe_code)]
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Whether the loaded driver's libraries can be found, and should.
 
 use std::path::{Path, PathBuf};
@@ -133,7 +134,7 @@ pub(crate) fn judge(root: &Root) -> Result<Judged> {
         refuse(format!("{OFF} is on the kernel command line"), "boot without it");
     }
     if Config::load(root)?.upgrade.heal == Heal::Never {
-        refuse("the configuration says never".into(), "set upgrade.heal to \"ask\"");
+        refuse("upgrade.heal is \"never\" in the configuration".into(), "set upgrade.heal to \"ask\"");
     }
     if let Some(run) = open_ledger(root)?.read()? {
         refuse(format!("run {} is open", run.id), "wait until it has ended");
@@ -179,7 +180,7 @@ fn place(root: &Root, refuse: &mut impl FnMut(String, &str)) -> Result<()> {
         );
     }
     if !linker.is_dir() {
-        refuse(format!("there is no {}: this linker cannot be told", linker.display()), "reload");
+        refuse(format!("there is no {}: this linker has no such configuration", linker.display()), "reload");
     } else if mount_flags(&linker)?.contains(FsFlags::ST_RDONLY) {
         refuse(format!("{} is read-only", linker.display()), "make it writable, or reload");
     }

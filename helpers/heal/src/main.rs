@@ -1,5 +1,6 @@
-//! Has the loaded driver's own libraries found while another driver is installed, so that new programs work before
-//! the reload; and ends that.
+// SPDX-License-Identifier: MIT
+//! Lets programs find the loaded driver's own libraries while another driver is installed, so that new programs work
+//! before the reload; and ends that.
 
 #![forbid(unsafe_code)]
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The way back: the files of the driver that was loaded, where the new one failed.
 
 use std::collections::BTreeSet;
@@ -232,8 +233,9 @@ mod tests {
         let fits = |kernel: &str| fits(&crate::tests::slot(&root, kernel), &disk, "535.261.03");
         fits(&here).expect("is for this one");
         let error = fits("1.0-another").expect_err("is for another").to_string();
-        let expected =
-            format!("is for the kernel 1.0-another, and {here} runs, for which the disk has no driver: boot");
+        let expected = format!(
+            "is for the kernel 1.0-another, but {here} is running, for which the disk has no driver: boot"
+        );
         assert!(error.contains(&expected), "{error}");
     }
 }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Whether what is on disk can be loaded: preflight looked while the old driver was loaded, and the disk may have
 //! changed since. On an offline machine that may be days, and this is the first step of its way on.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Another driver on disk: a kept one, or what NVIDIA's installer brings.
 
 use std::collections::BTreeSet;
@@ -27,7 +28,7 @@ pub(crate) fn from_slot(context: &Context, run: &Run, version: &str) -> Result<(
     let slot = slots(&context.root)?
         .into_iter()
         .find(|slot| slot.manifest.version == version)
-        .with_context(|| format!("driver {version} is not kept: `nvidia-reload slots` shows what is"))?;
+        .with_context(|| format!("driver {version} has no slot: `nvidia-reload slots` lists the slots"))?;
     if let Some(misfit) = slot.misfit() {
         bail!("{misfit}");
     }
@@ -52,12 +53,12 @@ pub(crate) fn by_installer(
     file: &Path,
     arguments: &[String],
 ) -> Result<()> {
-    let old = old(run).context("no driver was loaded: there is none to come back to")?;
+    let old = old(run).context("no driver was loaded: there is none to roll back to")?;
     // Who keeps a driver meanwhile would keep half of each.
     let _lock = lock_for_run(context)?;
     let slot = slots(&context.root)?.into_iter().find(|slot| slot.find(old).is_some());
     // From its first file on there is no other way back.
-    let slot = slot.context("the driver that was loaded is not kept: there would be no way back")?;
+    let slot = slot.context("the loaded driver has no slot: a rollback would not be possible")?;
     must_be_whole(&slot)?;
     let files = exchanged(context, run, &Disk::open(&context.root)?, &slot, version)?;
     context.status(format!("NVIDIA's installer puts driver {version} on disk"));
@@ -87,7 +88,7 @@ fn run_installer(root: &Root, version: &str, file: &Path, arguments: &[String]) 
     match Disk::open(root)?.find(DRIVER)?.and_then(|file| file.version) {
         Some(now) if now == version => {}
         now => bail!(
-            "NVIDIA's installer says that driver {version} is on disk, and the module there is {}",
+            "NVIDIA's installer reports driver {version} on disk, but the module there is {}",
             now.as_deref().unwrap_or("of no known version")
         ),
     }
@@ -112,7 +113,7 @@ fn end(log: &Path) -> String {
 fn exchanged(context: &Context, run: &Run, disk: &Disk, slot: &Slot, version: &str) -> Result<Object> {
     let old = old(run).and_then(|module| module.version.clone());
     let old =
-        old.context("the version of the driver that was loaded is not known: it could not come back")?;
+        old.context("the version of the loaded driver is not known: a rollback would not be possible")?;
     let mut others = on_disk(&context.root, disk, Some(slot))?;
     others.insert(version.to_owned());
     let others = without(others, &old);
@@ -127,7 +128,7 @@ pub(crate) fn old(run: &Run) -> Option<&Module> {
 pub(crate) fn must_be_whole(slot: &Slot) -> Result<()> {
     let spoiled = slot.spoiled();
     if !spoiled.is_empty() {
-        bail!("the kept driver {} is spoiled: {}", slot.manifest.version, spoiled.join("; "));
+        bail!("the slot of driver {} is corrupt: {}", slot.manifest.version, spoiled.join("; "));
     }
     Ok(())
 }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Programs find the libraries of the driver that is loaded next: those on disk. Where that one fails, they find
 //! those of the old one again, which were found before.
 

@@ -1,5 +1,6 @@
-//! Exchanges the driver's files on disk while no driver is loaded, where that was asked for; and puts
-//! those of the old driver back when the new one failed.
+// SPDX-License-Identifier: MIT
+//! Exchanges the driver's files on disk while no driver is loaded, if the run request asks for it; and restores the
+//! files of the previous driver when the new one failed.
 
 #![forbid(unsafe_code)]
 

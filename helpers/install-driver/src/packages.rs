@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! A package manager that began after preflight had looked: it may be writing the same files.
 
 use std::time::Duration;

@@ -1,7 +1,8 @@
-//! Ends the processes that hold the GPU and belong to nobody who could be asked.
+// SPDX-License-Identifier: MIT
+//! Terminates the processes that hold the GPU and belong to no container and no unit.
 //!
-//! By now the containers and units are stopped. What is left is told to end, given time, killed,
-//! and the proof that nobody is left is the driver's own count of references.
+//! The containers and units are stopped by now. The other processes get SIGTERM, the grace time, then SIGKILL. The
+//! driver's own reference count proves that none is left.
 
 #![forbid(unsafe_code)]
 
@@ -35,7 +36,7 @@ const COUNT: Duration = Duration::from_millis(2);
 const LAST_ASKED: u32 = 2;
 
 /// Why a process that was ended does not come back.
-const LOST: &str = "nobody can start it again as it was";
+const LOST: &str = "it cannot be started again as it was";
 /// More than this have no message of their own.
 const MOST_LOGGED: usize = 100;
 
@@ -86,10 +87,14 @@ fn run(context: &Context) -> Result<()> {
             }
         }
         if Instant::now() > deadline {
-            bail!("the GPU is not free: new processes take it as fast as they are ended: {}", list(&scan));
+            bail!("the GPU is not free: new processes open it as fast as they are killed: {}", list(&scan));
         }
     }
-    context.info(if scope.is_all() { "nobody holds the GPU" } else { "nobody holds the GPUs to be reset" });
+    context.info(if scope.is_all() {
+        "no process holds the GPU"
+    } else {
+        "no process holds the GPUs to be reset"
+    });
     Ok(())
 }
 
@@ -254,7 +259,7 @@ fn undo(context: &Context) -> Result<()> {
     if failed.is_empty() && lost.is_empty() {
         return Ok(());
     }
-    context.ledger.ended(&failed, &lost, "it was not ended", LOST)
+    context.ledger.ended(&failed, &lost, "it was not killed", LOST)
 }
 
 #[cfg(test)]

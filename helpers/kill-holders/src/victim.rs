@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! One process to be ended, held by a descriptor, so that the signal cannot reach another.
 
 use std::fs;

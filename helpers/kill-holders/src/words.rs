@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What is said of processes, and how much.
 
 use std::collections::BTreeMap;

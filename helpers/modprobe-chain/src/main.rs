@@ -1,4 +1,5 @@
-//! Loads exactly the modules that were loaded, from what is on disk now, and opens the gate.
+// SPDX-License-Identifier: MIT
+//! Loads exactly the modules that were loaded, in the version on disk, and unblocks module loading.
 
 #![forbid(unsafe_code)]
 

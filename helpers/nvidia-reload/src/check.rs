@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What the driver needs, for those who watch many machines: in one word, with the reasons.
 
 use std::time::Duration;

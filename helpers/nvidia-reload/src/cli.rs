@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What can be typed.
 
 use std::path::PathBuf;

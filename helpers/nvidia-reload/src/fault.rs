@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Why the command itself cannot do what was asked: for people, and as JSON.
 
 use serde::Serialize;

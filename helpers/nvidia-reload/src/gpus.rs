@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! How the GPUs are, for `status`, `check` and `metrics`: asked for in one way, judged by the common judge.
 
 use std::time::Duration;

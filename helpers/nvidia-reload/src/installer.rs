@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! NVIDIA's installer file: whether it may be run, what it is, and modules for the running kernel in it.
 //!
 //! Such a file is a shell script with an archive behind it (makeself). What it says of itself it says by

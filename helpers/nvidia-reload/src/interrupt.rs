@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Ctrl-C, noticed without a signal handler.
 
 use std::sync::Arc;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The drivers that are kept, and whether each could serve again.
 
 use serde::Serialize;
@@ -222,7 +223,7 @@ mod tests {
         assert!(choose_one(release.trim(), "").is_ok());
         let fault = choose_one("1.0-another", "").expect_err("is for another");
         assert!(
-            fault.error.contains("for the kernel 1.0-another, and") && fault.remedy.contains("boot"),
+            fault.error.contains("for the kernel 1.0-another,") && fault.remedy.contains("boot"),
             "{fault:?}"
         );
         let large = r#"{"kind": "file", "path": "/usr/lib/large", "mode": 420, "uid": 0, "gid": 0,

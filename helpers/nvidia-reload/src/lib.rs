@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The command that people type: what is, what would be done, and doing it.
 //!
 //! It holds no state of its own. systemd runs the steps, the ledger says what they took; this shows

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The command that people type.
 
 #![forbid(unsafe_code)]

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The same as `check`, for Prometheus: a file for the node exporter's textfile directory.
 
 use std::path::Path;

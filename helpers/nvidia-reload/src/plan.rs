@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What a reload would do, as preflight finds it.
 
 use std::io::ErrorKind;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! How a run ended, as data: what the summary shows and what `--json` prints.
 
 use serde::Serialize;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What is: the driver, who holds it, what was done last.
 
 use std::collections::BTreeMap;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The targets, and which steps are in them.
 
 use ledger::Step;

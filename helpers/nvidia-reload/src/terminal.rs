@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Where the reader is: what it can show, and drawing in place where that is possible.
 
 use std::env;

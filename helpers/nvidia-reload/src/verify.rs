@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Whether the driver that is loaded serves, as the helper of that step finds it.
 
 use std::process::Command;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The whole plan: verdict, driver, and what would be done to whom.
 
 use anyhow::Result;
@@ -135,7 +136,7 @@ fn assess_beside(
     if asked.if_idle {
         for (who, _) in plan.users(&config.upgrade.restartable) {
             findings.refuse(
-                format!("somebody would lose work by it: {who}"),
+                format!("work would be lost: {who}"),
                 "wait until it has ended, or do it without --if-idle",
             );
         }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Who has the driver's files and holds no GPU: named before the run, since no run restarts them.
 
 use anyhow::Result;

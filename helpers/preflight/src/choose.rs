@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Which GPUs a reset is for, and which have to go with them.
 
 use std::path::Path;
@@ -120,7 +121,7 @@ fn add_linked(picked: &mut Vec<Pick>, links: &[Links], fabric_manager: bool) {
 pub(crate) fn chosen(context: &Context, pci: &str) -> Result<Chosen> {
     let path = context.root.path(format!("/proc/driver/nvidia/gpus/{pci}/information"));
     let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-    let minor = minor(&text).with_context(|| format!("{} tells no device minor", path.display()))?;
+    let minor = minor(&text).with_context(|| format!("{} has no device minor", path.display()))?;
     let mut nodes = vec![format!("nvidia{minor}")];
     for class in ["drm", "graphics"] {
         let path = context.root.path(format!("/sys/bus/pci/devices/{pci}/{class}"));

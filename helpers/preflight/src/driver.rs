@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The driver: what is loaded, what is on disk, and whether the one can take the other's place.
 
 use anyhow::Result;
@@ -125,7 +126,7 @@ fn way_back(context: &Context, loaded: &[Loaded], files: &[File], findings: &mut
     if !lost.is_empty() {
         let lost: Vec<&str> = lost.iter().map(|module| module.module.name.as_str()).collect();
         findings.warn(
-            format!("no copy of the loaded {} is kept: should the new driver fail, the old one cannot come back", lost.join(", ")),
+            format!("the loaded {} has no slot: if the new driver fails, a rollback is not possible", lost.join(", ")),
             "install the old version again and run `systemctl start nvidia-reload-keep.service`, if that must not be",
         );
     }

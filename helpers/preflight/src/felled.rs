@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Services that the old driver has felled: a run starts them when the new one works.
 
 use std::process::Command;

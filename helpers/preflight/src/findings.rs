@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What was found on the way to a verdict.
 
 use step::{Reason, Verdict};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What the plan of a reload says of the machines in `tests/golden`.
 
 use gpu::{Answer, Library, State};

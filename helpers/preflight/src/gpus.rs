@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The GPUs: whether a reload helps them, and what is set on them and would be lost.
 
 use std::path::Path;
@@ -43,7 +44,7 @@ pub(crate) fn assess(config: &Gpus, state: Option<State>, findings: &mut Finding
     let Some(state) = state else {
         findings.refuse(
             format!("NVML did not answer in {} seconds: the driver or a GPU hangs", TIME.as_secs()),
-            "`journalctl -k` may say why; where it stays so, only a reboot helps",
+            "`journalctl -k` may show why; if this remains, only a reboot helps",
         );
         return Vec::new();
     };
@@ -65,7 +66,7 @@ pub(crate) fn assess(config: &Gpus, state: Option<State>, findings: &mut Finding
                 gpus.push(with_locked_clocks((**gpu).clone(), config));
             }
             Seen::Trouble { .. } => findings.warn(
-                format!("what is set on {seen} cannot be read, and does not come back"),
+                format!("the settings of {seen} cannot be read and will not be restored"),
                 "set it again after the run",
             ),
         }
@@ -126,10 +127,10 @@ pub(crate) fn library(
 }
 
 fn answer(state: &State, findings: &mut Findings) {
-    let lost = "what is set on the GPUs (persistence, power limits, clocks, MIG instances) cannot be read, and does not come back";
+    let lost = "what is set on the GPUs (persistence, power limits, clocks, MIG instances) cannot be read and will not be restored";
     match &state.nvml {
         Answer::Mismatch => findings.warn(
-            format!("{lost}: no NVML library of the loaded driver's version is kept"),
+            format!("{lost}: no slot has the NVML library of the loaded driver"),
             "set it again after the reload",
         ),
         Answer::Failed { reason } => {
@@ -160,14 +161,14 @@ fn pending(gpu: &Gpu, findings: &mut Findings) {
 fn unread(gpu: &Gpu, findings: &mut Findings) {
     for what in &gpu.unread {
         findings.warn(
-            format!("NVML does not tell everything of {gpu}: {what}"),
+            format!("NVML does not report everything about {gpu}: {what}"),
             "see whether it is as it should be after the reload",
         );
     }
     if gpu.health.remapped_rows.is_some_and(|rows| rows.failure) {
         findings.warn(
             format!("the remapping of a row of memory of {gpu} has failed"),
-            "have the board replaced; no reload mends that",
+            "have the card replaced; a reload does not fix that",
         );
     }
 }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What the GPUs need, and what that means for a run.
 
 use anyhow::Result;
@@ -26,10 +27,10 @@ pub(crate) fn assess(
     if let Some(usec) = heard.lost_before {
         findings.warn(
             format!(
-                "what the kernel said before {} is forgotten, and no journal has it: a GPU may need more than is known here",
+                "kernel messages from before {} are lost, and the journal does not have them: a GPU may need more than a reload",
                 stamp(usec)
             ),
-            "let journald keep the kernel's messages",
+            "let journald store kernel messages",
         );
     }
     let judged = judge(&context.root, heard, nvml, &config.gpus.ignore)?;
@@ -66,11 +67,7 @@ fn mean(health: &Health, evidence: &Evidence, versions: &Versions, reset: bool, 
         Class::Reset if reset => {}
         Class::Reset => findings.refuse(
             what,
-            format!(
-                "loading the driver anew is no cure for that: {}{}",
-                reset_remedy(versions),
-                reset_by_others(evidence)
-            ),
+            format!("a reload does not fix that: {}{}", reset_remedy(versions), reset_by_others(evidence)),
         ),
         // The new driver may start it. Verify looks again.
         Class::Failed => findings.warn(what, evidence.action),
@@ -79,7 +76,9 @@ fn mean(health: &Health, evidence: &Evidence, versions: &Versions, reset: bool, 
         }
         // Nothing that a reload makes worse, or better.
         Class::Support => findings.warn(what, format!("NVIDIA's advice: {}", evidence.action)),
-        Class::App if evidence.by_nvml => findings.warn(what, "the run ends what uses it, and looks again"),
+        Class::App if evidence.by_nvml => {
+            findings.warn(what, "the run terminates what uses it, and checks again")
+        }
         // The programs start anew with a reload, and a mismatch of versions ends with it.
         Class::App | Class::Reload | Class::Info => {}
     }

@@ -1,4 +1,5 @@
-//! Refuses what cannot work or would be unsafe while everything still runs, or opens the run.
+// SPDX-License-Identifier: MIT
+//! Refuses a run that cannot work or would be unsafe, while everything still runs; or opens the run.
 
 #![forbid(unsafe_code)]
 
@@ -107,7 +108,7 @@ fn begin(context: &Context, made: &mut Option<Plan>) -> Result<()> {
     let asked = RunRequest::take(&context.root)?;
     let config = context.config()?;
     package::wait(context)?;
-    context.status("looking at the driver and at who holds it");
+    context.status("checking the driver and what holds it");
     let Assessed { plan, container_units, containers, dockerd, heard, seen, chosen } =
         assess::assess(context, &config, &asked)?;
     let plan = made.insert(plan);

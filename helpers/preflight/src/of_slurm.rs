@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Slurm's jobs are never killed: while one has a GPU, or may have one, there is no run. And while there is none,
 //! none is to begin in the middle of a run.
 
@@ -48,7 +49,7 @@ pub(crate) fn assess(
         reasons.push(match held.remove(&job.id) {
             Some(holders) => holding(job, &holders),
             None if slurm.silent.is_some() => {
-                format!("{job} runs here, and Slurm does not say whether it has a GPU")
+                format!("{job} runs here, and Slurm does not report whether it has a GPU")
             }
             None => format!("{job} has a GPU"),
         });
@@ -68,7 +69,7 @@ pub(crate) fn assess(
     }
     if let Some(why) = &slurm.silent {
         findings.warn(
-            format!("Slurm does not say which jobs have a GPU: {why}"),
+            format!("Slurm does not report which jobs have a GPU: {why}"),
             "see whether slurmctld runs (`scontrol ping`); until it answers, every job with a process here counts",
         );
     }
@@ -206,6 +207,6 @@ mod tests {
         assert!(said[0].contains("squeue ended") && said[0].contains("scontrol ping"), "{said:?}");
         let (verdict, said, _) = of(&Slurm { busy: vec![job("7", None)], ..silent }, &[], &[]);
         assert_eq!(verdict, Verdict::Refused);
-        assert!(said[0].contains("Slurm job 7 runs here, and Slurm does not say"), "{said:?}");
+        assert!(said[0].contains("Slurm job 7 runs here, and Slurm does not report"), "{said:?}");
     }
 }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What users can do to a run: any number of processes, and descriptors sent to others.
 
 use std::collections::BTreeMap;
@@ -43,7 +44,7 @@ pub(crate) fn in_socket(what: &str, place: &Place, findings: &mut Findings) -> b
 
 /// References that no process found has.
 pub(crate) fn add_unexplained(unexplained: &Unexplained, findings: &mut Findings) {
-    let what = format!("{unexplained} that nothing found accounts for");
+    let what = format!("unexplained: {unexplained}");
     let sockets = unexplained.places.iter().filter(|place| in_socket(&what, place, findings)).count();
     let module = &unexplained.module;
     if sockets > 0 {

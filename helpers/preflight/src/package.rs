@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Waiting for the package manager: a trigger fires a moment before its lock is free, and half an
 //! upgrade is no driver.
 

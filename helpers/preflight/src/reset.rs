@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What a reset needs beyond what a reload does.
 
 use std::env;
@@ -16,11 +17,11 @@ pub(crate) fn assess(versions: &Versions, picked: &[Pick], findings: &mut Findin
     if versions.loaded != versions.on_disk {
         findings.refuse(
             "the driver on disk is not the one that is loaded, and nvidia-smi is of the one on disk",
-            "`nvidia-reload reload` loads that one, and starts the GPUs anew as well; where a GPU has to be reset first, install the loaded version again, or reboot the machine",
+            "`nvidia-reload reload` loads that one, and starts the GPUs again, too; if a GPU has to be reset first, install the loaded version again, or reboot the machine",
         );
     }
     if picked.is_empty() {
-        findings.refuse("the driver serves no GPU", "`lspci -d 10de:` shows what is in the machine");
+        findings.refuse("the driver has no GPU", "`lspci -d 10de:` shows what is in the machine");
     }
     let paths = env::var_os("PATH").unwrap_or_default();
     if !env::split_paths(&paths).any(|directory| directory.join(PROGRAM).is_file()) {

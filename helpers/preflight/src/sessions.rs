@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What logind keeps for sessions, and would be made to close.
 
 use anyhow::Result;
@@ -27,7 +28,7 @@ pub(crate) fn released(
             step: Step::StopUnits,
             object: Object::Session(Session { id: session.id.clone(), user: session.uid }).to_string(),
             what: "have systemd-logind close them".into(),
-            why: format!("systemd-logind keeps {held} open for it, and no display server uses that"),
+            why: format!("systemd-logind keeps {held} open for it, and no display server uses it"),
             pids: Vec::new(),
             comes_back: false,
         })

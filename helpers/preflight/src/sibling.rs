@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The siblings that are asked what they would do.
 
 use std::process::Command;
@@ -33,5 +34,5 @@ pub(crate) fn answer<T: DeserializeOwned>(command: &mut Command) -> Result<T> {
     if !status.success() {
         anyhow::bail!("{words} ended with {status}");
     }
-    serde_json::from_slice(&output).with_context(|| format!("understand what {words} says"))
+    serde_json::from_slice(&output).with_context(|| format!("understand the output of {words}"))
 }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Who has the GPU, and what would be done to each of them.
 
 use std::collections::{BTreeMap, HashSet};
@@ -102,8 +103,7 @@ pub(crate) fn assess(
         }
     }
     for unseen in &scan.unseen {
-        findings
-            .warn(format!("not everything could be looked at: {unseen}"), "see why that is denied to root");
+        findings.warn(format!("not everything could be checked: {unseen}"), "see why that is denied to root");
     }
     Ok(actions)
 }
@@ -116,10 +116,10 @@ pub(crate) fn unknown(survey: &Survey, scan: &Scan, slurm: Option<&Slurm>) -> Ve
         }
         _ => None,
     };
-    let unexplained = scan.unexplained.iter().map(|what| format!("{what} that nothing found accounts for"));
+    let unexplained = scan.unexplained.iter().map(|what| format!("unexplained: {what}"));
     let unclear = survey.unclear.iter().cloned();
     let slurm = slurm.and_then(|slurm| slurm.silent.as_ref());
-    let slurm = slurm.map(|why| format!("Slurm does not say which jobs have a GPU: {why}"));
+    let slurm = slurm.map(|why| format!("Slurm does not report which jobs have a GPU: {why}"));
     survey.engines.iter().filter_map(silent).chain(unexplained).chain(unclear).chain(slurm).collect()
 }
 
@@ -170,7 +170,7 @@ fn containers(config: &Config, survey: &Survey, holders: &[Holder], findings: &m
     for unclear in &survey.unclear {
         findings.warn(
             unclear,
-            "see what it is; where it has a GPU, stop it before the run and start it afterwards",
+            "find out what it is; if it has a GPU, stop it before the run and start it afterwards",
         );
     }
     let mut actions = Vec::new();
@@ -188,7 +188,7 @@ fn containers(config: &Config, survey: &Survey, holders: &[Holder], findings: &m
             Decision::Refuse(reason) => findings.refuse(reason.what, reason.remedy),
             Decision::Restart => add(None),
             Decision::Recreate => {
-                add(Some(("stop; its engine deletes it then (--rm); make it anew afterwards", true)));
+                add(Some(("stop; its engine deletes it (--rm); recreate it afterwards", true)));
             }
             Decision::LetGo => add(Some(("stop; its engine deletes it then (--rm)", false))),
             Decision::Pod(kubelet) => {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 use engines::Why;
 use step::{Root, Verdict};
 

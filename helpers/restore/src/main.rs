@@ -1,4 +1,5 @@
-//! Gives everything back once the new driver serves: the undos of the steps, run forward.
+// SPDX-License-Identifier: MIT
+//! Restores everything when the new driver works: the undos of the steps, on the way forward.
 
 #![forbid(unsafe_code)]
 

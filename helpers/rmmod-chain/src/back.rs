@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The undo: what was unloaded is loaded again, in the version that it had, and what was set on the GPUs is
 //! set again. Never anything newer: that is modprobe-chain's, and verified.
 

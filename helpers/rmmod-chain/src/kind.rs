@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! A reload and a reset that were asked for at once share the steps up to here: each goes on only in a run of
 //! its own kind.
 

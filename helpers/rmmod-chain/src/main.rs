@@ -1,4 +1,5 @@
-//! Takes the driver out of the kernel, and loads the old one again if the run is rolled back.
+// SPDX-License-Identifier: MIT
+//! Unloads the driver, and loads the previous one if the run is rolled back.
 
 #![forbid(unsafe_code)]
 

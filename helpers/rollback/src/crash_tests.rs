@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Crash-exactness: wherever the power goes, in a run or in its recovery, what was taken is restored, and nothing
 //! else is touched.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Whether the open run is this helper's to end. It may come late: after the steps were undone and the run was
 //! closed, and even when the next run has begun.
 

@@ -1,8 +1,8 @@
+// SPDX-License-Identifier: MIT
 //! Ends a run that failed, or that was interrupted.
 //!
-//! systemd has undone the steps by then; mostly everything is restored, and preflight's undo has read back that
-//! the machine is as it was and closed the run. What is left is tried once more here, and then the run is
-//! closed with the list of what is not restored.
+//! systemd has undone the steps by then. Usually everything is restored, and preflight's undo has read the state back and
+//! closed the run. Otherwise this tries once more, and then closes the run with the list of what is not restored.
 
 #![forbid(unsafe_code)]
 

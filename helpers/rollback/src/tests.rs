@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 use ledger::{DriverFiles, Event, Ledger, Object, Record, Snapshot, Unit};
 use step::Root;
 

@@ -1,8 +1,9 @@
-//! Sets on the GPUs again what was set when the driver went.
+// SPDX-License-Identifier: MIT
+//! Restores the settings of the GPUs after the driver was loaded.
 //!
-//! It has no unit of its own: rmmod-chain records what goes with the driver, and whoever brings a
-//! driver back calls this, before the workloads come. NVML is spoken to by a process of its own, which
-//! ends when all is set, so that a call that hangs costs no more than its time.
+//! It has no unit for its work: rmmod-chain records the settings, which are lost with the driver, and each step that loads
+//! a driver runs this before the workloads start. NVML is called in a child process, so that a call that hangs costs only
+//! its time.
 
 #![forbid(unsafe_code)]
 
@@ -37,7 +38,7 @@ enum Verb {
 fn main() -> ExitCode {
     step::main_with(
         Step::Settings,
-        |_| bail!("there is nothing to run: what was set is given back by `undo`"),
+        |_| bail!("there is nothing to run: `undo` restores the settings"),
         undo,
         |_, Verb::Apply { kept }| apply(kept),
     )
@@ -82,7 +83,7 @@ fn set(context: &Context, wanted: Vec<Settings>) -> Result<Vec<Given>> {
     let given: Option<Vec<Given>> = talk(&mut command, &serde_json::to_vec(&wanted)?, TIME)?;
     let given = given.with_context(|| format!("NVML did not answer in {} seconds", TIME.as_secs()))?;
     if given.len() != wanted.len() {
-        bail!("{} GPUs were to be set, and {} are told of", wanted.len(), given.len());
+        bail!("expected the results of {} GPUs, and got {}", wanted.len(), given.len());
     }
     Ok(given)
 }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What has to stop so that a unit stops and stays so: the units that a stop takes along, those
 //! that would start it again, and so on.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Services that fell to the old driver, or to the run: they run again once the new driver works.
 //!
 //! The packages of a new driver restart NVIDIA's services while the old one is loaded: they fail. What is

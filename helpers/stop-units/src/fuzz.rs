@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What a user's manager can name as going along. See the crate `fuzz`.
 
 use std::collections::{BTreeMap, BTreeSet};

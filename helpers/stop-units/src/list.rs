@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What would be stopped, for those who plan; nothing is changed.
 
 use std::io::Write;

@@ -1,7 +1,8 @@
+// SPDX-License-Identifier: MIT
 //! Stops the systemd units that own holders of the GPU, and starts them again.
 //!
-//! The manager is asked, the system's or the user's, so that nothing that a unit is set to do when
-//! it dies (`Restart=always`) happens. Everything that a stop takes along is in the ledger before.
+//! The units are stopped by their manager, the system's or the user's, so `Restart=always` and the like do not start them
+//! again. All units that stop with them are in the ledger before.
 
 #![forbid(unsafe_code)]
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Our own units, for siblings that speak no D-Bus themselves.
 
 use anyhow::Result;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Devices that logind keeps for sessions in which no display server has them.
 
 use std::thread::sleep;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Single units, for siblings that speak no D-Bus themselves.
 
 use std::io::{self, Write};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The way back: what was stopped is started, in reverse order.
 
 use std::collections::BTreeMap;
@@ -69,7 +70,9 @@ fn outstanding(undo: &Undo) -> Option<(Vec<Taken>, OfUsers)> {
         }
         Ok(false) => {}
         // To leave units down for want of an answer would be the greater wrong.
-        Err(error) => undo.context.warn(format!("cannot tell whether the machine is going down: {error}")),
+        Err(error) => {
+            undo.context.warn(format!("cannot find out whether the machine is shutting down: {error}"))
+        }
     }
     Some((system, users))
 }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The stop: everything in the ledger, then all at once, then the state read back.
 
 use std::collections::{BTreeMap, BTreeSet};

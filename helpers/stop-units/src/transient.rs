@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Units of the system that vanish when they stop.
 //!
 //! What `systemd-run` makes has its file in the manager's own directory under /run, which removes

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The units of users: asked for and ordered as those users, see the crate `as-user`. What a user's side
 //! says decides about that user's own units and nothing else.
 

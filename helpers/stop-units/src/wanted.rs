@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Which units have to stop: those that own holders, and those that look after containers.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -113,7 +114,7 @@ fn of_containers(nodes: &[String]) -> Result<BTreeSet<Whose>> {
 
 fn units_of(survey: &[u8]) -> Result<BTreeSet<Whose>> {
     let survey: Survey =
-        serde_json::from_slice(survey).with_context(|| format!("understand what {DRAIN} list says"))?;
+        serde_json::from_slice(survey).with_context(|| format!("understand the output of {DRAIN} list"))?;
     if survey.schema != SURVEY_SCHEMA {
         bail!("{DRAIN} speaks {}, not {SURVEY_SCHEMA}: install one version of everything", survey.schema);
     }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Binding and unbinding a console.
 
 use std::fs;

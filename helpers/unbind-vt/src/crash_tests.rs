@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Wherever the power goes while a console is unbound, the undo binds it, and nothing that was not unbound.
 
 use std::fs;

@@ -1,8 +1,9 @@
-//! Takes the virtual terminals from NVIDIA's framebuffer, and gives them back.
+// SPDX-License-Identifier: MIT
+//! Unbinds the virtual terminals from NVIDIA's framebuffer, and binds them again.
 //!
-//! With modeset and fbdev on, nvidia-drm has a framebuffer, and a console bound to it keeps the
-//! module in use. Only the framebuffer console is unbound, and only when one of its terminals is on
-//! NVIDIA's framebuffer: on most servers it is the BMC's, and stays.
+//! With modeset and fbdev on, nvidia-drm has a framebuffer, and a console bound to it keeps the module in use. Only the
+//! framebuffer console is unbound, and only if one of its terminals is on NVIDIA's framebuffer: on most servers it is on
+//! the BMC's.
 
 #![forbid(unsafe_code)]
 

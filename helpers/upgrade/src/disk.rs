@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What packages have left on disk, against what is loaded.
 
 use std::path::Path;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Whether anybody would lose work by a reload: told by the plan of the reload itself, since nobody
 //! else knows of containers that only have a GPU, or of units that a stop takes along.
 
@@ -97,7 +98,7 @@ fn plan() -> Result<Plan> {
             .with_context(|| format!("run {PREFLIGHT} plan"))?;
     // What it could not do it has said on our standard error; a refusal is an answer.
     let plan: Plan = serde_json::from_slice(&output)
-        .with_context(|| format!("understand what {PREFLIGHT} plan says ({status})"))?;
+        .with_context(|| format!("understand the output of {PREFLIGHT} plan ({status})"))?;
     if plan.schema != PLAN_SCHEMA {
         bail!("{PREFLIGHT} speaks {}, not {PLAN_SCHEMA}: install one version of everything", plan.schema);
     }

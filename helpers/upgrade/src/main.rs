@@ -1,8 +1,8 @@
-//! Deals with a reload that packages asked for: waits until the package manager is through and the
-//! policy's moment has come, and has the reload done.
+// SPDX-License-Identifier: MIT
+//! Waits for a requested reload until the package manager has finished and the policy allows it, and starts it.
 //!
-//! It has no state of its own: a new request starts it anew, and it goes on from the request on disk
-//! and from what it sees.
+//! It has no state of its own: a new request restarts it, and it continues with the request on disk and the state of the
+//! machine.
 
 #![forbid(unsafe_code)]
 
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     let root = Root::system();
     let Err(error) = run(&root) else { return ExitCode::SUCCESS };
     say(Priority::Error, &format!("{error:#}"));
-    let because = vec![Reason::new(format!("{error:#}"), format!("`journalctl -u {UNIT}` tells more"))];
+    let because = vec![Reason::new(format!("{error:#}"), format!("`journalctl -u {UNIT}` shows more"))];
     if let Err(error) = update(&root, State::Failed, because) {
         say(Priority::Error, &format!("the request does not have this: {error:#}"));
     }
@@ -67,7 +67,7 @@ fn run(root: &Root) -> Result<()> {
             // looks one may fail, and the next one tells.
             Err(error) if failures < FAILURES => {
                 failures += 1;
-                say(Priority::Warning, &format!("it is looked at again in {} s: {error:#}", AGAIN.as_secs()));
+                say(Priority::Warning, &format!("the next try is in {} s: {error:#}", AGAIN.as_secs()));
                 sleep(AGAIN);
                 continue;
             }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The reload itself: done by the command that a person would type, which knows how a run ended.
 
 use std::process::Command;

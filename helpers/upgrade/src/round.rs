@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! One look at everything: what is to be done with the request now.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -44,7 +45,7 @@ pub(crate) fn next(root: &Root, request: &Request, unfinished: &mut Option<Insta
             let reason = format!("the configuration cannot be used: {error:#}");
             return Ok(Next::Leave {
                 state: State::Refused,
-                because: vec![Reason::new(reason, "mend the file; `nvidia-reload request` tries again")],
+                because: vec![Reason::new(reason, "fix the file; `nvidia-reload request` tries again")],
             });
         }
     };
@@ -61,7 +62,7 @@ fn moment(root: &Root, config: &Config, unfinished: &mut Option<Instant>) -> Res
     let since = unfinished.take();
     let policy = config.upgrade.policy;
     if policy == Policy::Never {
-        return Ok(Next::Drop("the configuration says never".into()));
+        return Ok(Next::Drop("upgrade.policy is \"never\" in the configuration".into()));
     }
     if let Some(busy) = package_manager(root)? {
         return Ok(Next::Wait {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Waiting for processes to end, without looking at them over and over.
 
 use std::os::fd::OwnedFd;

@@ -1,8 +1,9 @@
-//! The worker that PID 1 starts as a user, in `nvidia-reload-user@UID.service`, when a step wants something
-//! of that user's manager or Podman. See the crate `as-user` for the whole.
+// SPDX-License-Identifier: MIT
+//! The worker that PID 1 starts as a user, in `nvidia-reload-user@UID.service`, when a step needs the user's manager or
+//! Podman. The crate `as-user` describes the whole.
 //!
-//! It runs no program and no workload: it gives orders to the user's manager and Podman, over their
-//! sockets, with the rights that the user has. It ends with the conversation.
+//! It starts no program and no workload itself: it gives orders to the user's manager and Podman, by their sockets, with
+//! the rights of the user. It exits with the conversation.
 
 #![forbid(unsafe_code)]
 

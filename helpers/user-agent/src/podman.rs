@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The user's Podman.
 //!
 //! It has no daemon, and `podman.socket` of a user is off on many machines. The user's manager starts it

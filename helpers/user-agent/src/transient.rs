@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Units that vanish when they stop.
 //!
 //! What `systemd-run --user` makes has its file in the manager's own directory, which removes it with the

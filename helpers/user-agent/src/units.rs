@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The user's manager.
 
 use std::time::{Duration, Instant};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! `verify check`: the same comparison without a run, for people and monitors. Changes nothing.
 
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -80,7 +81,7 @@ fn modules(context: &Context, disk: &Disk) -> Result<Check> {
     }
     let names: Vec<&str> = loaded.iter().map(|module| module.module.name.as_str()).collect();
     Ok(match modules_serve(context, names.iter().copied(), disk) {
-        Ok(()) => Check::new("modules", Grade::Ok, format!("{} serve as on disk", names.join(", "))),
+        Ok(()) => Check::new("modules", Grade::Ok, format!("{} match the disk", names.join(", "))),
         Err(error) => Check::new("modules", Grade::Failed, format!("{error:#}")),
     })
 }
@@ -134,7 +135,7 @@ fn smoke_test(config: &Verify) -> Result<Check> {
         (Some(code), _) => Check::new(ABOUT, Grade::Failed, format!("{program} exited with {code}")),
         (None, signal) => {
             let signal = signal.unwrap_or_default();
-            Check::new(ABOUT, Grade::Failed, format!("{program} was ended by signal {signal}"))
+            Check::new(ABOUT, Grade::Failed, format!("{program} was terminated by signal {signal}"))
         }
     })
 }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! `verify fabric`: waits for the fabric of the GPUs. Changes nothing.
 
 use std::io::Write;
@@ -26,7 +27,7 @@ pub(crate) fn wait(context: &Context) -> Result<ExitCode> {
     let late = loop {
         let state = nvml::ask()?.with_context(nvml::hung)?;
         if !matches!(state.nvml, Answer::Ok { .. }) {
-            bail!("NVML does not tell whether the GPUs are in the fabric");
+            bail!("NVML does not report whether the GPUs are in the fabric");
         }
         let (late, may_come) = late(&before, &state.gpus);
         if !may_come || Instant::now() >= until {

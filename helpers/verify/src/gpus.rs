@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The GPUs, each compared with how it was.
 
 use gpu::Seen;
@@ -92,7 +93,7 @@ fn one(was: Option<&Gpu>, gpu: &Gpu, fabric: Fabric) -> Check {
     }
     health(was.map(|was| &was.health), &gpu.health, fabric, &mut found);
     for what in &gpu.unread {
-        found.push((Grade::Note, format!("NVML does not tell: {what}")));
+        found.push((Grade::Note, format!("NVML does not report: {what}")));
     }
     let worst = found.iter().map(|(grade, _)| *grade).max().unwrap_or(Grade::Ok);
     let mut text = match worst {

@@ -1,4 +1,5 @@
-//! Compares what serves now with what should. Its success is the point of no return.
+// SPDX-License-Identifier: MIT
+//! Compares the loaded driver and the GPUs with what they should be. Its success is the point of no return.
 
 #![forbid(unsafe_code)]
 
@@ -70,7 +71,7 @@ fn run(context: &Context) -> Result<()> {
     }
     // The next boot is looked at beside the rest, if there is anything to look at.
     if let Err(error) = initramfs::note(&context.root, &disk) {
-        context.warn(format!("whether the initramfs is in step cannot be told: {error:#}"));
+        context.warn(format!("cannot check whether the initramfs matches: {error:#}"));
     }
     Ok(())
 }
@@ -91,7 +92,7 @@ fn modules_serve<'a>(context: &Context, names: impl Iterator<Item = &'a str>, di
         let file = disk.find(name)?.with_context(|| format!("{name} has no file on disk any more"))?;
         if !file.is(&now.module) {
             bail!(
-                "{name} serves in version {}, and {} is version {}",
+                "{name} is loaded in version {}, and {} is version {}",
                 now.module.version.as_deref().unwrap_or("unknown"),
                 file.path.display(),
                 file.version.as_deref().unwrap_or("unknown")
@@ -106,7 +107,7 @@ fn gpus_are_there(context: &Context, before: &[String]) -> Result<()> {
     let now = gpus(&context.root)?;
     let missing: Vec<&str> = before.iter().filter(|gpu| !now.contains(gpu)).map(String::as_str).collect();
     if !missing.is_empty() {
-        bail!("the driver does not serve {} any more", missing.join(", "));
+        bail!("the driver no longer has {}", missing.join(", "));
     }
     Ok(())
 }
@@ -117,14 +118,14 @@ fn keep_driver(context: &Context, disk: &Disk) -> Result<()> {
     // What is on disk in the midst of an exchange, or after one that was cut off, is nothing to go back to. A
     // run that ends well has the driver kept after its commit.
     if context.ledger.read()?.is_some_and(|run| !run.committed) {
-        context.info("a run is open: the driver is kept once that has ended");
+        context.info("a run is open: the driver is saved when it has ended");
         return Ok(());
     }
     let loaded = chain(&context.root)?;
-    match keep(&context.root, disk, &loaded).context("keep the driver for the way back")? {
-        Some(version) => context.info(format!("driver {version} is kept for the way back")),
+    match keep(&context.root, disk, &loaded).context("save the driver to a slot")? {
+        Some(version) => context.info(format!("driver {version} is saved to a slot")),
         None if loaded.is_empty() => {}
-        None => context.warn("the loaded driver is not the one on disk: it cannot be kept for the way back"),
+        None => context.warn("the loaded driver is not the one on disk: it cannot be saved to a slot"),
     }
     Ok(())
 }

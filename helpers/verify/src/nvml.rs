@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Whether programs that use the driver will get on with it: NVML's own word.
 
 use std::path::Path;
@@ -77,7 +78,7 @@ pub(crate) fn serves(answer: &Answer) -> Result<String> {
     match answer {
         Answer::Ok { driver_version, devices: 1 } => Ok(format!("driver {driver_version}, 1 GPU")),
         Answer::Ok { driver_version, devices } => Ok(format!("driver {driver_version}, {devices} GPUs")),
-        Answer::Mismatch => bail!("NVML's library is of another version than the driver that serves now"),
+        Answer::Mismatch => bail!("NVML's library has another version than the loaded driver"),
         Answer::NotLoaded => bail!("NVML does not see a driver"),
         Answer::Asleep => bail!("NVML was not asked"),
         Answer::NoLibrary { reason } => bail!("NVML's library is not installed: {reason}"),

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What must hold of whatever a reader makes of its input.
 
 use serde::Serialize;

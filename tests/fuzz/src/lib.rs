@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Fuzzing in `cargo test`, on the stable compiler.
 //!
 //! A target is a test of the crate that has the reader: [`run`] gives it inputs, and it asserts what must hold

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Inputs out of a corpus.
 
 use std::collections::BTreeSet;

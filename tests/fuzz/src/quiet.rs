@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! One message for an input that fails, not one for each of hundreds that lead to its smallest form.
 
 use std::cell::Cell;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Whole machines as folders: `tests/golden/NAME/` has what a distribution's driver looks like after an
 //! upgrade, and `expected` what is said of it. `tests/golden/README.md` has the format. Each helper that says
 //! something of such a machine has a test that compares it.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Compressed, as module files are.
 
 use std::io::Write as _;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! From the folder of a case to the files of a machine: module files and indexes as kmod reads them, from
 //! the text that stands for them.
 

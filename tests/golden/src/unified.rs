@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! A unified kernel image, as far as anybody reads it here: a program for UEFI with two sections.
 
 /// Such an image for the kernel `release`, with the initramfs `initrd`.

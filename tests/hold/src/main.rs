@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Opens devices the way it is told, says `ready PID` once it holds them, and
 //! waits for a signal. The ways can be combined; each is one in which programs
 //! out there come to hold a GPU.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The ways of holding a device.
 
 #![allow(unsafe_code)]

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! A STAND-IN for the kubelet, which Debian does not have. Real is what it asks: containerd, by the same
 //! interface, with the labels and annotations that a kubelet puts on.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The messages that make pods, less what is not needed here. Numbers and meanings are of `api.proto` in
 //! Kubernetes' `cri-api`.
 

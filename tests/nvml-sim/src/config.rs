@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The GPUs and their faults, as the file describes them.
 
 use std::path::PathBuf;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The real module underneath: whether it is loaded, which, and whether it is still the same.
 
 #![allow(unsafe_code)]

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! A simulation of NVML, for the test machine, whose GPUs NVIDIA's own library cannot see.
 //!
 //! It is no NVML: it talks to no GPU. It stands in the place of `libnvidia-ml.so.1` and answers the

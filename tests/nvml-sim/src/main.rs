@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Puts the simulation in NVML's place, and shows what is set in it.
 
 use std::fs;

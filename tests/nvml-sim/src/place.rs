@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The places that callers give for answers.
 
 #![allow(unsafe_code)]

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The MIG profiles, as an A100 with 40 GB has them (NVIDIA's MIG user guide).
 
 /// A kind of GPU instance or compute instance.

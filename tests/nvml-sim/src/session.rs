@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Between init and shutdown.
 
 use std::path::Path;

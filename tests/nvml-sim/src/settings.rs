@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What can be set, and where it is kept: as long as the module stays loaded.
 
 use std::collections::BTreeMap;

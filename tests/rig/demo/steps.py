@@ -1,4 +1,5 @@
 #!/usr/bin/python3 -IS
+# SPDX-License-Identifier: MIT
 """Prints how long each step of the last run took, from systemd's own record
 in the journal: `starting` and `started` of each unit."""
 import json

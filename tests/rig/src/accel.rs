@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! KVM only where it really boots: a /dev/kvm that is there and does not work
 //! is common on rented machines.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Debian packages of any suite and component, without a change to the host's
 //! apt sources: a configuration of its own, in a folder of its own, that takes
 //! the mirror and the key from the source that this host already trusts.

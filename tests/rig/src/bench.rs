@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! `cargo rig bench`: what a reload costs, beside what people do without it, and how much the helpers
 //! weigh.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Built things, kept from run to run. Each lies in a folder of its own, named
 //! after all that it was made from; it is built under another name and renamed
 //! when it is whole, with a manifest by which it is checked before each use.

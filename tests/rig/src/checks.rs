@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What is checked on the host: the code as such, and the package.
 
 use std::path::Path;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What must not stay behind when the rig is told to end: the machine, and the
 //! folder of this run. (When it is killed outright, the kernel ends the
 //! machine, and the next rig removes the folder.)

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Child processes that do not outlive the rig.
 
 #![allow(unsafe_code)]

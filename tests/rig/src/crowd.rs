@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! How long the search for holders takes on a machine full of processes, beside `fuser` and `lsof`.
 //! On the host itself: it needs no driver, only `/proc`.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! `cargo rig demo`: a reload, as somebody without a GPU can watch it.
 
 use std::io::IsTerminal;

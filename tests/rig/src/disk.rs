@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Disk images.
 
 use std::path::Path;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What the packages have to run on, by the table in `tests/packages`: whether the programs that were built, and the
 //! units, ask for no more than the oldest of those distributions has.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What the rig asks of this host. It brings its own tools and builds in a Debian of its own (see
 //! `room`); only the checks of the code and the measurement run programs of the host. These may be
 //! installed: nothing on the host is ever removed, replaced or upgraded for it.

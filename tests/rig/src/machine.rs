@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The virtual machine: started, reached, frozen, and always ended.
 
 use std::fs::{self, File};

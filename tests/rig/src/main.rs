@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The rig: builds the virtual machine in which nvidia-reload is tested, and
 //! runs things in it. `cargo rig help` says what.
 
@@ -12,6 +13,8 @@ mod crowd;
 mod demo;
 mod disk;
 mod distributions;
+#[cfg(test)]
+mod docs;
 mod host;
 mod machine;
 mod progress;

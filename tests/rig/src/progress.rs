@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What the rig says about itself, always on standard error: standard output
 //! belongs to the scenario.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! QEMU's control protocol, over the standard input and output of the process:
 //! no socket that could be left behind.
 

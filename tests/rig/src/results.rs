@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! How each test ended last, kept in the cache: what is shown later, and which tests are long.
 
 use std::collections::BTreeMap;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Debian's programs without a change to the host: packages of the machine's own suite, unpacked
 //! into a folder with all that they depend on. A program runs from there by the folder's own
 //! dynamic loader, and is a process of the host as any other (`/dev/kvm`, paths, rights); what looks

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! A scenario: a script, or a folder with an executable `run`, that the
 //! machine runs as root, and that may have the machine rebooted under it.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What must hold of the sources themselves.
 
 use std::collections::BTreeSet;
@@ -133,4 +134,60 @@ fn every_corpus_has_a_target() {
         }
     }
     assert!(count > 30, "{count}");
+}
+
+/// Directories whose files have no line with the licence yet: with a change there, the rig builds the images of its
+/// machines again. They get it with the next change.
+const WITHOUT_LICENCE: [&str; 2] = ["tests/rig/recipes", "tests/guest"];
+
+/// Whether a file is a source: by its name, or since it is a script.
+fn is_source(path: &Path, text: &str) -> bool {
+    const SUFFIXES: [&str; 8] = ["rs", "c", "py", "sh", "service", "target", "spec", "8"];
+    let is_named = |suffix: &std::ffi::OsStr| SUFFIXES.iter().any(|known| suffix == *known);
+    path.extension().is_some_and(is_named) || path.ends_with("Makefile") || text.starts_with("#!")
+}
+
+#[test]
+fn every_source_names_its_licence() {
+    const ABOVE: [&str; 11] = [
+        "helpers",
+        "units",
+        "targets",
+        "dracut",
+        "debian",
+        "rpm",
+        "packaging",
+        "tests",
+        "docs",
+        "Makefile",
+        "fleet",
+    ];
+    let mut directories: Vec<PathBuf> =
+        ABOVE.iter().map(|name| checkout().join(name)).filter(|path| path.exists()).collect();
+    let (mut count, mut without) = (0, Vec::new());
+    while let Some(path) = directories.pop() {
+        let below = path.strip_prefix(checkout()).expect("is below");
+        let is_left_out = WITHOUT_LICENCE.iter().any(|name| below == Path::new(name))
+            || below.ends_with("target")
+            || below.ends_with("corpus")
+            || (below.starts_with("tests/golden")
+                && below.components().count() == 3
+                && !below.ends_with("src"));
+        if is_left_out || path.is_symlink() {
+            continue;
+        }
+        if path.is_dir() {
+            directories.extend(fs::read_dir(&path).expect("lists").map(|entry| entry.expect("lists").path()));
+            continue;
+        }
+        let text = String::from_utf8_lossy(&fs::read(&path).expect("reads")).into_owned();
+        if is_source(&path, &text) {
+            count += 1;
+            if !text.lines().take(3).any(|line| line.contains("SPDX-License-Identifier: ")) {
+                without.push(below.display().to_string());
+            }
+        }
+    }
+    assert!(count > 500, "{count}");
+    assert!(without.is_empty(), "without a line with SPDX-License-Identifier: {without:?}");
 }

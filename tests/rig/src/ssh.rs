@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The way into the machine: one ssh connection, and a channel of it for each
 //! command. A handshake takes a second or two under emulation, a channel none.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! A stage: files that were built once, and a list by which they are checked before each use.
 
 use std::fs::{self, File};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! `cargo rig test`: all checks and scenarios, a line each.
 
 use std::fs::{self, File};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Other people's hosts, as roots: README's first command, typed there, ends well with a reload in a
 //! machine that was booted there, and the host's packages are what they were.
 

@@ -1,4 +1,5 @@
 #!/usr/bin/python3
+# SPDX-License-Identifier: MIT
 """usage: adversary.py SEED
 
 Runs as a user without rights and does, at random moments and without end, what such a user can do to get in the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What can hold a GPU, each as something that starts, is asked who it is, and stops; and what only
 looks like it."""
 import contextlib

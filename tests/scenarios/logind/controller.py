@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """usage: controller.py NODE [keep]
 
 Controls the login session that it runs in and has logind open a card for it, as a display server does; and

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The directories in which engines look for specifications: their defaults, and what each was told.
 
 use std::fs;

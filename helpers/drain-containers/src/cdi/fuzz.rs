@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What may lie where the specifications are. See the crate `fuzz`.
 
 use std::fs;

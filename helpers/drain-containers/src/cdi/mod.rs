@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The Container Device Interface: files that tell engines which nodes, files and hooks make up a GPU.
 //!
 //! They name paths and numbers of the driver for which they were written. After a change of it they

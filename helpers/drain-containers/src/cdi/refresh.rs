@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Writing the specifications again.
 //!
 //! Each is written as what it was: its vendor, its class, its mode and the names of its devices. What the

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 use super::*;
 
 /// A root with specifications, and a program in the place of the toolkit's.

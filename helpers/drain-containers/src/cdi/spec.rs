@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Reading the specifications of the machine, and comparing them with it.
 
 use std::collections::BTreeSet;
@@ -188,8 +189,9 @@ impl Node {
             return None;
         };
         let (is_major, is_minor) = (major(metadata.rdev()), minor(metadata.rdev()));
-        ((said_major, said_minor) != (is_major, is_minor))
-            .then(|| format!("{path} is device {is_major}:{is_minor}, and it says {said_major}:{said_minor}"))
+        ((said_major, said_minor) != (is_major, is_minor)).then(|| {
+            format!("{path} is device {is_major}:{is_minor}, but the file has {said_major}:{said_minor}")
+        })
     }
 }
 
@@ -264,7 +266,7 @@ containerEdits:
         assert_eq!(
             spec.problems(&Root::system()),
             [
-                "/dev/null is device 1:3, and it says 510:0",
+                "/dev/null is device 1:3, but the file has 510:0",
                 "/etc/passwd is no character device",
                 "/nonexistent/libcuda.so.535.261.03 does not exist",
                 "/nonexistent/nvidia-ctk does not exist",
@@ -285,8 +287,8 @@ containerEdits:
         for right in ["", "    major: 1\n    minor: 5\n", "    minor: 7\n", "    major: 0\n"] {
             assert_eq!(of(right), [""; 0], "{right:?}");
         }
-        assert_eq!(of("    major: 510\n"), ["/dev/zero is device 1:5, and it says 510:0"]);
-        assert_eq!(of("    major: 1\n"), ["/dev/zero is device 1:5, and it says 1:0"]);
+        assert_eq!(of("    major: 510\n"), ["/dev/zero is device 1:5, but the file has 510:0"]);
+        assert_eq!(of("    major: 1\n"), ["/dev/zero is device 1:5, but the file has 1:0"]);
     }
 
     #[test]

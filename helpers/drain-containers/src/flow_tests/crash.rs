@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Wherever the power goes while containers are stopped, the undo starts those that were, and gives no order for
 //! any other.
 

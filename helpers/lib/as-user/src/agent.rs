@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Root's side.
 
 use std::collections::HashMap;
@@ -215,20 +216,20 @@ fn read(stream: UnixStream, until: Instant, state: &Mutex<State>) {
     let reason = loop {
         let line = match lines.next(until) {
             Ok(Some(line)) => line,
-            Ok(None) => break "its side has ended".to_owned(),
+            Ok(None) => break "its worker has exited".to_owned(),
             Err(error) if error.kind() == io::ErrorKind::TimedOut => break "it takes too long".to_owned(),
-            Err(error) => break format!("its side does not keep to the protocol: {error}"),
+            Err(error) => break format!("its worker broke the protocol: {error}"),
         };
         let Ok(reply) = serde_json::from_slice::<Reply>(&line) else {
-            break "its side does not keep to the protocol: that is no answer".to_owned();
+            break "its worker broke the protocol: that is no answer".to_owned();
         };
         if !reply.result.as_ref().map_or(true, is_clean) {
-            break "its side does not keep to the protocol: a control character in an answer".to_owned();
+            break "its worker broke the protocol: a control character in an answer".to_owned();
         }
         match locked(state).waiting.remove(&reply.id) {
             // Who asked may have given up.
             Some(asker) => _ = asker.send(reply.result),
-            None => break "its side does not keep to the protocol: nobody asked".to_owned(),
+            None => break "its worker broke the protocol: an answer without a request".to_owned(),
         }
     };
     if let Ok(stream) = closer {

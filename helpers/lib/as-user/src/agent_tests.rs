@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Root's side against users that do not mean well.
 
 use std::io::{Read, Write};
@@ -52,7 +53,7 @@ fn what_is_no_answer_ends_the_conversation() {
         ("nonsense\n", "no answer"),
         ("{\"id\":ID,\"result\":{\"Ok\":7}}\n", "not asked"),
         ("{\"id\":ID,\"result\":{\"Ok\":{\"name\":\"a\\nMAINPID=1\",\"up\":true}}}\n", "control character"),
-        ("{\"id\":77,\"result\":{\"Ok\":null}}\n", "nobody asked"),
+        ("{\"id\":77,\"result\":{\"Ok\":null}}\n", "without a request"),
         ("{\"id\":ID,\"result\":{\"Err\":{\"other\":\"a\\u001b[2Jb\"}}}\n", "a\u{fffd}[2Jb"),
     ] {
         let agent = answers(answer);
@@ -76,7 +77,7 @@ fn silence_floods_and_hanging_up_cost_a_bounded_time() {
         let endless = [b'['; 1 << 16];
         while stream.write_all(&endless).is_ok() {}
     });
-    assert!(reason(unit(&flood).expect_err("no answer")).contains("does not keep to the protocol"));
+    assert!(reason(unit(&flood).expect_err("no answer")).contains("broke the protocol"));
     let empty = with(|mut stream| {
         let endless = [b'\n'; 1 << 16];
         while stream.write_all(&endless).is_ok() {}

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Text without control characters.
 
 use serde_json::Value;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What a user's side can answer, and names that users choose. See the crate `fuzz`.
 
 use std::io::Write;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What names look like.
 
 /// The types of units that are stopped and started. Slices, mounts, devices and scopes are not.

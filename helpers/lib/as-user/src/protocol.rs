@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What is said.
 
 use std::path::PathBuf;

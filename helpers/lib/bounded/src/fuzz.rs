@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What comes over a socket. See the crate `fuzz`.
 
 use std::io::{ErrorKind, Write};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Conversations with a limit in time and in bytes.
 //!
 //! Whatever is asked may never answer, or answer without end. Each function here takes a deadline, and

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Lines over a socket.
 
 use std::io::{self, Read, Write};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Where a manager listens, and a connection to it within a bounded time.
 
 use std::io::ErrorKind;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What can go wrong, by kind, so that callers match on it and never on text.
 
 use std::time::Duration;

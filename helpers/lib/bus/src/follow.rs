@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Jobs followed to their end.
 
 use std::collections::HashMap;

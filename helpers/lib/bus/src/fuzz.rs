@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What a manager can say over its own socket. See the crate `fuzz`.
 
 use std::io::ErrorKind;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Jobs: what was queued, and how it ended.
 
 use std::fmt;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! systemd over D-Bus: what units are, jobs followed to their end.
 //!
 //! All calls block and are bounded in time. Nothing here runs `systemctl`, and nothing reloads the

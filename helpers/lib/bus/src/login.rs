@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! logind, as far as a session has to let go of its devices.
 
 use crate::Error;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! A manager, asked one thing at a time.
 
 use std::time::Duration;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Units stopped and started, several at once, each with a result of its own: none waits for another's
 //! error.
 

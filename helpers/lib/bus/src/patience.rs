@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! How long a unit may take to stop: its manager's own time, and a little more.
 
 use std::time::{Duration, Instant};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The part of systemd's D-Bus interface that is used, as systemd's `org.freedesktop.systemd1(5)`
 //! documents it.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! systemd's own sockets, made readable for zbus.
 //!
 //! What systemd sends over a private socket names `org.freedesktop.systemd1` as its sender. On a bus

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What a manager says by itself, in the order in which it says it.
 
 use std::collections::HashMap;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The follower against a manager of the test's own, over a socket as PID 1 has one.
 
 use std::collections::HashMap;

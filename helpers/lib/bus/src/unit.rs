@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What a manager tells of a unit, as types.
 
 use std::fmt;

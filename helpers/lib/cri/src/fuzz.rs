@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What a runtime can answer. See the crate `fuzz`.
 
 use prost::Message;

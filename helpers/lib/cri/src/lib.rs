@@ -1,8 +1,9 @@
-//! Kubernetes' Container Runtime Interface (CRI, version 1), as containerd from 1.6 and CRI-O from 1.24
-//! serve it: which containers of pods run, and their stop.
+// SPDX-License-Identifier: MIT
+//! Kubernetes' Container Runtime Interface (CRI, version 1) of containerd from 1.6 and CRI-O from 1.24: which
+//! containers of pods run, and how to stop them.
 //!
-//! It is the kubelet that starts them, by what it knows of the pod. This interface starts no container a
-//! second time, so whoever stops one here needs a kubelet to have it back.
+//! The kubelet starts them, from the definition of the pod. This interface cannot start a container a second time, so
+//! a stopped container needs a kubelet to run again.
 
 #![forbid(unsafe_code)]
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The messages, less what nobody here asks for. Numbers and meanings are of `api.proto` in
 //! Kubernetes' `cri-api`; what is not named is skipped in an answer, so newer runtimes answer as well.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! One engine's API, reduced to what is asked of it here, with errors that can be acted upon.
 //!
 //! Orders go by bollard. Answers are read into types of ours, by the HTTP client that bollard has:

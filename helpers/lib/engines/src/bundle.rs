@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What a container's runtime was told to make: the OCI bundle on disk.
 //!
 //! The engine's own answer leaves out what was injected at the start: Podman does not name CDI

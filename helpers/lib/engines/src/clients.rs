@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Units in whose control group something stays as long as their container: an engine's command line
 //! client, or Podman's monitor.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What is left of a start that the death of dockerd cut off.
 //!
 //! dockerd notes that a container runs when containerd has started it. Killed in between, it takes the
@@ -28,7 +29,7 @@ pub async fn end_cut_off(root: &Root, client: &Client, id: &str) -> Result<bool,
     if client.kind() != Kind::Docker || client.inspect(id).await?.phase() != Phase::Down {
         return Ok(false);
     }
-    let odd = |error: io::Error| Error::Odd(format!("what runs of it cannot be ended: {error}"));
+    let odd = |error: io::Error| Error::Odd(format!("its remaining processes cannot be killed: {error}"));
     let left = firsts(root, id).map_err(odd)?;
     for process in &left {
         match pidfd_send_signal(process, Signal::KILL) {
@@ -41,7 +42,7 @@ pub async fn end_cut_off(root: &Root, client: &Client, id: &str) -> Result<bool,
         while !has_ended(process).map_err(odd)? {
             if Instant::now() >= until {
                 return Err(Error::Odd(format!(
-                    "what runs of it did not end within {} s",
+                    "its remaining processes did not exit within {} s",
                     DEADLINE.as_secs()
                 )));
             }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! A container made anew from what its engine said of it.
 //!
 //! Only for engines that take back what they say: Docker's `POST /containers/create` has the shape

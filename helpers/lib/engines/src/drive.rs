@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! A container brought down or up: look, take one step, look again.
 //!
 //! What counts is the state read back, never an order's answer. So an engine that dies in the
@@ -52,7 +53,7 @@ enum Move {
 /// What to do next.
 fn next(phase: &Phase, goal: Goal) -> Move {
     match (phase, goal) {
-        (Phase::Unknown(state), _) => Move::Lost(format!("the engine says that it is {state:?}")),
+        (Phase::Unknown(state), _) => Move::Lost(format!("the engine reports the state {state:?}")),
         (Phase::Stopping | Phase::Removing, _) => Move::Wait,
         (Phase::Running | Phase::Restarting, Goal::Down) => Move::Stop,
         // Podman refuses to stop what is frozen, and a frozen process gets no SIGTERM.
@@ -185,7 +186,7 @@ async fn reach(client: &Client, id: &str, goal: Goal, grace: Duration) -> Result
 fn finished(container: &Inspect) -> Result<Ended, Error> {
     match container.exit_code() {
         0 => Ok(Ended::Finished),
-        code => Err(Error::Odd(format!("it was started and ended at once, with exit status {code}"))),
+        code => Err(Error::Odd(format!("it was started and exited at once, with exit status {code}"))),
     }
 }
 

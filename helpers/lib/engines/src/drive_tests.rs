@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 use super::*;
 
 const UP: Goal = Goal::Up { paused: false };

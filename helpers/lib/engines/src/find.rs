@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Which engines are there, without starting one.
 //!
 //! Both Docker and Podman have sockets that systemd listens on: who connects starts the daemon. A daemon

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Containers of containerd that no engine here answers for: those of nerdctl and ctr, of BuildKit, and what
 //! was put beside the kubelet's own.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What engines answer, what lies in bundles, and what processes call themselves. See the crate `fuzz`.
 
 use std::fs;

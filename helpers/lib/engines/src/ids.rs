@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Whose a process is. Its name is anybody's to take.
 
 use std::fs;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What an engine says of a container, less what nobody here asks for.
 //!
 //! The shape is Docker's `GET /containers/ID/json`, which Podman answers as well. Every field may

@@ -1,11 +1,12 @@
-//! Docker, Podman, and the pods of a kubelet on containerd or CRI-O: which containers have a GPU, what becomes
-//! of each, stopped and restarted side by side.
+// SPDX-License-Identifier: MIT
+//! Docker, Podman, and the pods of a kubelet on containerd or CRI-O: which containers have a GPU, what happens to each,
+//! how they are stopped and restarted in parallel.
 //!
-//! The types of [`Survey`] and [`decide`] stand alone, so that who only reads `drain-containers list --json`
-//! links no HTTP; the rest needs the feature `client`.
+//! The types of [`Survey`] and [`decide`] need no HTTP, for programs that only read `drain-containers list --json`; the
+//! rest needs the feature `client`.
 //!
-//! An engine is asked over its own API socket and nothing else: no command line tool, no search
-//! in the text of an answer. What it reads back counts, not that it took an order.
+//! An engine is asked by its API socket only: no command line tool, no search in the text of an answer. The state that
+//! is read back counts, not that the engine accepted an order.
 
 #![forbid(unsafe_code)]
 

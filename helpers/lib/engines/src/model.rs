@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What a survey of the engines finds.
 
 use std::fmt;
@@ -254,7 +255,7 @@ pub enum Owner {
 impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Owner::Engine => f.write_str("nobody but its engine"),
+            Owner::Engine => f.write_str("its engine only"),
             Owner::Compose { project, service } => {
                 write!(f, "service {service} of compose project {project}")
             }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Which device numbers are the driver's, and what lies at a path.
 //!
 //! A number is a device's identity. A path is not: nodes are made under any name, linked, renamed,

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Who has to run before whom.
 
 use std::collections::BTreeMap;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Who looks after a container.
 
 use std::fs;
@@ -126,7 +127,7 @@ mod tests {
     #[test]
     fn a_users_labels_make_no_refusal() {
         for label in ["com.docker.swarm.task.id", "io.kubernetes.pod.name", "com.hashicorp.nomad.alloc_id"] {
-            assert_eq!(of_engine(Some(7), "k8s_x", &[(label, "x")]), "nobody but its engine", "{label}");
+            assert_eq!(of_engine(Some(7), "k8s_x", &[(label, "x")]), "its engine only", "{label}");
         }
         let unit = [("PODMAN_SYSTEMD_UNIT", "job.service")];
         assert_eq!(of_engine(Some(7), "job", &unit), "systemd unit job.service");
@@ -134,7 +135,7 @@ mod tests {
 
     #[test]
     fn labels_tell_the_owner() {
-        assert_eq!(owner("/job", &[("maintainer", "x")]), "nobody but its engine");
+        assert_eq!(owner("/job", &[("maintainer", "x")]), "its engine only");
         assert_eq!(owner("/job", &[("com.docker.swarm.task.id", "t1")]), "Swarm service t1");
         let pod = [("io.kubernetes.pod.name", "train-0"), ("io.kubernetes.pod.namespace", "ml")];
         assert_eq!(owner("/k8s_x", &pod), "Kubernetes pod ml/train-0");
@@ -163,10 +164,10 @@ mod tests {
         let owner = |name: &str, labels: &[(&str, &str)]| of_engine(Some(7), name, labels);
         assert_eq!(owner("job", &[("PODMAN_SYSTEMD_UNIT", "job.service")]), "systemd unit job.service");
         for label in ["../x.service", "x.slice", "a\nb.service", ""] {
-            assert_eq!(owner("job", &[("PODMAN_SYSTEMD_UNIT", label)]), "nobody but its engine");
+            assert_eq!(owner("job", &[("PODMAN_SYSTEMD_UNIT", label)]), "its engine only");
         }
-        assert_eq!(owner("job", &[("com.hashicorp.nomad.alloc_id", "a")]), "nobody but its engine");
-        assert_eq!(owner("k8s_x_y", &[]), "nobody but its engine");
+        assert_eq!(owner("job", &[("com.hashicorp.nomad.alloc_id", "a")]), "its engine only");
+        assert_eq!(owner("k8s_x_y", &[]), "its engine only");
     }
 
     #[test]

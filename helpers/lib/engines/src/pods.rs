@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The containers of pods that have a GPU, by Kubernetes' own interface to containerd and CRI-O.
 
 use cri::{Client, ContainerState};
@@ -56,7 +57,7 @@ pub(crate) async fn ask(
         };
         if given.is_none() {
             answer.unclear.push(format!(
-                "container {} of pod {pod}: its OCI bundle is not found, and {} does not tell it: whether it has a GPU is not known",
+                "container {} of pod {pod}: its OCI bundle is not found, and {} does not report it: it is not known whether it has a GPU",
                 label(cri::CONTAINER_NAME), engine.kind
             ));
         }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What becomes of a container that has a GPU: decided here alone. The plan shows it, and drain-containers does
 //! it.
 
@@ -47,7 +48,7 @@ pub fn decide(container: &Container, config: &Config) -> Decision {
         AutoRemove::Recreate if container.engine == Kind::Docker => Decision::Recreate,
         AutoRemove::Refuse | AutoRemove::Recreate => refuse(
             "was started with --rm: stopped, it would be deleted",
-            "stop it yourself, or say what to do with containers.auto-remove",
+            "stop it yourself, or set containers.auto-remove",
         ),
     }
 }
@@ -85,7 +86,7 @@ impl Owner {
             // not there yet (kubernetes/kubernetes issue 125579).
             Owner::Kubernetes { daemon_set: false, .. } if !all_pods => (
                 format!("belongs to {self}, which is of no DaemonSet and might not be started again"),
-                "`kubectl drain NODE --ignore-daemonsets` first, or say that all pods are with containers.pods",
+                "`kubectl drain NODE --ignore-daemonsets` first, or set containers.pods = \"all\"",
             ),
             Owner::Kubernetes { .. } => return None,
         };

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The processes of engines, as far as they decide whom to ask, and where the bundles of their containers lie.
 //!
 //! Where an engine keeps its bundles is nothing that a configuration has to tell: containerd's shims run in

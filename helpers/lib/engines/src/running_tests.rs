@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 use std::os::unix::net::UnixListener;
 
 use super::*;

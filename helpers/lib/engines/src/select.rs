@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Which containers count as having a GPU, and why.
 //!
 //! An idle container that was given a GPU is as broken after a change of the driver as one that

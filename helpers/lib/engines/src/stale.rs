@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Device numbers that an engine noted when it made a container, and that mean nothing any more.
 //!
 //! Docker looks at a device's path at each start. Podman, as root, looks once, when it makes the

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! All engines asked, side by side.
 
 use std::collections::BTreeSet;

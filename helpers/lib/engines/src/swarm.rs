@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! How Swarm asks for GPUs: by generic resources, which a task sees as variables.
 
 use std::fs;

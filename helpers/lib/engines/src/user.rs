@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! A user's own Podman: asked and ordered as that user, by way of the crate `as-user`. What it says is
 //! that user's word: checked here, and good for that user's own containers only.
 

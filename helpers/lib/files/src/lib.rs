@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Files and locks of root: checked before they are believed, replaced whole, waited for with a limit.
 //!
 //! Nothing here depends on the rest of the program, so that every helper may use it.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! A lock that only root can take, and that is waited for with a limit.
 
 use std::fs::{self, File, OpenOptions, TryLockError};

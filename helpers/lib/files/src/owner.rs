@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Whether only root can have written a file, or put another in its place.
 
 use std::ffi::OsString;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! A file put in place whole: whoever reads finds the old one or the new one.
 
 use std::fs::Permissions;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Asking NVML in a process of its own, for at most so long.
 
 use std::io::{ErrorKind, Read};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What keeps NVML from changing the machine while it is only asked.
 //!
 //! NVML loads what it misses: as root it runs modprobe for nvidia and nvidia_uvm, as anybody else

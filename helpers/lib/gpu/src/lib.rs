@@ -1,9 +1,9 @@
-//! NVML in a short life.
+// SPDX-License-Identifier: MIT
+//! NVML in short-lived processes.
 //!
-//! A process that has talked to NVML keeps the library mapped, holds the driver's devices open, and
-//! after a reload still has the old version. So whoever wants to know something from NVML asks in a
-//! process of its own, which answers in JSON and ends; a hang costs that process only. Asking
-//! loads no module and changes nothing: [`only_look`].
+//! A process that has called NVML keeps the library mapped, holds the driver's devices open, and has the old version
+//! after a reload. So NVML is called in a child process, which answers in JSON and exits; if it hangs, only that process
+//! is lost. Reading loads no module and changes nothing: [`only_look`].
 
 mod child;
 mod guard;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! How GPUs are linked by NVLink: some can only be reset together.
 
 #![allow(unsafe_code)]

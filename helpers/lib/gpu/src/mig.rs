@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! GPU instances and compute instances: which there are, and making them in their places.
 
 #![allow(unsafe_code)]

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The questions to NVML, asked in this very process: only for one that ends right after.
 
 #![allow(unsafe_code)]

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Reading a GPU: how it is, and what is set on it.
 
 #![allow(unsafe_code)]

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Setting again what was set: in order, read back, and compared.
 
 #![allow(unsafe_code)]

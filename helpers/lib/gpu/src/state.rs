@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! How NVML and every GPU is: what the helper answers.
 
 use std::fmt;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The driver's modules and the character devices, as the kernel shows them: read here and nowhere else.
 
 #![forbid(unsafe_code)]

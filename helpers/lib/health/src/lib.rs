@@ -1,7 +1,8 @@
+// SPDX-License-Identifier: MIT
 //! What each GPU needs: one judgement, from the bus, NVML and the kernel's messages together.
 //!
-//! Preflight, verify, `check`, `metrics` and `status` all ask here, so that none calls a GPU healthy that
-//! another does not. What follows from it is for each of them to say: a refusal, a failure, an exit code.
+//! Preflight, verify, `check`, `metrics` and `status` all use it, so that none calls a GPU healthy that another does not.
+//! Each of them decides what follows from it: a refusal, a failure, an exit code.
 
 #![forbid(unsafe_code)]
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 use gpu::Library;
 
 use super::*;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Whether the holders found account for the references counted.
 //!
 //! The count of a module is no count of clients: an open file is one to three references, by

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Whose a process is, by the cgroup it runs in.
 //!
 //! `/proc/PID/cgroup` has one line a hierarchy, `ID:CONTROLLERS:PATH`: only `0::PATH` under the

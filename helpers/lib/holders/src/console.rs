@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Text consoles on the driver's framebuffers.
 
 #![allow(unsafe_code)]

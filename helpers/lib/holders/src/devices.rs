@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Which device numbers are the driver's, at this moment.
 //!
 //! Only numbers count: nodes are bind-mounted, made by mknod under any name, renamed and deleted,

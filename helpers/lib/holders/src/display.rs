@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Whether a process drives a screen: a display server or compositor, known by what it holds.
 //!
 //! A program that only renders may have the same nodes open, and whoever opens a card that has no

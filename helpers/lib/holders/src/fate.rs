@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What has to be done to a holder so that it lets go, and by which step: asked of the same code by
 //! the plan that shows it and by the steps that do it.
 
@@ -78,7 +79,7 @@ impl Rules<'_> {
     fn fate_of_anybody(&self, holder: &Holder) -> Fate {
         if holder.pid == 1 && !is_logind(&holder.owner) {
             return refuse(
-                "is PID 1, which keeps it for a service in its store of descriptors",
+                "is PID 1, which keeps it in the file descriptor store of a service",
                 "stop the service, `systemctl show -p Id,NFileDescriptorStore '*.service'` shows which",
             );
         }
@@ -86,7 +87,7 @@ impl Rules<'_> {
             return refuse("runs this command", FROM_ELSEWHERE);
         }
         if self.processes.iter().any(|guard| covers(guard, holder)) {
-            return refuse("is protected by the configuration", "end it, or lift processes.protect");
+            return refuse("is protected by the configuration", "terminate it, or change processes.protect");
         }
         if is_logind(&holder.owner) {
             return match &holder.owner {
@@ -134,7 +135,7 @@ impl Rules<'_> {
         }
         // What a user calls his units says nothing about them.
         if user.is_none() && is_core(unit) {
-            return refuse(&format!("runs in {unit}, which is never stopped"), "make it let go of the GPU");
+            return refuse(&format!("runs in {unit}, which is never stopped"), "make it close the GPU");
         }
         // A scope cannot be started again, and a host of other people's processes is not their
         // owner: there the process itself is all there is.

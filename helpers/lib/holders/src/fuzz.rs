@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What users' processes, control groups and names can have these readers read. See the crate `fuzz`.
 
 use std::fs;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What the configuration protects. A name says nothing of whose a process or a unit is: a bare one
 //! guards what is root's or the system's, and for a user's the configuration names the user.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Who has the driver's files and holds no GPU: guests of LXC, Incus, Proxmox and systemd-nspawn, whose nodes
 //! and libraries were mounted when they started, and control daemons of MPS. No run stops them, and after it
 //! they have another driver's files.

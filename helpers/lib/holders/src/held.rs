@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What one process holds, gathered from its tables.
 
 use crate::devices::Node;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Where references hide that no file table shows. Looked for only when some are unexplained.
 //!
 //! What a user sent to himself can be looked at, so whoever has the socket is a holder as any other. What

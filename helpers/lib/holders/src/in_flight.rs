@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Descriptors that were sent over a unix socket and not received yet: in no file table, and yet
 //! open.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Whether two tasks, or two descriptors, share one thing in the kernel.
 
 #![allow(unsafe_code)]

@@ -1,10 +1,11 @@
-//! Who has the GPU, all of them, and whose they are.
+// SPDX-License-Identifier: MIT
+//! What holds the GPU, and to what each holder belongs.
 //!
-//! [`refcounts()`] answers in a few reads whether there is anybody at all; [`scan()`] finds every
-//! process that keeps the driver loaded, says who has to be asked to let go, and owns up to what
-//! it could not see and to references it could not explain. Nothing here changes anything.
+//! [`refcounts()`] shows in a few reads whether there is any holder; [`scan()`] finds every process that keeps the
+//! driver loaded and the owner that can stop it, and reports what it could not see and which references it could not
+//! explain. Nothing here changes anything.
 //!
-//! A device is known by its number, never by a path. See [`model`] for the schema of the answer.
+//! A device is identified by its number, never by a path. See [`model`] for the schema of the answer.
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Who started whom.
 
 use crate::model::Owner;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! `/proc/PID/maps`: mappings of devices, which may outlive every descriptor.
 //!
 //! The device and inode in a line are those of the node's file system, not the number of the

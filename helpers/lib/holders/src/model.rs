@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What a scan tells: plain data, the same in the library, in `status --json` and in the ledger.
 //!
 //! Names in JSON: fields in snake_case, values of enumerations in kebab-case. Every text that

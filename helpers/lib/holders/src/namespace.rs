@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Whose user namespace a process is in.
 
 #![allow(unsafe_code)]

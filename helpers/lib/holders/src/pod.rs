@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What the container runtimes keep on disk about a container: which engine it is, and the pod's
 //! name, which no cgroup tells.
 

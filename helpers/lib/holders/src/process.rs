@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What `/proc` tells about one process, read through its own directory: once that is open, it
 //! answers for that process or not at all, however often the kernel hands out the pid again.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The module graph and its reference counts: whether there is anybody to look for at all.
 
 use crate::Result;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The whole answer, put together.
 
 use crate::account::{Account, account, fewest};

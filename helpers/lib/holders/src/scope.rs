@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Which GPUs a run is about: one of some GPUs only leaves the users of the others alone.
 
 use crate::model::{Holder, Kind, Scan};

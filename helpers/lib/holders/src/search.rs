@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The search itself: a quick look at every process, a thorough one at those that hold something.
 
 use crate::devices::{Node, Table};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What logind keeps for login sessions: cards that a session's controller asked it to open (`TakeDevice`). It
 //! holds each until the controller gives it back, or another takes the session over; and so does PID 1, which
 //! hands it to a logind that was restarted.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Slurm as its processes show it, whichever way it tracks those of its jobs: control groups of its own, or
 //! (`proctrack/linuxproc`, `pgid`) none, where they are children of `slurmstepd` in the group of `slurmd`.
 //!

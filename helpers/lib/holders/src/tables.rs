@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The tables of open files and the maps of a process, looked through for the driver's devices.
 
 use crate::devices::Node;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Bytes that come from processes, made fit to be shown.
 
 use std::fmt::Write;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What a scan could not look at, in words.
 
 use crate::process::field_of;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Visits every process at once, and is stopped by none.
 //!
 //! A process that is stuck in the kernel with its memory map locked stops whoever reads that map

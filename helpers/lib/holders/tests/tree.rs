@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The whole answer on trees of files that stand in for machines: `/proc` and `/sys` as a kernel
 //! shows them, with devices that every machine has (`/dev/full`, `/dev/zero`) in place of the
 //! driver's.

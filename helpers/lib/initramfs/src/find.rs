@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Where the initramfs of a kernel is: each distribution and boot loader has its own place for it.
 
 use std::collections::BTreeSet;

@@ -1,8 +1,9 @@
-//! What the initramfs of the running kernel holds of the driver, as it was seen last.
+// SPDX-License-Identifier: MIT
+//! What the initramfs of the running kernel holds of the driver, as it was read last.
 //!
-//! Modules in there are loaded before the root file system is, so a copy that an upgrade left behind
-//! brings the old driver back at the next boot. To read an archive takes seconds; so what is in it is
-//! kept beside the file's own marks, and whoever wants to know reads that.
+//! Modules in it are loaded before the root file system is mounted, so an old copy loads the old driver at the next
+//! boot. Reading an archive takes seconds, so the result is saved with the file's size and times, and is used while
+//! these are the same.
 
 #![forbid(unsafe_code)]
 

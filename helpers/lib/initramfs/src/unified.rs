@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Unified kernel images: a program for UEFI that has the kernel's release and its initramfs in sections of their
 //! own (the specification of systemd's UAPI group).
 

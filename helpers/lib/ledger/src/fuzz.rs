@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What a disk can make of a ledger. See the crate `fuzz`.
 
 use std::collections::BTreeSet;

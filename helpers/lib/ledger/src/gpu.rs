@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! A GPU as NVML showed it, and what was set on it.
 //!
 //! The numbers are NVML's own (nvml.h), so that a value that this version does not know is kept and

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What a run puts on disk between the unload and the load.
 
 use std::path::PathBuf;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! An act: written before it is done, and what became of it afterwards.
 
 use anyhow::{Context, Error, Result};
@@ -9,7 +10,7 @@ use crate::store::Ledger;
 /// An act that is written and about to be done. Where nothing more is written, it stays open, and the undo
 /// looks whether it was done. What is written is an error where no run is open, or the file cannot be written.
 #[derive(Debug, Clone, Copy)]
-#[must_use = "the ledger has to be told what became of the act"]
+#[must_use = "the result of the act must be written to the ledger"]
 pub struct Intent<'a> {
     ledger: &'a Ledger,
     id: u64,

@@ -1,8 +1,9 @@
-//! The write-ahead record of a run: what was taken, so that nothing is lost.
+// SPDX-License-Identifier: MIT
+//! The write-ahead record of a run: what was stopped, unloaded or changed, so that nothing is lost.
 //!
-//! Append-only JSON lines in one file. Each act is written and synced before it is done, marked
-//! when it is done, and marked again when it is given back; so whoever comes later, in this boot
-//! or the next, knows what to put back without asking anyone. A closed run moves to `history/`.
+//! Append-only JSON lines in one file. Each act is written and synced before it is done, marked when it is done, and
+//! marked again when it is undone; so an undo in this boot or the next knows what to restore without asking any other
+//! program. A closed run moves to `history/`.
 
 #![forbid(unsafe_code)]
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What a run takes away, each with all that is needed to put it back without asking anyone.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! One line of the ledger, and what the lines of a run add up to.
 
 use std::collections::BTreeMap;

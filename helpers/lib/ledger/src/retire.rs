@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! A closed run in the history, without what nobody needs any more.
 
 use std::fs::{self, OpenOptions};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Room on the disk for a run: reserved while there is some, and used by lines that have a bound.
 
 use std::fs::File;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The file: locked by whoever writes, synced before the act, whole again after a power cut.
 
 use std::fs::{self, File, OpenOptions};

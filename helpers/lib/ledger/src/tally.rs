@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What the lines of a file add up to, read once each however often somebody asks.
 
 use std::collections::BTreeMap;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What programs can write to the kernel's log, and what is kept of it. See the crate `fuzz`.
 
 use std::fs;

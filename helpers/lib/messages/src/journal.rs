@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The journal of this boot, read by a journalctl of our own: see Cargo.toml.
 
 use std::io::BufReader;

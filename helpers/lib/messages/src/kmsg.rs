@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The kernel's log as /dev/kmsg gives it (Documentation/ABI/testing/dev-kmsg).
 
 use std::fs::OpenOptions;

@@ -1,11 +1,11 @@
-//! The driver's kernel messages of this boot, read from where nobody else can write them.
+// SPDX-License-Identifier: MIT
+//! The driver's kernel messages of this boot, from where no program can forge them.
 //!
-//! The kernel's own log (`/dev/kmsg`) is asked first: it takes milliseconds, and what the kernel said a
-//! moment ago is there. It forgets; what is older than its first record comes from the journal. In both
-//! only facility 0 counts: that is the kernel's own, which no write to /dev/kmsg can have, and in the
-//! journal only what came by the kernel's transport.
+//! The kernel's own log (`/dev/kmsg`) is read first: it takes milliseconds and has the newest messages. It drops old
+//! ones; what is older than its first record comes from the journal. In both only facility 0 counts: that is the
+//! kernel's own, which no write to /dev/kmsg can have, and in the journal only what came by the kernel's transport.
 //!
-//! What was read, and where reading goes on, is kept in `/run`, which is gone with the boot.
+//! What was read, and the position in the log, is saved in `/run`, which is empty after a boot.
 
 #![forbid(unsafe_code)]
 

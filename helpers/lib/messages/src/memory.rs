@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What is kept from one reading to the next, for as long as this boot lasts.
 
 use std::collections::BTreeMap;

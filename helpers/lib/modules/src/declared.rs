@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! All that a module file declares of itself, as far as it decides whether a kernel takes it.
 
 use std::collections::BTreeMap;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What is on disk for the running kernel: which file would be loaded for a module, and what it
 //! declares of itself.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The gate: while it is shut, nobody can load the driver behind our back.
 //!
 //! The driver's modules carry `alias char-major-195-*`, and the nodes in /dev outlive them with mode

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Where the modules of each kernel are.
 
 use std::collections::BTreeSet;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The few calls of libkmod that are needed, made safe.
 //!
 //! libkmod is what modprobe and udev are made of: it knows module indexes, compression, aliases and

@@ -1,5 +1,6 @@
-//! The driver's kernel modules: which are loaded and who holds them, which are on disk; the gate that
-//! keeps them out; the device nodes.
+// SPDX-License-Identifier: MIT
+//! The driver's kernel modules: which are loaded, what holds them, which are on disk; how module loading is blocked
+//! (the gate); the device nodes.
 
 use anyhow::Context as _;
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Loading one module from a known file.
 
 use std::time::Instant;

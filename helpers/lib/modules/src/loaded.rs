@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What is loaded: the driver and everything that hangs on it, as the kernel says.
 
 use std::collections::{BTreeMap, BTreeSet};

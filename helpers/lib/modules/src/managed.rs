@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! A driver that lives in a container is loaded and unloaded by that container: the host's disk has none.
 
 use std::fs;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The machine's package manager, for remedies that can be pasted.
 
 use std::fs;

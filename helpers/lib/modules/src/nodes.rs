@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The driver's device nodes: recorded before, right after.
 //!
 //! The kernel makes none of them (NVIDIA's character devices are of no device class), so they
@@ -171,7 +172,7 @@ pub fn check(root: &Root, before: &[Node]) -> Result<()> {
         let metadata = fs::symlink_metadata(&node.path).with_context(|| format!("look at {}", node.path))?;
         let is = (major(metadata.rdev()) as u32, minor(metadata.rdev()) as u32);
         if is != (number, node.minor) {
-            bail!("{} has number {}:{}, the driver serves {}:{}", node.path, is.0, is.1, number, node.minor);
+            bail!("{} has number {}:{}, the driver uses {}:{}", node.path, is.0, is.1, number, node.minor);
         }
     }
     Ok(())

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The parameters of loaded modules, and what a reload made of them.
 
 use std::collections::BTreeMap;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Where no reload can help, since the driver that is installed has no modules for the running kernel.
 
 use std::fs;

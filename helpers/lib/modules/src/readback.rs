@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Whether the driver is as a run that is over should have left it.
 
 use anyhow::Result;

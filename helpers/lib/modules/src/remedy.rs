@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What brings the driver's modules to the running kernel, in the words of whoever brought them elsewhere.
 
 use std::fs;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The files that take the place of the modules that were loaded.
 
 use anyhow::{Context, Result, bail};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Unloading one module.
 
 use std::time::{Duration, Instant};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Calls into the kernel's module loader, each in a child that is watched.
 //!
 //! A module that is stuck in its init or exit function keeps its caller in the kernel for ever, and the step

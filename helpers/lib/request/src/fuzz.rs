@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What may lie where the request is kept. See the crate `fuzz`.
 
 use std::fs;

@@ -1,8 +1,8 @@
-//! A reload that was asked for, mostly by a package, and that waits for its moment.
+// SPDX-License-Identifier: MIT
+//! A reload that was requested, usually by a package, and that waits until the GPUs are idle.
 //!
-//! It is one file in `/run`: a reboot loads the driver that is on disk, so it drops the request too.
-//! `nvidia-reload request` writes it and has systemd start [`UNIT`], which deals with it; whoever looks
-//! at the machine reads it.
+//! It is one file in `/run`: a reboot loads the driver on disk, so it drops the request, too. `nvidia-reload request`
+//! writes it and starts [`UNIT`], which waits and starts the reload; every command can read it.
 
 #![forbid(unsafe_code)]
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Whether a package manager is at work.
 
 use std::fmt;

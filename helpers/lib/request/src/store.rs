@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The file: replaced as a whole, by one writer at a time.
 
 use std::fs::{self, File};

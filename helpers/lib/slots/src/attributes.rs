@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What a file has beside owner and mode: capabilities that a program gets, and SELinux's label.
 
 use std::collections::BTreeMap;

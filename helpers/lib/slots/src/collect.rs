@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Which files are the driver's.
 
 use std::collections::{BTreeMap, BTreeSet};

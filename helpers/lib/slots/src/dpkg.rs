@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Which packages of dpkg files belong to, and which files those packages have.
 //!
 //! Read from dpkg's own database: a query tool would have to be started a hundred times, and nothing

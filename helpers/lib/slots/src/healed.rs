@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The loaded driver's own libraries, found before those on disk: so new programs work while another driver is
 //! installed and not loaded yet.
 //!
@@ -251,7 +252,7 @@ pub fn heal(root: &Root, slot: &Slot, instead_of: Option<String>) -> Result<Heal
     store::sync(&root.path(HEALED))?;
     let text: String = folders.iter().map(|folder| format!("{HEALED}/{folder}\n")).collect();
     let text = format!(
-        "# The libraries of NVIDIA's driver {}, which is loaded, instead of those of the driver that is\n# installed. Made by `nvidia-reload heal`, ended by `nvidia-reload heal --end` or the next reload.\n{text}",
+        "# Libraries of NVIDIA driver {}, which is loaded, instead of those of the driver that is\n# installed. Made by `nvidia-reload heal`, ended by `nvidia-reload heal --end` or the next reload.\n{text}",
         healed.version
     );
     let conf = root.path(LINKER);

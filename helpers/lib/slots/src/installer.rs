@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What NVIDIA's own installer noted of the files that it put on disk.
 //!
 //! `/var/lib/nvidia/log` (nvidia-installer's backup.c): the version in a line of the form

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Making a slot of the driver that serves.
 
 use std::cmp::Reverse;
@@ -24,7 +25,7 @@ const KERNELS: usize = 2;
 
 /// Why a driver is not kept that somebody exchanges at the same time.
 const CHANGED: &str =
-    "changed while the driver was kept; `systemctl start nvidia-reload-keep.service` tries it again";
+    "changed while the driver was saved; `systemctl start nvidia-reload-keep.service` tries it again";
 
 /// Permission bits.
 const MODE: u32 = 0o7777;

@@ -1,13 +1,13 @@
-//! Whole drivers kept for the way back.
+// SPDX-License-Identifier: MIT
+//! Slots: saved, complete copies of drivers, for rollback.
 //!
-//! An upgrade replaces the files of the driver that is loaded. Should the new one not load or not
-//! verify, the old one can serve again only if somebody kept its files: so whenever the loaded driver
-//! and the one on disk are the same, all that belongs to it is kept aside, its kernel modules, its
-//! firmware, its libraries and programs. Two drivers are kept, each for the kernels that it was loaded under
-//! last; those share what is no module.
+//! An upgrade replaces the files of the loaded driver. If the new driver does not load or does not verify, the previous
+//! one can work again only with its own files. So whenever the loaded driver and the one on disk match, all of it is
+//! saved: kernel modules, firmware, libraries and programs. Two drivers are saved, each for the kernels under which it
+//! was loaded last; these share what is not a module.
 //!
-//! A slot is a directory named for the version, and where there are several for the kernel, with a [`Manifest`] that holds a checksum of every
-//! file. What does not match its checksum is spoiled, and no way back.
+//! A slot is a directory named after the version (and the kernel, if there are several) with a [`Manifest`] that holds a
+//! checksum of each file. A file that does not match its checksum is corrupt, and the slot is not used.
 
 #![forbid(unsafe_code)]
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Where the linker looks, and which libraries there carry a driver's version in their names.
 
 use std::collections::BTreeSet;

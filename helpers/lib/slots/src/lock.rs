@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Who may make or use slots: one at a time, and a run before everybody else.
 
 use std::fs::{self, File};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What a slot says of itself.
 
 use std::collections::BTreeMap;

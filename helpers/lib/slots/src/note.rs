@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The note that the disk no longer is what its package database says.
 
 use std::collections::BTreeSet;

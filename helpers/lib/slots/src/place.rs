@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Putting a kept driver back where it belongs.
 
 use std::collections::BTreeSet;
@@ -166,7 +167,7 @@ pub(crate) fn put_file(root: &Root, slot: &Slot, file: &KeptFile) -> Result<bool
         // A copy even where a link would do: who writes into the file must not spoil the slot.
         let sum = store::copy(&slot.directory.join(file.kept()), &new, 0o600, 0)?;
         if sum != file.sha256 {
-            bail!("the kept copy of {} is spoiled", file.path);
+            bail!("the saved copy of {} is corrupt", file.path);
         }
         store::dress(&new, file.uid, file.gid, file.mode, file.modified_nsec)?;
         // After the owner, whose change takes capabilities away.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Whether there is room for a driver's files.
 
 use std::collections::BTreeMap;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Which packages of RPM files belong to, and which files those packages have.
 //!
 //! Asked of `rpm` itself: its database has three formats, and only RPM reads them all. What cannot be told,
@@ -47,7 +48,7 @@ pub(crate) fn owned(root: &Root, paths: &BTreeSet<PathBuf>) -> Vec<Owned> {
             .collect()
     });
     found.unwrap_or_else(|error| {
-        step::say(&format!("whose the driver's files are cannot be told by RPM: {error:#}"));
+        step::say(&format!("rpm does not show which package owns the driver's files: {error:#}"));
         Vec::new()
     })
 }
@@ -59,7 +60,7 @@ pub(crate) fn owners(root: &Root, paths: &BTreeSet<PathBuf>) -> Vec<Package> {
     }
     let found = packages(root, paths).map(|packages| packages.into_values().collect());
     found.unwrap_or_else(|error| {
-        step::say(&format!("whose the replaced files are cannot be told by RPM: {error:#}"));
+        step::say(&format!("rpm does not show which package owns the replaced files: {error:#}"));
         Vec::new()
     })
 }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The slots that there are, and whether one is whole.
 
 use std::fs;
@@ -61,9 +62,9 @@ impl Slot {
         let Manifest { version, kernel, .. } = &self.manifest;
         match running_kernel() {
             Ok(running) if running == *kernel => None,
-            Ok(running) => {
-                Some(format!("the kept driver {version} is for the kernel {kernel}, and {running} runs"))
-            }
+            Ok(running) => Some(format!(
+                "the slot of driver {version} is for the kernel {kernel}, but {running} is running"
+            )),
             Err(error) => Some(format!("{error:#}")),
         }
     }

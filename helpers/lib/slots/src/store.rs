@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! One file into a slot or out of it: cheap where the file system can, and never half.
 
 use std::fs::{self, File, OpenOptions};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! A whole tree: kept, overwritten by another driver, put back.
 
 use std::collections::BTreeMap;
@@ -206,7 +207,7 @@ fn a_spoiled_slot_is_told_by_name_and_never_put_in_place() {
     fs::remove_file(root.path(format!("{LIB}/libnvidia-ml.so.{OLD}"))).expect("removes");
     let disk = Disk::open(&root).expect("opens");
     let error = put_in_place(&root, &slot, &disk, &Default::default()).expect_err("is spoiled").to_string();
-    assert!(error.contains("libnvidia-ml.so.535.261.03 is spoiled"), "{error}");
+    assert!(error.contains("libnvidia-ml.so.535.261.03 is corrupt"), "{error}");
     assert!(!root.path(format!("{LIB}/libnvidia-ml.so.{OLD}")).exists());
     fs::remove_file(&library).expect("removes");
     assert_eq!(slot.spoiled().len(), 1);

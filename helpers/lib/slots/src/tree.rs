@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Paths below a root: links followed one by one, directories without links.
 
 use std::fs;

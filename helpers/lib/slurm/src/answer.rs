@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What Slurm's programs print, read. No column that is asked for holds text of a user's own, such as a job's name.
 
 use serde::{Deserialize, Serialize};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Asks Slurm: by its own programs, the ones that belong to the `slurmd` that runs.
 
 use std::path::PathBuf;

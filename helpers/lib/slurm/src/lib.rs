@@ -1,8 +1,9 @@
+// SPDX-License-Identifier: MIT
 //! The jobs that Slurm has on this node.
 //!
-//! An allocation may hold nothing open, and need not have a process here: only Slurm knows of it. It is asked by a
-//! unit of its own, since its programs speak over the network, which no step may. Where it does not answer, the
-//! jobs that have processes here count, each as one with a GPU.
+//! An allocation may hold nothing open and may have no process here: only Slurm knows it. A unit of its own asks Slurm,
+//! since Slurm's programs use the network, which no step may. If Slurm does not answer, each job with a process here
+//! counts as one with a GPU.
 
 #![forbid(unsafe_code)]
 

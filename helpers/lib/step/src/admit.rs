@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What has to hold before a step may do its part of a run, whichever door the run came through.
 
 use std::fs;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Modules that use the driver without standing in its `holders/`.
 
 /// Modules of others that look up functions of `nvidia` by name as they are loaded (`symbol_get`), and how

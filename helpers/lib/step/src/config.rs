@@ -1,5 +1,8 @@
+// SPDX-License-Identifier: MIT
 //! The configuration: fragments, merged, validated with file and key named.
 
+#[cfg(test)]
+mod documented;
 #[cfg(test)]
 mod owner_tests;
 mod services;
@@ -265,7 +268,7 @@ impl Config {
         for Guard { name, .. } in Guard::read(root, &self.processes.protect).context("processes.protect")? {
             if name.is_empty() || name.len() > 15 {
                 anyhow::bail!(
-                    "processes.protect: {name:?} can match no process: the kernel keeps 1 to 15 bytes of a name"
+                    "processes.protect: {name:?} matches no process: a process name has 1 to 15 bytes"
                 );
             }
         }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The end of a run: nothing left to give back, or a list of what is not.
 
 use anyhow::{Result, bail};
@@ -66,10 +67,7 @@ fn done(reset: bool) -> &'static str {
 /// Says how the run went, by name; what is not back is an error.
 fn report(context: &Context, run: &Run) -> Result<()> {
     for process in run.killed() {
-        context.warn(format!(
-            "ended, and does not come back by itself: process {} ({})",
-            process.pid, process.command
-        ));
+        context.warn(format!("terminated and not restarted: process {} ({})", process.pid, process.command));
     }
     for (step, reason) in &run.failures {
         context.warn(format!("{step} failed: {reason}"));

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Texts of users on their way out, and the files that are read before anything else. See the crate `fuzz`.
 
 use std::fs;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What the configuration protects: `NAME`, or `USER:NAME` for what is a user's.
 
 use std::fs;

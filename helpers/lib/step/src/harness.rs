@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The frame of a helper: the verbs `run` and `undo`, and what an error turns into.
 
 use std::process::ExitCode;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! One line to the journal, with fields to search by; to standard error where there is no journal.
 
 use std::collections::HashMap;

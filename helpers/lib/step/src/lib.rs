@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What every step shares: the two verbs, the root, the configuration, the journal, exit codes.
 
 mod admit;
@@ -24,6 +25,8 @@ mod stop;
 mod sums;
 pub mod text;
 mod undo;
+#[cfg(test)]
+mod unit_files;
 mod units;
 mod verified;
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Single units started and stopped by the sibling that speaks D-Bus, so that others need not.
 
 use std::io::{self, BufRead, BufReader};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What a run would do, as preflight finds it and as `nvidia-reload plan --json` shows it.
 
 use std::fs;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Where programs are looked for.
 
 #![allow(unsafe_code)]

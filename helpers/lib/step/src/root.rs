@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Where the file system starts: `/` on a machine, a fixture tree in a test.
 
 use std::path::{Path, PathBuf};

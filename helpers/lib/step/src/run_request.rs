@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What a run is asked to do beyond a reload of the driver on disk: one document, since a job of systemd has
 //! no arguments.
 

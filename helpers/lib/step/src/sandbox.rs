@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The sandboxes in the unit files: each helper has the same one whichever way it is started, and each capability
 //! has its reason beside it. The scenario `installed` has the limits of what `systemd-analyze security` finds.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! NVIDIA's own services.
 
 use crate::{Config, Root};

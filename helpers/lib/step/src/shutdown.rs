@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Whether the machine is going down.
 
 use std::path::Path;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The undos of other steps, each in a unit of its own.
 
 use std::os::unix::process::CommandExt;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Ways to end that are not a failure of the program, and the exit codes for all of them.
 
 use std::fmt;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The limits of waits, added up: what a unit may wait for in a row, at the limits that the configuration
 //! allows, fits into the unit's own timeout. The constants are read from where they stand.
 

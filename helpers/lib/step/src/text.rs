@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Text on its way out: names come from users, and must do nothing to a terminal, a log or a protocol.
 
 use serde::Serialize;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The undo of a step: each act on its own, whatever becomes of the others, and one error that names all that is
 //! not restored.
 

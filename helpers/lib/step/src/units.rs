@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Our own units, as the system's manager has them; the sibling that speaks D-Bus asks it.
 
 use std::path::Path;

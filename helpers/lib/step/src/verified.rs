@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What verifying the driver found, as `nvidia-reload verify --json` shows it.
 
 use serde::{Deserialize, Serialize};

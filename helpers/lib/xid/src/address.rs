@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Where a GPU sits.
 
 use std::fmt;

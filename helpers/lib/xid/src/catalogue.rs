@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The Xids that are known.
 
 use std::sync::OnceLock;
@@ -91,16 +92,16 @@ pub fn action_in_words(action: &str) -> &'static str {
         "CHECK_MECHANICALS" => "check the power cables and how the board sits",
         "UPDATE_SWFW" => "update the software and the firmware",
         "CHECK_UVM" => "reset the GPU if CUDA or a vGPU uses it, else nothing",
-        "WORKFLOW_XID_45" => "follow the Xid beside it; if there is none, restart the application",
+        "WORKFLOW_XID_45" => "follow the Xid reported with it; if there is none, restart the application",
         "WORKFLOW_XID_48" => {
             "with Xid 63 or 64 drain the GPU and reset it, else restart the application and reset the GPU when convenient"
         }
         "WORKFLOW_NVLINK_ERR" => {
-            "decode the registers in the message; reset the GPU, report it if it comes back"
+            "decode the registers in the message; reset the GPU, report it if it occurs again"
         }
         "WORKFLOW_NVLINK5_ERR" => "decode the unit and status in the message",
-        "XID_154" => "do what the message says",
-        "XID_154_EVAL" => "follow the Xid 154 beside it; if there is none, restart the application",
+        "XID_154" => "follow the message",
+        "XID_154_EVAL" => "follow the Xid 154 reported with it; if there is none, restart the application",
         _ => "its catalogue names none",
     }
 }

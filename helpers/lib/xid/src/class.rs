@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What a message means for whoever thinks of a reload.
 
 use serde::{Deserialize, Serialize};
@@ -46,7 +47,7 @@ impl Class {
     pub fn what_we_do(self) -> &'static str {
         match self {
             Class::Info => "a reload goes on",
-            Class::App => "a reload goes on; the program has to be started again, by it or by you",
+            Class::App => "a reload goes on; the program must be started again",
             Class::Reload => "a reload is the cure",
             Class::Support => "a reload goes on with a warning; it is no cure",
             Class::Failed => "a reload goes on with a warning; it may be the cure",

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What a kernel message of the driver can be.
 
 use serde::Serialize;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The Journal Export Format (systemd.io/JOURNAL_EXPORT_FORMATS): fields a line each, or with their length
 //! before them, and an empty line between entries.
 

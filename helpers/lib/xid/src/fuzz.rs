@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What processes can have the driver write, and logs of any machine. See the crate `fuzz`.
 
 use crate::{Event, Line, class, parse, read_export, read_log};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Objects of a log in JSON: the journal's, dmesg's, and those of log shippers that say whose a message is.
 
 use serde_json::{Map, Value};

@@ -1,7 +1,8 @@
+// SPDX-License-Identifier: MIT
 //! What the driver's kernel messages mean: the parser, the catalogue of Xids, the verdict.
 //!
-//! Pure: text and numbers in, typed values out. Where a message comes from, and whether it is the
-//! kernel's at all, is for those who read it; here it is only understood.
+//! Pure: text and numbers in, typed values out. Its callers know where a message comes from, and whether it is the
+//! kernel's.
 
 #![forbid(unsafe_code)]
 

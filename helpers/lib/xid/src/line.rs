@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! A line of a saved log: what was put before the kernel's message, and around it.
 
 use std::borrow::Cow;

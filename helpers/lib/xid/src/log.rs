@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! A saved log, of any machine and any kind.
 
 use std::io::{self, BufRead};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Xids 144 to 150: what unit, intrinfo and error status say together.
 
 use std::sync::OnceLock;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! From a message to what it is.
 
 mod nvrm;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What logs put before a kernel message, and whether it says that the message is the kernel's.
 //!
 //! Every form that is taken is written down here. What says nothing of its origin is the kernel's only

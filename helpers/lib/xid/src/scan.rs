@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The little that reading a line takes.
 
 /// What is left of a line.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The times that logs put before a message.
 
 use crate::scan::Scan;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What a GPU needs, by all that is known of it.
 //!
 //! The precedence, for each GPU:
@@ -63,7 +64,7 @@ impl Gpu {
 pub struct Evidence {
     /// What it means by itself.
     pub class: Class,
-    /// In words: `Xid 119 GSP RPC Timeout, …`, `NVML says that the GPU is lost`.
+    /// In words: `Xid 119 GSP RPC Timeout, …`, `NVML reports that the GPU is lost`.
     pub what: String,
     /// The kernel message, if it is one.
     pub line: Option<String>,
@@ -230,10 +231,10 @@ impl Subject {
             }
         }
         if nvml.lost {
-            evidence.push(by_nvml(Class::Reboot, "NVML says that the GPU is lost"));
+            evidence.push(by_nvml(Class::Reboot, "NVML reports that the GPU is lost"));
         }
         if nvml.reset_required {
-            evidence.push(by_nvml(Class::Reset, "NVML says that the GPU has to be reset"));
+            evidence.push(by_nvml(Class::Reset, "NVML reports that the GPU requires a reset"));
         }
         if let Some(why) = &nvml.failed {
             evidence.push(by_nvml(Class::Failed, why));
@@ -318,11 +319,9 @@ fn usual(class: Class) -> &'static str {
     match class {
         Class::Info => "nothing has to be done",
         Class::App => "restart the application",
-        Class::Reload => "load the driver anew",
+        Class::Reload => "reload the driver",
         Class::Support => "contact support",
-        Class::Failed => {
-            "load the driver anew; where that does not help, reset the GPU or restart the machine"
-        }
+        Class::Failed => "reload the driver; if that does not help, reset the GPU or restart the machine",
         Class::Reset => "reset the GPU",
         Class::Reboot => "restart the machine",
     }

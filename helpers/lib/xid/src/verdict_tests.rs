@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 use proptest::prelude::*;
 
 use super::*;

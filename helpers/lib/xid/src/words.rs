@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Messages in a few words, for people.
 
 use std::fmt;
@@ -42,14 +43,14 @@ impl fmt::Display for Event {
             }
             Event::Wpr2Up { gpu_instance } => write!(
                 f,
-                "the protected memory{} is still set up from before; loading the driver anew does not clear it",
+                "the protected memory{} is still set up from before; a reload of the driver does not clear it",
                 of_gpu(gpu_instance)
             ),
-            Event::GspRatelimit { .. } => f.write_str("the GPU's firmware keeps failing to answer"),
+            Event::GspRatelimit { .. } => f.write_str("the GPU's firmware repeatedly fails to answer"),
             Event::ProbeFailed { count } => {
                 write!(f, "the driver could not take {count} device{}", if *count == 1 { "" } else { "s" })
             }
-            Event::NeedsOpenModule { .. } => f.write_str("only the open kernel modules serve this GPU"),
+            Event::NeedsOpenModule { .. } => f.write_str("only the open kernel modules support this GPU"),
             Event::ApiMismatch(mismatch) => {
                 f.write_str("version mismatch: ")?;
                 match (&mismatch.client, mismatch.pid) {
@@ -66,10 +67,10 @@ impl fmt::Display for Event {
                 )
             }
             Event::UvmFatal { error } => {
-                write!(f, "UVM met a fatal error ({error}) that only a reboot ends, for every GPU")
+                write!(f, "UVM met a fatal error ({error}) that only a reboot clears, for every GPU")
             }
-            Event::UnbindWait { .. } => f.write_str("the GPU is being removed while somebody uses it"),
-            Event::UnbindDone { .. } => f.write_str("nobody uses the GPU any more, its removal goes on"),
+            Event::UnbindWait { .. } => f.write_str("the GPU is being removed while it is in use"),
+            Event::UnbindDone { .. } => f.write_str("the GPU is no longer in use, its removal continues"),
             Event::ModesetLoad { version } => write!(f, "nvidia-modeset {version} was loaded"),
             Event::ModesetUnload => f.write_str("nvidia-modeset is being unloaded"),
             Event::ModesetError(error) if error.stuck => {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Logs in the forms that machines have them: what of each is the driver's, and what is a program's own.
 //! Each names where it is from; those of our own construction are marked as such.
 

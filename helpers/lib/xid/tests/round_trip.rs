@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What the driver writes is read back, whatever the code, the GPU and the process.
 
 use proptest::prelude::*;

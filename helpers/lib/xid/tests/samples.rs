@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Lines that drivers wrote, and what is to be read in them. Each sample names where it is from.
 
 use serde_json::Value;

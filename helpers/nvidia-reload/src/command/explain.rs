@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What Xids mean, and what a saved log says. Needs neither root nor a GPU.
 
 use std::fs::File;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! `nvidia-reload start`, `nvidia-reload rollback` and `nvidia-reload recover`: the ways out of what was begun.
 
 use std::time::{Duration, Instant};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What has to hold before anything is asked or done.
 
 use bus::Manager;

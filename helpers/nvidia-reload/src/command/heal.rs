@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! `nvidia-reload heal`: the loaded driver's libraries are found, nothing is stopped.
 
 use std::process::Command;

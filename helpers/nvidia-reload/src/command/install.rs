@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! `nvidia-reload install` and `nvidia-reload rollback` to a kept driver: reloads that exchange the driver
 //! on disk while none is loaded.
 

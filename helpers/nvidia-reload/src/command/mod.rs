@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What each subcommand does, from the arguments to the exit status.
 
 mod explain;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! `nvidia-reload reload` and `nvidia-reload reset`.
 
 use step::{Exit, RunRequest, Verdict};

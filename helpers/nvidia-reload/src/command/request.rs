@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! `nvidia-reload request`: quick, and harmless wherever a package may be installed.
 
 use std::fs;

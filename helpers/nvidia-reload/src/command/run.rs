@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! One run, from the start of a unit to the last thing given back.
 
 use bus::{Job, JobResult, Manager};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! `nvidia-reload stop`.
 
 use ledger::Step;

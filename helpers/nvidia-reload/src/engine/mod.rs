@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Follows a run: what systemd tells, as typed events for whoever shows it.
 
 mod outcome;

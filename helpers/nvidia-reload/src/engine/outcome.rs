@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! How a run ended, from what systemd and the ledger say of it. No text is read.
 
 use bus::JobResult;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! How far the steps are: what systemd tells of their units, added up.
 
 use bus::{ActiveState, Service, UnitChange};

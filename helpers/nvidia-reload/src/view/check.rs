@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The one line of `check`, as the Monitoring Plugins' guidelines have it: status, text, figures.
 
 use xid::Class;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Xids, and logs with them, explained.
 
 use xid::catalogue::{Entry, RECOVERY_ACTION_CHANGED, UNUSED, action_in_words};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Data for the tests of the views, and all views at once for the eyes:
 //! `cargo test -p nvidia-reload gallery -- --ignored --nocapture`.
 

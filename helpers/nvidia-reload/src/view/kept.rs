@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The drivers that are kept.
 
 use std::time::SystemTime;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! A run while it goes on: a picture that is drawn anew, or a line for each thing that happens.
 
 use ledger::Step;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 use super::super::gallery::{under_way, unwinding};
 use super::super::text::width;
 use super::*;

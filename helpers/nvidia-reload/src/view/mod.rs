@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Text for people, made of typed data and of nothing else.
 
 pub mod check;

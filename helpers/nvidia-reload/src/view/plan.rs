@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The plan: what would be done to whom, and why.
 
 use ledger::Step;

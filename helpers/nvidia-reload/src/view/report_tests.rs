@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 use super::super::gallery;
 use super::*;
 use crate::report::SCHEMA;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! A reload that waits for its moment.
 
 use std::time::SystemTime;

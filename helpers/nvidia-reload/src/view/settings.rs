@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What is set on the GPUs.
 
 use ledger::Setting;

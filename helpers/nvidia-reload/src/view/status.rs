@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The status, to be read at a glance.
 
 use std::time::SystemTime;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 use super::super::gallery::{busy_server, drained_for_a_user, now};
 use super::super::text::width;
 use super::*;

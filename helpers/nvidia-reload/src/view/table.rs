@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Columns that line up, the last one cut where the terminal ends.
 
 use super::text::{clean, cut, pad, width};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Words and figures, measured and cut.
 
 use std::time::{SystemTime, UNIX_EPOCH};

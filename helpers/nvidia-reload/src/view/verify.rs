@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What verifying the driver found.
 
 use step::{Grade, Verified};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Whether DKMS has a newer driver that it has not brought to the running kernel: then the one on disk is not
 //! the one that somebody installed.
 
@@ -37,7 +38,7 @@ pub(crate) fn assess(root: &Root, on_disk: &str, release: &str, findings: &mut F
             findings.warn(
                 format!("DKMS has {name} {version} and has {state} for kernel {release}: the reload would load {on_disk}"),
                 format!(
-                    "`dkms install {name}/{version} -k {release}` does that; {} says why it failed",
+                    "`dkms install {name}/{version} -k {release}` does that; {} shows why it failed",
                     path.join("build/make.log").display()
                 ),
             );

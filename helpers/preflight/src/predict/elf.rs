@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What is wrong with a module file that cannot be read as one, and which build a file is of.
 
 use std::fmt;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The files for what is loaded: all there, whole, of one version.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -120,7 +121,7 @@ fn flaw(path: &Path, findings: &mut Findings) -> io::Result<Option<Flaw>> {
     }
     findings.warn(
         format!("{} is compressed in a way that is not read here: not all of it is judged", path.display()),
-        "should it not load, the loaded driver comes back",
+        "if it does not load, the run is rolled back",
     );
     Ok(None)
 }

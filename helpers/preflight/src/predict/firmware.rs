@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Whether the firmware is there that the driver asks for: without it no GPU starts under the open modules.
 
 use std::fs;

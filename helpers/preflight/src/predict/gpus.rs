@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Whether the new driver serves the GPUs of this machine: open and proprietary modules each leave some out,
 //! and so does every new branch.
 
@@ -114,7 +115,7 @@ pub(crate) fn assess(root: &Root, found: &[Found], findings: &mut Findings) -> R
                 if let Said::Unknown(what) = said {
                     findings.warn(
                         format!("the GPU {} {what}", gpu.address),
-                        "should the driver not serve it, the loaded one comes back",
+                        "if the driver does not support it, the run is rolled back",
                     );
                 }
             }
@@ -139,7 +140,7 @@ fn by_number(gpu: &Gpu, kind: Kind) -> Said {
     if let Some(ended) = ENDED.iter().find(has_ended) {
         return Said::Refused(
             format!(
-                "(10de:{:04x}) is older than {}, and drivers from {} on do not serve it",
+                "(10de:{:04x}) is older than {}, and drivers from {} on do not support it",
                 gpu.device, ended.generation, ended.branch
             ),
             // Also there the open modules do not serve it.
@@ -148,15 +149,15 @@ fn by_number(gpu: &Gpu, kind: Kind) -> Said {
     }
     match (kind.is_open, gpu.device) {
         (true, ..TURING) => Said::Refused(
-            format!("(10de:{:04x}) is older than Turing, and the open modules do not serve it", gpu.device),
+            format!("(10de:{:04x}) is older than Turing, and the open modules do not support it", gpu.device),
             PROPRIETARY.into(),
         ),
         (false, BLACKWELL..) => Said::Refused(
-            format!("(10de:{:04x}) is of Blackwell or newer, and only the open modules serve it", gpu.device),
+            format!("(10de:{:04x}) is Blackwell or newer, and only the open modules support it", gpu.device),
             OPEN.into(),
         ),
         (false, device) if GRACE_HOPPER.contains(&device) => Said::Refused(
-            format!("(10de:{device:04x}) is of Grace Hopper, and only the open modules serve it"),
+            format!("(10de:{device:04x}) is Grace Hopper, and only the open modules support it"),
             OPEN.into(),
         ),
         _ => Said::Served,
@@ -177,7 +178,7 @@ fn by_list(gpu: &Gpu, list: &List, path: &Path, kind: Kind) -> Said {
         && chips.iter().all(|chip| chip.legacybranch.is_some())
     {
         return Said::Refused(
-            format!("({name}) is not served any more: {branch} was the last branch that did"),
+            format!("({name}) is no longer supported: {branch} was the last branch that did"),
             format!("install a driver of the branch {branch}"),
         );
     }
@@ -185,7 +186,7 @@ fn by_list(gpu: &Gpu, list: &List, path: &Path, kind: Kind) -> Said {
     let is_only_open =
         chips.iter().all(|chip| chip.has("kernelopen") && !chip.has("gsp_proprietary_supported"));
     if !kind.is_open && tells_proprietary && is_only_open && gpu.device >= BLACKWELL {
-        return Said::Refused(format!("({name}) is served by the open modules only"), OPEN.into());
+        return Said::Refused(format!("({name}) is supported by the open modules only"), OPEN.into());
     }
     match by_number(gpu, kind) {
         // Early open modules served some GPUs only with NVreg_OpenRmEnableUnsupportedGpus.
@@ -251,7 +252,7 @@ fn in_folder(folder: &Path) -> Vec<(PathBuf, List)> {
             };
             match text.map(|text| serde_json::from_slice(&text)) {
                 Some(Ok(list)) => found.push((path, list)),
-                Some(Err(error)) => step::say(&format!("{} tells nothing of GPUs: {error}", path.display())),
+                Some(Err(error)) => step::say(&format!("{} does not list its GPUs: {error}", path.display())),
                 None => {}
             }
         }

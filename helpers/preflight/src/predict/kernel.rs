@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Whether the running kernel takes the files: what they were built for, and the symbols that they need.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -43,7 +44,7 @@ pub(crate) fn assess(
             (_, Some((what, remedy))) => findings.refuse(what, remedy),
             (Fit::BySymbols(why), None) => findings.warn(
                 format!("{} {why}", one.file.path.display()),
-                "should it not fit, the loaded driver comes back",
+                "if it does not fit, the run is rolled back",
             ),
             (Fit::Yes, None) => {}
         }
@@ -74,7 +75,7 @@ enum Fit {
 /// of symbols, as for the modules that some distributions build once for several kernels.
 fn built_for(one: &Found, release: &str, measure: &Measure) -> Fit {
     let Some(magic) = one.file.vermagic.as_deref() else {
-        return Fit::BySymbols("does not tell the kernel that it is built for".into());
+        return Fit::BySymbols("does not have the kernel version that it was built for".into());
     };
     let (of, flags) = split(magic);
     let has_versions = one.declared.needs.iter().any(|symbol| symbol.crc != 0);
@@ -151,11 +152,11 @@ fn told(one: &Found, wrong: &[(&str, Option<&Found>)], release: &str) -> Option<
         ),
         Some(other) => (
             format!(
-                "{path} is built beside another {}: it needs {symbols} than {} has",
+                "{path} was built with another {}: it needs {symbols} than {} has",
                 other.file.name,
                 other.file.path.display()
             ),
-            format!("build {} again, beside the driver's modules that are on disk", one.file.name),
+            format!("build {} again with the driver's modules on disk", one.file.name),
         ),
     })
 }
@@ -323,7 +324,7 @@ mod tests {
         let kernel = wrong(&[("module_layout", 5), ("printk", 3)]).expect("differs");
         assert!(kernel.contains("2 symbols (module_layout, …)"), "{kernel}");
         let beside = wrong(&[("nv_ops", 8)]).expect("differs");
-        assert!(beside.contains("beside another nvidia"), "{beside}");
+        assert!(beside.contains("with another nvidia"), "{beside}");
     }
 
     #[test]

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Where the linker finds libraries: its cache, as ldconfig of glibc writes it (sysdeps/generic/dl-cache.h).
 
 use std::path::PathBuf;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The measure for what the running kernel takes is what it has taken already: the files that loaded modules
 //! were loaded from, told by their build id.
 //!
@@ -44,8 +45,8 @@ pub(super) fn measure(
             match measure.add_taken(root, disk, module, &file.path, file.vermagic.as_deref()) {
                 Ok(exports) => own.extend(exports),
                 Err(error) => findings.warn(
-                    format!("the kept {} cannot be read: {error:#}", file.path.display()),
-                    "`nvidia-reload slots` tells what is kept, and whether it is whole",
+                    format!("the slot of {} cannot be read: {error:#}", file.path.display()),
+                    "`nvidia-reload slots` shows the slots and whether they are complete",
                 ),
             }
         }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Whether the driver on disk can serve: all that can be known of it while the loaded one still does.
 //!
 //! A refusal here keeps a machine from a change that it may need: it is for what is certain to fail. What

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Whether the modules take the options that modprobe.d and the kernel command line give them, and what
 //! those change. The rules are the kernel's (kernel/params.c, lib/kstrtox.c).
 
@@ -29,7 +30,7 @@ pub(crate) fn assess(root: &Root, loaded: &[Loaded], found: &[Found], findings: 
                                 "{} does not load with the option {shown:?}: {why}",
                                 one.file.path.display()
                             ),
-                            format!("mend it: `grep -r {} /etc/modprobe.d /proc/cmdline`", option.name),
+                            format!("fix it: `grep -r {} /etc/modprobe.d /proc/cmdline`", option.name),
                         );
                     } else if let Some((was, will)) = changed(kind, &option, &now) {
                         findings.warn(

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Versions of installed packages, from dpkg's own record (dpkg(1), deb-control(5)).
 
 use std::fs;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Whether there is room for the run: on disk for what is written down and kept, in memory for the modules.
 
 use std::fs;
@@ -34,7 +35,7 @@ pub(crate) fn assess(root: &Root, found: &[Found], findings: &mut Findings) -> R
         } else if directory == LEDGER && free < least + modules {
             findings.warn(
                 format!(
-                    "{} has {} MiB left: the new driver's modules ({} MiB) cannot be kept for the next way back",
+                    "{} has {} MiB left: the new driver's modules ({} MiB) cannot be saved to a slot",
                     path.display(),
                     free >> 20,
                     modules >> 20
@@ -54,7 +55,7 @@ pub(crate) fn assess(root: &Root, found: &[Found], findings: &mut Findings) -> R
                 available >> 20,
                 (2 * modules) >> 20
             ),
-            "free memory before the reload; should it fail, the loaded driver comes back",
+            "free memory before the reload; if it fails, the run is rolled back",
         );
     }
     Ok(())

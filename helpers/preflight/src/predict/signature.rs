@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Whether the kernel loads modules only with a signature, and the files have one that it knows.
 
 use std::collections::BTreeMap;
@@ -62,8 +63,8 @@ pub(crate) fn assess(
     for (signer, files) in unsure {
         let files = named(&files).unwrap_or_default();
         findings.warn(
-            format!("{files}: whether the kernel knows the key of {signer} cannot be told, and {why}"),
-            "`mokutil --list-enrolled` shows the keys; should it not, the loaded driver comes back",
+            format!("{files}: it is not known whether the kernel has the key of {signer}, and {why}"),
+            "`mokutil --list-enrolled` shows the keys; if it is missing, the run is rolled back",
         );
     }
     Ok(())

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Compressed module files, as libkmod takes them: told by their first bytes, whatever their name.
 
 use std::fmt;

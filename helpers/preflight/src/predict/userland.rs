@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What has to be of the driver's version beside its modules: libraries, Fabric Manager, IMEX.
 //!
 //! A refusal is for what works now and would not after the reload. What does not fit now either is no matter

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Runs to be played: what their steps act on, how that goes, and how they end.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Asks NVML one question, answers in JSON, and ends.
 //!
 //! A program of its own, since whoever has talked to NVML holds the driver until it ends; and a

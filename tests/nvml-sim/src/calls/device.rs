@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What is asked of a GPU.
 
 #![allow(unsafe_code)]

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! MIG: the mode, and GPU and compute instances with their places.
 
 #![allow(unsafe_code)]

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! NVML's calls, under NVML's names.
 //!
 //! A place that a caller may leave null is an `Option` of a reference, which has the same form. Nobody

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Settings: each is read by everyone, and set by an administrator.
 
 use std::ffi::c_uint;

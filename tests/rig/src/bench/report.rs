@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The bench's results as text, as a chart, and in README.
 
 use std::fmt::Write;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Debian's root file system, before anything of the rig's own.
 
 use anyhow::{Context, Result};

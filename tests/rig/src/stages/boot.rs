@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The machine booted once and frozen: each run wakes it in seconds.
 
 use std::ffi::OsString;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! cargo-deny, which knows the licences, versions and sources of what this project is built from.
 
 use anyhow::Result;

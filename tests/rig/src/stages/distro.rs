@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The distributions that the machine can be made of.
 
 use std::fmt;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The disk image of the machine: Debian, the drivers, and the rig's own files.
 
 use std::fs;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The guest's kernel, and the modules built for it.
 
 use std::fs;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! A Debian with the package managers of other distributions, which the packages are tried with.
 
 use anyhow::Result;

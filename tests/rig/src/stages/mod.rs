@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What the machine is built from, each part in a stage of the cache:
 //!
 //! kernel → modules, fakegpu ─┐

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What is built from this checkout: the product's packages, one for dpkg and one for rpm with the same
 //! programs, and for the machine `hold`, and the simulations of NVML and of a kubelet.
 
@@ -22,6 +23,7 @@ const SOURCES: &[&str] = &[
     "LICENSE",
     "Makefile",
     "debian",
+    "docs/man",
     "dracut",
     "helpers",
     "packaging",

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Where the product is built: the machine's own Debian with what the package asks for, so that the
 //! same package comes out on every host, and one that the machine can install. Rust is the host's.
 

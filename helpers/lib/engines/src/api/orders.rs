@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What an engine, or a user's side, is told to do with a container.
 
 use std::time::Duration;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Ids and names in the paths of an engine's API.
 
 use crate::Error;

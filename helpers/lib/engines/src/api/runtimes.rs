@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The runtimes of an engine.
 
 use std::collections::BTreeMap;

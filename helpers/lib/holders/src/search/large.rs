@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What a user can make large, measured beside `fuser`: `cargo rig bench` runs this.
 
 #![allow(unsafe_code)]

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The search on real processes, with devices of the kernel's own in place of the driver's.
 
 #![allow(unsafe_code)]

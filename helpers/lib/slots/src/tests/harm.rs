@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Disks that are damaged, full, shared with others, or changed meanwhile.
 
 use std::time::{Duration, UNIX_EPOCH};
@@ -177,13 +178,13 @@ fn what_changes_while_it_is_kept_is_not_kept_and_leaves_nothing() {
         error
     };
     let error = fails_after(&|| write(&root, "/usr/bin/nvidia-smi", "smi of another driver", 0o755));
-    assert!(error.contains("nvidia-smi changed while the driver was kept"), "{error}");
+    assert!(error.contains("nvidia-smi changed while the driver was saved"), "{error}");
     // A module of the same size and time.
     let error = fails_after(&|| {
         fs::write(&real, module(DRIVER, "535.261.99")).expect("writes");
         fs::File::open(&real).and_then(|file| file.set_modified(told)).expect("sets");
     });
-    assert!(error.contains("nvidia.ko changed while the driver was kept"), "{error}");
+    assert!(error.contains("nvidia.ko changed while the driver was saved"), "{error}");
     let error = fails_after(&|| fs::remove_file(root.path("/usr/bin/nvidia-modprobe")).expect("removes"));
     assert!(error.contains("nvidia-modprobe"), "{error}");
 }

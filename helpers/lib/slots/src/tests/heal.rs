@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The loaded driver's libraries before those on disk, and back.
 
 use super::*;

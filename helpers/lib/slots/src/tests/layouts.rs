@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The driver of each machine in `tests/golden`, saved to a slot, lost, and put back.
 
 use std::collections::BTreeMap;

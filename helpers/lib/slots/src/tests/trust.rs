@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What others may do to the slots' folder, and what not.
 
 use std::os::unix::fs::PermissionsExt;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 use super::tests::tree;
 use super::*;
 

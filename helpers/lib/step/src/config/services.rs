@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Which services have to run once the driver works.
 
 use serde::{Deserialize, Serialize};

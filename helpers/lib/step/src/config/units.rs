@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What is done about systemd's units.
 
 use serde::{Deserialize, Serialize};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What an upgrade of the driver's packages leads to, now and at the next boot.
 
 use serde::{Deserialize, Serialize};

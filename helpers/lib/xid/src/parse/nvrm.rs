@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What the driver says beside Xids.
 
 use super::xid::location;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The modules beside the driver itself: the switches', and nvidia-modeset.
 
 use super::nvrm::version;

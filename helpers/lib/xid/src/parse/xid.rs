@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! `NVRM: Xid (PCI:0000:91:00): 79, pid=1234, name=python3, GPU has fallen off the bus.`
 
 use crate::scan::{Scan, number_after};

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: MIT
+//! `nvidia-reload-config.5`, from the comments of the shipped configuration.
+
+use roff::{Inline, Roff, bold, italic, roman};
+
+use super::page::{see_also, tagged};
+
+const SHIPPED: &str = include_str!("../../../../units/config.toml");
+
+/// Keys that one comment explains.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Entry {
+    section: String,
+    /// `key = default`; of a key without default an example, in brackets.
+    keys: Vec<String>,
+    text: String,
+}
+
+/// What `text` explains.
+fn entries(text: &str) -> Vec<Entry> {
+    let mut entries: Vec<Entry> = Vec::new();
+    let (mut section, mut comment) = (String::new(), Vec::new());
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        if let Some(words) = line.strip_prefix("# ") {
+            comment.push(words.to_owned());
+        } else if let Some(example) = line.strip_prefix('#') {
+            if let Some(name) = example.strip_prefix('[') {
+                section = name.trim_end_matches(']').to_owned();
+                continue;
+            }
+            let key = format!("{example} (example)");
+            if comment.is_empty()
+                && let Some(last) = entries.last_mut()
+            {
+                let key = if last.section == section { key } else { format!("[{section}] {key}") };
+                last.keys.push(key);
+            } else {
+                entries.push(Entry { section: section.clone(), keys: vec![key], text: take(&mut comment) });
+            }
+        } else if let Some(name) = line.strip_prefix('[') {
+            section = name.trim_end_matches(']').to_owned();
+            comment.clear();
+        } else if line.contains(" = ") {
+            let mut key = line.to_owned();
+            while key.ends_with(['[', ',']) {
+                let Some(next) = lines.next().map(str::trim) else { break };
+                if next == "]" {
+                    key.truncate(key.trim_end_matches(',').len());
+                } else if key.ends_with(',') {
+                    key.push(' ');
+                }
+                key.push_str(next);
+            }
+            entries.push(Entry { section: section.clone(), keys: vec![key], text: take(&mut comment) });
+        }
+    }
+    entries
+}
+
+fn take(comment: &mut Vec<String>) -> String {
+    let text = comment.join(" ");
+    comment.clear();
+    text
+}
+
+/// What is between backticks is bold.
+fn marked(text: &str) -> Vec<Inline> {
+    let part = |(position, part): (usize, &str)| if position % 2 == 1 { bold(part) } else { roman(part) };
+    text.split('`').enumerate().map(part).collect()
+}
+
+/// The page.
+pub(super) fn page() -> String {
+    let mut roff = Roff::new();
+    let source = format!("nvidia-reload {}", env!("CARGO_PKG_VERSION"));
+    roff.control("TH", ["NVIDIA-RELOAD-CONFIG", "5", "", &source, "File Formats"]);
+    roff.control("ad", ["l"]);
+    roff.control("nh", []);
+    roff.control("SH", ["NAME"]);
+    roff.text([roman("nvidia-reload-config - configuration of nvidia-reload")]);
+    roff.control("SH", ["SYNOPSIS"]);
+    for path in ["/etc/nvidia-reload/config.toml", "/etc/nvidia-reload/conf.d/*.toml"] {
+        roff.text([italic(path)]);
+        roff.control("br", []);
+    }
+    roff.control("SH", ["DESCRIPTION"]);
+    for text in [
+        "The files are written in TOML. Each key that is set replaces the default; all other keys keep theirs. The \
+         order is: the defaults, config.toml, then the files of conf.d by name.",
+        "Nothing has to be restarted: each step reads the files when it starts. An undo does not read them. All \
+         times are in seconds.",
+        "A file with an error is named with the key and the reason, and no run begins until it is fixed. The files \
+         and their directories must be writable for root only.",
+    ] {
+        roff.control("PP", []);
+        roff.text([roman(text)]);
+    }
+    roff.control("SH", ["OPTIONS"]);
+    let mut section = String::new();
+    for entry in entries(SHIPPED) {
+        if entry.section != section {
+            section.clone_from(&entry.section);
+            roff.control("SS", [&*format!("[{section}]")]);
+        }
+        for (position, key) in entry.keys.iter().enumerate() {
+            roff.control(if position == 0 { "TP" } else { "TQ" }, []);
+            roff.text([bold(key.as_str())]);
+        }
+        roff.text(marked(&entry.text));
+    }
+    roff.control("SH", ["EXAMPLES"]);
+    roff.text([roman("Reload by hand only, and never terminate a certain process of root:")]);
+    roff.control("PP", []);
+    roff.control("nf", []);
+    for line in ["[upgrade]", "policy = \"ask\"", "", "[processes]", "protect = [\"license-daemon\"]"] {
+        roff.text([roman(line)]);
+    }
+    roff.control("fi", []);
+    roff.control("SH", ["FILES"]);
+    for (path, text) in [
+        ("/usr/lib/nvidia-reload/config.toml", "The defaults. Do not edit this file."),
+        ("/usr/lib/nvidia-reload/conf.d/*.toml", "For packages."),
+        ("/etc/nvidia-reload/config.toml", "For the administrator."),
+        (
+            "/etc/nvidia-reload/conf.d/*.toml",
+            "For the administrator, too. A file replaces the one of the same name in /usr/lib.",
+        ),
+    ] {
+        tagged(&mut roff, path, text);
+    }
+    let pages = [("nvidia-reload".to_owned(), "8"), ("nvidia-reload.target".to_owned(), "8")];
+    see_also(&mut roff, pages.into_iter());
+    roff.render()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_comment_explains_the_keys_below_it() {
+        let text = "# Head.\n\n[a]\n# One\n# two.\nx = 1\n# List.\ny = [\n    \"p\",\n    \"q\",\n]\n# Clocks.\n#u = [1, 2]\n#[a.b.C]\n#u = [3, 4]\n";
+        let entry = |section: &str, keys: &[&str], text: &str| Entry {
+            section: section.into(),
+            keys: keys.iter().map(ToString::to_string).collect(),
+            text: text.into(),
+        };
+        assert_eq!(
+            entries(text),
+            [
+                entry("a", &["x = 1"], "One two."),
+                entry("a", &["y = [\"p\", \"q\"]"], "List."),
+                entry("a", &["u = [1, 2] (example)", "[a.b.C] u = [3, 4] (example)"], "Clocks."),
+            ]
+        );
+    }
+
+    #[test]
+    fn every_key_of_the_shipped_file_has_a_text() {
+        let entries = entries(SHIPPED);
+        assert!(entries.len() > 18, "{}", entries.len());
+        for entry in entries {
+            assert!(entry.text.len() > 20 && !entry.keys.is_empty(), "{entry:?}");
+        }
+    }
+}
