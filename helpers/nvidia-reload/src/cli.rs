@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Exit codes and places, as `--help` and the manual page show them.
 const AFTER: &str = "\
@@ -18,10 +18,6 @@ A run goes on in systemd when this command is interrupted (exit status 130).
 Each run is a systemd target, and each step a unit: `systemctl start nvidia-reload.target` does what
 `nvidia-reload reload` does, and `journalctl -u 'nvidia-reload-*'` tells the story. With
 nvidia_reload=0 on the kernel command line nothing is ever stopped or unloaded.";
-
-/// Which of the two `--rollback` may have meant.
-pub const ROLLBACK_HINT: &str = "--rollback is two commands now: `nvidia-reload rollback` goes back to the previous driver, \
-`nvidia-reload recover` ends a run that was interrupted.";
 
 const AFTER_VERIFY: &str = "\
 With --json: one object, schema \"nvidia-reload.verify/1\":
@@ -139,11 +135,14 @@ New fields and kinds may come within a version of the schema; none goes or chang
 /// Changes or unsticks the NVIDIA driver without a reboot, and gives everything back that had to
 /// stop for it.
 #[derive(Debug, Parser)]
-#[command(name = "nvidia-reload", version, after_help = AFTER, max_term_width = 100)]
+#[command(name = "nvidia-reload", version, after_help = AFTER, args_conflicts_with_subcommands = true)]
 pub struct Arguments {
-    /// What to do.
+    /// What to do; without one, `status`.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: Option<Command>,
+    /// How the answer of `status` comes.
+    #[command(flatten)]
+    pub output: Output,
 }
 
 /// What to do.
@@ -182,7 +181,7 @@ pub enum Command {
     /// After `stop --offline`, the driver that is on disk is loaded and verified as in a reload; if it fails, the
     /// driver that was loaded before is loaded again. `systemctl stop nvidia-offline.target` loads that one
     /// in any case.
-    Start(Output),
+    Start(Restart),
     /// Go back to the previous driver
     ///
     /// Takes it from its slot while no driver is loaded: VERSION, or the newest that is not loaded. Shows the
@@ -194,7 +193,7 @@ pub enum Command {
     /// After a power cut or a reboot this happens by itself. The driver that the boot has loaded stays, unless the
     /// run had changed its files or had seen it fail. To go back to the previous driver: `nvidia-reload
     /// rollback`.
-    Recover(Output),
+    Recover(Restart),
     /// Install NVIDIA's driver from its .run file, with a reload
     ///
     /// The file is checked, and modules are built for the running kernel, while everything still runs. Then
@@ -239,32 +238,82 @@ pub enum Command {
         #[arg(long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
-    /// Write the manual pages and shell completions into a directory
-    #[command(hide = true)]
-    Generate {
-        /// The directory; it must exist.
-        directory: PathBuf,
-    },
 }
 
-/// How the answer comes.
+/// How the answer comes: the same for every command.
 #[derive(Debug, Clone, Copy, Default, Args)]
 pub struct Output {
-    /// Print one JSON object instead of text; what happens meanwhile goes to standard error
+    /// Print one JSON object instead of text; progress goes to standard error
     #[arg(long)]
     pub json: bool,
+    /// Print every detail
+    #[arg(long, short, conflicts_with = "quiet")]
+    pub verbose: bool,
+    /// Print the result in one line, and errors; no progress
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// Whether it is done: the same for every command that stops, loads or writes something.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct Consent {
+    /// Do not ask
+    #[arg(long, short, conflicts_with = "dry_run")]
+    pub yes: bool,
+    /// Show the plan and end; nothing is touched
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Arguments of `start` and `recover`.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct Restart {
+    /// Whether it is done.
+    #[command(flatten)]
+    pub consent: Consent,
+    /// How the answer comes.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// What a plan can be made of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum What {
+    /// `nvidia-reload reload`
+    #[default]
+    Reload,
+    /// `nvidia-reload reset`, with --gpu of some GPUs
+    Reset,
+    /// `nvidia-reload stop`, with --offline
+    Stop,
+    /// `nvidia-reload start`
+    Start,
+    /// `nvidia-reload rollback`, with VERSION
+    Rollback,
+    /// `nvidia-reload recover`
+    Recover,
+    /// `nvidia-reload install`, with FILE
+    Install,
+    /// `nvidia-reload heal`
+    Heal,
 }
 
 /// Arguments of `plan`.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Plan {
-    /// What a reset would do, rather than a reload
-    #[arg(long)]
-    pub reset: bool,
-    /// Which GPUs.
+    /// The command to plan
+    #[arg(value_enum, default_value_t, value_name = "COMMAND", hide_possible_values = true)]
+    pub what: What,
+    /// Its argument: the VERSION of `rollback`, the FILE of `install`
+    #[arg(value_name = "VERSION|FILE")]
+    pub argument: Option<PathBuf>,
+    /// Which GPUs a reset is of.
     #[command(flatten)]
     pub gpus: Gpus,
-    /// Say that it is refused if somebody would lose work by it
+    /// Of `stop`: unload the driver too
+    #[arg(long)]
+    pub offline: bool,
+    /// Refuse it if work would be lost
     #[arg(long)]
     pub if_idle: bool,
     /// How the answer comes.
@@ -275,13 +324,13 @@ pub struct Plan {
 /// Arguments of all that reload or reset.
 #[derive(Debug, Clone, Copy, Default, Args)]
 pub struct Reload {
-    /// Do not ask
-    #[arg(long, short)]
-    pub yes: bool,
-    /// Only if nobody loses work by it: else it is refused, and nothing is touched
+    /// Whether it is done.
+    #[command(flatten)]
+    pub consent: Consent,
+    /// Only if no work is lost; else it is refused and nothing is touched
     ///
-    /// What upgrade.restartable in the configuration names may be stopped all the same. It is looked at
-    /// once more when the run begins.
+    /// Services that upgrade.restartable in the configuration names may be stopped all the same. This is
+    /// checked again when the run begins.
     #[arg(long)]
     pub if_idle: bool,
     /// Start the run and do not wait for its end
@@ -353,6 +402,9 @@ pub struct Stop {
     /// Unload the driver too
     #[arg(long)]
     pub offline: bool,
+    /// Whether it is done.
+    #[command(flatten)]
+    pub consent: Consent,
     /// How the answer comes.
     #[command(flatten)]
     pub output: Output,
@@ -362,14 +414,11 @@ pub struct Stop {
 #[derive(Debug, Clone, Copy, Default, Args)]
 pub struct Heal {
     /// Let programs find the libraries on disk again
-    #[arg(long, conflicts_with_all = ["dry_run", "yes"])]
-    pub end: bool,
-    /// Say what would be done, and end
     #[arg(long)]
-    pub dry_run: bool,
-    /// Do not ask
-    #[arg(long, short)]
-    pub yes: bool,
+    pub end: bool,
+    /// Whether it is done.
+    #[command(flatten)]
+    pub consent: Consent,
     /// How the answer comes.
     #[command(flatten)]
     pub output: Output,
@@ -406,9 +455,9 @@ pub struct Explain {
     /// A saved kernel log; - for standard input
     #[arg(long, value_name = "FILE")]
     pub log: Option<PathBuf>,
-    /// Print JSON instead of text; of a log one object a line
-    #[arg(long)]
-    pub json: bool,
+    /// How the answer comes; of a log, --json prints one object a line.
+    #[command(flatten)]
+    pub output: Output,
 }
 
 /// An Xid as people type it.

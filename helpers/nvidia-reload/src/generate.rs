@@ -21,7 +21,7 @@ pub fn generate(directory: &Path) -> Result<()> {
     let mut command = Arguments::command().mut_subcommands(|sub| sub.disable_version_flag(true));
     command.build();
     page(&command, "nvidia-reload", directory).map_err(|error| failed(&error))?;
-    for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help") {
+    for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
         page(sub, &format!("nvidia-reload-{}", sub.get_name()), directory).map_err(|error| failed(&error))?;
     }
     for shell in Shell::value_variants() {
@@ -60,8 +60,10 @@ mod tests {
         let read = |name: &str| fs::read_to_string(directory.path().join(name)).expect("is there");
         assert!(read("nvidia-reload.8").contains("NAME"));
         assert!(read("nvidia-reload-status.8").contains("status/1"));
+        assert!(directory.path().join("nvidia-reload-plan.8").exists());
         for name in ["nvidia-reload.bash", "_nvidia-reload", "nvidia-reload.fish"] {
             assert!(read(name).contains("rollback"), "{name}");
+            assert!(!read(name).contains("generate"), "{name} offers what is the build's");
         }
     }
 }

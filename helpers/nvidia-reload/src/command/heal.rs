@@ -10,6 +10,7 @@ use step::{Exit, Reason, Root};
 use super::{guard, print};
 use crate::cli;
 use crate::fault::{Fault, Result};
+use crate::helper;
 use crate::terminal::{Stream, Terminal};
 
 /// Who knows.
@@ -49,8 +50,8 @@ pub fn heal(arguments: &cli::Heal) -> Result<u8> {
         return end(&root, arguments);
     }
     let mut judged = judge()?;
-    if judged.state == "possible" && !arguments.dry_run {
-        if !arguments.yes {
+    if judged.state == "possible" && !arguments.consent.dry_run {
+        if !arguments.consent.yes {
             ask(&judged)?;
         }
         start(UNIT)?;
@@ -71,7 +72,7 @@ pub fn heal(arguments: &cli::Heal) -> Result<u8> {
     if arguments.output.json {
         print(&judged);
     } else {
-        Terminal::new(Stream::Out).write(&text(&judged, arguments.dry_run));
+        Terminal::new(Stream::Out).write(&text(&judged, arguments.consent.dry_run));
     }
     Ok(exit as u8)
 }
@@ -102,13 +103,7 @@ fn end(root: &Root, arguments: &cli::Heal) -> Result<u8> {
 }
 
 fn judge() -> Result<Judged> {
-    let fault =
-        |why: String| Fault::new(Exit::Failed, why, "is the package nvidia-reload installed completely?");
-    let (status, output) =
-        bounded::child(Command::new(HELPER).arg("judge"), Instant::now() + LOOK, bounded::BODY)
-            .map_err(|error| fault(format!("run {HELPER}: {error}")))?;
-    serde_json::from_slice(&output)
-        .map_err(|error| fault(format!("{HELPER} judge ended with {status}: {error}")))
+    helper::ask(Command::new(HELPER).arg("judge"), LOOK, Exit::Failed)
 }
 
 fn ask(judged: &Judged) -> Result<()> {

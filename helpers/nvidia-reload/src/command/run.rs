@@ -9,6 +9,7 @@ use step::{Exit, Plan, Reason, Root, RunRequest, Versions, monotonic_usec};
 use super::Place;
 use crate::engine::{Asked, Event, Facts, Phase, PlanOfRun, Progress, Session, Wait, outcome};
 use crate::fault::{Fault, Result};
+use crate::plan::{Kind, Proposal};
 use crate::report::{Outcome, Report};
 use crate::status::{PutBack, versions};
 
@@ -16,6 +17,8 @@ use crate::status::{PutBack, versions};
 pub struct Order<'a> {
     /// What was typed.
     pub command: &'static str,
+    /// What its plan is of.
+    pub kind: Kind,
     /// What for.
     pub asked: Asked,
     /// The unit, and whether it is started or stopped.
@@ -41,7 +44,7 @@ pub enum ShowPlan {
     /// It is not.
     Never,
     /// It is, unless it is the one that was shown before.
-    UnlessShown(Option<Box<Plan>>),
+    UnlessShown(Option<Box<Proposal>>),
 }
 
 /// The ledger as it was before, so that the run that comes is known when it is there.
@@ -58,7 +61,7 @@ impl Before {
 
     /// The run of this order: one that is new, or the one that was open when it came.
     fn run(&self, ledger: &Ledger, order: &Order<'_>) -> Result<Option<Run>> {
-        let goes_on = order.joined || order.asked == Asked::GiveBack || !order.staying.is_empty();
+        let goes_on = order.joined || order.asked == Asked::Restore || !order.staying.is_empty();
         let is_ours = |run: &Run| goes_on || Some(&run.id) != self.open.as_ref();
         if let Some(run) = ledger.read()?.filter(is_ours) {
             return Ok(Some(run));
@@ -82,13 +85,17 @@ pub fn carry_out(order: &Order<'_>, manager: &Manager, place: &mut Place) -> Res
         true => manager.service(&Step::Preflight.unit())?.started_usec,
         false => began,
     };
-    let phase = if order.start { Phase::Forward } else { Phase::Unwinding };
+    let phase = match (order.start, order.asked) {
+        (_, Asked::Restore) => Phase::Restoring,
+        (true, _) => Phase::Forward,
+        (false, _) => Phase::Unwinding,
+    };
     place.interrupt.run_begins();
     let mut session =
         Session::open(manager, order.steps, phase, since, &mut place.terminal, &place.interrupt)?;
     if let ShowPlan::UnlessShown(shown) = &order.plan {
         let shown = shown.as_deref();
-        session.shows(PlanOfRun { root: &place.root, since_usec: since, shown });
+        session.shows(PlanOfRun { root: &place.root, command: order.kind, since_usec: since, shown });
     }
     if order.joined {
         session.tell(&Event::Joined);
@@ -143,7 +150,7 @@ fn begin(session: &mut Session<'_>, order: &Order<'_>, root: &Root) -> Result<Jo
         session.tell(&Event::Queued);
         if session.settle(order.staying)? != Wait::For(()) {
             return Err(Fault::refused(
-                "an earlier run still gives back; nothing was begun",
+                "an earlier run has not ended; nothing was begun",
                 "`nvidia-reload status` shows how far it is",
             ));
         }
@@ -169,7 +176,7 @@ fn begin(session: &mut Session<'_>, order: &Order<'_>, root: &Root) -> Result<Jo
 /// Refuses to begin where the run would end what this command runs in: the steps are systemd's, and cannot
 /// know who asked.
 fn spare_caller(order: &Order<'_>, root: &Root) -> Result<()> {
-    if order.asked == Asked::GiveBack || order.joined {
+    if order.asked == Asked::Restore || order.joined {
         return Ok(());
     }
     let scan = holders::scan(root).map_err(|error| {
@@ -212,7 +219,7 @@ fn follow(session: &mut Session<'_>, job: &Job, order: &Order<'_>, ledger: &Ledg
     }
     let is_done = order.start && result.is_success();
     let at = move || if is_done { at } else { monotonic_usec() };
-    if order.start {
+    if order.start && order.asked != Asked::Restore {
         // After the commit the driver stays: what is left is to let go of the units.
         let committed = result.is_success() || ledger.read()?.is_some_and(|run| run.committed);
         session.enter(if committed { Phase::Closing } else { Phase::Unwinding });

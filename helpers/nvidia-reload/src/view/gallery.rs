@@ -10,13 +10,15 @@ use holders::{
 use initramfs::Packed;
 use ledger::{Event, Object, Record, Run, Snapshot, Step};
 use request::Request;
-use step::{Action, Plan, Reason, Verdict, Versions};
+use step::{Action, Plan, Reason, Root, Verdict, Versions};
 use xid::Class;
 
 use super::Style;
 use crate::engine::{Phase, Progress};
+use crate::expected::{Expected, Took};
 use crate::fault::Fault;
 use crate::gpus::Need;
+use crate::plan::{Kind as Command, Proposal};
 use crate::report::{Outcome, Report};
 use crate::status::{Driver, Gate, Initramfs, PutBack, RunInShort, Runs, SCHEMA, State, Status};
 
@@ -272,6 +274,37 @@ pub fn ready_plan() -> Plan {
     }
 }
 
+/// The plan of `command`, on a machine with a user and a run before.
+pub fn proposed(command: Command, plan: Plan) -> Proposal {
+    let mut proposal = Proposal::new(&Root::at("/no/such/root"), command, plan);
+    let took = Took { seconds: 38.4, downtime_seconds: Some(31.2), ended_usec: 1_763_990_000_000_000 };
+    let last = matches!(command, Command::Reload | Command::Install).then_some(took);
+    proposal.expected = Expected { last, container_seconds: Some(60), process_seconds: Some(10) };
+    proposal
+}
+
+/// What `start` finds in the ledger of an offline machine.
+pub fn restoring_plan() -> Plan {
+    let action = |step, object: &str| Action {
+        step,
+        object: object.into(),
+        what: "restore".into(),
+        why: String::new(),
+        pids: Vec::new(),
+        comes_back: true,
+    };
+    Plan {
+        driver: Versions { loaded: None, on_disk: Some("550.163.01".into()) },
+        warnings: vec![Reason::new("process 5151 (sleep 1000) was killed and is not restarted", "start it again by hand")],
+        actions: vec![
+            action(Step::DrainContainers, "docker container train (4f2a91c0b1de)"),
+            action(Step::UnbindVt, "console vtcon1 ((M) frame buffer device)"),
+        ],
+        settings: Vec::new(),
+        ..ready_plan()
+    }
+}
+
 /// A plan that is none.
 pub fn refused_plan() -> Plan {
     Plan {
@@ -408,12 +441,12 @@ pub fn report(failed: bool) -> Report {
 #[ignore = "for the eyes"]
 fn gallery() {
     let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).unwrap_or(100);
-    let style = Style { colour: true, unicode: true, width: Some(columns) };
+    let style = Style { colour: true, width: Some(columns), ..Style::PLAIN };
     let show = |title: &str, text: String| println!("\n\x1b[7m {title} \x1b[0m\n{text}");
     show("status", super::status::status(&busy_server(), style, now()));
     show("status, drained, not root", super::status::status(&drained_for_a_user(), style, now()));
-    show("plan", super::plan::plan(&ready_plan(), style));
-    show("plan, refused", super::plan::plan(&refused_plan(), style));
+    show("plan", super::plan::plan(&proposed(Command::Reload, ready_plan()), style));
+    show("plan, refused", super::plan::plan(&proposed(Command::Reload, refused_plan()), style));
     for (title, progress) in [("under way", under_way()), ("unwinding", unwinding())] {
         let mut lines = super::live::picture(&progress, style, 7_300_000);
         lines.push(super::live::footer(&progress, style));

@@ -2,7 +2,7 @@ use super::super::gallery::{under_way, unwinding};
 use super::super::text::width;
 use super::*;
 
-const STYLE: Style = Style { colour: false, unicode: true, width: Some(72) };
+const STYLE: Style = Style { width: Some(72), ..Style::PLAIN };
 
 #[test]
 fn a_picture_has_a_line_for_each_step() {
@@ -52,10 +52,11 @@ fn the_closing_of_a_good_run_is_not_told() {
 #[test]
 fn a_plan_that_differs_from_the_one_that_was_asked_about_is_shown_as_such() {
     let said = |changed| {
-        let plan = Box::new(super::super::gallery::ready_plan());
+        let plan = super::super::gallery::ready_plan();
+        let plan = Box::new(super::super::gallery::proposed(crate::plan::Kind::Reload, plan));
         sentence(&Event::Planned { plan, changed }, &under_way(), Style::PLAIN).unwrap_or_default()
     };
-    assert!(said(false).starts_with("NVIDIA driver 535.261.03"), "{}", said(false));
+    assert!(said(false).starts_with("Reload NVIDIA driver 535.261.03"), "{}", said(false));
     assert_eq!(said(true), format!("The plan has changed since it was shown:\n{}", said(false)));
 }
 
@@ -84,6 +85,6 @@ fn a_refusal_is_no_failure_that_is_undone() {
     assert_eq!((unwinding, rollback, lines), (None, None, 1));
     assert_eq!(refused(4).0.as_deref(), Some("  preflight         no reload can help now"));
     let (told, unwinding, rollback, lines) = refused(1);
-    assert_eq!(told.as_deref(), Some("  preflight         failed, exit status 1, undoing"));
+    assert_eq!(told.as_deref(), Some("  preflight         failed, exit status 1, rolling back"));
     assert!(unwinding.is_some() && rollback.is_some() && lines == 2);
 }

@@ -24,11 +24,13 @@ pub struct Style {
     pub unicode: bool,
     /// Columns; none where lines may have any length, as in a file.
     pub width: Option<usize>,
+    /// Every detail.
+    pub verbose: bool,
 }
 
 impl Style {
     /// For files and pipes.
-    pub const PLAIN: Style = Style { colour: false, unicode: true, width: None };
+    pub const PLAIN: Style = Style { colour: false, unicode: true, width: None, verbose: false };
 
     /// `text` in `paint`, where there is colour.
     pub fn paint(self, paint: Paint, text: &str) -> String {
