@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use ledger::{DIRECTORY, Event, Object, Outcome, Record};
+use ledger::{DIRECTORY, Event, Object, Outcome, Record, Run};
 use serde::Serialize;
 use step::{Config, Root};
 
@@ -59,30 +59,43 @@ fn last(root: &Root, command: Kind) -> Option<Took> {
     paths.into_iter().rev().take(RUNS).find_map(|path| {
         let data = fs::symlink_metadata(&path).ok().filter(|data| data.is_file() && data.len() <= MOST)?;
         let text = fs::read(&path).ok().filter(|_| data.len() > 0)?;
-        took(&text, command)
+        took(&text, Some(command))
     })
 }
 
-/// What the run took whose lines these are; none where it is of another kind, or did not end well.
-fn took(text: &[u8], command: Kind) -> Option<Took> {
+/// What `run` took, which is closed.
+pub fn measured(root: &Root, run: &Run) -> Option<Took> {
+    let name = format!("{:020}-{}.jsonl", run.opened_usec, run.id);
+    let path = root.path(DIRECTORY).join("history").join(name);
+    let data = fs::symlink_metadata(&path).ok().filter(|data| data.is_file() && data.len() <= MOST)?;
+    let text = fs::read(&path).ok().filter(|_| data.len() > 0)?;
+    took(&text, None)
+}
+
+/// What the run took whose lines these are. Of a `command`, none where it is of another kind, or did not end well.
+fn took(text: &[u8], command: Option<Kind>) -> Option<Took> {
     let records = text.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
     let (mut opened, mut ended) = (None, None);
     let (mut workloads, mut down, mut up) = (BTreeSet::new(), None, None);
     for Record { event, realtime_usec, .. } in records {
         match event {
             Event::Opened { snapshot } => {
-                let exchanges = matches!(command, Kind::Install | Kind::Rollback);
-                let is_alike = snapshot.reset == (command == Kind::Reset)
-                    && snapshot.install.is_some() == exchanges
-                    && snapshot.hold != Some(true);
-                opened = is_alike.then_some(realtime_usec);
+                let is_alike = |command: Kind| {
+                    let exchanges = matches!(command, Kind::Install | Kind::Rollback);
+                    snapshot.reset == (command == Kind::Reset)
+                        && snapshot.install.is_some() == exchanges
+                        && snapshot.hold != Some(true)
+                };
+                opened = command.is_none_or(is_alike).then_some(realtime_usec);
             }
             Event::Intent { id, object: Object::Container(_) | Object::Unit(_), .. } => {
                 workloads.insert(id);
             }
             Event::Done { id } if workloads.contains(&id) => down = down.or(Some(realtime_usec)),
             Event::Undone { id } if workloads.contains(&id) => up = Some(realtime_usec),
-            Event::Closed { outcome: Outcome::Done } => ended = Some(realtime_usec),
+            Event::Closed { outcome } => {
+                ended = (command.is_none() || outcome == Outcome::Done).then_some(realtime_usec);
+            }
             _ => {}
         }
     }
@@ -123,12 +136,12 @@ mod tests {
         };
         let took = Took { seconds: 10.0, downtime_seconds: Some(6.0), ended_usec: 11_000_000 };
         let reload = run(Snapshot::default(), Outcome::Done);
-        assert_eq!(super::took(&reload, Kind::Reload), Some(took));
-        assert_eq!(super::took(&reload, Kind::Reset), None);
-        assert_eq!(super::took(&reload, Kind::Install), None);
+        assert_eq!(super::took(&reload, Some(Kind::Reload)), Some(took));
+        assert_eq!(super::took(&reload, Some(Kind::Reset)), None);
+        assert_eq!(super::took(&reload, Some(Kind::Install)), None);
         let held = run(Snapshot { hold: Some(true), ..Snapshot::default() }, Outcome::Done);
-        assert_eq!(super::took(&held, Kind::Reload), None, "how long it was held is a person's doing");
-        assert_eq!(super::took(&run(Snapshot::default(), Outcome::RolledBack), Kind::Reload), None);
+        assert_eq!(super::took(&held, Some(Kind::Reload)), None, "how long it was held is a person's doing");
+        assert_eq!(super::took(&run(Snapshot::default(), Outcome::RolledBack), Some(Kind::Reload)), None);
         let directory = tempfile::tempdir().expect("a temporary directory");
         let root = Root::at(directory.path());
         assert_eq!(expected(&root, Kind::Reload).last, None);

@@ -24,6 +24,7 @@ pub mod installer;
 pub mod interrupt;
 pub mod kept;
 pub mod metrics;
+pub mod names;
 pub mod plan;
 pub mod report;
 pub mod status;

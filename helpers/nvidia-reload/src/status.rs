@@ -1,20 +1,24 @@
-//! What is: the driver, who holds it, what was done last.
+//! What is: the driver, the GPUs, what holds them, what was done last.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bus::{ActiveState, Manager};
 use holders::{Console, Holder, Module, Scan, Unexplained};
-use ledger::{Act, Run, Step};
+use gpu::{Answer, Memory};
+use ledger::{Act, Object, Run, Step};
 use modules::gate;
 use request::Request;
 use serde::Serialize;
 use slots::Note;
-use step::{Reason, Root, Versions};
+use step::{Plan, Reason, Root, Verdict, Versions, monotonic_usec};
 
 use crate::fault::{Fault, Result};
-use crate::gpus::{Need, look};
+use crate::expected::{Took, measured};
+use crate::gpus::{Detail, Need, look};
+use crate::names;
 use crate::target::Target;
+use crate::users::Users;
 
 /// The name and version of the JSON.
 pub const SCHEMA: &str = "nvidia-reload.status/1";
@@ -34,6 +38,61 @@ pub struct Driver {
     pub mismatch: Option<bool>,
     /// Why no reload can help now, and what does; null where one may help.
     pub out_of_reach: Option<Reason>,
+    /// Whether the kernel has the module `nvidia`, also where its version cannot be read.
+    pub present: bool,
+    /// The version of the libraries that programs find; null where that is not known.
+    pub library: Option<String>,
+}
+
+/// A GPU, and what it needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Gpu {
+    /// What it needs.
+    #[serde(flatten)]
+    pub need: Need,
+    /// What else is known of it.
+    #[serde(flatten)]
+    pub detail: Detail,
+}
+
+/// A run that was refused before it began.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Refusal {
+    /// When, in microseconds since 1970.
+    pub usec: u64,
+    /// Whether it was of a reset, rather than a reload or a stop.
+    pub reset: bool,
+    /// Whether only a reboot helps.
+    pub verdict: Verdict,
+    /// Why.
+    pub reasons: Vec<Reason>,
+}
+
+impl Refusal {
+    /// The run that was asked for last, where it was refused.
+    ///
+    /// # Errors
+    /// Its plan is there and cannot be read.
+    fn read(root: &Root) -> anyhow::Result<Option<Self>> {
+        let Some(plan) = Plan::of_run(root, 0)?.filter(|plan| plan.verdict != Verdict::Ready) else {
+            return Ok(None);
+        };
+        let age = monotonic_usec().saturating_sub(plan.made_usec);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_micros() as u64);
+        let (reset, verdict, reasons) = (plan.reset, plan.verdict, plan.reasons);
+        Ok(Some(Self { usec: now.saturating_sub(age), reset, verdict, reasons }))
+    }
+}
+
+/// The step that is at work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AtWork {
+    /// Which.
+    pub step: Step,
+    /// What it says of it; empty where it says nothing.
+    pub says: String,
+    /// The target that it is for; null where systemd does not tell.
+    pub target: Option<&'static str>,
 }
 
 /// A driver whose files were put on disk without its package manager or installer.
@@ -73,15 +132,15 @@ impl PutBack {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
-    /// The GPUs are there for everyone.
+    /// Nothing is stopped.
     InService,
     /// A run is under way.
     Busy,
-    /// A run gives back what it took.
+    /// A run restores what it stopped.
     GivingBack,
-    /// What holds the GPUs is stopped and stays so; the driver is loaded.
+    /// What uses the GPUs is stopped and stays so; the driver is loaded.
     Drained,
-    /// The driver is out and stays so.
+    /// The driver is unloaded and stays so.
     Offline,
     /// systemd does not tell.
     Unknown,
@@ -113,8 +172,16 @@ pub struct RunInShort {
     pub failures: Vec<(Step, String)>,
     /// What it took and has not given back.
     pub missing: Vec<Act>,
-    /// Processes that it ended: they do not come back by themselves.
+    /// Processes that it killed: they are not restarted.
     pub ended: Vec<ledger::Process>,
+    /// The driver that was loaded before; null where that is not known.
+    pub before: Option<String>,
+    /// The driver that it loaded, where it got so far.
+    pub after: Option<String>,
+    /// Whether it was a reset of GPUs.
+    pub reset: bool,
+    /// What it took, where it is over.
+    pub took: Option<Took>,
 }
 
 impl From<&Run> for RunInShort {
@@ -128,8 +195,20 @@ impl From<&Run> for RunInShort {
             failures: run.failures.clone(),
             missing: run.missing().into_iter().cloned().map(Act::without_secrets).collect(),
             ended: run.killed().into_iter().cloned().collect(),
+            before: driver_of(run.snapshot.modules.iter()),
+            after: driver_of(run.acts.iter().filter_map(|act| match (&act.object, act.step) {
+                (Object::Module(module), Step::ModprobeChain) => Some(module),
+                _ => None,
+            })),
+            reset: run.snapshot.reset,
+            took: None,
         }
     }
+}
+
+/// The version of the driver among `modules`.
+fn driver_of<'a>(modules: impl Iterator<Item = &'a ledger::Module>) -> Option<String> {
+    modules.filter(|module| module.name == modules::DRIVER).filter_map(|module| module.version.clone()).last()
 }
 
 /// What the ledger tells.
@@ -141,6 +220,8 @@ pub struct Runs {
     pub open: Option<RunInShort>,
     /// The run that ended last.
     pub last: Option<RunInShort>,
+    /// A run that was refused after that.
+    pub refused: Option<Refusal>,
 }
 
 /// Everything that `status` shows.
@@ -158,8 +239,8 @@ pub struct Status {
     pub gate: Gate,
     /// The loaded modules, dependents first.
     pub modules: Vec<Module>,
-    /// What each GPU needs.
-    pub gpus: Vec<Need>,
+    /// The GPUs.
+    pub gpus: Vec<Gpu>,
     /// Who holds the driver.
     pub holders: Vec<Holder>,
     /// Text consoles drawn on it.
@@ -178,6 +259,13 @@ pub struct Status {
     pub request: Option<Request>,
     /// The initramfs of the running kernel, where it holds another driver than the disk.
     pub initramfs: Option<Initramfs>,
+    /// The step that is at work, while a run is under way.
+    pub at_work: Option<AtWork>,
+    /// The names of the system's containers, by id.
+    pub container_names: BTreeMap<String, String>,
+    /// The names of users.
+    #[serde(skip)]
+    pub users: Users,
 }
 
 /// What the next boot would load instead of the driver on disk.
@@ -187,7 +275,7 @@ pub struct Initramfs {
     pub archive: String,
     /// The modules in it that are not those on disk.
     pub stale: Vec<initramfs::Packed>,
-    /// The command that makes it anew, where one is known.
+    /// The command that regenerates it, where one is known.
     pub remedy: Option<String>,
 }
 
@@ -202,13 +290,23 @@ pub fn status(root: &Root) -> Result<Status> {
     let busy = root.path(gate::BUSY);
     let gate = Gate { shut: gate::is_shut(root)?, busy: busy.exists() };
     let (mut driver, disk_unseen) = driver(root)?;
-    // NVML holds the driver while it is asked: not in the middle of a run, and not for nobody. And a
-    // library of another version does not start.
-    let ask = !gate.busy && !scan.holders.is_empty() && driver.mismatch != Some(true);
     // After the scan: what asks NVML holds the driver.
     let looked = look(root, !gate.busy && driver.loaded.is_some(), NVML_TIME);
-    let gpus = looked.needs();
-    let nvml_unseen = if ask { add_gpu_memory(root, &mut scan) } else { Vec::new() };
+    // NVML holds the driver while it is asked: not in the middle of a run; and it wakes up GPUs that sleep.
+    let ask = matches!(looked.nvml.as_ref().map(|state| &state.nvml), Some(Answer::Ok { .. }));
+    let (memory, nvml_unseen) = if ask { usage(root, &mut scan) } else { (Vec::new(), Vec::new()) };
+    let gpus = looked
+        .needs()
+        .into_iter()
+        .map(|need| {
+            let detail = need.pci.as_deref().map(|pci| looked.detail(root, pci, &memory)).unwrap_or_default();
+            Gpu { need, detail }
+        })
+        .collect();
+    driver.library = match looked.nvml.as_ref().map(|state| &state.library) {
+        Some(gpu::Library::Found { version, .. }) => version.clone(),
+        _ => None,
+    };
     let Scan { modules, holders, consoles, unexplained, mut unseen, .. } = scan;
     unseen.extend(nvml_unseen);
     unseen.extend(looked.trouble.iter().chain(&looked.unseen).map(|what| sentence(what)));
@@ -217,7 +315,11 @@ pub fn status(root: &Root) -> Result<Status> {
         unseen.push(format!("Whether the driver is installed for this kernel: {error:#}."));
         None
     });
-    let (runs, ledger_unseen) = runs(root)?;
+    if modules.is_empty() && driver.present {
+        unseen.push("The driver's modules: they are loaded, and cannot be read.".to_owned());
+    }
+    let container_names = names::of(root, &holders);
+    let (mut runs, ledger_unseen) = runs(root)?;
     unseen.extend(ledger_unseen);
     let put_back = PutBack::read(root).unwrap_or_else(|error| {
         unseen.push(format!("Whether a driver was put back: {error:#}."));
@@ -238,8 +340,24 @@ pub fn status(root: &Root) -> Result<Status> {
         unseen.push(format!("Whether the driver is healed: {error:#}."));
         None
     });
-    let units = match units() {
-        Ok(units) => Some(units),
+    match Refusal::read(root) {
+        Ok(refused) => {
+            let last = runs.last.as_ref().map_or(0, |run| run.last_usec);
+            runs.refused = refused.filter(|refused| refused.usec > last && runs.open.is_none());
+        }
+        // The runs are said not to be seen.
+        Err(error) if is_denied(&error) => {}
+        Err(error) => unseen.push(format!("Whether a run was refused: {error:#}.")),
+    }
+    let mut at_work = None;
+    let units = match Manager::system().and_then(|manager| Ok((our_units(&manager)?, manager))) {
+        Ok((units, manager)) => {
+            at_work = self::at_work(&manager, &units).unwrap_or_else(|error| {
+                unseen.push(format!("The step that is at work: {error}."));
+                None
+            });
+            Some(units)
+        }
         Err(error) => {
             unseen.push(format!("The state of the targets: {error}."));
             None
@@ -268,7 +386,22 @@ pub fn status(root: &Root) -> Result<Status> {
         healed,
         request,
         initramfs,
+        at_work,
+        container_names,
+        users: Users::read(root),
     })
+}
+
+/// The step that is at work.
+fn at_work(manager: &Manager, units: &Units) -> std::result::Result<Option<AtWork>, bus::Error> {
+    let is_busy =
+        |step: &Step| matches!(state_of(units, &step.unit()), ActiveState::Activating | ActiveState::Deactivating);
+    let Some(step) = Step::ALL.into_iter().chain([Step::GpuReset, Step::Rollback]).find(is_busy) else {
+        return Ok(None);
+    };
+    let jobs = manager.jobs()?;
+    let target = Target::ALL.into_iter().map(Target::unit).find(|unit| jobs.iter().any(|job| job.unit == *unit));
+    Ok(Some(AtWork { step, says: manager.service(&step.unit())?.status_text, target }))
 }
 
 /// `what` as the sentence that it is.
@@ -278,23 +411,25 @@ fn sentence(what: &str) -> String {
     format!("{first}{}.", letters.as_str())
 }
 
-/// Adds the GPU memory that NVML tells of; returns what it could not tell, in sentences.
-fn add_gpu_memory(root: &Root, scan: &mut Scan) -> Vec<String> {
-    match gpu::ask_helper(&root.path(gpu::HELPER), gpu::Question::Usage, NVML_TIME) {
-        Ok(Some(gpu::Usage::Ok { processes, problems })) => {
+/// Adds the GPU memory of each process that NVML lists; returns that of the GPUs, and what it could not tell, in
+/// sentences.
+fn usage(root: &Root, scan: &mut Scan) -> (Vec<Memory>, Vec<String>) {
+    let unseen = match gpu::ask_helper(&root.path(gpu::HELPER), gpu::Question::Usage, NVML_TIME) {
+        Ok(Some(gpu::Usage::Ok { processes, memory, problems })) => {
             let list: Vec<(i32, Option<u64>)> =
                 processes.iter().map(|used| (used.pid, used.memory)).collect();
             let mut unseen = problems;
             for pid in scan.add_gpu_memory(&list) {
                 unseen.push(format!("NVML lists process {pid}, which was not seen to hold a device."));
             }
-            unseen
+            return (memory, unseen);
         }
         // Of another version than the driver, for instance: the versions are shown anyway.
         Ok(Some(gpu::Usage::No { reason })) => vec![format!("GPU memory: NVML says \"{reason}\".")],
         Ok(None) => vec![format!("GPU memory: NVML did not answer in {} seconds.", NVML_TIME.as_secs())],
         Err(error) => vec![format!("GPU memory: {error:#}.")],
-    }
+    };
+    (Vec::new(), unseen)
 }
 
 /// What was seen last in the initramfs: to read it takes seconds, and root.
@@ -327,7 +462,8 @@ fn driver(root: &Root) -> Result<(Driver, Option<String>)> {
         (Some(loaded), Some(on_disk)) => Some(loaded != on_disk),
         _ => None,
     };
-    Ok((Driver { loaded, on_disk, mismatch, out_of_reach: None }, unseen))
+    let present = root.path("/sys/module").join(modules::DRIVER).exists();
+    Ok((Driver { loaded, on_disk, mismatch, present, ..Driver::default() }, unseen))
 }
 
 fn out_of_reach(root: &Root) -> anyhow::Result<Option<Reason>> {
@@ -352,8 +488,10 @@ fn runs(root: &Root) -> Result<(Runs, Option<String>)> {
     let both = ledger.read().and_then(|open| Ok((open, ledger.last_closed()?)));
     match both {
         Ok((open, last)) => {
-            let short = |run: Option<Run>| run.as_ref().map(RunInShort::from);
-            Ok((Runs { visible: true, open: short(open), last: short(last) }, None))
+            let short = |run: Option<Run>| {
+                run.as_ref().map(|run| RunInShort { took: measured(root, run), ..RunInShort::from(run) })
+            };
+            Ok((Runs { visible: true, open: short(open), last: short(last), refused: None }, None))
         }
         Err(error) => {
             let why = match is_denied(&error) {
@@ -373,10 +511,6 @@ fn is_denied(error: &anyhow::Error) -> bool {
 
 /// The states of our units that systemd has in memory; the others are inactive.
 pub type Units = BTreeMap<String, ActiveState>;
-
-fn units() -> std::result::Result<Units, bus::Error> {
-    our_units(&Manager::system()?)
-}
 
 /// The states of our targets and steps.
 ///

@@ -152,8 +152,12 @@ fn status(output: Output) -> Result<u8> {
     if output.json {
         print(&status);
     } else {
-        let mut terminal = Terminal::new(Stream::Out);
-        let text = view::status::status(&status, terminal.style(), SystemTime::now());
+        let mut terminal = Terminal::new(Stream::Out).with(output);
+        let style = terminal.style();
+        let text = match output.quiet {
+            true => view::status::line(&status, style),
+            false => view::status::status(&status, style, SystemTime::now()),
+        };
         terminal.write(&text);
     }
     Ok(0)

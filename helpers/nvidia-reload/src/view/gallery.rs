@@ -7,6 +7,7 @@ use bus::{ActiveState, Service, UnitChange};
 use holders::{
     Console, Container, Device, Engine, Holder, Kind, Module, Owner, Place, Rdev, Unexplained, Via,
 };
+use gpu::Memory;
 use initramfs::Packed;
 use ledger::{Event, Object, Record, Run, Snapshot, Step};
 use request::Request;
@@ -17,10 +18,13 @@ use super::Style;
 use crate::engine::{Phase, Progress};
 use crate::expected::{Expected, Took};
 use crate::fault::Fault;
-use crate::gpus::Need;
+use crate::gpus::{Detail, Need};
 use crate::plan::{Kind as Command, Proposal};
 use crate::report::{Outcome, Report};
-use crate::status::{Driver, Gate, Initramfs, PutBack, RunInShort, Runs, SCHEMA, State, Status};
+use crate::status::{
+    Driver, Gate, Gpu, Initramfs, PutBack, RunInShort, Runs, SCHEMA, State, Status,
+};
+use crate::users::Users;
 
 /// The moment at which the pages are read.
 pub fn now() -> SystemTime {
@@ -71,6 +75,22 @@ fn modules() -> Vec<Module> {
     ]
 }
 
+fn gpu(index: u32, class: Class, why: &[&str]) -> Gpu {
+    let pci = if index == 0 { "0000:3b:00.0" } else { "0000:af:00.0" };
+    let why = why.iter().map(|why| (*why).to_owned()).collect();
+    let memory = Memory { pci: pci.into(), used: 12_670_000_000, total: 85_520_809_984 };
+    Gpu {
+        need: Need { pci: Some(pci.into()), class, why },
+        detail: Detail {
+            index: Some(index),
+            minor: Some(index),
+            uuid: Some(format!("GPU-51a1e00{index}-0000-4000-8000-000000000000")),
+            name: Some("NVIDIA H100 80GB HBM3".into()),
+            memory: Some(memory),
+        },
+    }
+}
+
 /// A server in use, with a newer driver on disk.
 pub fn busy_server() -> Status {
     let docker = Owner::Container(Container {
@@ -94,19 +114,17 @@ pub fn busy_server() -> Status {
             loaded: Some("535.261.03".into()),
             on_disk: Some("550.163.01".into()),
             mismatch: Some(true),
-            out_of_reach: None,
+            present: true,
+            library: Some("550.163.01".into()),
+            ..Driver::default()
         },
         state: State::InService,
         targets: Some([("nvidia-reload.target", "inactive".to_owned())].into()),
         gate: Gate::default(),
         modules: modules(),
         gpus: vec![
-            Need { pci: Some("0000:3b:00".into()), class: Class::Info, why: Vec::new() },
-            Need {
-                pci: Some("0000:af:00".into()),
-                class: Class::Reset,
-                why: vec!["GPU 1 (0000:af:00.0): NVML says that the GPU has to be reset".into()],
-            },
+            gpu(0, Class::Info, &[]),
+            gpu(1, Class::Reset, &["GPU 1 (0000:af:00.0): NVML says that the GPU has to be reset"]),
         ],
         holders: vec![
             daemon,
@@ -146,7 +164,10 @@ pub fn busy_server() -> Status {
             }],
         }],
         unseen: Vec::new(),
-        runs: Runs { visible: true, open: None, last: Some(RunInShort::from(&run(true))) },
+        runs: Runs { visible: true, last: Some(RunInShort::from(&run(true))), ..Runs::default() },
+        at_work: None,
+        container_names: [("4f2a91c0b1de77aa00".to_owned(), "train".to_owned())].into(),
+        users: Users::default(),
         healed: None,
         put_back: None,
         request: Some(Request {
@@ -189,10 +210,12 @@ pub fn drained_for_a_user() -> Status {
             loaded: Some("550.163.01".into()),
             on_disk: Some("550.163.01".into()),
             mismatch: Some(false),
-            out_of_reach: None,
+            present: true,
+            library: Some("550.163.01".into()),
+            ..Driver::default()
         },
         state: State::Drained,
-        gpus: vec![Need { pci: Some("0000:3b:00".into()), class: Class::Info, why: Vec::new() }],
+        gpus: vec![gpu(0, Class::Info, &[])],
         holders: Vec::new(),
         consoles: Vec::new(),
         unexplained: Vec::new(),

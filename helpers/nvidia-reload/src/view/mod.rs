@@ -4,6 +4,7 @@ pub mod check;
 pub mod explain;
 #[cfg(test)]
 mod gallery;
+pub mod holders;
 pub mod kept;
 pub mod live;
 pub mod plan;
