@@ -10,7 +10,7 @@ use step::Root;
 const MOST: u64 = 4 << 20;
 
 /// What stands before a user's number in the words for an object.
-const OF_USER: &str = "of user ";
+const USER: &str = " user ";
 
 /// The names that `/etc/passwd` has.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -45,16 +45,17 @@ impl Users {
         self.0.get(&uid).cloned().unwrap_or_else(|| uid.to_string())
     }
 
-    /// `text` with names where it says `of user NUMBER`.
+    /// `text` with names where it says `of user NUMBER`, or `by user NUMBER`.
     pub fn named(&self, text: &str) -> String {
-        let mut parts = text.split(OF_USER);
+        let mut parts = text.split(USER);
         let mut named = parts.next().unwrap_or_default().to_owned();
         for part in parts {
+            let is_owner = named.ends_with("of") || named.ends_with("by");
+            named.push_str(USER);
             let digits = part.bytes().take_while(u8::is_ascii_digit).count();
-            named.push_str(OF_USER);
             match part[..digits].parse() {
-                Ok(uid) => named.push_str(&self.name(uid)),
-                Err(_) => named.push_str(&part[..digits]),
+                Ok(uid) if is_owner => named.push_str(&self.name(uid)),
+                _ => named.push_str(&part[..digits]),
             }
             named.push_str(&part[digits..]);
         }
@@ -72,6 +73,7 @@ mod tests {
         assert_eq!(users.named("a.service of user 1000"), "a.service of user alice");
         assert_eq!(users.named("b of user 7, c of user 0."), "b of user 7, c of user root.");
         assert_eq!(users.named("of user alice and of user 99999999999"), "of user alice and of user 99999999999");
+        assert_eq!(users.named("sent by user 1000 to user 1000"), "sent by user alice to user 1000");
         assert_eq!((users.name(0), users.name(5)), ("root".to_owned(), "5".to_owned()));
     }
 }

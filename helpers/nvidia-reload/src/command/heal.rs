@@ -7,6 +7,7 @@ use bus::{Event, Manager};
 use serde::{Deserialize, Serialize};
 use step::{Exit, Reason, Root};
 
+use super::propose::confirm;
 use super::{guard, print};
 use crate::cli;
 use crate::fault::{Fault, Result};
@@ -51,8 +52,11 @@ pub fn heal(arguments: &cli::Heal) -> Result<u8> {
     }
     let mut judged = judge()?;
     if judged.state == "possible" && !arguments.consent.dry_run {
+        if !(arguments.consent.yes && arguments.output.quiet) {
+            Terminal::new(Stream::Err).write(&text(&judged, true));
+        }
         if !arguments.consent.yes {
-            ask(&judged)?;
+            confirm("heal", "Do it now?")?;
         }
         start(UNIT)?;
         let after = judge()?;
@@ -60,7 +64,7 @@ pub fn heal(arguments: &cli::Heal) -> Result<u8> {
             return Err(Fault::new(
                 Exit::Failed,
                 format!("{UNIT} ended well, and programs do not find the libraries"),
-                format!("`journalctl -u {UNIT}` tells what it did"),
+                format!("`journalctl -u {UNIT}` shows what it did"),
             ));
         }
         judged.state = after.state;
@@ -79,6 +83,18 @@ pub fn heal(arguments: &cli::Heal) -> Result<u8> {
 
 fn end(root: &Root, arguments: &cli::Heal) -> Result<u8> {
     let healed = slots::Healed::read(root)?;
+    if let Some(healed) = &healed {
+        let version = &healed.version;
+        let plan = format!("Programs that start find the libraries on disk again, not those of driver {version}.\n");
+        if arguments.consent.dry_run {
+            Terminal::new(Stream::Out).write(&plan);
+            return Ok(0);
+        }
+        if !arguments.consent.yes {
+            Terminal::new(Stream::Err).write(&plan);
+            confirm("heal --end", "Do it now?")?;
+        }
+    }
     start(END)?;
     let version = healed.map(|healed| healed.version);
     let said = match &version {
@@ -106,19 +122,6 @@ fn judge() -> Result<Judged> {
     helper::ask(Command::new(HELPER).arg("judge"), LOOK, Exit::Failed)
 }
 
-fn ask(judged: &Judged) -> Result<()> {
-    let mut terminal = Terminal::new(Stream::Err);
-    terminal.write(&text(judged, true));
-    match crate::terminal::ask("Do it now?") {
-        Some(true) => Ok(()),
-        Some(false) => Err(Fault::refused("not done; nothing was touched", "")),
-        None => Err(Fault::refused(
-            "there is nobody to ask; nothing was touched",
-            "`nvidia-reload heal --yes` does not ask",
-        )),
-    }
-}
-
 /// Starts `unit` and waits for its end.
 fn start(unit: &str) -> Result<()> {
     let manager = Manager::system()?;
@@ -143,7 +146,7 @@ fn start(unit: &str) -> Result<()> {
     // What it said last is why.
     let said = manager.service(unit).map(|service| service.status_text).unwrap_or_default();
     let why = if said.is_empty() { format!("{unit} did not end well") } else { said };
-    Err(Fault::new(Exit::Failed, why, format!("`journalctl -u {unit}` tells more")))
+    Err(Fault::new(Exit::Failed, why, format!("`journalctl -u {unit}` shows more")))
 }
 
 /// What is, or would be.

@@ -189,9 +189,18 @@ fn slots(output: Output) -> Result<u8> {
 }
 
 fn check(output: Output) -> Result<u8> {
-    // A monitor takes 1 for a warning and 2 for an alarm: what cannot be told is 3.
-    let checked = check::check(&Root::system())
-        .map_err(|fault| Fault { exit: check::Condition::Unknown.exit(), ..fault })?;
+    // A monitor takes 1 for a warning and 2 for an alarm: what is not known is 3.
+    let checked = match check::check(&Root::system()) {
+        Ok(checked) => checked,
+        Err(fault) => {
+            let fault = Fault { exit: check::Condition::Unknown.exit(), ..fault };
+            // It reads standard output, and what is not there is no state.
+            if !output.json {
+                Terminal::new(Stream::Out).write(&view::check::unknown(&fault));
+            }
+            return Err(fault);
+        }
+    };
     if output.json {
         print(&checked);
     } else {
