@@ -63,7 +63,7 @@ With --json: one object, schema \"nvidia-reload.status/1\":
   unseen       what could not be looked at, in sentences
   runs         visible (false without root), open, last (id, opened_usec,
                last_usec, outcome, cancelled, failures, missing, ended, before,
-               after, reset, took), refused (usec, reset, verdict, reasons: a
+               after, reset, started_by, took), refused (usec, reset, verdict, reasons: a
                run that was refused after the last; or null)
   put_back     version, instead_of, run, remedy: a driver whose files were put
                back, or null

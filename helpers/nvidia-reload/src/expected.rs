@@ -115,8 +115,13 @@ mod tests {
 
     fn lines(events: &[(u64, Event)]) -> Vec<u8> {
         let line = |(usec, event): &(u64, Event)| {
-            let record =
-                Record { v: 1, run: "r".into(), boot: "b".into(), realtime_usec: *usec, event: event.clone() };
+            let record = Record {
+                v: 1,
+                run: "r".into(),
+                boot: "b".into(),
+                realtime_usec: *usec,
+                event: event.clone(),
+            };
             serde_json::to_string(&record).expect("encodes") + "\n"
         };
         events.iter().map(line).collect::<String>().into_bytes()

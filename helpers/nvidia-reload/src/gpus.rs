@@ -154,7 +154,8 @@ mod tests {
         fs::create_dir_all(&of).expect("creates");
         let text = "Model: \t\t NVIDIA H100\nGPU UUID: \t GPU-????????-????\nDevice Minor: \t 3\n";
         fs::write(of.join("information"), text).expect("writes");
-        let looked = Looked { bound: vec!["0000:3b:00.0".into(), "0000:86:00.1".into()], ..Looked::default() };
+        let looked =
+            Looked { bound: vec!["0000:3b:00.0".into(), "0000:86:00.1".into()], ..Looked::default() };
         assert_eq!(looked.full("0000:86:00".parse().expect("is one")), "0000:86:00.1");
         assert_eq!(looked.full("0000:01:00".parse().expect("is one")), "0000:01:00.0");
         let memory = [Memory { pci: "0000:3b:00.0".into(), used: 1, total: 2 }];

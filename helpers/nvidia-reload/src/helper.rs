@@ -32,7 +32,8 @@ pub fn ask<T: DeserializeOwned>(command: &mut Command, time: Duration, exit: Exi
         Fault::new(exit, format!("cannot run {name}"), remedy).because(error)
     };
     // Not a pipe: what the helper leaves behind may hold that open.
-    let mut errors: File = memfd_create("errors", MemfdFlags::CLOEXEC).map_err(|error| cannot(&error, ""))?.into();
+    let mut errors: File =
+        memfd_create("errors", MemfdFlags::CLOEXEC).map_err(|error| cannot(&error, ""))?.into();
     command.stderr(errors.try_clone().map_err(|error| cannot(&error, ""))?);
     let (status, text) = match bounded::child(command, Instant::now() + time, bounded::BODY) {
         Ok(answer) => answer,
@@ -85,9 +86,14 @@ mod tests {
     #[test]
     fn why_a_helper_has_no_answer_is_in_its_own_words() {
         assert_eq!(say("echo 7").expect("answers"), 7);
-        let fault = say("echo 'a warning' >&2; echo 'config.toml: bad key' >&2; echo '  because: no number' >&2; exit 3")
-            .expect_err("fails");
-        assert_eq!((fault.error.as_str(), fault.remedy.as_str(), fault.exit), ("config.toml: bad key", "", 3));
+        let fault = say(
+            "echo 'a warning' >&2; echo 'config.toml: bad key' >&2; echo '  because: no number' >&2; exit 3",
+        )
+        .expect_err("fails");
+        assert_eq!(
+            (fault.error.as_str(), fault.remedy.as_str(), fault.exit),
+            ("config.toml: bad key", "", 3)
+        );
         assert_eq!(fault.causes, ["no number"]);
         let fault = say("exit 3").expect_err("fails");
         assert!(fault.error.contains("no answer: exit status: 3"), "{fault:?}");

@@ -56,7 +56,8 @@ pub fn main() -> ExitCode {
         if error.use_stderr()
             && let Some(hint) = former::hint(&words)
         {
-            let hint = fault::Fault::new(step::Exit::Usage, hint, "`nvidia-reload --help` shows all commands");
+            let hint =
+                fault::Fault::new(step::Exit::Usage, hint, "`nvidia-reload --help` shows all commands");
             std::process::exit(command::failed(&hint, cli::Output::default()).into());
         }
         error.exit()

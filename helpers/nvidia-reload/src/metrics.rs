@@ -139,13 +139,18 @@ mod tests {
             library: None,
             healed: None,
             gpus: (0..8u8)
-                .map(|bus| Need { pci: Some(format!("0000:{bus:02x}:00.0")), class: xid::Class::Info, why: Vec::new() })
+                .map(|bus| Need {
+                    pci: Some(format!("0000:{bus:02x}:00.0")),
+                    class: xid::Class::Info,
+                    why: Vec::new(),
+                })
                 .collect(),
             unseen: Vec::new(),
         };
         let first = text(&checked);
         assert!((0..20).all(|_| text(&checked) == first));
-        let gpus: Vec<&str> = first.lines().filter(|line| line.starts_with("nvidia_reload_gpu_class{")).collect();
+        let gpus: Vec<&str> =
+            first.lines().filter(|line| line.starts_with("nvidia_reload_gpu_class{")).collect();
         assert!(gpus.is_sorted() && gpus.len() == 8, "{first}");
         assert!(first.ends_with("# EOF\n"), "{first}");
     }

@@ -30,9 +30,7 @@ pub fn of(root: &Root, holders: &[Holder]) -> BTreeMap<String, String> {
         }
         let name = match container.engine {
             Engine::Docker => docker(root, &container.id),
-            Engine::Podman => {
-                podman.get_or_insert_with(|| self::podman(root)).get(&container.id).cloned()
-            }
+            Engine::Podman => podman.get_or_insert_with(|| self::podman(root)).get(&container.id).cloned(),
             _ => None,
         };
         names.extend(name.map(|name| (container.id.clone(), name)));
@@ -87,7 +85,8 @@ mod tests {
         let root = Root::at(directory.path());
         let folder = root.path(DOCKER).join("4f2a");
         fs::create_dir_all(&folder).expect("creates");
-        fs::write(folder.join("config.v2.json"), r#"{"ID":"4f2a","Name":"/train","Config":{}}"#).expect("writes");
+        fs::write(folder.join("config.v2.json"), r#"{"ID":"4f2a","Name":"/train","Config":{}}"#)
+            .expect("writes");
         assert_eq!(docker(&root, "4f2a").as_deref(), Some("train"));
         assert_eq!(docker(&root, "beef"), None);
         let list = root.path(PODMAN);

@@ -4,17 +4,17 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bus::{ActiveState, Manager};
-use holders::{Console, Holder, Module, Scan, Unexplained};
 use gpu::{Answer, Memory};
-use ledger::{Act, Object, Run, Step};
+use holders::{Console, Holder, Module, Scan, Unexplained};
+use ledger::{Act, Object, Run, Starter, Step};
 use modules::gate;
 use request::Request;
 use serde::Serialize;
 use slots::Note;
 use step::{Plan, Reason, Root, Verdict, Versions, monotonic_usec};
 
-use crate::fault::{Fault, Result};
 use crate::expected::{Took, measured};
+use crate::fault::{Fault, Result};
 use crate::gpus::{Detail, Need, look};
 use crate::names;
 use crate::target::Target;
@@ -180,6 +180,8 @@ pub struct RunInShort {
     pub after: Option<String>,
     /// Whether it was a reset of GPUs.
     pub reset: bool,
+    /// Who started it; null where systemd alone knows.
+    pub started_by: Option<Starter>,
     /// What it took, where it is over.
     pub took: Option<Took>,
 }
@@ -201,6 +203,7 @@ impl From<&Run> for RunInShort {
                 _ => None,
             })),
             reset: run.snapshot.reset,
+            started_by: run.snapshot.started_by.clone(),
             took: None,
         }
     }
@@ -255,7 +258,7 @@ pub struct Status {
     pub put_back: Option<PutBack>,
     /// The driver whose libraries are found before those on disk, until the reload.
     pub healed: Option<slots::Healed>,
-    /// A reload that waits for its moment.
+    /// A reload that waits until the GPUs are idle.
     pub request: Option<Request>,
     /// The initramfs of the running kernel, where it holds another driver than the disk.
     pub initramfs: Option<Initramfs>,
@@ -394,13 +397,15 @@ pub fn status(root: &Root) -> Result<Status> {
 
 /// The step that is at work.
 fn at_work(manager: &Manager, units: &Units) -> std::result::Result<Option<AtWork>, bus::Error> {
-    let is_busy =
-        |step: &Step| matches!(state_of(units, &step.unit()), ActiveState::Activating | ActiveState::Deactivating);
+    let is_busy = |step: &Step| {
+        matches!(state_of(units, &step.unit()), ActiveState::Activating | ActiveState::Deactivating)
+    };
     let Some(step) = Step::ALL.into_iter().chain([Step::GpuReset, Step::Rollback]).find(is_busy) else {
         return Ok(None);
     };
     let jobs = manager.jobs()?;
-    let target = Target::ALL.into_iter().map(Target::unit).find(|unit| jobs.iter().any(|job| job.unit == *unit));
+    let target =
+        Target::ALL.into_iter().map(Target::unit).find(|unit| jobs.iter().any(|job| job.unit == *unit));
     Ok(Some(AtWork { step, says: manager.service(&step.unit())?.status_text, target }))
 }
 

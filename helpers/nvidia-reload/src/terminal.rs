@@ -46,7 +46,13 @@ impl Terminal {
             width: is_terminal.then(|| size.map_or(80, |size| size.0)),
             verbose: false,
         };
-        Self { stream, style, rows: size.filter(|_| is_terminal && !dumb).map(|size| size.1), drawn: 0, quiet: false }
+        Self {
+            stream,
+            style,
+            rows: size.filter(|_| is_terminal && !dumb).map(|size| size.1),
+            drawn: 0,
+            quiet: false,
+        }
     }
 
     /// As much as `output` asks for.

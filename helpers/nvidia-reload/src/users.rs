@@ -20,7 +20,8 @@ impl Users {
     /// Reads them. Without the file there are none: the numbers are shown.
     pub fn read(root: &Root) -> Self {
         let mut text = Vec::new();
-        let read = File::open(root.path("/etc/passwd")).and_then(|file| file.take(MOST).read_to_end(&mut text));
+        let read =
+            File::open(root.path("/etc/passwd")).and_then(|file| file.take(MOST).read_to_end(&mut text));
         match read {
             Ok(_) => Self::parse(&String::from_utf8_lossy(&text)),
             Err(_) => Self::default(),
@@ -69,10 +70,14 @@ mod tests {
 
     #[test]
     fn numbers_of_users_become_names() {
-        let users = Users::parse("root:x:0:0:root:/root:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/sh\nbad\n");
+        let users =
+            Users::parse("root:x:0:0:root:/root:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/sh\nbad\n");
         assert_eq!(users.named("a.service of user 1000"), "a.service of user alice");
         assert_eq!(users.named("b of user 7, c of user 0."), "b of user 7, c of user root.");
-        assert_eq!(users.named("of user alice and of user 99999999999"), "of user alice and of user 99999999999");
+        assert_eq!(
+            users.named("of user alice and of user 99999999999"),
+            "of user alice and of user 99999999999"
+        );
         assert_eq!(users.named("sent by user 1000 to user 1000"), "sent by user alice to user 1000");
         assert_eq!((users.name(0), users.name(5)), ("root".to_owned(), "5".to_owned()));
     }

@@ -1,4 +1,4 @@
-//! Whether the driver that is loaded serves, as the helper of that step finds it.
+//! Whether the loaded driver works, as the helper of that step finds it.
 
 use std::process::Command;
 use std::time::Duration;

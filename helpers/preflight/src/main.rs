@@ -31,7 +31,7 @@ use modules::{chain, differences, gpus, nodes, parameters};
 use slots::lock_for_run;
 use step::{
     Context, Leftovers, Order, Plan, Priority, Reason, RunRequest, Stop, Verdict, finish, log_as, order_unit,
-    system_is_stopping,
+    system_is_stopping, take_starter,
 };
 
 /// What else this helper does.
@@ -120,6 +120,11 @@ fn targets(asked: &RunRequest) -> &'static [&'static str] {
 fn begin(context: &Context, made: &mut Option<Plan>) -> Result<()> {
     // Before anything can go wrong: what becomes of this run, the next one is not it.
     let asked = RunRequest::take(&context.root)?;
+    // That it is not known is no reason against the run.
+    let started_by = take_starter(&context.root).unwrap_or_else(|error| {
+        context.warn(format!("it is not known who starts the run: {error:#}"));
+        None
+    });
     let config = context.config()?;
     package::wait(context)?;
     context.status("looking at the driver and at who holds it");
@@ -151,6 +156,7 @@ fn begin(context: &Context, made: &mut Option<Plan>) -> Result<()> {
         dockerd,
         hold: Some(asked.hold),
         install: asked.install,
+        started_by,
         ..snapshot(context, container_units, seen)?
     })?;
     drop(lock);

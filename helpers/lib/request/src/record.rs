@@ -51,10 +51,10 @@ impl State {
         match self {
             State::Queued => "a reload is asked for",
             State::WaitingForPackages => "a reload waits for the packages",
-            State::WaitingForIdle => "a reload waits until nobody uses the GPUs",
+            State::WaitingForIdle => "a reload waits until the GPUs are idle",
             State::Asking => "a reload waits for you",
             State::Reloading => "a reload is under way",
-            State::GivenUp => "a reload did not find its moment, and is given up",
+            State::GivenUp => "the GPUs were not idle in time, and the reload is given up",
             State::Refused => "a reload was refused, nothing was touched",
             State::NotInstalled => "no reload can help: the driver is not installed for the running kernel",
             State::RebootRequired => "a reboot is required, nothing was touched",

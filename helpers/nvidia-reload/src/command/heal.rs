@@ -85,7 +85,8 @@ fn end(root: &Root, arguments: &cli::Heal) -> Result<u8> {
     let healed = slots::Healed::read(root)?;
     if let Some(healed) = &healed {
         let version = &healed.version;
-        let plan = format!("Programs that start find the libraries on disk again, not those of driver {version}.\n");
+        let plan =
+            format!("Programs that start find the libraries on disk again, not those of driver {version}.\n");
         if arguments.consent.dry_run {
             Terminal::new(Stream::Out).write(&plan);
             return Ok(0);

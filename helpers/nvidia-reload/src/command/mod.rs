@@ -19,7 +19,8 @@ use serde::Serialize;
 use step::Root;
 
 use crate::cli::{
-    Arguments, Command, Consent, Heal, Install, Output, Plan, Reload, Reset, Restart, Rollback, Stop, Verify, What,
+    Arguments, Command, Consent, Heal, Install, Output, Plan, Reload, Reset, Restart, Rollback, Stop, Verify,
+    What,
 };
 use crate::fault::{Fault, Result};
 use crate::interrupt::Interrupt;
@@ -108,8 +109,9 @@ fn planned(arguments: &Plan) -> Result<Command> {
             Command::Rollback(Rollback { version, reload })
         }
         What::Install => {
-            let file = argument
-                .ok_or_else(|| usage("the .run file is missing".into(), "`nvidia-reload plan install FILE`"))?;
+            let file = argument.ok_or_else(|| {
+                usage("the .run file is missing".into(), "`nvidia-reload plan install FILE`")
+            })?;
             Command::Install(Install { file, reload, arguments: Vec::new() })
         }
         What::Heal => Command::Heal(Heal { end: false, consent, output }),
@@ -218,10 +220,7 @@ fn metrics(output: Option<&Path>) -> Result<u8> {
     Ok(0)
 }
 
-fn with_report(
-    output: Output,
-    act: impl FnOnce(&mut Place) -> Result<Answer>,
-) -> (Output, Result<u8>) {
+fn with_report(output: Output, act: impl FnOnce(&mut Place) -> Result<Answer>) -> (Output, Result<u8>) {
     (output, reported(output, act))
 }
 
@@ -256,7 +255,7 @@ fn reported(output: Output, act: impl FnOnce(&mut Place) -> Result<Answer>) -> R
     Ok(report.exit)
 }
 
-/// A reload that waits for its moment is to be known where one is planned.
+/// A reload that waits until the GPUs are idle is to be known where one is planned.
 fn pending(proposal: &Proposal, place: &mut Place) {
     // What cannot be read is told by `status`.
     if proposal.command == Kind::Reload

@@ -86,7 +86,9 @@ pub fn confirm(name: &str, question: &str) -> Result<()> {
         None => Err(Fault::new(
             Exit::Usage,
             "there is no terminal to ask on; nothing was touched",
-            format!("`nvidia-reload {name} --yes` does not ask, `nvidia-reload {name} --dry-run` shows the plan"),
+            format!(
+                "`nvidia-reload {name} --yes` does not ask, `nvidia-reload {name} --dry-run` shows the plan"
+            ),
         )),
     }
 }

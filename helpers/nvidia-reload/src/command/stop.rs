@@ -33,7 +33,9 @@ pub fn stop(arguments: &Stop, place: &mut Place) -> Result<Answer> {
     let mut staying: &[Step] = &[];
     match (state(&units), target) {
         (State::Offline, Target::Drained) => {
-            place.terminal.note("The machine is offline already: workloads are stopped and the driver is unloaded.\n");
+            place
+                .terminal
+                .note("The machine is offline already: workloads are stopped and the driver is unloaded.\n");
             return Ok(Report::new("stop", Outcome::NothingToDo, Target::Offline.unit()).into());
         }
         (State::Offline, _) | (State::Drained, Target::Drained) => {

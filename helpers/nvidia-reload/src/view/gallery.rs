@@ -4,12 +4,12 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bus::{ActiveState, Service, UnitChange};
+use gpu::Memory;
 use holders::{
     Console, Container, Device, Engine, Holder, Kind, Module, Owner, Place, Rdev, Unexplained, Via,
 };
-use gpu::Memory;
 use initramfs::Packed;
-use ledger::{Event, Object, Record, Run, Snapshot, Step};
+use ledger::{Event, Object, Record, Run, Snapshot, Starter, Step};
 use request::Request;
 use step::{Action, Plan, Reason, Root, Verdict, Versions};
 use xid::Class;
@@ -21,9 +21,7 @@ use crate::fault::Fault;
 use crate::gpus::{Detail, Need};
 use crate::plan::{Kind as Command, Proposal};
 use crate::report::{Outcome, Report};
-use crate::status::{
-    Driver, Gate, Gpu, Initramfs, PutBack, RunInShort, Runs, SCHEMA, State, Status,
-};
+use crate::status::{Driver, Gate, Gpu, Initramfs, PutBack, RunInShort, Runs, SCHEMA, State, Status};
 use crate::users::Users;
 
 /// The moment at which the pages are read.
@@ -318,7 +316,10 @@ pub fn restoring_plan() -> Plan {
     };
     Plan {
         driver: Versions { loaded: None, on_disk: Some("550.163.01".into()) },
-        warnings: vec![Reason::new("process 5151 (sleep 1000) was killed and is not restarted", "start it again by hand")],
+        warnings: vec![Reason::new(
+            "process 5151 (sleep 1000) was killed and is not restarted",
+            "start it again by hand",
+        )],
         actions: vec![
             action(Step::DrainContainers, "docker container train (4f2a91c0b1de)"),
             action(Step::UnbindVt, "console vtcon1 ((M) frame buffer device)"),
@@ -359,7 +360,12 @@ pub fn run(failed: bool) -> Run {
         command: "sleep\\n 1000".into(),
     });
     let mut events = vec![
-        Event::Opened { snapshot: Box::new(Snapshot::default()) },
+        Event::Opened {
+            snapshot: Box::new(Snapshot {
+                started_by: Some(Starter { user: Some(1000), command: "nvidia-reload reload".into() }),
+                ..Snapshot::default()
+            }),
+        },
         Event::Intent { id: 1, step: Step::DrainContainers, object: container("train") },
         Event::Done { id: 1 },
         Event::Intent { id: 2, step: Step::KillHolders, object: process },

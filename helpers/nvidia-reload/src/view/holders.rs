@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use holders::{Container, Device, Engine, Holder, Kind, Module, Owner, Place, Unexplained, Via, taken_by_name};
+use holders::{
+    Container, Device, Engine, Holder, Kind, Module, Owner, Place, Unexplained, Via, taken_by_name,
+};
 
 use super::Style;
 use super::table::{Column, table};

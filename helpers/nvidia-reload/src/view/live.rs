@@ -35,7 +35,9 @@ pub fn footer(progress: &Progress, style: Style) -> String {
             (Paint::Faint, "Nothing was touched; systemd ends the run.")
         }
         Phase::Unwinding => (Paint::Attention, unwinding(progress)),
-        Phase::Restoring => (Paint::Faint, "What was stopped is restarted. Ctrl-C leaves the run to systemd."),
+        Phase::Restoring => {
+            (Paint::Faint, "What was stopped is restarted. Ctrl-C leaves the run to systemd.")
+        }
     };
     let room = style.width.unwrap_or(usize::MAX).saturating_sub(2);
     format!("  {}", style.paint(paint, &cut(text, room, style.unicode)))

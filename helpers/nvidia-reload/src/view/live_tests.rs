@@ -2,12 +2,12 @@ use super::super::gallery::{under_way, unwinding};
 use super::super::text::width;
 use super::*;
 
-const STYLE: Style = Style { width: Some(72), ..Style::PLAIN };
+const STYLE: Style = Style { width: Some(80), ..Style::PLAIN };
 
 #[test]
 fn a_picture_has_a_line_for_each_step() {
     let lines = picture(&under_way(), STYLE, 3_450_000);
-    assert!(lines.iter().all(|line| width(line) <= 72), "{lines:#?}");
+    assert!(lines.iter().all(|line| width(line) <= 80), "{lines:#?}");
     insta::assert_snapshot!(lines.join("\n"));
 }
 

@@ -64,7 +64,10 @@ fn headline(proposal: &Proposal, style: Style) -> String {
             ("Restart what was stopped", format!(" ({driver} stays loaded)"))
         }
         Kind::Start => ("Load the driver and restart what was stopped", {
-            format!(" ({})", on_disk.map_or("none is installed".to_owned(), |on_disk| format!("driver {on_disk}")))
+            format!(
+                " ({})",
+                on_disk.map_or("none is installed".to_owned(), |on_disk| format!("driver {on_disk}"))
+            )
         }),
         Kind::Recover => ("End the interrupted run and restart what it stopped", String::new()),
     };
@@ -140,7 +143,11 @@ fn actions(proposal: &Proposal, style: Style) -> String {
         page.push_str(&wrap(&format!("Set again on {gpus}: "), &settings, style.width));
     }
     if nothing && plan.verdict == Verdict::Ready {
-        let none = if proposal.command.restores() { "Nothing has to be restarted.\n" } else { "Nothing has to be stopped.\n" };
+        let none = if proposal.command.restores() {
+            "Nothing has to be restarted.\n"
+        } else {
+            "Nothing has to be stopped.\n"
+        };
         page.insert_str(0, none);
     }
     page
@@ -223,12 +230,18 @@ mod tests {
 
     #[test]
     fn what_would_be_done_has_its_reasons() {
-        insta::assert_snapshot!(plan(&proposed(Kind::Reload, ready_plan()), Style { width: Some(80), ..Style::PLAIN }));
+        insta::assert_snapshot!(plan(
+            &proposed(Kind::Reload, ready_plan()),
+            Style { width: Some(80), ..Style::PLAIN }
+        ));
     }
 
     #[test]
     fn a_refusal_has_its_remedies() {
-        insta::assert_snapshot!(plan(&proposed(Kind::Reload, refused_plan()), Style { width: Some(60), ..Style::PLAIN }));
+        insta::assert_snapshot!(plan(
+            &proposed(Kind::Reload, refused_plan()),
+            Style { width: Some(80), ..Style::PLAIN }
+        ));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::fault::Fault;
 use crate::report::{Outcome, Report};
 
 /// Where the values begin.
-const LABEL: usize = 14;
+const LABEL: usize = 16;
 
 /// How it ended, in a line, and what is to be known about it below.
 pub fn report(report: &Report, style: Style) -> String {
@@ -33,8 +33,7 @@ pub fn report(report: &Report, style: Style) -> String {
     rows("because", Some(Paint::Bad), &failures);
     rows("restored", Some(Paint::Good), &report.given_back);
     rows("stopped", None, &report.kept);
-    let ended: Vec<String> =
-        report.ended.iter().map(|process| format!("{process}: not restarted")).collect();
+    let ended: Vec<String> = report.ended.iter().map(|process| format!("{process}: not restarted")).collect();
     rows("killed", Some(Paint::Attention), &ended);
     rows("changed", Some(Paint::Attention), &report.changed);
     rows("stale", Some(Paint::Attention), &report.stale);
@@ -81,12 +80,12 @@ fn headline(report: &Report, style: Style) -> (Paint, String) {
             Paint::Good,
             format!("The GPUs are reset and everything is restored, in {time}; {}.", now(&report.after)),
         ),
-        Outcome::Done => {
-            (Paint::Good, format!("Everything is restored, in {time}; {}.", now(&report.after)))
-        }
+        Outcome::Done => (Paint::Good, format!("Everything is restored, in {time}; {}.", now(&report.after))),
         Outcome::Stopped if report.unit == "nvidia-offline.target" => (
             Paint::Good,
-            format!("The driver is unloaded, after {time}; `nvidia-reload start` loads it and restarts everything."),
+            format!(
+                "The driver is unloaded, after {time}; `nvidia-reload start` loads it and restarts everything."
+            ),
         ),
         Outcome::Stopped => (
             Paint::Good,
@@ -103,14 +102,22 @@ fn headline(report: &Report, style: Style) -> (Paint, String) {
         ),
         Outcome::Failed => (Paint::Bad, format!("{what} failed{at} before anything was touched.")),
         Outcome::Refused => (Paint::Bad, format!("{what} was refused; nothing was touched.")),
-        Outcome::RebootRequired => (Paint::Bad, "A reboot is required: no reload can help now; nothing was touched.".to_owned()),
+        Outcome::RebootRequired => {
+            (Paint::Bad, "A reboot is required: no reload can help now; nothing was touched.".to_owned())
+        }
         Outcome::Degraded if report.committed => (
             Paint::Bad,
-            format!("{what} is done, in {time}, but finished degraded: not everything is restored; {}.", now(&report.after)),
+            format!(
+                "{what} is done, in {time}, but finished degraded: not everything is restored; {}.",
+                now(&report.after)
+            ),
         ),
         Outcome::Degraded => (
             Paint::Bad,
-            format!("{what} ended{at} after {time}, and finished degraded: not everything is restored; {}.", now(&report.after)),
+            format!(
+                "{what} ended{at} after {time}, and finished degraded: not everything is restored; {}.",
+                now(&report.after)
+            ),
         ),
         Outcome::Unfinished => (Paint::Bad, format!("{what} has not ended{at} after {time}.")),
         Outcome::Interrupted => {

@@ -27,7 +27,10 @@ const GPUS: [Column; 6] = [
 pub fn line(status: &Status, style: Style) -> String {
     let (paint, text) = verdict(status);
     // Wrapped before it is painted: paint has no width.
-    wrap("", &clean(&text), style.width).lines().map(|line| format!("{}\n", style.paint(paint, line))).collect()
+    wrap("", &clean(&text), style.width)
+        .lines()
+        .map(|line| format!("{}\n", style.paint(paint, line)))
+        .collect()
 }
 
 /// The whole page.
@@ -67,7 +70,8 @@ pub fn status(status: &Status, style: Style, now: SystemTime) -> String {
     for (at, value) in open.enumerate() {
         row(if at == 0 { "Open run" } else { "" }, value);
     }
-    for (at, value) in status.runs.refused.iter().flat_map(|refused| refusal(refused, style, now)).enumerate() {
+    for (at, value) in status.runs.refused.iter().flat_map(|refused| refusal(refused, style, now)).enumerate()
+    {
         row(if at == 0 { "Refused" } else { "" }, value);
     }
     for (at, value) in status.runs.last.iter().flat_map(|run| last_run(run, status, style, now)).enumerate() {
@@ -116,7 +120,12 @@ fn verdict(status: &Status) -> (Paint, String) {
     match status.state {
         State::Busy => return (Paint::Attention, "A run is under way.".to_owned()),
         State::GivingBack => return (Paint::Attention, "A run restores what it stopped.".to_owned()),
-        State::Offline => return (Paint::Attention, "Offline: workloads are stopped and the driver is unloaded.".to_owned()),
+        State::Offline => {
+            return (
+                Paint::Attention,
+                "Offline: workloads are stopped and the driver is unloaded.".to_owned(),
+            );
+        }
         State::Drained => {
             return (Paint::Attention, "Drained: workloads are stopped, the driver is loaded.".to_owned());
         }
@@ -196,17 +205,23 @@ fn next(status: &Status) -> Vec<&'static str> {
         return vec!["reboot the machine"];
     }
     if bad(Class::Reset) {
-        return vec!["`nvidia-reload reset --dry-run` shows whether a reset is possible, and what it would stop"];
+        return vec![
+            "`nvidia-reload reset --dry-run` shows whether a reset is possible, and what it would stop",
+        ];
     }
     if status.driver.mismatch == Some(true) {
-        let mut next = vec!["`nvidia-reload reload --dry-run` shows what a reload would stop; `nvidia-reload reload` does it"];
+        let mut next = vec![
+            "`nvidia-reload reload --dry-run` shows what a reload would stop; `nvidia-reload reload` does it",
+        ];
         if status.healed.is_none() {
             next.push("`nvidia-reload heal` lets programs find the loaded driver's libraries until then");
         }
         return next;
     }
     if bad(Class::Failed) {
-        return vec!["`nvidia-reload verify` shows each check; `nvidia-reload reload --dry-run` what a reload would stop"];
+        return vec![
+            "`nvidia-reload verify` shows each check; `nvidia-reload reload --dry-run` what a reload would stop",
+        ];
     }
     if status.gate.shut {
         return vec!["`nvidia-reload plan` shows why module loading is blocked, and what to do"];
@@ -354,10 +369,14 @@ fn refusal(refused: &Refusal, style: Style, now: SystemTime) -> Vec<String> {
         Verdict::RebootRequired => "a reboot is required",
         _ => "refused",
     };
-    let mut values =
-        vec![format!("{what} was {}, {}; nothing was touched", style.paint(Paint::Bad, word), ago(refused.usec, now))];
+    let mut values = vec![format!(
+        "{what} was {}, {}; nothing was touched",
+        style.paint(Paint::Bad, word),
+        ago(refused.usec, now)
+    )];
     if refused.verdict == Verdict::RebootRequired {
-        values[0] = format!("{}: {what} was refused, {}", style.paint(Paint::Bad, word), ago(refused.usec, now));
+        values[0] =
+            format!("{}: {what} was refused, {}", style.paint(Paint::Bad, word), ago(refused.usec, now));
     }
     for reason in &refused.reasons {
         values.push(clean(&reason.what));
@@ -378,9 +397,11 @@ fn last_run(run: &RunInShort, status: &Status, style: Style, now: SystemTime) ->
         Some(RolledBack) => (Paint::Attention, "rolled back"),
         Some(Degraded) => (Paint::Bad, "degraded"),
     };
-    let mut values = vec![format!("{}, {}{}", style.paint(paint, word), ago(run.last_usec, now), change(run, style))];
+    let mut values =
+        vec![format!("{}, {}{}", style.paint(paint, word), ago(run.last_usec, now), change(run, style))];
     if let Some(took) = &run.took {
-        let down = took.downtime_seconds.map(|down| format!("; workloads were stopped for {}", seconds(down)));
+        let down =
+            took.downtime_seconds.map(|down| format!("; workloads were stopped for {}", seconds(down)));
         values.push(format!("it took {}{}", seconds(took.seconds), down.unwrap_or_default()));
     }
     values.extend(details(run, "not restored", status));
@@ -392,16 +413,22 @@ fn change(run: &RunInShort, style: Style) -> String {
     let done = run.outcome == Some(ledger::Outcome::Done);
     match (&run.before, &run.after) {
         (Some(before), _) if run.reset => clean(&format!(": GPUs reset under driver {before}")),
-        (Some(before), Some(after)) if done && before != after => clean(&format!(": {before} {arrow} {after}")),
+        (Some(before), Some(after)) if done && before != after => {
+            clean(&format!(": {before} {arrow} {after}"))
+        }
         (Some(before), Some(_)) if done => clean(&format!(": {before} reloaded")),
         _ => String::new(),
     }
 }
 
 fn details(run: &RunInShort, missing: &str, status: &Status) -> Vec<String> {
+    let starter = run.started_by.iter().map(|starter| {
+        let user = starter.user.map(|uid| format!(" by {}", status.users.name(uid))).unwrap_or_default();
+        clean(&format!("started{user} with `{}`", starter.command))
+    });
     let named = |text: String| clean(&status.users.named(&text));
-    let mut values: Vec<String> =
-        run.failures.iter().map(|(step, reason)| format!("{step} failed: {}", clean(reason))).collect();
+    let mut values: Vec<String> = starter.collect();
+    values.extend(run.failures.iter().map(|(step, reason)| format!("{step} failed: {}", clean(reason))));
     values.extend(run.missing.iter().map(|act| format!("{missing}: {}", named(act.object.to_string()))));
     values.extend(
         run.ended

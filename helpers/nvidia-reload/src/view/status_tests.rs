@@ -14,6 +14,7 @@ fn a_busy_server_at_a_glance() {
 fn where_no_reload_helps_none_is_advised() {
     let mut here = busy_server();
     here.request = None;
+    here.runs.last = None;
     here.driver.out_of_reach = Some(step::Reason::new("there is none for this kernel", "install it"));
     let page = status(&here, Style::PLAIN, now());
     assert!(page.contains("there is none for this kernel\n") && page.contains("install it\n"), "{page}");
