@@ -157,7 +157,7 @@ fn status(output: Output) -> Result<u8> {
         let mut terminal = Terminal::new(Stream::Out).with(output);
         let style = terminal.style();
         let text = match output.quiet {
-            true => view::status::line(&status, style),
+            true => view::verdict::verdict(&status, style),
             false => view::status::status(&status, style, SystemTime::now()),
         };
         terminal.write(&text);

@@ -42,7 +42,8 @@ pub fn propose(
     consent: Consent,
     place: &mut Place,
 ) -> Result<Next> {
-    let shown = !(place.output.quiet && consent.yes) && !(place.output.json && consent.dry_run);
+    let hidden = (place.output.quiet && consent.yes) || (place.output.json && consent.dry_run);
+    let shown = !hidden;
     if shown {
         let style = place.terminal.style();
         place.terminal.write(&view::plan::plan(&proposal, style));

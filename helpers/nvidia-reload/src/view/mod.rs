@@ -14,6 +14,7 @@ pub mod settings;
 pub mod status;
 pub mod table;
 pub mod text;
+pub mod verdict;
 pub mod verify;
 
 /// What the place where the text goes can show.
