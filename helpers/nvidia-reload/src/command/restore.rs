@@ -50,15 +50,13 @@ pub fn start(arguments: &Restart, place: &mut Place) -> Result<Answer> {
             None => Ok(Report::new("start", Outcome::NothingToDo, Target::Drained.unit()).into()),
         };
     };
-    if let Some(run) = &run {
-        let proposal = restoring(&place.root, Kind::Start, run, target == Target::Offline)?;
-        let question = match target {
-            Target::Offline => "Load the driver and restart these now?",
-            _ => "Restart these now?",
-        };
-        if let Next::End(answer) = propose(proposal, "start", question, arguments.consent, place)? {
-            return Ok(answer);
-        }
+    let proposal = restoring(&place.root, Kind::Start, run.as_ref(), target == Target::Offline)?;
+    let question = match target {
+        Target::Offline => "Load the driver and restart these now?",
+        _ => "Restart these now?",
+    };
+    if let Next::End(answer) = propose(proposal, "start", question, arguments.consent, place)? {
+        return Ok(answer);
     }
     match target {
         Target::Offline => go_on(&manager, place),
@@ -68,12 +66,12 @@ pub fn start(arguments: &Restart, place: &mut Place) -> Result<Answer> {
 }
 
 /// What is restored of `run`; with `load`, after the driver on disk is loaded.
-fn restoring(root: &Root, kind: Kind, run: &Run, load: bool) -> Result<Proposal> {
+fn restoring(root: &Root, kind: Kind, run: Option<&Run>, load: bool) -> Result<Proposal> {
     let mut plan = Plan { verdict: Verdict::Ready, driver: versions(root)?, ..Plan::refused(Vec::new()) };
     let restorable = |object: &Object| {
         matches!(object, Object::Container(_) | Object::Unit(_) | Object::Console(_) | Object::Settings(_))
     };
-    for act in run.missing().into_iter().filter(|act| restorable(&act.object)) {
+    for act in run.into_iter().flat_map(Run::missing).filter(|act| restorable(&act.object)) {
         plan.actions.push(Action {
             step: act.step,
             object: act.object.to_string(),
@@ -85,7 +83,8 @@ fn restoring(root: &Root, kind: Kind, run: &Run, load: bool) -> Result<Proposal>
     }
     plan.actions.sort_by_key(|action| action.step);
     if load {
-        plan.modules = run.snapshot.modules.iter().map(|module| module.name.clone()).collect();
+        let modules = run.into_iter().flat_map(|run| &run.snapshot.modules);
+        plan.modules = modules.map(|module| module.name.clone()).collect();
         if plan.driver.on_disk.is_none() {
             plan.warnings.push(Reason::new(
                 "no driver is installed for the running kernel: the driver that was loaded before is loaded from its slot",
@@ -93,7 +92,7 @@ fn restoring(root: &Root, kind: Kind, run: &Run, load: bool) -> Result<Proposal>
             ));
         }
     }
-    for process in run.killed() {
+    for process in run.into_iter().flat_map(Run::killed) {
         plan.warnings.push(Reason::new(
             format!("process {} ({}) was killed and is not restarted", process.pid, process.command),
             "start it again by hand",
@@ -135,7 +134,7 @@ pub fn recover(arguments: &Restart, place: &mut Place) -> Result<Answer> {
     let Some(run) = step::open_ledger(&place.root)?.read()? else {
         return Ok(Report::new("recover", Outcome::NothingToDo, &unit).into());
     };
-    let proposal = restoring(&place.root, Kind::Recover, &run, false)?;
+    let proposal = restoring(&place.root, Kind::Recover, Some(&run), false)?;
     let question = "End the run and restore these now?";
     if let Next::End(answer) = propose(proposal, "recover", question, arguments.consent, place)? {
         return Ok(answer);

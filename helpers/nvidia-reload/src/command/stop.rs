@@ -52,7 +52,9 @@ pub fn stop(arguments: &Stop, place: &mut Place) -> Result<Answer> {
         }
         _ => {}
     }
-    let joined = state(&units) == State::Busy && status::is_started(&manager, target)?;
+    // A plan alone joins nothing.
+    let joined =
+        !arguments.consent.dry_run && state(&units) == State::Busy && status::is_started(&manager, target)?;
     let mut shown = ShowPlan::UnlessShown(None);
     // What asks nothing is shown the plan of the run itself, but of a drained machine, whose plan was made before.
     if !joined && (!arguments.consent.yes || !staying.is_empty()) {
