@@ -26,6 +26,9 @@ pub fn hint(words: &[String]) -> Option<String> {
                 .to_owned(),
         );
     }
+    if words.first().is_some_and(|word| word == "plan") && words.iter().any(|word| word == "--reset") {
+        return Some("the plan of a reset is `nvidia-reload plan reset`, with --gpu of some GPUs".to_owned());
+    }
     let name = |word: &str| word.split('=').next().unwrap_or_default().to_owned();
     let known = |word: &String| OPTIONS.iter().find(|(option, _)| *option == name(word));
     // `--reload --driver FILE` is one command.
@@ -65,6 +68,7 @@ mod tests {
             ("--driver=/tmp/x.run", "`nvidia-reload install /tmp/x.run`"),
             ("--driver", "`nvidia-reload install FILE`"),
             ("--rollback", "`nvidia-reload recover`"),
+            ("plan --reset --gpu 0", "`nvidia-reload plan reset`"),
         ] {
             assert!(said(line).contains(typed), "{line}: {}", said(line));
         }
