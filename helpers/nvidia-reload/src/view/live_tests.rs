@@ -88,3 +88,22 @@ fn a_refusal_is_no_failure_that_is_undone() {
     assert_eq!(told.as_deref(), Some("  preflight         failed, exit status 1, rolling back"));
     assert!(unwinding.is_some() && rollback.is_some() && lines == 2);
 }
+
+#[test]
+fn a_start_restores_and_undoes_nothing() {
+    let mut progress = unwinding();
+    progress.phase = Phase::Restoring;
+    progress.steps.iter_mut().for_each(|step| step.failed = false);
+    let page = format!("{}\n{}", picture(&progress, STYLE, 7_300_000).join("\n"), footer(&progress, STYLE));
+    for words in ["restoring", "restored", "not everything was restored", "What was stopped is restarted."] {
+        assert!(page.contains(words), "{words}: {page}");
+    }
+    assert!(!page.contains("undo") && !page.contains("roll"), "{page}");
+}
+
+#[test]
+fn a_finished_step_does_not_say_that_it_is_at_work() {
+    let progress = unwinding();
+    let page = picture(&progress, STYLE, 7_300_000).join("\n");
+    assert!(!page.contains("stopping") && page.contains("drain-containers  3.1 s       done"), "{page}");
+}

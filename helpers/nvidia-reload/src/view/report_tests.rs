@@ -78,3 +78,18 @@ fn an_error_begins_with_its_line() {
       because: Permission denied (os error 13)
     ");
 }
+
+#[test]
+fn a_refused_run_has_no_rollback() {
+    let mut progress = gallery::under_way();
+    progress.steps[0].failed = true;
+    for step in progress.steps.iter_mut().filter(|step| step.step == Step::Rollback) {
+        step.state = crate::engine::State::Done;
+    }
+    let refused = Report::new("reload", Outcome::Refused, "nvidia-reload.target").with_progress(&progress);
+    assert!(refused.steps.iter().all(|step| step.step != Step::Rollback));
+    progress.steps[0].failed = false;
+    let rolled_back =
+        Report::new("reload", Outcome::RolledBack, "nvidia-reload.target").with_progress(&progress);
+    assert!(rolled_back.steps.iter().any(|step| step.step == Step::Rollback));
+}
