@@ -146,7 +146,7 @@ pub fn check(root: &Root) -> Result<Checked> {
     }
     let looked = look(root, true, NVML_TIME);
     let gpus = looked.needs();
-    let Looked { nvml, trouble, judged, mut unseen } = looked;
+    let Looked { nvml, trouble, judged, mut unseen, .. } = looked;
     let healed = Healed::read(root).unwrap_or_else(|error| {
         unseen.push(format!("whether the driver is healed: {error:#}"));
         None

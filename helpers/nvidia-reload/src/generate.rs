@@ -72,14 +72,45 @@ mod tests {
     }
 
     #[test]
+    fn every_help_fits_80_columns() {
+        let mut command = Arguments::command();
+        command.build();
+        let mut all = vec![command.clone()];
+        all.extend(command.get_subcommands().cloned());
+        for mut one in all {
+            for text in [one.render_help().to_string(), one.render_long_help().to_string()] {
+                let long: Vec<&str> = text.lines().filter(|line| line.chars().count() > 80).collect();
+                assert!(long.is_empty(), "{}: {long:#?}", one.get_name());
+            }
+        }
+    }
+
+    #[test]
+    fn what_acts_has_the_same_options_everywhere() {
+        let command = Arguments::command();
+        let has = |name: &str, option: &str| {
+            let sub = command.find_subcommand(name).unwrap_or_else(|| panic!("no {name}"));
+            sub.get_arguments().any(|argument| argument.get_long() == Some(option))
+        };
+        for name in ["reload", "reset", "stop", "start", "rollback", "recover", "install", "heal"] {
+            assert!(has(name, "yes") && has(name, "dry-run"), "{name}");
+        }
+        for sub in command.get_subcommands().map(clap::Command::get_name).filter(|name| *name != "metrics") {
+            assert!(["json", "verbose", "quiet"].iter().all(|option| has(sub, option)), "{sub}");
+        }
+    }
+
+    #[test]
     fn pages_and_completions_are_written() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         generate(directory.path()).expect("writes");
         let read = |name: &str| fs::read_to_string(directory.path().join(name)).expect("is there");
         assert!(read("nvidia-reload.8").contains("NAME"));
         assert!(read("nvidia-reload-status.8").contains("status/1"));
+        assert!(directory.path().join("nvidia-reload-plan.8").exists());
         for name in ["nvidia-reload.bash", "_nvidia-reload", "nvidia-reload.fish"] {
             assert!(read(name).contains("rollback"), "{name}");
+            assert!(!read(name).contains("generate"), "{name} offers what is the build's");
         }
     }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! The drivers that are kept, and whether each could serve again.
+//! The drivers that are saved to slots, and whether each could be loaded again.
 
 use serde::Serialize;
 use slots::{Origin, Slot};
@@ -19,7 +19,7 @@ pub enum State {
     Whole,
     /// It is whole, and its modules are for another kernel than the one that runs.
     OtherKernel,
-    /// A file is not: it is no way back.
+    /// A file is not: it cannot be rolled back to.
     Spoiled,
 }
 
@@ -56,7 +56,7 @@ pub struct List {
 }
 
 impl List {
-    /// What `nvidia-reload slots` exits with: 1 where one is spoiled.
+    /// What `nvidia-reload slots` exits with: 1 where one is corrupt.
     pub fn exit(&self) -> Exit {
         match self.slots.iter().any(|slot| slot.state == State::Spoiled) {
             false => Exit::Done,
@@ -115,19 +115,18 @@ fn kept(slot: &Slot, mut problems: Vec<String>) -> Kept {
 }
 
 fn read(root: &Root) -> Result<(Vec<Slot>, Vec<slots::Unusable>)> {
-    slots::all(root).map_err(|error| {
-        Fault::new(Exit::Failed, "the drivers that are kept cannot be listed", "").because(&*error)
-    })
+    slots::all(root)
+        .map_err(|error| Fault::new(Exit::Failed, "the slots cannot be listed", "").because(&*error))
 }
 
 /// The kept driver `version`, whole; without a version, the newest that is not loaded.
 ///
 /// # Errors
-/// There is none, it is spoiled or for another kernel, or there is no room for it: nothing was touched.
+/// There is none, it is corrupt or for another kernel, or there is no room for it: nothing was touched.
 pub fn choose(root: &Root, version: Option<&str>) -> Result<Slot> {
     let loaded = versions(root)?.loaded;
     let (slots, unusable) = read(root)?;
-    let shown = "`nvidia-reload slots` shows what is kept";
+    let shown = "`nvidia-reload slots` lists the saved drivers";
     let wanted = |slot: &Slot| match version {
         Some(version) => slot.manifest.version == version,
         None => Some(&slot.manifest.version) != loaded.as_ref(),
@@ -135,11 +134,12 @@ pub fn choose(root: &Root, version: Option<&str>) -> Result<Slot> {
     let Some(slot) = slots.into_iter().find(wanted) else {
         let unusable = unusable.iter().find(|slot| version.is_none_or(|version| slot.version == version));
         return Err(match (unusable, version) {
-            (Some(slot), _) => {
-                Fault::refused(format!("the kept driver {} is spoiled: {}", slot.version, slot.reason), shown)
-            }
-            (None, Some(version)) => Fault::refused(format!("driver {version} is not kept"), shown),
-            (None, None) => Fault::refused("no other driver than the one that is loaded is kept", shown),
+            (Some(slot), _) => Fault::refused(
+                format!("the slot of driver {} is corrupt: {}", slot.version, slot.reason),
+                shown,
+            ),
+            (None, Some(version)) => Fault::refused(format!("driver {version} is in no slot"), shown),
+            (None, None) => Fault::refused("no other driver than the one that is loaded is in a slot", shown),
         });
     };
     if let Some(misfit) = slot.misfit() {
@@ -165,10 +165,10 @@ fn has_room(root: &Root, slot: &Slot) -> Result<()> {
     Err(fault)
 }
 
-/// The slot of the driver that is loaded, whole: without it there is no way back.
+/// The slot of the driver that is loaded, whole: without it it cannot be rolled back to.
 ///
 /// # Errors
-/// There is none, or it is spoiled: nothing was touched.
+/// There is none, or it is corrupt: nothing was touched.
 pub fn of_loaded(root: &Root) -> Result<Slot> {
     let loaded = versions(root)?.loaded;
     let (slots, _) = read(root)?;
@@ -178,11 +178,11 @@ pub fn of_loaded(root: &Root) -> Result<Slot> {
             None => return whole(slot),
             Some(misfit) => misfit,
         },
-        None => format!("driver {version}, which is loaded, is not kept"),
+        None => format!("driver {version}, which is loaded, is in no slot"),
     };
     Err(Fault::refused(
-        format!("{reason}: there would be no way back"),
-        "`systemctl start nvidia-reload-keep.service` keeps it, as long as the disk has it",
+        format!("{reason}: it could not be rolled back to"),
+        "`systemctl start nvidia-reload-keep.service` saves it, as long as it is installed",
     ))
 }
 
@@ -192,7 +192,7 @@ fn whole(slot: Slot) -> Result<Slot> {
         return Ok(slot);
     }
     let mut fault = Fault::refused(
-        format!("the kept driver {} is spoiled; nothing was touched", slot.manifest.version),
+        format!("the slot of driver {} is corrupt; nothing was touched", slot.manifest.version),
         "install that driver again by the way it came",
     );
     fault.causes = spoiled;

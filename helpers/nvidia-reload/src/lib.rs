@@ -5,7 +5,7 @@
 //! both, asks, and starts and stops the targets. So a command that is killed, or a connection that
 //! is lost, changes nothing about a run.
 //!
-//! Three layers, each knowing only the one before: [`engine`] follows a run and tells of it in
+//! Three layers, each knowing only the one before: [`engine`] follows a run and reports it in
 //! typed events, [`view`] makes text of typed data and nothing else, [`terminal`] puts it where the
 //! reader is.
 
@@ -15,18 +15,23 @@ pub mod check;
 pub mod cli;
 pub mod command;
 pub mod engine;
+pub mod expected;
 pub mod fault;
+pub mod former;
 pub mod generate;
 pub mod gpus;
+pub mod helper;
 pub mod installer;
 pub mod interrupt;
 pub mod kept;
 pub mod metrics;
+pub mod names;
 pub mod plan;
 pub mod report;
 pub mod status;
 pub mod target;
 pub mod terminal;
+pub mod users;
 pub mod verify;
 pub mod view;
 
@@ -37,12 +42,26 @@ use clap::Parser;
 /// The whole program.
 pub fn main() -> ExitCode {
     step::fix_path();
+    // Not a command that people are offered: the build makes pages and completions with it.
+    let words: Vec<_> = std::env::args_os().skip(1).collect();
+    if let [verb, directory] = words.as_slice()
+        && verb == "generate"
+    {
+        return match generate::generate(directory.as_ref()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(fault) => command::failed(&fault, cli::Output::default()).into(),
+        };
+    }
     let arguments = cli::Arguments::try_parse().unwrap_or_else(|error| {
-        // What the script before this program was given.
-        if std::env::args().any(|argument| argument == "--rollback") {
-            eprintln!("{}\n", cli::ROLLBACK_HINT);
+        let words: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        if error.use_stderr()
+            && let Some(hint) = former::hint(&words)
+        {
+            let hint =
+                fault::Fault::new(step::Exit::Usage, hint, "`nvidia-reload --help` shows all commands");
+            std::process::exit(command::failed(&hint, cli::Output::default()).into());
         }
         error.exit()
     });
-    command::dispatch(&arguments.command)
+    command::dispatch(&arguments)
 }

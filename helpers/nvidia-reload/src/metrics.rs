@@ -59,7 +59,19 @@ pub fn text(checked: &Checked) -> String {
     let mut text = String::new();
     // Writing into a string does not fail.
     let _ = encode(&mut text, &registry);
-    text
+    sorted(&text)
+}
+
+/// The samples of each family in order: the library has them in another one each time, and whoever compares two
+/// files sees a change where there is none.
+fn sorted(text: &str) -> String {
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.chunk_by_mut(|one, next| one.starts_with('#') == next.starts_with('#')).for_each(|block| {
+        if block.first().is_some_and(|line| !line.starts_with('#')) {
+            block.sort_unstable();
+        }
+    });
+    lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
 /// A label's value as Prometheus reads it: the library writes it as it is, and a quotation mark or a line end in a
@@ -115,6 +127,32 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn the_same_state_has_the_same_text() {
+        let checked = Checked {
+            schema: SCHEMA,
+            condition: Condition::InStep,
+            why: Vec::new(),
+            driver: Versions::default(),
+            library: None,
+            healed: None,
+            gpus: (0..8u8)
+                .map(|bus| Need {
+                    pci: Some(format!("0000:{bus:02x}:00.0")),
+                    class: xid::Class::Info,
+                    why: Vec::new(),
+                })
+                .collect(),
+            unseen: Vec::new(),
+        };
+        let first = text(&checked);
+        assert!((0..20).all(|_| text(&checked) == first));
+        let gpus: Vec<&str> =
+            first.lines().filter(|line| line.starts_with("nvidia_reload_gpu_class{")).collect();
+        assert!(gpus.is_sorted() && gpus.len() == 8, "{first}");
+        assert!(first.ends_with("# EOF\n"), "{first}");
     }
 
     #[test]

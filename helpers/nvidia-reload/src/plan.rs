@@ -1,19 +1,103 @@
 // SPDX-License-Identifier: MIT
-//! What a reload would do, as preflight finds it.
+//! What a command would do, as preflight or the ledger have it, and how long it took before.
 
-use std::io::ErrorKind;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use step::{PLAN_SCHEMA, Plan, Root};
+use ledger::Step;
+use serde::Serialize;
+use step::{Exit, PLAN_SCHEMA, Plan, Root};
 
+use crate::expected::{Expected, expected};
 use crate::fault::{Fault, Result};
+use crate::helper;
+use crate::target::Target;
+use crate::users::Users;
 
 /// The helper that knows. It asks the container engines, so that this command holds no HTTP.
 const HELPER: &str = "/usr/libexec/nvidia-reload/preflight";
 
 /// It reads, and asks engines with deadlines of their own.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What a plan is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// `reload`
+    Reload,
+    /// `reset`
+    Reset,
+    /// `stop`
+    Stop,
+    /// `stop --offline`
+    StopOffline,
+    /// `start`
+    Start,
+    /// `rollback`
+    Rollback,
+    /// `recover`
+    Recover,
+    /// `install`
+    Install,
+}
+
+impl Kind {
+    /// The target that is reached.
+    pub fn target(self) -> Target {
+        match self {
+            Kind::Reload | Kind::Rollback | Kind::Install | Kind::Start | Kind::Recover => Target::Reload,
+            Kind::Reset => Target::Reset,
+            Kind::Stop => Target::Drained,
+            Kind::StopOffline => Target::Offline,
+        }
+    }
+
+    /// Whether what is stopped stays so until `start`.
+    pub fn holds(self) -> bool {
+        matches!(self, Kind::Stop | Kind::StopOffline)
+    }
+
+    /// Whether it restores what an earlier command stopped.
+    pub fn restores(self) -> bool {
+        matches!(self, Kind::Start | Kind::Recover)
+    }
+}
+
+/// What a command would do.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Proposal {
+    /// Which command.
+    pub command: Kind,
+    /// What it would do to what.
+    #[serde(flatten)]
+    pub plan: Plan,
+    /// How long it may take.
+    pub expected: Expected,
+    /// The names of users.
+    #[serde(skip)]
+    pub users: Users,
+}
+
+impl Proposal {
+    /// What `command` would do of `plan`, which is that of a whole run.
+    pub fn new(root: &Root, command: Kind, mut plan: Plan) -> Self {
+        if command.holds() {
+            let steps = command.target().steps();
+            plan.actions.retain(|action| steps.contains(&action.step));
+            plan.settings.clear();
+            if command == Kind::Stop {
+                plan.modules.clear();
+            }
+        }
+        Self { command, plan, expected: expected(root, command), users: Users::read(root) }
+    }
+
+    /// Whether something is stopped that has a limit of its own.
+    pub fn stops(&self, step: Step) -> bool {
+        !self.command.restores() && self.plan.actions.iter().any(|action| action.step == step)
+    }
+}
 
 /// What a plan is made of.
 #[derive(Debug, Clone, Copy, Default)]
@@ -22,7 +106,7 @@ pub struct Wanted<'a> {
     pub reset: Option<&'a [String]>,
     /// The version that the reload puts on disk first.
     pub exchange: Option<&'a str>,
-    /// Only if nobody loses work by it.
+    /// Only if no work is lost by it.
     pub if_idle: bool,
 }
 
@@ -33,8 +117,6 @@ pub struct Wanted<'a> {
 pub fn plan(root: &Root, wanted: Wanted<'_>) -> Result<Plan> {
     let Wanted { reset, exchange, if_idle } = wanted;
     let helper = root.path(HELPER);
-    let fault = |what: String| Fault::refused(what, "is the package nvidia-reload installed completely?");
-    let name = helper.display();
     let mut command = Command::new(&helper);
     command
         .arg("plan")
@@ -42,26 +124,13 @@ pub fn plan(root: &Root, wanted: Wanted<'_>) -> Result<Plan> {
         .args(reset.into_iter().flatten().map(|id| format!("--gpu={id}")))
         .args(exchange.map(|version| format!("--exchange={version}")))
         .args(if_idle.then_some("--if-idle"));
-    let (status, text) = match bounded::child(&mut command, Instant::now() + PATIENCE, bounded::BODY) {
-        Ok(answer) => answer,
-        Err(error) if error.kind() == ErrorKind::TimedOut => {
-            return Err(Fault::refused(format!("{name} plan: {error}"), "`ps` shows what it waits for"));
-        }
-        Err(error) => return Err(fault(format!("cannot run {name}")).because(&error)),
-    };
-    let plan: Plan = match serde_json::from_slice(&text) {
-        Ok(plan) => plan,
-        // What it could not do it has said on our standard error.
-        Err(_) if text.is_empty() => return Err(fault(format!("{name} plan has no answer: {status}"))),
-        Err(error) => return Err(fault(format!("{name} plan is not understood")).because(&error)),
-    };
+    let plan: Plan = helper::ask(&mut command, PATIENCE, Exit::Refused)?;
     if plan.schema != PLAN_SCHEMA {
-        let error = format!("{name} plan has schema {:?}, not {PLAN_SCHEMA:?}", plan.schema);
+        let error = format!("{} plan has schema {:?}, not {PLAN_SCHEMA:?}", helper.display(), plan.schema);
         return Err(Fault::refused(error, "install command and helpers of one version"));
     }
     Ok(plan)
 }
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,6 +166,7 @@ mod tests {
     fn what_is_no_plan_is_a_refusal() {
         for (script, word) in [
             ("exit 1", "no answer"),
+            ("echo 'the configuration cannot be used' >&2; exit 3", "the configuration cannot be used"),
             ("echo '{\"schema\":1}'", "not understood"),
             (
                 "echo '{\"schema\":\"x/9\",\"verdict\":\"ready\",\"reasons\":[],\"warnings\":[],\"driver\":{\"loaded\":null,\"on_disk\":null},\"modules\":[],\"actions\":[]}'",

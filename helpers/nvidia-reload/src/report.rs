@@ -62,7 +62,7 @@ impl Outcome {
 pub struct StepReport {
     /// Which.
     pub step: Step,
-    /// `done`, `failed`, `undone` (it was done and gave back), `waiting` (its turn never came),
+    /// `done`, `failed`, `undone` (it was done and rolled back), `waiting` (its turn never came),
     /// `running` or `undoing` (nobody waited).
     pub result: State,
     /// How long its work took; null where it did not run.
@@ -126,6 +126,9 @@ pub struct Report {
     pub failures: Vec<Failure>,
     /// Why it was refused, and what to do about it.
     pub reasons: Vec<Reason>,
+    /// Whether they were shown with the plan.
+    #[serde(skip)]
+    pub reasons_shown: bool,
     /// What was taken and is back, in words.
     pub given_back: Vec<String>,
     /// What was taken and is kept until `start`, in words.
@@ -161,6 +164,7 @@ impl Report {
             steps: Vec::new(),
             failures: Vec::new(),
             reasons: Vec::new(),
+            reasons_shown: false,
             given_back: Vec::new(),
             kept: Vec::new(),
             ended: Vec::new(),
@@ -181,8 +185,11 @@ impl Report {
         self.steps = progress
             .steps
             .iter()
-            // It is no step of a good run.
-            .filter(|step| step.step != Step::Rollback || step.state != State::Waiting)
+            // It is no step of a good run; and where a run was refused there was nothing to roll back.
+            .filter(|step| {
+                let refused = progress.failed().is_some_and(|failed| failed.step == Step::Preflight);
+                step.step != Step::Rollback || (step.state != State::Waiting && !refused)
+            })
             .map(|step| StepReport {
                 step: step.step,
                 result: if step.failed { State::Failed } else { step.state },

@@ -1,196 +1,32 @@
 // SPDX-License-Identifier: MIT
-//! What is: the driver, who holds it, what was done last.
+//! What is: the driver, the GPUs, what holds them, what was done last.
+
+mod model;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bus::{ActiveState, Manager};
-use holders::{Console, Holder, Module, Scan, Unexplained};
-use ledger::{Act, Run, Step};
+use gpu::{Answer, Memory};
+use holders::Scan;
+use ledger::{Run, Step};
 use modules::gate;
-use request::Request;
-use serde::Serialize;
-use slots::Note;
 use step::{Reason, Root, Versions};
 
+use crate::expected::measured;
 use crate::fault::{Fault, Result};
-use crate::gpus::{Need, look};
+use crate::gpus::look;
+use crate::names;
 use crate::target::Target;
+use crate::users::Users;
+
+pub use model::{AtWork, Driver, Gate, Gpu, Initramfs, PutBack, Refusal, RunInShort, Runs, State, Status};
 
 /// The name and version of the JSON.
 pub const SCHEMA: &str = "nvidia-reload.status/1";
 
 /// How long NVML is waited for: somebody looks at the screen.
 const NVML_TIME: Duration = Duration::from_secs(5);
-
-/// The driver, loaded and on disk.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Driver {
-    /// The version that is loaded, if it is.
-    pub loaded: Option<String>,
-    /// The version that the next load would bring, if there is one for this kernel.
-    pub on_disk: Option<String>,
-    /// Whether both are there and differ: programs with the new libraries do not start until the
-    /// driver is reloaded. None when one of them is not known.
-    pub mismatch: Option<bool>,
-    /// Why no reload can help now, and what does; null where one may help.
-    pub out_of_reach: Option<Reason>,
-}
-
-/// A driver whose files were put on disk without its package manager or installer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct PutBack {
-    /// The driver whose files are on disk.
-    pub version: String,
-    /// The driver that they replaced, if it is known.
-    pub instead_of: Option<String>,
-    /// The run that did it.
-    pub run: String,
-    /// What brings the disk and the package database together, in words.
-    pub remedy: String,
-}
-
-impl PutBack {
-    /// What is noted of it, as long as it holds.
-    ///
-    /// # Errors
-    /// The note is there and cannot be read.
-    pub fn read(root: &Root) -> anyhow::Result<Option<Self>> {
-        Ok(Note::read(root)?.map(|Note { version, instead_of, run, remedy, .. }| Self {
-            version,
-            instead_of,
-            run,
-            remedy,
-        }))
-    }
-
-    /// What is so, in a sentence without its end.
-    pub fn sentence(&self) -> String {
-        slots::sentence(&self.version, self.instead_of.as_deref())
-    }
-}
-
-/// What the machine is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum State {
-    /// The GPUs are there for everyone.
-    InService,
-    /// A run is under way.
-    Busy,
-    /// A run gives back what it took.
-    GivingBack,
-    /// What holds the GPUs is stopped and stays so; the driver is loaded.
-    Drained,
-    /// The driver is out and stays so.
-    Offline,
-    /// systemd does not tell.
-    Unknown,
-}
-
-/// Whether the driver may be loaded.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Gate {
-    /// No: the gate is shut.
-    pub shut: bool,
-    /// A run keeps NVIDIA's own services out.
-    pub busy: bool,
-}
-
-/// A run, in short.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct RunInShort {
-    /// Its id.
-    pub id: String,
-    /// When it began, in microseconds since 1970.
-    pub opened_usec: u64,
-    /// When its last line was written, in microseconds since 1970.
-    pub last_usec: u64,
-    /// How it ended; null while it is open.
-    pub outcome: Option<ledger::Outcome>,
-    /// Whether it was cancelled.
-    pub cancelled: bool,
-    /// The steps that failed.
-    pub failures: Vec<(Step, String)>,
-    /// What it took and has not given back.
-    pub missing: Vec<Act>,
-    /// Processes that it ended: they do not come back by themselves.
-    pub ended: Vec<ledger::Process>,
-}
-
-impl From<&Run> for RunInShort {
-    fn from(run: &Run) -> Self {
-        Self {
-            id: run.id.clone(),
-            opened_usec: run.opened_usec,
-            last_usec: run.last_usec,
-            outcome: run.outcome,
-            cancelled: run.cancelled,
-            failures: run.failures.clone(),
-            missing: run.missing().into_iter().cloned().map(Act::without_secrets).collect(),
-            ended: run.killed().into_iter().cloned().collect(),
-        }
-    }
-}
-
-/// What the ledger tells.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct Runs {
-    /// Whether it could be read: it holds command lines of everyone, so only root may.
-    pub visible: bool,
-    /// The run that is open.
-    pub open: Option<RunInShort>,
-    /// The run that ended last.
-    pub last: Option<RunInShort>,
-}
-
-/// Everything that `status` shows.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Status {
-    /// [`SCHEMA`].
-    pub schema: &'static str,
-    /// The driver, loaded and on disk.
-    pub driver: Driver,
-    /// What the machine is doing.
-    pub state: State,
-    /// The state of each target; null where systemd does not answer.
-    pub targets: Option<BTreeMap<&'static str, String>>,
-    /// Whether the driver may be loaded.
-    pub gate: Gate,
-    /// The loaded modules, dependents first.
-    pub modules: Vec<Module>,
-    /// What each GPU needs.
-    pub gpus: Vec<Need>,
-    /// Who holds the driver.
-    pub holders: Vec<Holder>,
-    /// Text consoles drawn on it.
-    pub consoles: Vec<Console>,
-    /// References that the holders do not account for.
-    pub unexplained: Vec<Unexplained>,
-    /// What could not be looked at, in sentences.
-    pub unseen: Vec<String>,
-    /// What the ledger tells.
-    pub runs: Runs,
-    /// The driver whose files were put back; null when whoever installs drivers did so last.
-    pub put_back: Option<PutBack>,
-    /// The driver whose libraries are found before those on disk, until the reload.
-    pub healed: Option<slots::Healed>,
-    /// A reload that waits for its moment.
-    pub request: Option<Request>,
-    /// The initramfs of the running kernel, where it holds another driver than the disk.
-    pub initramfs: Option<Initramfs>,
-}
-
-/// What the next boot would load instead of the driver on disk.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Initramfs {
-    /// The archive.
-    pub archive: String,
-    /// The modules in it that are not those on disk.
-    pub stale: Vec<initramfs::Packed>,
-    /// The command that makes it anew, where one is known.
-    pub remedy: Option<String>,
-}
 
 /// Looks at the machine. What cannot be seen is said in `unseen`; nothing is changed.
 ///
@@ -203,13 +39,23 @@ pub fn status(root: &Root) -> Result<Status> {
     let busy = root.path(gate::BUSY);
     let gate = Gate { shut: gate::is_shut(root)?, busy: busy.exists() };
     let (mut driver, disk_unseen) = driver(root)?;
-    // NVML holds the driver while it is asked: not in the middle of a run, and not for nobody. And a
-    // library of another version does not start.
-    let ask = !gate.busy && !scan.holders.is_empty() && driver.mismatch != Some(true);
     // After the scan: what asks NVML holds the driver.
     let looked = look(root, !gate.busy && driver.loaded.is_some(), NVML_TIME);
-    let gpus = looked.needs();
-    let nvml_unseen = if ask { add_gpu_memory(root, &mut scan) } else { Vec::new() };
+    // NVML holds the driver while it is asked: not in the middle of a run; and it wakes up GPUs that sleep.
+    let ask = matches!(looked.nvml.as_ref().map(|state| &state.nvml), Some(Answer::Ok { .. }));
+    let (memory, nvml_unseen) = if ask { usage(root, &mut scan) } else { (Vec::new(), Vec::new()) };
+    let gpus = looked
+        .needs()
+        .into_iter()
+        .map(|need| {
+            let detail = need.pci.as_deref().map(|pci| looked.detail(root, pci, &memory)).unwrap_or_default();
+            Gpu { need, detail }
+        })
+        .collect();
+    driver.library = match looked.nvml.as_ref().map(|state| &state.library) {
+        Some(gpu::Library::Found { version, .. }) => version.clone(),
+        _ => None,
+    };
     let Scan { modules, holders, consoles, unexplained, mut unseen, .. } = scan;
     unseen.extend(nvml_unseen);
     unseen.extend(looked.trouble.iter().chain(&looked.unseen).map(|what| sentence(what)));
@@ -218,7 +64,11 @@ pub fn status(root: &Root) -> Result<Status> {
         unseen.push(format!("Whether the driver is installed for this kernel: {error:#}."));
         None
     });
-    let (runs, ledger_unseen) = runs(root)?;
+    if modules.is_empty() && driver.present {
+        unseen.push("The driver's modules: they are loaded, and cannot be read.".to_owned());
+    }
+    let container_names = names::of(root, &holders);
+    let (mut runs, ledger_unseen) = runs(root)?;
     unseen.extend(ledger_unseen);
     let put_back = PutBack::read(root).unwrap_or_else(|error| {
         unseen.push(format!("Whether a driver was put back: {error:#}."));
@@ -239,8 +89,24 @@ pub fn status(root: &Root) -> Result<Status> {
         unseen.push(format!("Whether the driver is healed: {error:#}."));
         None
     });
-    let units = match units() {
-        Ok(units) => Some(units),
+    match Refusal::read(root) {
+        Ok(refused) => {
+            let last = runs.last.as_ref().map_or(0, |run| run.last_usec);
+            runs.refused = refused.filter(|refused| refused.usec > last && runs.open.is_none());
+        }
+        // The runs are said not to be seen.
+        Err(error) if is_denied(&error) => {}
+        Err(error) => unseen.push(format!("Whether a run was refused: {error:#}.")),
+    }
+    let mut at_work = None;
+    let units = match Manager::system().and_then(|manager| Ok((our_units(&manager)?, manager))) {
+        Ok((units, manager)) => {
+            at_work = self::at_work(&manager, &units).unwrap_or_else(|error| {
+                unseen.push(format!("The step that is at work: {error}."));
+                None
+            });
+            Some(units)
+        }
         Err(error) => {
             unseen.push(format!("The state of the targets: {error}."));
             None
@@ -269,7 +135,24 @@ pub fn status(root: &Root) -> Result<Status> {
         healed,
         request,
         initramfs,
+        at_work,
+        container_names,
+        users: Users::read(root),
     })
+}
+
+/// The step that is at work.
+fn at_work(manager: &Manager, units: &Units) -> std::result::Result<Option<AtWork>, bus::Error> {
+    let is_busy = |step: &Step| {
+        matches!(state_of(units, &step.unit()), ActiveState::Activating | ActiveState::Deactivating)
+    };
+    let Some(step) = Step::ALL.into_iter().chain([Step::GpuReset, Step::Rollback]).find(is_busy) else {
+        return Ok(None);
+    };
+    let jobs = manager.jobs()?;
+    let target =
+        Target::ALL.into_iter().map(Target::unit).find(|unit| jobs.iter().any(|job| job.unit == *unit));
+    Ok(Some(AtWork { step, says: manager.service(&step.unit())?.status_text, target }))
 }
 
 /// `what` as the sentence that it is.
@@ -279,23 +162,25 @@ fn sentence(what: &str) -> String {
     format!("{first}{}.", letters.as_str())
 }
 
-/// Adds the GPU memory that NVML tells of; returns what it could not tell, in sentences.
-fn add_gpu_memory(root: &Root, scan: &mut Scan) -> Vec<String> {
-    match gpu::ask_helper(&root.path(gpu::HELPER), gpu::Question::Usage, NVML_TIME) {
-        Ok(Some(gpu::Usage::Ok { processes, problems })) => {
+/// Adds the GPU memory of each process that NVML lists; returns that of the GPUs, and what it could not tell, in
+/// sentences.
+fn usage(root: &Root, scan: &mut Scan) -> (Vec<Memory>, Vec<String>) {
+    let unseen = match gpu::ask_helper(&root.path(gpu::HELPER), gpu::Question::Usage, NVML_TIME) {
+        Ok(Some(gpu::Usage::Ok { processes, memory, problems })) => {
             let list: Vec<(i32, Option<u64>)> =
                 processes.iter().map(|used| (used.pid, used.memory)).collect();
             let mut unseen = problems;
             for pid in scan.add_gpu_memory(&list) {
                 unseen.push(format!("NVML lists process {pid}, which was not seen to hold a device."));
             }
-            unseen
+            return (memory, unseen);
         }
         // Of another version than the driver, for instance: the versions are shown anyway.
         Ok(Some(gpu::Usage::No { reason })) => vec![format!("GPU memory: NVML says \"{reason}\".")],
         Ok(None) => vec![format!("GPU memory: NVML did not answer in {} seconds.", NVML_TIME.as_secs())],
         Err(error) => vec![format!("GPU memory: {error:#}.")],
-    }
+    };
+    (Vec::new(), unseen)
 }
 
 /// What was seen last in the initramfs: to read it takes seconds, and root.
@@ -328,7 +213,8 @@ fn driver(root: &Root) -> Result<(Driver, Option<String>)> {
         (Some(loaded), Some(on_disk)) => Some(loaded != on_disk),
         _ => None,
     };
-    Ok((Driver { loaded, on_disk, mismatch, out_of_reach: None }, unseen))
+    let present = root.path("/sys/module").join(modules::DRIVER).exists();
+    Ok((Driver { loaded, on_disk, mismatch, present, ..Driver::default() }, unseen))
 }
 
 fn out_of_reach(root: &Root) -> anyhow::Result<Option<Reason>> {
@@ -356,8 +242,10 @@ fn runs(root: &Root) -> Result<(Runs, Option<String>)> {
     let both = ledger.read().and_then(|open| Ok((open, ledger.last_closed()?)));
     match both {
         Ok((open, last)) => {
-            let short = |run: Option<Run>| run.as_ref().map(RunInShort::from);
-            Ok((Runs { visible: true, open: short(open), last: short(last) }, None))
+            let short = |run: Option<Run>| {
+                run.as_ref().map(|run| RunInShort { took: measured(root, run), ..RunInShort::from(run) })
+            };
+            Ok((Runs { visible: true, open: short(open), last: short(last), refused: None }, None))
         }
         Err(error) => {
             let why = match is_denied(&error) {
@@ -377,10 +265,6 @@ fn is_denied(error: &anyhow::Error) -> bool {
 
 /// The states of our units that systemd has in memory; the others are inactive.
 pub type Units = BTreeMap<String, ActiveState>;
-
-fn units() -> std::result::Result<Units, bus::Error> {
-    our_units(&Manager::system()?)
-}
 
 /// The states of our targets and steps.
 ///

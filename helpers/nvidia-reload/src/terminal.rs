@@ -6,6 +6,7 @@ use std::io::{self, BufRead, IsTerminal, Write};
 
 use rustix::termios::tcgetwinsize;
 
+use crate::cli::Output;
 use crate::engine::{Event, Progress, Sink};
 use crate::view::Style;
 use crate::view::live::{footer, picture, sentence};
@@ -16,6 +17,7 @@ pub struct Terminal {
     style: Style,
     rows: Option<usize>,
     drawn: usize,
+    quiet: bool,
 }
 
 /// Where text for people goes.
@@ -43,8 +45,29 @@ impl Terminal {
             colour: is_terminal && !dumb && set("NO_COLOR").is_none(),
             unicode: !is_terminal || speaks_utf8(set),
             width: is_terminal.then(|| size.map_or(80, |size| size.0)),
+            verbose: false,
         };
-        Self { stream, style, rows: size.filter(|_| is_terminal && !dumb).map(|size| size.1), drawn: 0 }
+        Self {
+            stream,
+            style,
+            rows: size.filter(|_| is_terminal && !dumb).map(|size| size.1),
+            drawn: 0,
+            quiet: false,
+        }
+    }
+
+    /// As much as `output` asks for.
+    pub fn with(mut self, output: Output) -> Self {
+        self.style.verbose = output.verbose;
+        self.quiet = output.quiet;
+        self
+    }
+
+    /// Writes what happens on the way, unless that is not wanted.
+    pub fn note(&mut self, text: &str) {
+        if !self.quiet {
+            self.write(text);
+        }
     }
 
     /// What the reader can be shown.
@@ -102,6 +125,9 @@ fn speaks_utf8(set: impl Fn(&str) -> Option<std::ffi::OsString>) -> bool {
 
 impl Sink for Terminal {
     fn event(&mut self, event: &Event, progress: &Progress, now_usec: u64) {
+        if self.quiet {
+            return;
+        }
         let in_picture = matches!(event, Event::Step(_) | Event::Status(_) | Event::Unwinding);
         if in_picture && self.draw(progress, now_usec, false) {
             return;
@@ -116,10 +142,16 @@ impl Sink for Terminal {
     }
 
     fn tick(&mut self, progress: &Progress, now_usec: u64) {
+        if self.quiet {
+            return;
+        }
         self.draw(progress, now_usec, false);
     }
 
     fn end(&mut self, progress: &Progress, now_usec: u64) {
+        if self.quiet {
+            return;
+        }
         self.draw(progress, now_usec, true);
     }
 }

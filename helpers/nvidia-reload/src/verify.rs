@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! Whether the driver that is loaded serves, as the helper of that step finds it.
+//! Whether the loaded driver works, as the helper of that step finds it.
 
 use std::process::Command;
 use std::time::Duration;
@@ -7,6 +7,7 @@ use std::time::Duration;
 use step::{Exit, Grade, Root, VERIFIED_SCHEMA, Verified};
 
 use crate::fault::{Fault, Result};
+use crate::helper;
 
 /// The helper that knows. NVML is asked by it, in yet another process.
 const HELPER: &str = "/usr/libexec/nvidia-reload/verify";
@@ -20,19 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(900);
 /// The helper is missing, fails, or says what this version does not understand.
 pub fn verify(root: &Root, smoke: bool) -> Result<Verified> {
     let helper = root.path(HELPER);
-    let fault =
-        |what: String| Fault::new(Exit::Failed, what, "is the package nvidia-reload installed completely?");
     let mut command = Command::new(&helper);
-    command.arg("check");
-    if smoke {
-        command.arg("--smoke");
-    }
-    let verified: Option<Verified> = gpu::talk(&mut command, &[], PATIENCE).map_err(|error| {
-        fault(format!("cannot have the driver verified by {}", helper.display())).because(&*error)
-    })?;
-    let verified = verified.ok_or_else(|| {
-        fault(format!("{} check does not end within {} s", helper.display(), PATIENCE.as_secs()))
-    })?;
+    command.arg("check").args(smoke.then_some("--smoke"));
+    let verified: Verified = helper::ask(&mut command, PATIENCE, Exit::Failed)?;
     if verified.schema != VERIFIED_SCHEMA {
         let error =
             format!("{} check has schema {:?}, not {VERIFIED_SCHEMA:?}", helper.display(), verified.schema);

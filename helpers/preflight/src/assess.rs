@@ -123,6 +123,8 @@ fn assess_beside(
         pids: Vec::new(),
         comes_back: true,
     }));
+    // As the steps come; what a step does with its own it does side by side, or in an order of its own.
+    actions.sort_by_key(|action| action.step);
     let mut plan = Plan {
         reset,
         driver: versions,

@@ -31,8 +31,8 @@ use ledger::{Gpu, Install, Snapshot, Step};
 use modules::{chain, differences, gpus, nodes, parameters};
 use slots::lock_for_run;
 use step::{
-    Context, Leftovers, Order, Plan, Reason, RunRequest, Stop, Verdict, finish, order_unit,
-    system_is_stopping,
+    Context, Leftovers, Order, Plan, Priority, Reason, RunRequest, Stop, Verdict, finish, log_as, order_unit,
+    system_is_stopping, take_starter,
 };
 
 /// What else this helper does.
@@ -92,20 +92,40 @@ fn ask_to_hold(context: &Context) -> Result<()> {
 /// Whoever asked for the run finds its plan, a refusal too.
 fn run(context: &Context) -> Result<()> {
     let mut plan = None;
+    // It is taken away as it is read.
+    let asked = RunRequest::read(&context.root).unwrap_or_default().unwrap_or_default();
     let begun = begin(context, &mut plan);
     if let Some(stop) = begun.as_ref().err().and_then(|error| error.downcast_ref::<Stop>()) {
         let mut refused = plan.unwrap_or_else(|| Plan::refused(Vec::new())).ended_by(stop);
         if let Err(error) = refused.leave(&context.root) {
             context.warn(format!("the command cannot show why: {error:#}"));
         }
+        // `systemctl status` of the target that was asked for shows what is said of that.
+        for target in targets(&asked) {
+            log_as(context.step.name(), target, Priority::Error, &stop.to_string(), &[]);
+        }
     }
     begun
+}
+
+/// The targets that a run of this kind is for.
+fn targets(asked: &RunRequest) -> &'static [&'static str] {
+    match (asked.hold, &asked.reset) {
+        (true, _) => &["nvidia-drained.target", "nvidia-offline.target"],
+        (false, Some(_)) => &["nvidia-reset.target"],
+        (false, None) => &["nvidia-reload.target"],
+    }
 }
 
 /// Opens the run. `made` gets its plan as soon as there is one.
 fn begin(context: &Context, made: &mut Option<Plan>) -> Result<()> {
     // Before anything can go wrong: what becomes of this run, the next one is not it.
     let asked = RunRequest::take(&context.root)?;
+    // That it is not known is no reason against the run.
+    let started_by = take_starter(&context.root).unwrap_or_else(|error| {
+        context.warn(format!("it is not known who starts the run: {error:#}"));
+        None
+    });
     let config = context.config()?;
     package::wait(context)?;
     context.status("checking the driver and what holds it");
@@ -137,6 +157,7 @@ fn begin(context: &Context, made: &mut Option<Plan>) -> Result<()> {
         dockerd,
         hold: Some(asked.hold),
         install: asked.install,
+        started_by,
         ..snapshot(context, container_units, seen)?
     })?;
     drop(lock);

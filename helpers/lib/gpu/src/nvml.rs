@@ -76,6 +76,9 @@ pub enum Usage {
     Ok {
         /// One entry a process and GPU, by pid.
         processes: Vec<Used>,
+        /// The memory of each GPU, where NVML tells.
+        #[serde(default)]
+        memory: Vec<Memory>,
         /// What it could not tell, a sentence each.
         problems: Vec<String>,
     },
@@ -96,6 +99,17 @@ pub struct Used {
     /// Memory of the GPU in bytes, where NVML tells (`NVML_VALUE_NOT_AVAILABLE` under MIG without
     /// privileges).
     pub memory: Option<u64>,
+}
+
+/// The memory of a GPU, in bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// Its PCI address, as the kernel writes it.
+    pub pci: String,
+    /// What is in use, for whatever.
+    pub used: u64,
+    /// All of it.
+    pub total: u64,
 }
 
 /// Which library the linker chooses. Talks to no driver.
@@ -215,17 +229,27 @@ fn answer(said: Result<Answer, NvmlError>) -> Answer {
 /// Starts NVML, asks for its lists of compute, graphics and MPS processes, and ends it.
 pub fn usage() -> Usage {
     let listed = start(None).0.and_then(|nvml| {
-        let (mut processes, mut problems) = (Vec::new(), Vec::new());
+        let (mut processes, mut memory, mut problems) = (Vec::new(), Vec::new(), Vec::new());
         for index in 0..nvml.device_count()? {
             match nvml.device_by_index(index) {
-                Ok(device) => processes.extend(of_device(index, &device, &mut problems)),
+                Ok(device) => {
+                    processes.extend(of_device(index, &device, &mut problems));
+                    memory.extend(memory_of(&device));
+                }
                 Err(error) => problems.push(format!("NVML does not show GPU {index}: {error}.")),
             }
         }
         processes.sort_by_key(|used| (used.pid, used.device));
-        Ok(Usage::Ok { processes, problems })
+        Ok(Usage::Ok { processes, memory, problems })
     });
     listed.unwrap_or_else(|error| Usage::No { reason: error.to_string() })
+}
+
+/// None where NVML does not tell: memory that is the machine's own, for instance.
+fn memory_of(device: &Device<'_>) -> Option<Memory> {
+    let pci = read::as_kernel(&device.pci_info().ok()?.bus_id)?;
+    let memory = device.memory_info().ok()?;
+    Some(Memory { pci, used: memory.used, total: memory.total })
 }
 
 fn of_device(index: u32, device: &Device<'_>, problems: &mut Vec<String>) -> Vec<Used> {

@@ -24,7 +24,7 @@ pub use install::Install;
 pub use intent::{Intent, NotDone};
 pub use object::{
     Chosen, Console, Container, DriverFiles, Module, Node, Object, Pod, Process, Session, Settings, Snapshot,
-    Step, Unit,
+    Starter, Step, Unit,
 };
 pub use record::{Act, Event, Outcome, Record, Run, State, VERSION};
 pub use store::{DIRECTORY, Ledger};

@@ -398,6 +398,19 @@ pub struct Snapshot {
     /// The driver that the run puts on disk before it loads; without, it loads what is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub install: Option<Install>,
+    /// Who started the run; none where systemd alone knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_by: Option<Starter>,
+}
+
+/// Who started a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Starter {
+    /// The user who logged in (`/proc/self/loginuid`); none for a service.
+    pub user: Option<u32>,
+    /// The command.
+    pub command: String,
 }
 
 // serde gives a reference.

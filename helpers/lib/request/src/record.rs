@@ -55,7 +55,7 @@ impl State {
             State::WaitingForIdle => "a reload waits until the GPUs are idle",
             State::Asking => "a reload waits for you",
             State::Reloading => "a reload is under way",
-            State::GivenUp => "the request is given up: the GPUs were not idle in time",
+            State::GivenUp => "the GPUs were not idle in time, and the reload is given up",
             State::Refused => "a reload was refused, nothing was touched",
             State::NotInstalled => "no reload can help: the driver is not installed for the running kernel",
             State::RebootRequired => "a reboot is required, nothing was touched",

@@ -210,9 +210,12 @@ fn fail(step: Step, ledger: Option<&Ledger>, error: &anyhow::Error) -> ExitCode 
         log(step, Priority::Error, &format!("  because: {cause}"), &[]);
     }
     let stop = error.downcast_ref::<Stop>();
-    if matches!(stop, Some(Stop::NotInThisRun(_))) {
-        // For whoever follows the run: the ledger does not get it.
+    if ledger.is_some() {
+        // `systemctl status` of the unit shows it, and whoever follows the run.
         show_status(&format!("{error:#}"));
+    }
+    if matches!(stop, Some(Stop::NotInThisRun(_))) {
+        // It is none of the open run's.
     } else if let Some(ledger) = ledger.filter(|_| step != Step::Preflight) {
         // Preflight fails before it opens the run; everything else is part of its story.
         match ledger.read() {

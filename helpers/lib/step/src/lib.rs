@@ -20,6 +20,7 @@ mod sandbox;
 mod services;
 mod shutdown;
 mod sibling;
+mod starter;
 mod stop;
 #[cfg(test)]
 mod sums;
@@ -50,6 +51,7 @@ pub use shutdown::system_is_stopping;
 pub use sibling::{
     await_fabric, note_felled, restore_units_of_users, stop_undos, undo_limit, undo_settings, undo_steps,
 };
+pub use starter::{leave_starter, take_starter};
 pub use stop::{Exit, Reason, Stop};
 pub use undo::Undo;
 pub use units::{DRAINED, OFFLINE, OurUnits, RELOAD, RESET, is_slurmd};

@@ -75,7 +75,7 @@ fn codes(arguments: &Explain) -> Result<u8> {
         true => catalogue::entries().iter().collect(),
         false => arguments.codes.iter().map(|code| known(*code)).collect::<Result<_>>()?,
     };
-    if arguments.json {
+    if arguments.output.json {
         let xids = entries.into_iter().map(Known::from).collect();
         super::print(&Xids { schema: SCHEMA, xids });
         return Ok(Exit::Done as u8);
@@ -105,7 +105,7 @@ fn log(reader: impl BufRead, name: &str, arguments: &Explain) -> Result<u8> {
     let mut found: Vec<Line> = Vec::new();
     let mut gone = false;
     let lines = xid::read_log(reader, |line| {
-        if !arguments.json {
+        if !arguments.output.json {
             found.push(line);
         } else if !gone && let Ok(text) = serde_json::to_string(&line) {
             // Line by line: a log may be long, and may still be written. A reader who has gone is no error.
@@ -114,7 +114,7 @@ fn log(reader: impl BufRead, name: &str, arguments: &Explain) -> Result<u8> {
     })
     .map_err(|error| unreadable(name, &error))?;
     drop(out);
-    if !arguments.json {
+    if !arguments.output.json {
         let mut terminal = Terminal::new(Stream::Out);
         let text = view::explain::log(&found, lines, terminal.style());
         terminal.write(&text);
@@ -141,7 +141,7 @@ mod tests {
     fn typed(words: &[&str]) -> std::result::Result<Explain, clap::Error> {
         let words = ["nvidia-reload", "explain"].iter().chain(words);
         match Arguments::try_parse_from(words)?.command {
-            Command::Explain(arguments) => Ok(arguments),
+            Some(Command::Explain(arguments)) => Ok(arguments),
             other => panic!("not explain: {other:?}"),
         }
     }

@@ -8,9 +8,11 @@ use bus::{Event, Manager};
 use serde::{Deserialize, Serialize};
 use step::{Exit, Reason, Root};
 
+use super::propose::confirm;
 use super::{guard, print};
 use crate::cli;
 use crate::fault::{Fault, Result};
+use crate::helper;
 use crate::terminal::{Stream, Terminal};
 
 /// Who knows.
@@ -50,9 +52,12 @@ pub fn heal(arguments: &cli::Heal) -> Result<u8> {
         return end(&root, arguments);
     }
     let mut judged = judge()?;
-    if judged.state == "possible" && !arguments.dry_run {
-        if !arguments.yes {
-            ask(&judged)?;
+    if judged.state == "possible" && !arguments.consent.dry_run {
+        if !(arguments.consent.yes && arguments.output.quiet) {
+            Terminal::new(Stream::Err).write(&text(&judged, true));
+        }
+        if !arguments.consent.yes {
+            confirm("heal", "Do it now?")?;
         }
         start(UNIT)?;
         let after = judge()?;
@@ -60,7 +65,7 @@ pub fn heal(arguments: &cli::Heal) -> Result<u8> {
             return Err(Fault::new(
                 Exit::Failed,
                 format!("{UNIT} ended well, and programs do not find the libraries"),
-                format!("`journalctl -u {UNIT}` tells what it did"),
+                format!("`journalctl -u {UNIT}` shows what it did"),
             ));
         }
         judged.state = after.state;
@@ -72,13 +77,26 @@ pub fn heal(arguments: &cli::Heal) -> Result<u8> {
     if arguments.output.json {
         print(&judged);
     } else {
-        Terminal::new(Stream::Out).write(&text(&judged, arguments.dry_run));
+        Terminal::new(Stream::Out).write(&text(&judged, arguments.consent.dry_run));
     }
     Ok(exit as u8)
 }
 
 fn end(root: &Root, arguments: &cli::Heal) -> Result<u8> {
     let healed = slots::Healed::read(root)?;
+    if let Some(healed) = &healed {
+        let version = &healed.version;
+        let plan =
+            format!("Programs that start find the libraries on disk again, not those of driver {version}.\n");
+        if arguments.consent.dry_run {
+            Terminal::new(Stream::Out).write(&plan);
+            return Ok(0);
+        }
+        if !arguments.consent.yes {
+            Terminal::new(Stream::Err).write(&plan);
+            confirm("heal --end", "Do it now?")?;
+        }
+    }
     start(END)?;
     let version = healed.map(|healed| healed.version);
     let said = match &version {
@@ -103,26 +121,7 @@ fn end(root: &Root, arguments: &cli::Heal) -> Result<u8> {
 }
 
 fn judge() -> Result<Judged> {
-    let fault =
-        |why: String| Fault::new(Exit::Failed, why, "is the package nvidia-reload installed completely?");
-    let (status, output) =
-        bounded::child(Command::new(HELPER).arg("judge"), Instant::now() + LOOK, bounded::BODY)
-            .map_err(|error| fault(format!("run {HELPER}: {error}")))?;
-    serde_json::from_slice(&output)
-        .map_err(|error| fault(format!("{HELPER} judge ended with {status}: {error}")))
-}
-
-fn ask(judged: &Judged) -> Result<()> {
-    let mut terminal = Terminal::new(Stream::Err);
-    terminal.write(&text(judged, true));
-    match crate::terminal::ask("Do it now?") {
-        Some(true) => Ok(()),
-        Some(false) => Err(Fault::refused("not done; nothing was touched", "")),
-        None => Err(Fault::refused(
-            "there is nobody to ask; nothing was touched",
-            "`nvidia-reload heal --yes` does not ask",
-        )),
-    }
+    helper::ask(Command::new(HELPER).arg("judge"), LOOK, Exit::Failed)
 }
 
 /// Starts `unit` and waits for its end.
@@ -149,7 +148,7 @@ fn start(unit: &str) -> Result<()> {
     // What it said last is why.
     let said = manager.service(unit).map(|service| service.status_text).unwrap_or_default();
     let why = if said.is_empty() { format!("{unit} did not end well") } else { said };
-    Err(Fault::new(Exit::Failed, why, format!("`journalctl -u {unit}` tells more")))
+    Err(Fault::new(Exit::Failed, why, format!("`journalctl -u {unit}` shows more")))
 }
 
 /// What is, or would be.

@@ -2,12 +2,13 @@
 //! What each subcommand does, from the arguments to the exit status.
 
 mod explain;
-mod give_back;
 mod guard;
 mod heal;
 mod install;
+mod propose;
 mod reload;
 mod request;
+mod restore;
 mod run;
 mod stop;
 
@@ -18,55 +19,104 @@ use std::time::SystemTime;
 use serde::Serialize;
 use step::Root;
 
-use crate::cli::{Command, Output, Plan, Verify};
+use crate::cli::{
+    Arguments, Command, Consent, Heal, Install, Output, Plan, Reload, Reset, Restart, Rollback, Stop, Verify,
+    What,
+};
 use crate::fault::{Fault, Result};
 use crate::interrupt::Interrupt;
-use crate::report::{Outcome, Report};
-use crate::target::Target;
+use crate::plan::{Kind, Proposal};
+use crate::report::Outcome;
 use crate::terminal::{Stream, Terminal};
-use crate::{check, generate, kept, metrics, plan, status, verify, view};
+use crate::{check, kept, metrics, status, verify, view};
+use propose::Answer;
 
 /// What an interrupted command exits with, as shells do: 128 and SIGINT.
 pub const INTERRUPTED: u8 = 130;
 
 /// Does what was typed.
-pub fn dispatch(command: &Command) -> ExitCode {
-    let (output, result) = match command {
+pub fn dispatch(arguments: &Arguments) -> ExitCode {
+    let (output, result) = match &arguments.command {
+        None => (arguments.output, status(arguments.output)),
+        Some(command) => act(command),
+    };
+    ExitCode::from(result.unwrap_or_else(|fault| failed(&fault, output)))
+}
+
+fn act(command: &Command) -> (Output, Result<u8>) {
+    match command {
         Command::Status(output) => (*output, status(*output)),
         Command::Verify(arguments) => (arguments.output, verify(arguments)),
-        Command::Plan(arguments) => (arguments.output, plan(arguments)),
-        Command::Reload(arguments) => (
-            arguments.output,
-            with_report(arguments.output, |place| reload::reload(Target::Reload, &[], arguments, place)),
-        ),
-        Command::Reset(arguments) => (
-            arguments.reload.output,
-            with_report(arguments.reload.output, |place| {
-                reload::reload(Target::Reset, &arguments.gpus.ids, &arguments.reload, place)
-            }),
-        ),
-        Command::Stop(arguments) => {
-            (arguments.output, with_report(arguments.output, |place| stop::stop(arguments.offline, place)))
+        Command::Plan(arguments) => match planned(arguments) {
+            Ok(command) => act(&command),
+            Err(fault) => (arguments.output, Err(fault)),
+        },
+        Command::Reload(arguments) => {
+            with_report(arguments.output, |place| reload::reload(Kind::Reload, &[], arguments, place))
         }
-        Command::Start(output) => (*output, with_report(*output, give_back::start)),
-        Command::Rollback(arguments) => (
-            arguments.reload.output,
-            with_report(arguments.reload.output, |place| give_back::rollback(arguments, place)),
-        ),
-        Command::Recover(output) => (*output, with_report(*output, give_back::recover)),
-        Command::Install(arguments) => (
-            arguments.reload.output,
-            with_report(arguments.reload.output, |place| install::install(arguments, place)),
-        ),
+        Command::Reset(arguments) => with_report(arguments.reload.output, |place| {
+            reload::reload(Kind::Reset, &arguments.gpus.ids, &arguments.reload, place)
+        }),
+        Command::Stop(arguments) => with_report(arguments.output, |place| stop::stop(arguments, place)),
+        Command::Start(arguments) => with_report(arguments.output, |place| restore::start(arguments, place)),
+        Command::Rollback(arguments) => {
+            with_report(arguments.reload.output, |place| restore::rollback(arguments, place))
+        }
+        Command::Recover(arguments) => {
+            with_report(arguments.output, |place| restore::recover(arguments, place))
+        }
+        Command::Install(arguments) => {
+            with_report(arguments.reload.output, |place| install::install(arguments, place))
+        }
         Command::Heal(arguments) => (arguments.output, heal::heal(arguments)),
         Command::Slots(output) => (*output, slots(*output)),
         Command::Request(arguments) => (arguments.output, request::request(arguments)),
-        Command::Explain(arguments) => (Output { json: arguments.json }, explain::explain(arguments)),
+        Command::Explain(arguments) => (arguments.output, explain::explain(arguments)),
         Command::Check(output) => (*output, check(*output)),
         Command::Metrics { output } => (Output::default(), metrics(output.as_deref())),
-        Command::Generate { directory } => (Output::default(), generate::generate(directory).map(|()| 0)),
-    };
-    ExitCode::from(result.unwrap_or_else(|fault| failed(&fault, output)))
+    }
+}
+
+/// `plan COMMAND` is `COMMAND --dry-run`.
+fn planned(arguments: &Plan) -> Result<Command> {
+    let output = arguments.output;
+    let consent = Consent { yes: false, dry_run: true };
+    let reload = Reload { consent, if_idle: arguments.if_idle, no_wait: false, output };
+    let usage = |error: String, remedy: &str| Fault::new(step::Exit::Usage, error, remedy);
+    let is = |wanted: What| arguments.what == wanted;
+    for (given, wanted, option, example) in [
+        (!arguments.gpus.ids.is_empty(), is(What::Reset), "--gpu", "`nvidia-reload plan reset --gpu ID`"),
+        (arguments.offline, is(What::Stop), "--offline", "`nvidia-reload plan stop --offline`"),
+        (
+            arguments.argument.is_some(),
+            is(What::Rollback) || is(What::Install),
+            "an argument",
+            "`nvidia-reload plan rollback VERSION` and `nvidia-reload plan install FILE` take one",
+        ),
+    ] {
+        if given && !wanted {
+            return Err(usage(format!("{option} does not go with this command"), example));
+        }
+    }
+    let argument = arguments.argument.clone();
+    Ok(match arguments.what {
+        What::Reload => Command::Reload(reload),
+        What::Reset => Command::Reset(Reset { gpus: arguments.gpus.clone(), reload }),
+        What::Stop => Command::Stop(Stop { offline: arguments.offline, consent, output }),
+        What::Start => Command::Start(Restart { consent, output }),
+        What::Recover => Command::Recover(Restart { consent, output }),
+        What::Rollback => {
+            let version = argument.map(|version| version.to_string_lossy().into_owned());
+            Command::Rollback(Rollback { version, reload })
+        }
+        What::Install => {
+            let file = argument.ok_or_else(|| {
+                usage("the .run file is missing".into(), "`nvidia-reload plan install FILE`")
+            })?;
+            Command::Install(Install { file, reload, arguments: Vec::new() })
+        }
+        What::Heal => Command::Heal(Heal { end: false, consent, output }),
+    })
 }
 
 /// Where a command works and where it tells.
@@ -77,9 +127,12 @@ pub struct Place {
     pub terminal: Terminal,
     /// Ctrl-C.
     pub interrupt: Interrupt,
+    /// How the answer comes.
+    pub output: Output,
 }
 
-fn failed(fault: &Fault, output: Output) -> u8 {
+/// Shows why the command could not do what was asked; what it exits with.
+pub fn failed(fault: &Fault, output: Output) -> u8 {
     if output.json {
         print(fault);
     }
@@ -102,40 +155,15 @@ fn status(output: Output) -> Result<u8> {
     if output.json {
         print(&status);
     } else {
-        let mut terminal = Terminal::new(Stream::Out);
-        let text = view::status::status(&status, terminal.style(), SystemTime::now());
+        let mut terminal = Terminal::new(Stream::Out).with(output);
+        let style = terminal.style();
+        let text = match output.quiet {
+            true => view::verdict::verdict(&status, style),
+            false => view::status::status(&status, style, SystemTime::now()),
+        };
         terminal.write(&text);
     }
     Ok(0)
-}
-
-fn plan(arguments: &Plan) -> Result<u8> {
-    let gpus = &arguments.gpus.ids;
-    if !gpus.is_empty() && !arguments.reset {
-        let error = "--gpu goes with --reset: a reload is of the driver, and so of all GPUs";
-        return Err(Fault::new(step::Exit::Usage, error, "`nvidia-reload plan --reset --gpu ID`"));
-    }
-    guard::root("plan")?;
-    let root = Root::system();
-    let wanted = plan::Wanted {
-        reset: arguments.reset.then_some(gpus.as_slice()),
-        if_idle: arguments.if_idle,
-        ..plan::Wanted::default()
-    };
-    let plan = plan::plan(&root, wanted)?;
-    if arguments.output.json {
-        print(&plan);
-    } else {
-        let mut terminal = Terminal::new(Stream::Out);
-        let style = terminal.style();
-        let mut text = view::plan::plan(&plan, style);
-        // What cannot be read is told by `status`.
-        if let Ok(Some(request)) = ::request::read(&root) {
-            text.push_str(&view::request::note(&request, style));
-        }
-        terminal.write(&text);
-    }
-    Ok(plan.verdict.exit() as u8)
 }
 
 fn verify(arguments: &Verify) -> Result<u8> {
@@ -164,9 +192,18 @@ fn slots(output: Output) -> Result<u8> {
 }
 
 fn check(output: Output) -> Result<u8> {
-    // A monitor takes 1 for a warning and 2 for an alarm: what cannot be told is 3.
-    let checked = check::check(&Root::system())
-        .map_err(|fault| Fault { exit: check::Condition::Unknown.exit(), ..fault })?;
+    // A monitor takes 1 for a warning and 2 for an alarm: what is not known is 3.
+    let checked = match check::check(&Root::system()) {
+        Ok(checked) => checked,
+        Err(fault) => {
+            let fault = Fault { exit: check::Condition::Unknown.exit(), ..fault };
+            // It reads standard output, and what is not there is no state.
+            if !output.json {
+                Terminal::new(Stream::Out).write(&view::check::unknown(&fault));
+            }
+            return Err(fault);
+        }
+    };
     if output.json {
         print(&checked);
     } else {
@@ -184,21 +221,48 @@ fn metrics(output: Option<&Path>) -> Result<u8> {
     Ok(0)
 }
 
-fn with_report(output: Output, act: impl FnOnce(&mut Place) -> Result<Report>) -> Result<u8> {
+fn with_report(output: Output, act: impl FnOnce(&mut Place) -> Result<Answer>) -> (Output, Result<u8>) {
+    (output, reported(output, act))
+}
+
+fn reported(output: Output, act: impl FnOnce(&mut Place) -> Result<Answer>) -> Result<u8> {
     let stream = if output.json { Stream::Err } else { Stream::Out };
     // Before any thread is started, see there.
     let interrupt = Interrupt::watch();
-    let mut place = Place { root: Root::system(), terminal: Terminal::new(stream), interrupt };
-    let report = act(&mut place)?;
+    let terminal = Terminal::new(stream).with(output);
+    let mut place = Place { root: Root::system(), terminal, interrupt, output };
+    let report = match act(&mut place)? {
+        Answer::Plan(proposal) => {
+            if output.json {
+                print(&proposal);
+            } else {
+                pending(&proposal, &mut place);
+            }
+            return Ok(proposal.plan.verdict.exit() as u8);
+        }
+        Answer::Report(report) => report,
+    };
     if output.json {
         print(&report);
-    } else {
-        let text = view::report::report(&report, place.terminal.style());
-        let text = match report.steps.is_empty() || report.outcome == Outcome::NothingToDo {
-            true => text,
-            false => format!("\n{text}"),
-        };
-        place.terminal.write(&text);
+        return Ok(report.exit);
     }
+    let mut text = view::report::report(&report, place.terminal.style());
+    if output.quiet && report.exit == 0 {
+        text = text.lines().take(1).map(|line| format!("{line}\n")).collect();
+    } else if !output.quiet && !report.steps.is_empty() && report.outcome != Outcome::NothingToDo {
+        text.insert(0, '\n');
+    }
+    place.terminal.write(&text);
     Ok(report.exit)
+}
+
+/// A reload that waits until the GPUs are idle is to be known where one is planned.
+fn pending(proposal: &Proposal, place: &mut Place) {
+    // What cannot be read is told by `status`.
+    if proposal.command == Kind::Reload
+        && let Ok(Some(request)) = ::request::read(&place.root)
+    {
+        let style = place.terminal.style();
+        place.terminal.note(&view::request::note(&request, style));
+    }
 }

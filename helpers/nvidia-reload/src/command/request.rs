@@ -3,15 +3,20 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
 
 use bus::{Manager, Mode};
-use request::{Request, UNIT, ask, forget};
+use request::{Request, UNIT, ask, forget, package_manager};
 use step::{Config, Policy, Root};
 
 use super::{guard, print};
 use crate::cli;
 use crate::fault::Result;
+use crate::status::versions;
 use crate::terminal::{Stream, Terminal};
+
+/// The linker is asked in a moment.
+const LIBRARY_TIME: Duration = Duration::from_secs(5);
 
 /// Asks for a reload, or drops the request.
 ///
@@ -39,7 +44,7 @@ fn queue(root: &Root, reason: &str) -> Result<(Option<Request>, String)> {
     let request = ask(root, reason)?;
     // Not a start: that would be lost on a service that is just about to end.
     Manager::system()?.restart(UNIT, Mode::Replace)?;
-    let text = format!("A reload is queued; `nvidia-reload status` shows what becomes of it ({UNIT}).");
+    let text = format!("A reload is queued; `nvidia-reload status` shows it ({UNIT}).");
     Ok((Some(request), text))
 }
 
@@ -54,29 +59,60 @@ fn cancel(root: &Root) -> Result<String> {
 }
 
 /// Why there is nothing to reload here, as the end of a sentence. In the order of what it costs.
-fn nothing_to_do(root: &Root) -> Result<Option<&'static str>> {
+fn nothing_to_do(root: &Root) -> Result<Option<String>> {
     // sd_booted(3).
     if !root.path("/run/systemd/system").is_dir() {
-        return Ok(Some("this system was not booted by systemd"));
+        return Ok(Some("this system was not booted by systemd".into()));
     }
     // systemd writes it where it runs in a container (systemd's CONTAINER_INTERFACE).
     if root.path("/run/systemd/container").exists() {
-        return Ok(Some("this is a container"));
+        return Ok(Some("this is a container".into()));
     }
     if is_chroot(root) {
-        return Ok(Some("this is a chroot"));
+        return Ok(Some("this is a chroot".into()));
     }
     if guard::is_switched_off(root)? {
-        return Ok(Some("nvidia_reload=0 is on the kernel command line"));
+        return Ok(Some("nvidia_reload=0 is on the kernel command line".into()));
     }
     if !root.path("/sys/module").join(modules::DRIVER).exists() {
-        return Ok(Some("the driver is not loaded"));
+        return Ok(Some("the driver is not loaded".into()));
     }
     // A configuration that cannot be used is the service's to tell: a package must not fail for it.
     if Config::load(root).is_ok_and(|config| config.upgrade.policy == Policy::Never) {
-        return Ok(Some("the configuration says never"));
+        return Ok(Some("the configuration says never".into()));
     }
-    Ok(None)
+    Ok(matches(root).map(|version| format!("driver {version} is loaded and installed: they match")))
+}
+
+/// The driver that is loaded and installed, modules and library, where that is sure to stay so: no package manager
+/// is at work. What cannot be found out is left to the service.
+fn matches(root: &Root) -> Option<String> {
+    // One that waits is the service's to end.
+    if !::request::read(root).is_ok_and(|waiting| waiting.is_none()) {
+        return None;
+    }
+    let versions = versions(root).ok()?;
+    let loaded = versions.loaded.filter(|loaded| versions.on_disk.as_ref() == Some(loaded))?;
+    if !matches!(package_manager(root), Ok(None)) {
+        return None;
+    }
+    // Each module of the driver, as it is loaded and as the file on disk declares it.
+    let disk = modules::Disk::open(root).ok()?;
+    let chain = modules::chain(root).ok()?;
+    let is_same = |module: &modules::Loaded| match disk.find(&module.module.name) {
+        Ok(Some(file)) => file.is(&module.module),
+        // Somebody's own never was on disk.
+        Ok(None) => !holders::is_of_driver(&module.module.name),
+        Err(_) => false,
+    };
+    if !chain.iter().all(is_same) {
+        return None;
+    }
+    let library = gpu::ask_helper(&root.path(gpu::HELPER), gpu::Question::Library, LIBRARY_TIME).ok()??;
+    match library {
+        gpu::Library::Found { version: Some(version), .. } if version != loaded => None,
+        _ => Some(loaded),
+    }
 }
 
 /// Whether PID 1 has another root than this process. Where /proc does not tell, it is not mounted as in

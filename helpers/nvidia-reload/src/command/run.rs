@@ -3,13 +3,14 @@
 
 use bus::{Job, JobResult, Manager};
 use holders::{Caller, Fate, Guest, Rules};
-use ledger::{Ledger, Node, Run, Step};
+use ledger::{Ledger, Node, Run, Starter, Step};
 use modules::{DRIVER, driver_version, nodes};
 use step::{Exit, Plan, Reason, Root, RunRequest, Versions, monotonic_usec};
 
 use super::Place;
 use crate::engine::{Asked, Event, Facts, Phase, PlanOfRun, Progress, Session, Wait, outcome};
 use crate::fault::{Fault, Result};
+use crate::plan::{Kind, Proposal};
 use crate::report::{Outcome, Report};
 use crate::status::{PutBack, versions};
 
@@ -17,6 +18,8 @@ use crate::status::{PutBack, versions};
 pub struct Order<'a> {
     /// What was typed.
     pub command: &'static str,
+    /// What its plan is of.
+    pub kind: Kind,
     /// What for.
     pub asked: Asked,
     /// The unit, and whether it is started or stopped.
@@ -42,7 +45,7 @@ pub enum ShowPlan {
     /// It is not.
     Never,
     /// It is, unless it is the one that was shown before.
-    UnlessShown(Option<Box<Plan>>),
+    UnlessShown(Option<Box<Proposal>>),
 }
 
 /// The ledger as it was before, so that the run that comes is known when it is there.
@@ -59,7 +62,7 @@ impl Before {
 
     /// The run of this order: one that is new, or the one that was open when it came.
     fn run(&self, ledger: &Ledger, order: &Order<'_>) -> Result<Option<Run>> {
-        let goes_on = order.joined || order.asked == Asked::GiveBack || !order.staying.is_empty();
+        let goes_on = order.joined || order.asked == Asked::Restore || !order.staying.is_empty();
         let is_ours = |run: &Run| goes_on || Some(&run.id) != self.open.as_ref();
         if let Some(run) = ledger.read()?.filter(is_ours) {
             return Ok(Some(run));
@@ -83,13 +86,17 @@ pub fn carry_out(order: &Order<'_>, manager: &Manager, place: &mut Place) -> Res
         true => manager.service(&Step::Preflight.unit())?.started_usec,
         false => began,
     };
-    let phase = if order.start { Phase::Forward } else { Phase::Unwinding };
+    let phase = match (order.start, order.asked) {
+        (_, Asked::Restore) => Phase::Restoring,
+        (true, _) => Phase::Forward,
+        (false, _) => Phase::Unwinding,
+    };
     place.interrupt.run_begins();
     let mut session =
         Session::open(manager, order.steps, phase, since, &mut place.terminal, &place.interrupt)?;
     if let ShowPlan::UnlessShown(shown) = &order.plan {
         let shown = shown.as_deref();
-        session.shows(PlanOfRun { root: &place.root, since_usec: since, shown });
+        session.shows(PlanOfRun { root: &place.root, command: order.kind, since_usec: since, shown });
     }
     if order.joined {
         session.tell(&Event::Joined);
@@ -144,7 +151,7 @@ fn begin(session: &mut Session<'_>, order: &Order<'_>, root: &Root) -> Result<Jo
         session.tell(&Event::Queued);
         if session.settle(order.staying)? != Wait::For(()) {
             return Err(Fault::refused(
-                "an earlier run still gives back; nothing was begun",
+                "an earlier run has not ended; nothing was begun",
                 "`nvidia-reload status` shows how far it is",
             ));
         }
@@ -157,8 +164,11 @@ fn begin(session: &mut Session<'_>, order: &Order<'_>, root: &Root) -> Result<Jo
         let remedy = "try again once that run has begun; `nvidia-reload status` shows what is going on";
         Fault::refused("the run cannot be told what to do; nothing was begun", remedy).because(&*error)
     })?;
+    // Only for the eyes: a run without it is one of which it is not known.
+    let _ = step::leave_starter(root, &starter(order.command, root));
     session.start(order.unit).map_err(|error| {
         let mut fault = Fault::from(error);
+        let _ = step::take_starter(root);
         // The run takes what it was asked for; one that never began leaves it for nobody.
         if asked && let Err(error) = RunRequest::withdraw(root) {
             fault.causes.push(format!("the next run does what this one was asked for: {error:#}"));
@@ -167,10 +177,18 @@ fn begin(session: &mut Session<'_>, order: &Order<'_>, root: &Root) -> Result<Jo
     })
 }
 
+/// Who starts the run: the user who logged in, whatever rights were taken on since.
+fn starter(command: &str, root: &Root) -> Starter {
+    // The kernel's word for nobody is -1.
+    let login = std::fs::read_to_string(root.path("/proc/self/loginuid")).unwrap_or_default();
+    let user = login.trim().parse().ok().filter(|uid| *uid != u32::MAX);
+    Starter { user, command: format!("nvidia-reload {command}") }
+}
+
 /// Refuses to begin where the run would end what this command runs in: the steps are systemd's, and cannot
 /// know who asked.
 fn spare_caller(order: &Order<'_>, root: &Root) -> Result<()> {
-    if order.asked == Asked::GiveBack || order.joined {
+    if order.asked == Asked::Restore || order.joined {
         return Ok(());
     }
     let scan = holders::scan(root).map_err(|error| {
@@ -213,7 +231,7 @@ fn follow(session: &mut Session<'_>, job: &Job, order: &Order<'_>, ledger: &Ledg
     }
     let is_done = order.start && result.is_success();
     let at = move || if is_done { at } else { monotonic_usec() };
-    if order.start {
+    if order.start && order.asked != Asked::Restore {
         // After the commit the driver stays: what is left is to let go of the units.
         let committed = result.is_success() || ledger.read()?.is_some_and(|run| run.committed);
         session.enter(if committed { Phase::Closing } else { Phase::Unwinding });

@@ -14,6 +14,7 @@ pub use outcome::{Asked, Facts, outcome};
 pub use progress::{Change, Phase, Progress, State, StepProgress};
 
 use crate::interrupt::Interrupt;
+use crate::plan::{Kind, Proposal};
 
 /// How often whoever shows the run may move its clocks.
 const TICK: Duration = Duration::from_millis(100);
@@ -27,12 +28,12 @@ const LIMIT: Duration = Duration::from_secs(13 * 60 * 60);
 pub enum Event {
     /// The run was under way already: this command only looks on.
     Joined,
-    /// An earlier run still gives back; ours begins after it.
+    /// An earlier run has not ended; ours begins after it.
     Queued,
     /// Preflight made the plan, which is not the one that was `shown` before, if one was.
     Planned {
         /// The plan.
-        plan: Box<Plan>,
+        plan: Box<Proposal>,
         /// Whether another was shown before.
         changed: bool,
     },
@@ -40,7 +41,7 @@ pub enum Event {
     Step(StepProgress),
     /// A step says something.
     Status(StepProgress),
-    /// The work failed or was cancelled: from here on the steps give back.
+    /// The work failed or was cancelled: from here on the steps roll back.
     Unwinding,
 }
 
@@ -71,10 +72,12 @@ pub enum Wait<T> {
 pub struct PlanOfRun<'a> {
     /// Where the file system starts.
     pub root: &'a Root,
+    /// What the plan is of.
+    pub command: Kind,
     /// The run's plan was made after this moment of CLOCK_MONOTONIC.
     pub since_usec: u64,
     /// What was shown before anything began.
-    pub shown: Option<&'a Plan>,
+    pub shown: Option<&'a Proposal>,
 }
 
 impl PlanOfRun<'_> {
@@ -82,8 +85,9 @@ impl PlanOfRun<'_> {
     fn news(&self) -> Option<Event> {
         // That it cannot be read is no reason to stop looking on; its steps say what they do.
         let plan = Plan::of_run(self.root, self.since_usec).ok().flatten()?;
-        let stopped = |plan: &Plan| -> Vec<(Step, String)> {
-            plan.actions.iter().map(|action| (action.step, action.object.clone())).collect()
+        let plan = Proposal::new(self.root, self.command, plan);
+        let stopped = |proposal: &Proposal| -> Vec<(Step, String)> {
+            proposal.plan.actions.iter().map(|action| (action.step, action.object.clone())).collect()
         };
         let changed = self.shown.is_some();
         let is_known = self.shown.is_some_and(|shown| stopped(shown) == stopped(&plan));
@@ -176,7 +180,7 @@ impl<'a> Session<'a> {
         self.progress
     }
 
-    /// From here on the steps give back, or (`Closing`) are only let go of.
+    /// From here on the steps roll back, or (`Closing`) only end.
     pub fn enter(&mut self, phase: Phase) {
         self.progress.phase = phase;
         if phase == Phase::Unwinding {

@@ -15,7 +15,7 @@ pub enum Asked {
     /// One that stays.
     Stop,
     /// The end of one that stays, or of one left open.
-    GiveBack,
+    Restore,
 }
 
 /// What is known when all is over.
@@ -43,7 +43,7 @@ pub fn outcome(facts: &Facts) -> Outcome {
         Some(ledger::Outcome::Done) => Outcome::Done,
         Some(ledger::Outcome::Degraded) => Outcome::Degraded,
         Some(ledger::Outcome::RolledBack) => match (facts.asked, job) {
-            (Asked::GiveBack, _) => Outcome::Done,
+            (Asked::Restore, _) => Outcome::Done,
             (_, JobResult::Canceled) => Outcome::Cancelled,
             // Whoever looked on did not cancel it.
             _ if run.cancelled => Outcome::Cancelled,
@@ -68,7 +68,7 @@ fn without_run(facts: &Facts, job: &JobResult) -> Outcome {
     match (facts.asked, job) {
         _ if !facts.settled => Outcome::Unfinished,
         (_, JobResult::Canceled) => Outcome::Cancelled,
-        (Asked::GiveBack, job) if job.is_success() => Outcome::NothingToDo,
+        (Asked::Restore, job) if job.is_success() => Outcome::NothingToDo,
         // A target that is reached without a run in the ledger has not done its work.
         _ => Outcome::Failed,
     }
@@ -114,8 +114,8 @@ mod tests {
             (Asked::Reload, JobResult::Canceled, RolledBack, Outcome::Cancelled),
             (Asked::Reload, JobResult::Unseen, Done, Outcome::Done),
             (Asked::Stop, JobResult::Dependency, RolledBack, Outcome::RolledBack),
-            (Asked::GiveBack, JobResult::Done, RolledBack, Outcome::Done),
-            (Asked::GiveBack, JobResult::Done, Degraded, Outcome::Degraded),
+            (Asked::Restore, JobResult::Done, RolledBack, Outcome::Done),
+            (Asked::Restore, JobResult::Done, Degraded, Outcome::Degraded),
         ] {
             assert_eq!(
                 of(asked, job.clone(), None, Some(run(Some(ended)))),
@@ -141,7 +141,7 @@ mod tests {
         assert_eq!(of(Asked::Reload, JobResult::Canceled, None, None), Outcome::Cancelled);
         // Reached, but by nobody's work.
         assert_eq!(of(Asked::Reload, JobResult::Done, None, None), Outcome::Failed);
-        assert_eq!(of(Asked::GiveBack, JobResult::Done, None, None), Outcome::NothingToDo);
+        assert_eq!(of(Asked::Restore, JobResult::Done, None, None), Outcome::NothingToDo);
     }
 
     #[test]

@@ -30,8 +30,10 @@ pub enum Phase {
     Forward,
     /// The work is done; systemd lets go of the units.
     Closing,
-    /// The steps give back, last to first.
+    /// The steps roll back, last to first.
     Unwinding,
+    /// The same where nothing failed: what was stopped on purpose is restored.
+    Restoring,
 }
 
 /// A step, as far as it is.

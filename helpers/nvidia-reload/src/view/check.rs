@@ -5,6 +5,7 @@ use xid::Class;
 
 use super::text::clean;
 use crate::check::{Checked, Condition};
+use crate::fault::Fault;
 
 /// The line.
 pub fn line(checked: &Checked) -> String {
@@ -33,6 +34,13 @@ pub fn line(checked: &Checked) -> String {
         of(Class::Reset),
         of(Class::Reboot)
     )
+}
+
+/// The line where nothing could be found out.
+pub fn unknown(fault: &Fault) -> String {
+    let mut text = fault.error.clone();
+    fault.causes.iter().for_each(|cause| text.push_str(&format!(": {cause}")));
+    format!("NVIDIA UNKNOWN - {}\n", clean(&text).replace('|', "/"))
 }
 
 #[cfg(test)]
@@ -70,5 +78,21 @@ mod tests {
             line(&checked(Condition::Unknown, &["a"], Class::App, &[]))
                 .starts_with("NVIDIA UNKNOWN - unknown: a")
         );
+    }
+
+    #[test]
+    fn what_cannot_be_found_out_has_its_line_too() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let root = step::Root::at(directory.path());
+        // The driver is there, and /proc/modules is not.
+        let module = root.path("/sys/module/nvidia");
+        std::fs::create_dir_all(module.join("holders")).expect("creates");
+        for (file, text) in [("initstate", "live\n"), ("refcnt", "0\n"), ("version", "1\n")] {
+            std::fs::write(module.join(file), text).expect("writes");
+        }
+        let fault = crate::check::check(&root).expect_err("cannot be found out");
+        let line = unknown(&fault);
+        assert!(line.starts_with("NVIDIA UNKNOWN - ") && line.contains("/proc/modules"), "{line}");
+        assert_eq!(line.lines().count(), 1);
     }
 }

@@ -5,21 +5,25 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bus::{ActiveState, Service, UnitChange};
+use gpu::Memory;
 use holders::{
     Console, Container, Device, Engine, Holder, Kind, Module, Owner, Place, Rdev, Unexplained, Via,
 };
 use initramfs::Packed;
-use ledger::{Event, Object, Record, Run, Snapshot, Step};
+use ledger::{Event, Object, Record, Run, Snapshot, Starter, Step};
 use request::Request;
-use step::{Action, Plan, Reason, Verdict, Versions};
+use step::{Action, Plan, Reason, Root, Verdict, Versions};
 use xid::Class;
 
 use super::Style;
 use crate::engine::{Phase, Progress};
+use crate::expected::{Expected, Took};
 use crate::fault::Fault;
-use crate::gpus::Need;
+use crate::gpus::{Detail, Need};
+use crate::plan::{Kind as Command, Proposal};
 use crate::report::{Outcome, Report};
-use crate::status::{Driver, Gate, Initramfs, PutBack, RunInShort, Runs, SCHEMA, State, Status};
+use crate::status::{Driver, Gate, Gpu, Initramfs, PutBack, RunInShort, Runs, SCHEMA, State, Status};
+use crate::users::Users;
 
 /// The moment at which the pages are read.
 pub fn now() -> SystemTime {
@@ -70,6 +74,22 @@ fn modules() -> Vec<Module> {
     ]
 }
 
+fn gpu(index: u32, class: Class, why: &[&str]) -> Gpu {
+    let pci = if index == 0 { "0000:3b:00.0" } else { "0000:af:00.0" };
+    let why = why.iter().map(|why| (*why).to_owned()).collect();
+    let memory = Memory { pci: pci.into(), used: 12_670_000_000, total: 85_520_809_984 };
+    Gpu {
+        need: Need { pci: Some(pci.into()), class, why },
+        detail: Detail {
+            index: Some(index),
+            minor: Some(index),
+            uuid: Some(format!("GPU-51a1e00{index}-0000-4000-8000-000000000000")),
+            name: Some("NVIDIA H100 80GB HBM3".into()),
+            memory: Some(memory),
+        },
+    }
+}
+
 /// A server in use, with a newer driver on disk.
 pub fn busy_server() -> Status {
     let docker = Owner::Container(Container {
@@ -93,19 +113,17 @@ pub fn busy_server() -> Status {
             loaded: Some("535.261.03".into()),
             on_disk: Some("550.163.01".into()),
             mismatch: Some(true),
-            out_of_reach: None,
+            present: true,
+            library: Some("550.163.01".into()),
+            ..Driver::default()
         },
         state: State::InService,
         targets: Some([("nvidia-reload.target", "inactive".to_owned())].into()),
         gate: Gate::default(),
         modules: modules(),
         gpus: vec![
-            Need { pci: Some("0000:3b:00".into()), class: Class::Info, why: Vec::new() },
-            Need {
-                pci: Some("0000:af:00".into()),
-                class: Class::Reset,
-                why: vec!["GPU 1 (0000:af:00.0): NVML says that the GPU has to be reset".into()],
-            },
+            gpu(0, Class::Info, &[]),
+            gpu(1, Class::Reset, &["GPU 1 (0000:af:00.0): NVML says that the GPU has to be reset"]),
         ],
         holders: vec![
             daemon,
@@ -145,7 +163,10 @@ pub fn busy_server() -> Status {
             }],
         }],
         unseen: Vec::new(),
-        runs: Runs { visible: true, open: None, last: Some(RunInShort::from(&run(true))) },
+        runs: Runs { visible: true, last: Some(RunInShort::from(&run(true))), ..Runs::default() },
+        at_work: None,
+        container_names: [("4f2a91c0b1de77aa00".to_owned(), "train".to_owned())].into(),
+        users: Users::default(),
         healed: None,
         put_back: None,
         request: Some(Request {
@@ -188,10 +209,12 @@ pub fn drained_for_a_user() -> Status {
             loaded: Some("550.163.01".into()),
             on_disk: Some("550.163.01".into()),
             mismatch: Some(false),
-            out_of_reach: None,
+            present: true,
+            library: Some("550.163.01".into()),
+            ..Driver::default()
         },
         state: State::Drained,
-        gpus: vec![Need { pci: Some("0000:3b:00".into()), class: Class::Info, why: Vec::new() }],
+        gpus: vec![gpu(0, Class::Info, &[])],
         holders: Vec::new(),
         consoles: Vec::new(),
         unexplained: Vec::new(),
@@ -273,6 +296,40 @@ pub fn ready_plan() -> Plan {
     }
 }
 
+/// The plan of `command`, on a machine with a user and a run before.
+pub fn proposed(command: Command, plan: Plan) -> Proposal {
+    let mut proposal = Proposal::new(&Root::at("/no/such/root"), command, plan);
+    let took = Took { seconds: 38.4, downtime_seconds: Some(31.2), ended_usec: 1_763_990_000_000_000 };
+    let last = matches!(command, Command::Reload | Command::Install).then_some(took);
+    proposal.expected = Expected { last, container_seconds: Some(60), process_seconds: Some(10) };
+    proposal
+}
+
+/// What `start` finds in the ledger of an offline machine.
+pub fn restoring_plan() -> Plan {
+    let action = |step, object: &str| Action {
+        step,
+        object: object.into(),
+        what: "restore".into(),
+        why: String::new(),
+        pids: Vec::new(),
+        comes_back: true,
+    };
+    Plan {
+        driver: Versions { loaded: None, on_disk: Some("550.163.01".into()) },
+        warnings: vec![Reason::new(
+            "process 5151 (sleep 1000) was killed and is not restarted",
+            "start it again by hand",
+        )],
+        actions: vec![
+            action(Step::DrainContainers, "docker container train (4f2a91c0b1de)"),
+            action(Step::UnbindVt, "console vtcon1 ((M) frame buffer device)"),
+        ],
+        settings: Vec::new(),
+        ..ready_plan()
+    }
+}
+
 /// A plan that is none.
 pub fn refused_plan() -> Plan {
     Plan {
@@ -304,7 +361,12 @@ pub fn run(failed: bool) -> Run {
         command: "sleep\\n 1000".into(),
     });
     let mut events = vec![
-        Event::Opened { snapshot: Box::new(Snapshot::default()) },
+        Event::Opened {
+            snapshot: Box::new(Snapshot {
+                started_by: Some(Starter { user: Some(1000), command: "nvidia-reload reload".into() }),
+                ..Snapshot::default()
+            }),
+        },
         Event::Intent { id: 1, step: Step::DrainContainers, object: container("train") },
         Event::Done { id: 1 },
         Event::Intent { id: 2, step: Step::KillHolders, object: process },
@@ -409,12 +471,12 @@ pub fn report(failed: bool) -> Report {
 #[ignore = "for the eyes"]
 fn gallery() {
     let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).unwrap_or(100);
-    let style = Style { colour: true, unicode: true, width: Some(columns) };
+    let style = Style { colour: true, width: Some(columns), ..Style::PLAIN };
     let show = |title: &str, text: String| println!("\n\x1b[7m {title} \x1b[0m\n{text}");
     show("status", super::status::status(&busy_server(), style, now()));
     show("status, drained, not root", super::status::status(&drained_for_a_user(), style, now()));
-    show("plan", super::plan::plan(&ready_plan(), style));
-    show("plan, refused", super::plan::plan(&refused_plan(), style));
+    show("plan", super::plan::plan(&proposed(Command::Reload, ready_plan()), style));
+    show("plan, refused", super::plan::plan(&proposed(Command::Reload, refused_plan()), style));
     for (title, progress) in [("under way", under_way()), ("unwinding", unwinding())] {
         let mut lines = super::live::picture(&progress, style, 7_300_000);
         lines.push(super::live::footer(&progress, style));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! The drivers that are kept.
+//! The slots: the drivers that are saved.
 
 use std::time::SystemTime;
 
@@ -13,16 +13,16 @@ use crate::kept::{List, State};
 const COLUMNS: [Column; 6] = [
     Column { title: "DRIVER", right: false, least: 0, rank: 0 },
     Column { title: "IS", right: false, least: 0, rank: 0 },
-    Column { title: "KEPT", right: false, least: 8, rank: 0 },
+    Column { title: "SAVED", right: false, least: 8, rank: 0 },
     Column { title: "FILES", right: true, least: 0, rank: 0 },
     Column { title: "SIZE", right: true, least: 0, rank: 0 },
-    Column { title: "TOLD BY", right: false, least: 0, rank: 0 },
+    Column { title: "FILES BY", right: false, least: 0, rank: 0 },
 ];
 
 /// The whole page.
 pub fn kept(list: &List, style: Style, now: SystemTime) -> String {
     if list.slots.is_empty() {
-        let text = "No driver is kept: `systemctl start nvidia-reload-keep.service` keeps the one that is loaded, if it is the one on disk.";
+        let text = "No driver is saved: `systemctl start nvidia-reload-keep.service` saves the one that is loaded, if it is the installed one.";
         return wrap("", text, style.width);
     }
     let unknown = || "-".to_owned();
@@ -31,12 +31,12 @@ pub fn kept(list: &List, style: Style, now: SystemTime) -> String {
         .iter()
         .map(|slot| {
             let is = match (slot.state, slot.loaded, slot.on_disk) {
-                (State::Spoiled, ..) => "spoiled",
+                (State::Spoiled, ..) => "corrupt",
                 (State::OtherKernel, ..) => "for another kernel",
-                (_, true, true) => "loaded, on disk",
+                (_, true, true) => "loaded, installed",
                 (_, true, false) => "loaded",
-                (_, false, true) => "on disk",
-                (_, false, false) => "a way back",
+                (_, false, true) => "installed",
+                (_, false, false) => "previous",
             };
             let (files, size) = match slot.made_usec {
                 Some(_) => (slot.files.to_string(), bytes(slot.bytes)),
@@ -55,7 +55,7 @@ pub fn kept(list: &List, style: Style, now: SystemTime) -> String {
     let mut page = table(style, &COLUMNS, &rows);
     for slot in list.slots.iter().filter(|slot| slot.state != State::Whole) {
         page.push('\n');
-        let head = format!("{} is no way back", slot.version);
+        let head = format!("{} cannot be rolled back to", slot.version);
         page.push_str(&format!("{}\n", style.paint(Paint::Bad, &clean(&head))));
         for problem in &slot.problems {
             page.push_str(&wrap("  - ", &clean(problem), style.width));
@@ -111,11 +111,15 @@ mod tests {
         let now = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_700_003_600);
         let style = Style { width: Some(80), ..Style::PLAIN };
         let page = kept(&list(), style, now);
-        for part in ["550.163.01  loaded, on disk", "535.261.03 is no way back", "checksum differs", "520.1"]
-        {
+        for part in [
+            "550.163.01  loaded, installed",
+            "535.261.03 cannot be rolled back to",
+            "checksum differs",
+            "520.1",
+        ] {
             assert!(page.contains(part), "{part}: {page}");
         }
         let none = List { schema: SCHEMA, slots: Vec::new() };
-        assert!(kept(&none, style, now).starts_with("No driver is kept"));
+        assert!(kept(&none, style, now).starts_with("No driver is saved"));
     }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! A run while it goes on: a picture that is drawn anew, or a line for each thing that happens.
+//! A run while it goes on: a picture that is drawn again and again, or a line for each thing that happens.
 
 use ledger::Step;
 use step::Exit;
@@ -23,7 +23,7 @@ pub fn picture(progress: &Progress, style: Style, now_usec: u64) -> Vec<String> 
         .filter(|step| {
             step.step != Step::Rollback || (step.state != State::Waiting && refusal(progress).is_none())
         })
-        .map(|step| line(step, style, now_usec))
+        .map(|step| line(step, progress.phase, style, now_usec))
         .collect()
 }
 
@@ -31,11 +31,14 @@ pub fn picture(progress: &Progress, style: Style, now_usec: u64) -> Vec<String> 
 pub fn footer(progress: &Progress, style: Style) -> String {
     let (paint, text) = match progress.phase {
         Phase::Forward => (Paint::Faint, "Ctrl-C leaves the run to systemd."),
-        Phase::Closing => (Paint::Faint, "The work is done; systemd closes the run."),
+        Phase::Closing => (Paint::Faint, "The work is done; systemd ends the run."),
         Phase::Unwinding if refusal(progress).is_some() => {
-            (Paint::Faint, "Nothing was touched; systemd closes the run.")
+            (Paint::Faint, "Nothing was touched; systemd ends the run.")
         }
         Phase::Unwinding => (Paint::Attention, unwinding(progress)),
+        Phase::Restoring => {
+            (Paint::Faint, "What was stopped is restarted. Ctrl-C leaves the run to systemd.")
+        }
     };
     let room = style.width.unwrap_or(usize::MAX).saturating_sub(2);
     format!("  {}", style.paint(paint, &cut(text, room, style.unicode)))
@@ -58,12 +61,28 @@ fn refused(step: &StepProgress) -> Option<&'static str> {
 
 fn unwinding(progress: &Progress) -> &'static str {
     match progress.failed() {
-        Some(_) => "The run failed: the steps give back what they took.",
-        None => "The steps give back what they took.",
+        Some(_) => "The run failed: the steps are rolled back.",
+        None => "The steps are rolled back.",
     }
 }
 
-fn line(step: &StepProgress, style: Style, now_usec: u64) -> String {
+/// What an undo is called while it goes on and when it is done: after a failure it rolls back.
+fn undo_words(phase: Phase) -> (&'static str, &'static str) {
+    match phase {
+        Phase::Restoring => ("restoring", "restored"),
+        _ => ("rolling back", "rolled back"),
+    }
+}
+
+/// What could not be undone.
+fn not_undone(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Restoring => "not everything was restored",
+        _ => "not everything was rolled back",
+    }
+}
+
+fn line(step: &StepProgress, phase: Phase, style: Style, now_usec: u64) -> String {
     let spinner = match style.unicode {
         true => ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"],
         false => ["|", "/", "-", "\\", "|", "/", "-", "\\", "|", "/"],
@@ -85,10 +104,14 @@ fn line(step: &StepProgress, style: Style, now_usec: u64) -> String {
     let words = match step.state {
         State::Waiting => String::new(),
         _ if refused(step).is_some() => refused(step).unwrap_or_default().to_owned(),
-        State::Undoing if step.status.is_empty() => "undoing".to_owned(),
-        State::Undone => "undone".to_owned(),
+        // It looks whether all is as it was, and has nothing of its own to roll back.
+        State::Undone if step.step == Step::Rollback && phase != Phase::Restoring => "checked".to_owned(),
+        State::Undoing if step.status.is_empty() => undo_words(phase).0.to_owned(),
+        State::Undone => undo_words(phase).1.to_owned(),
         State::Failed if step.failed => format!("failed{}", exit(step)),
-        State::Failed => "could not give back everything".to_owned(),
+        State::Failed => not_undone(phase).to_owned(),
+        // What it said last is what it was about to do.
+        State::Done => "done".to_owned(),
         _ => clean(&step.status),
     };
     let name = step.step.name();
@@ -107,8 +130,8 @@ fn exit(step: &StepProgress) -> String {
 /// What happened, as a line of its own; none where it is not worth one.
 pub fn sentence(event: &Event, progress: &Progress, style: Style) -> Option<String> {
     match event {
-        Event::Joined => Some("A run is under way already: this one joins it.".to_owned()),
-        Event::Queued => Some("An earlier run still gives back: this one begins after it.".to_owned()),
+        Event::Joined => Some("A run is under way already: this command follows it.".to_owned()),
+        Event::Queued => Some("Waiting for an earlier run to end.".to_owned()),
         Event::Planned { plan, changed } => {
             let changed = if *changed { "The plan has changed since it was shown:\n" } else { "" };
             Some(format!("{changed}{}", super::plan::plan(plan, style)))
@@ -131,7 +154,7 @@ fn step_sentence(step: &StepProgress, progress: &Progress, style: Style) -> Opti
         |seconds: Option<f64>| seconds.map(|time| format!(" in {}", self::seconds(time))).unwrap_or_default();
     let text = match step.state {
         State::Waiting => return None,
-        State::Running => style.paint(Paint::Faint, "begins"),
+        State::Running => style.paint(Paint::Faint, "started"),
         State::Done if progress.phase == Phase::Closing => return None,
         State::Done => format!("{}{}", style.paint(Paint::Good, "done"), took(step.seconds)),
         State::Undoing if refused(step).is_some() => {
@@ -140,12 +163,14 @@ fn step_sentence(step: &StepProgress, progress: &Progress, style: Style) -> Opti
         // It was said before.
         State::Failed if refused(step).is_some() => return None,
         State::Undoing if step.failed => {
-            format!("{}{}, undoing", style.paint(Paint::Bad, "failed"), exit(step))
+            format!("{}{}, {}", style.paint(Paint::Bad, "failed"), exit(step), undo_words(progress.phase).0)
         }
-        State::Undoing => style.paint(Paint::Faint, "undoing"),
-        State::Undone => format!("{}{}", style.paint(Paint::Good, "undone"), took(step.undo_seconds)),
+        State::Undoing => style.paint(Paint::Faint, undo_words(progress.phase).0),
+        State::Undone => {
+            format!("{}{}", style.paint(Paint::Good, undo_words(progress.phase).1), took(step.undo_seconds))
+        }
         State::Failed if step.failed => format!("{}{}", style.paint(Paint::Bad, "failed"), exit(step)),
-        State::Failed => style.paint(Paint::Bad, "could not give back everything"),
+        State::Failed => style.paint(Paint::Bad, not_undone(progress.phase)),
     };
     Some(happened(step, &text))
 }

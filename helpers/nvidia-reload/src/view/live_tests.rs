@@ -3,12 +3,12 @@ use super::super::gallery::{under_way, unwinding};
 use super::super::text::width;
 use super::*;
 
-const STYLE: Style = Style { colour: false, unicode: true, width: Some(72) };
+const STYLE: Style = Style { width: Some(80), ..Style::PLAIN };
 
 #[test]
 fn a_picture_has_a_line_for_each_step() {
     let lines = picture(&under_way(), STYLE, 3_450_000);
-    assert!(lines.iter().all(|line| width(line) <= 72), "{lines:#?}");
+    assert!(lines.iter().all(|line| width(line) <= 80), "{lines:#?}");
     insta::assert_snapshot!(lines.join("\n"));
 }
 
@@ -53,10 +53,11 @@ fn the_closing_of_a_good_run_is_not_told() {
 #[test]
 fn a_plan_that_differs_from_the_one_that_was_asked_about_is_shown_as_such() {
     let said = |changed| {
-        let plan = Box::new(super::super::gallery::ready_plan());
+        let plan = super::super::gallery::ready_plan();
+        let plan = Box::new(super::super::gallery::proposed(crate::plan::Kind::Reload, plan));
         sentence(&Event::Planned { plan, changed }, &under_way(), Style::PLAIN).unwrap_or_default()
     };
-    assert!(said(false).starts_with("NVIDIA driver 535.261.03"), "{}", said(false));
+    assert!(said(false).starts_with("Reload NVIDIA driver 535.261.03"), "{}", said(false));
     assert_eq!(said(true), format!("The plan has changed since it was shown:\n{}", said(false)));
 }
 
@@ -85,6 +86,25 @@ fn a_refusal_is_no_failure_that_is_undone() {
     assert_eq!((unwinding, rollback, lines), (None, None, 1));
     assert_eq!(refused(4).0.as_deref(), Some("  preflight         no reload can help now"));
     let (told, unwinding, rollback, lines) = refused(1);
-    assert_eq!(told.as_deref(), Some("  preflight         failed, exit status 1, undoing"));
+    assert_eq!(told.as_deref(), Some("  preflight         failed, exit status 1, rolling back"));
     assert!(unwinding.is_some() && rollback.is_some() && lines == 2);
+}
+
+#[test]
+fn a_start_restores_and_undoes_nothing() {
+    let mut progress = unwinding();
+    progress.phase = Phase::Restoring;
+    progress.steps.iter_mut().for_each(|step| step.failed = false);
+    let page = format!("{}\n{}", picture(&progress, STYLE, 7_300_000).join("\n"), footer(&progress, STYLE));
+    for words in ["restoring", "restored", "not everything was restored", "What was stopped is restarted."] {
+        assert!(page.contains(words), "{words}: {page}");
+    }
+    assert!(!page.contains("undo") && !page.contains("roll"), "{page}");
+}
+
+#[test]
+fn a_finished_step_does_not_say_that_it_is_at_work() {
+    let progress = unwinding();
+    let page = picture(&progress, STYLE, 7_300_000).join("\n");
+    assert!(!page.contains("stopping") && page.contains("drain-containers  3.1 s       done"), "{page}");
 }

@@ -5,6 +5,7 @@ pub mod check;
 pub mod explain;
 #[cfg(test)]
 mod gallery;
+pub mod holders;
 pub mod kept;
 pub mod live;
 pub mod plan;
@@ -14,6 +15,7 @@ pub mod settings;
 pub mod status;
 pub mod table;
 pub mod text;
+pub mod verdict;
 pub mod verify;
 
 /// What the place where the text goes can show.
@@ -25,11 +27,13 @@ pub struct Style {
     pub unicode: bool,
     /// Columns; none where lines may have any length, as in a file.
     pub width: Option<usize>,
+    /// Every detail.
+    pub verbose: bool,
 }
 
 impl Style {
     /// For files and pipes.
-    pub const PLAIN: Style = Style { colour: false, unicode: true, width: None };
+    pub const PLAIN: Style = Style { colour: false, unicode: true, width: None, verbose: false };
 
     /// `text` in `paint`, where there is colour.
     pub fn paint(self, paint: Paint, text: &str) -> String {

@@ -10,12 +10,14 @@ use crate::fault::Fault;
 use crate::report::{Outcome, Report};
 
 /// Where the values begin.
-const LABEL: usize = 14;
+const LABEL: usize = 16;
 
 /// How it ended, in a line, and what is to be known about it below.
 pub fn report(report: &Report, style: Style) -> String {
     let (paint, headline) = headline(report, style);
-    let mut page = format!("{}\n", style.paint(paint, &clean(&headline)));
+    // The paint goes on last: it has no width, and the line may be wrapped.
+    let wrapped = wrap("", &clean(&headline), style.width);
+    let mut page: String = wrapped.lines().map(|line| format!("{}\n", style.paint(paint, line))).collect();
     let mut rows = |label: &str, paint: Option<Paint>, texts: &[String]| {
         for (at, text) in texts.iter().enumerate() {
             let label = format!("  {:width$}", if at == 0 { label } else { "" }, width = LABEL - 2);
@@ -30,11 +32,10 @@ pub fn report(report: &Report, style: Style) -> String {
     let failures: Vec<String> =
         report.failures.iter().map(|failure| format!("{}: {}", failure.step, failure.reason)).collect();
     rows("because", Some(Paint::Bad), &failures);
-    rows("given back", Some(Paint::Good), &report.given_back);
+    rows("restored", Some(Paint::Good), &report.given_back);
     rows("stopped", None, &report.kept);
-    let ended: Vec<String> =
-        report.ended.iter().map(|process| format!("{process}: does not come back by itself")).collect();
-    rows("ended", Some(Paint::Attention), &ended);
+    let ended: Vec<String> = report.ended.iter().map(|process| format!("{process}: not restarted")).collect();
+    rows("killed", Some(Paint::Attention), &ended);
     rows("changed", Some(Paint::Attention), &report.changed);
     rows("stale", Some(Paint::Attention), &report.stale);
     let missing: Vec<String> = report
@@ -45,11 +46,11 @@ pub fn report(report: &Report, style: Style) -> String {
             reason => format!("{}: {reason}", missing.name),
         })
         .collect();
-    rows("not back", Some(Paint::Bad), &missing);
+    rows("not restored", Some(Paint::Bad), &missing);
     let put_back: Vec<String> =
         report.put_back.iter().flat_map(|put_back| [put_back.sentence(), put_back.remedy.clone()]).collect();
     rows("on disk", Some(Paint::Attention), &put_back);
-    for reason in &report.reasons {
+    for reason in report.reasons.iter().filter(|_| !report.reasons_shown) {
         page.push_str(&plan::reason(reason, Paint::Bad, style));
     }
     if let Some(advice) = advice(report) {
@@ -68,7 +69,7 @@ fn headline(report: &Report, style: Style) -> (Paint, String) {
         "rollback" => "The rollback",
         "recover" => "The recovery",
         "start" => "The start",
-        _ => "Giving back",
+        _ => "The run",
     };
     let at = report.failures.first().map(|failure| failure.step).or_else(|| failed_step(report));
     let at = at.map(|step| format!(" at {step}")).unwrap_or_default();
@@ -78,18 +79,18 @@ fn headline(report: &Report, style: Style) -> (Paint, String) {
         }
         Outcome::Done if report.command == "reset" => (
             Paint::Good,
-            format!("The GPUs are reset and everything is back, in {time}; {}.", now(&report.after)),
+            format!("The GPUs are reset and everything is restored, in {time}; {}.", now(&report.after)),
         ),
-        Outcome::Done => {
-            (Paint::Good, format!("Everything is given back, in {time}; {}.", now(&report.after)))
-        }
+        Outcome::Done => (Paint::Good, format!("Everything is restored, in {time}; {}.", now(&report.after))),
         Outcome::Stopped if report.unit == "nvidia-offline.target" => (
             Paint::Good,
-            format!("The driver is out, after {time}; `nvidia-reload start` gives everything back."),
+            format!(
+                "The driver is unloaded, after {time}; `nvidia-reload start` loads it and restarts everything."
+            ),
         ),
         Outcome::Stopped => (
             Paint::Good,
-            format!("Nobody holds the GPUs, after {time}; `nvidia-reload start` gives everything back."),
+            format!("Nothing uses the GPUs, after {time}; `nvidia-reload start` restarts everything."),
         ),
         Outcome::NothingToDo => (Paint::Good, nothing(report).to_owned()),
         Outcome::Started => (Paint::Good, format!("{} is started.", report.unit)),
@@ -102,14 +103,22 @@ fn headline(report: &Report, style: Style) -> (Paint, String) {
         ),
         Outcome::Failed => (Paint::Bad, format!("{what} failed{at} before anything was touched.")),
         Outcome::Refused => (Paint::Bad, format!("{what} was refused; nothing was touched.")),
-        Outcome::RebootRequired => (Paint::Bad, "No reload can help now; nothing was touched.".to_owned()),
+        Outcome::RebootRequired => {
+            (Paint::Bad, "A reboot is required: no reload can help now; nothing was touched.".to_owned())
+        }
         Outcome::Degraded if report.committed => (
             Paint::Bad,
-            format!("{what} is done, in {time}, but not everything is back; {}.", now(&report.after)),
+            format!(
+                "{what} is done, in {time}, but finished degraded: not everything is restored; {}.",
+                now(&report.after)
+            ),
         ),
         Outcome::Degraded => (
             Paint::Bad,
-            format!("{what} ended{at} after {time}, but not everything is back; {}.", now(&report.after)),
+            format!(
+                "{what} ended{at} after {time}, and finished degraded: not everything is restored; {}.",
+                now(&report.after)
+            ),
         ),
         Outcome::Unfinished => (Paint::Bad, format!("{what} has not ended{at} after {time}.")),
         Outcome::Interrupted => {
@@ -130,7 +139,7 @@ fn failed_step(report: &Report) -> Option<Step> {
 
 fn nothing(report: &Report) -> &'static str {
     match report.command {
-        "start" => "Nothing is stopped: there is nothing to give back.",
+        "start" => "Nothing is stopped: there is nothing to restart.",
         "stop" => "It is stopped already.",
         "recover" => "No run is open: there is nothing to recover.",
         _ => "There is nothing to do.",
@@ -155,10 +164,10 @@ fn now(versions: &Versions) -> String {
 }
 
 fn advice(report: &Report) -> Option<String> {
-    let journal = "`journalctl -b -u 'nvidia-reload-*'` tells the whole story.";
+    let journal = "`journalctl -b -u 'nvidia-reload-*'` shows what it did.";
     match report.outcome {
         Outcome::Interrupted | Outcome::Started => Some(format!(
-            "`journalctl -f -u 'nvidia-reload-*'` follows the run, `nvidia-reload {}` looks on again, `systemctl stop {}` cancels it and gives everything back.",
+            "`journalctl -f -u 'nvidia-reload-*'` follows the run, `nvidia-reload {}` looks on again, `systemctl stop {}` cancels it and rolls it back.",
             report.command, report.unit
         )),
         Outcome::RolledBack | Outcome::Cancelled | Outcome::Failed | Outcome::Degraded => {
@@ -166,6 +175,9 @@ fn advice(report: &Report) -> Option<String> {
         }
         Outcome::Unfinished => {
             Some(format!("{journal} `nvidia-reload recover` ends a run that was interrupted."))
+        }
+        Outcome::Refused if !report.reasons_shown && !report.reasons.is_empty() => {
+            Some(format!("`nvidia-reload {} --dry-run` shows the whole plan.", report.command))
         }
         Outcome::Refused if report.reasons.is_empty() => {
             Some("`journalctl -b -u nvidia-reload-preflight.service` says why.".to_owned())
@@ -176,7 +188,8 @@ fn advice(report: &Report) -> Option<String> {
 
 /// Why the command could not do what was asked.
 pub fn fault(fault: &Fault, style: Style) -> String {
-    let mut page = format!("{} {}\n", style.paint(Paint::Bad, "error:"), clean(&fault.error));
+    let text = wrap("error: ", &clean(&fault.error), style.width);
+    let mut page = text.replacen("error:", &style.paint(Paint::Bad, "error:"), 1);
     if !fault.remedy.is_empty() {
         page.push_str(&wrap("  ", &clean(&fault.remedy), style.width));
     }

@@ -3,7 +3,7 @@ use super::super::gallery;
 use super::*;
 use crate::report::SCHEMA;
 
-const STYLE: Style = Style { colour: false, unicode: true, width: Some(90) };
+const STYLE: Style = Style { width: Some(80), ..Style::PLAIN };
 
 #[test]
 fn a_good_reload_says_what_changed() {
@@ -21,8 +21,7 @@ fn a_new_driver_that_stays_is_no_failure() {
     done.outcome = Outcome::Degraded;
     done.committed = true;
     let page = report(&done, STYLE);
-    let headline = "The reload is done, in 4.2 s, but not everything is back; driver 550.163.01 is loaded.";
-    assert!(page.contains(headline), "{page}");
+    assert!(page.starts_with("The reload is done, in 4.2 s, but finished degraded: "), "{page}");
 }
 
 #[test]
@@ -79,4 +78,19 @@ fn an_error_begins_with_its_line() {
       mount /proc
       because: Permission denied (os error 13)
     ");
+}
+
+#[test]
+fn a_refused_run_has_no_rollback() {
+    let mut progress = gallery::under_way();
+    progress.steps[0].failed = true;
+    for step in progress.steps.iter_mut().filter(|step| step.step == Step::Rollback) {
+        step.state = crate::engine::State::Done;
+    }
+    let refused = Report::new("reload", Outcome::Refused, "nvidia-reload.target").with_progress(&progress);
+    assert!(refused.steps.iter().all(|step| step.step != Step::Rollback));
+    progress.steps[0].failed = false;
+    let rolled_back =
+        Report::new("reload", Outcome::RolledBack, "nvidia-reload.target").with_progress(&progress);
+    assert!(rolled_back.steps.iter().any(|step| step.step == Step::Rollback));
 }

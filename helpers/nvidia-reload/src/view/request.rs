@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! A reload that waits for its moment.
+//! A reload that waits until the GPUs are idle.
 
 use std::time::SystemTime;
 
@@ -40,11 +40,13 @@ fn remedy(state: State) -> Option<&'static str> {
     match state {
         // What helps is with the reason.
         State::Queued | State::Reloading | State::NotInstalled => None,
-        State::WaitingForPackages => Some("`nvidia-reload request --cancel` drops it"),
+        State::WaitingForPackages => Some("`nvidia-reload request --cancel` cancels it"),
         State::RebootRequired => Some("a reboot loads the driver that is on disk"),
-        State::Refused | State::Failed => Some("`nvidia-reload request` tries it again at its moment"),
+        State::Refused | State::Failed => {
+            Some("`nvidia-reload request` tries it again when the GPUs are idle")
+        }
         State::WaitingForIdle | State::Asking | State::GivenUp => {
-            Some("`nvidia-reload reload` does it now, `nvidia-reload request --cancel` drops it")
+            Some("`nvidia-reload reload` does it now, `nvidia-reload request --cancel` cancels it")
         }
     }
 }

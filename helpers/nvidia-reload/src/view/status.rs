@@ -1,58 +1,54 @@
 // SPDX-License-Identifier: MIT
-//! The status, to be read at a glance.
+//! The status: the first screen, to be read at a glance.
 
 use std::time::SystemTime;
 
-use holders::{
-    Container, Device, Engine, Holder, Kind, Module, Owner, Place, Unexplained, Via, taken_by_name,
-};
+use step::Verdict;
 use xid::Class;
 
+use super::holders::{holders, unexplained};
 use super::table::{Column, table};
-use super::text::{ago, bytes, clean, wrap};
+use super::text::{ago, bytes, clean, seconds, wrap};
+use super::verdict::{next, verdict};
 use super::{Paint, Style, request};
-use crate::gpus::Need;
-use crate::status::{Initramfs, RunInShort, State, Status};
+use crate::status::{Gpu, Initramfs, Refusal, RunInShort, State, Status};
 
 /// Where the values begin.
 const LABEL: usize = 13;
 
-const COLUMNS: [Column; 6] = [
-    Column { title: "OWNER", right: false, least: 14, rank: 2 },
-    Column { title: "USER", right: false, least: 8, rank: 0 },
-    Column { title: "PID", right: true, least: 0, rank: 0 },
-    Column { title: "DEVICES", right: false, least: 10, rank: 1 },
+const GPUS: [Column; 6] = [
+    Column { title: "GPU", right: true, least: 0, rank: 0 },
+    Column { title: "MODEL", right: false, least: 12, rank: 0 },
+    Column { title: "PCI", right: false, least: 0, rank: 0 },
+    Column { title: "UUID", right: false, least: 0, rank: 0 },
     Column { title: "MEMORY", right: true, least: 0, rank: 0 },
-    Column { title: "COMMAND", right: false, least: 0, rank: 0 },
+    Column { title: "HEALTH", right: false, least: 0, rank: 0 },
 ];
 
 /// The whole page.
 pub fn status(status: &Status, style: Style, now: SystemTime) -> String {
-    let mut page = String::new();
+    let mut page = verdict(status, style);
+    page.push('\n');
     let mut row = |label: &str, value: String| page.push_str(&entry(label, &value, style));
-    row("Driver", driver(status, style));
+    row("Driver", versions(status));
     if let Some(reason) = &status.driver.out_of_reach {
         row("", style.paint(Paint::Attention, &clean(&reason.what)));
         row("", clean(&reason.remedy));
     } else if let Some(healed) = &status.healed {
         row("", clean(&heals(&healed.version, status.driver.loaded.as_deref())));
     } else if status.driver.mismatch == Some(true) {
-        let advice = "programs that start now do not match it; `nvidia-reload reload` loads the one on disk, and until then `nvidia-reload heal` lets programs find the libraries of the loaded one";
-        row("", style.paint(Paint::Attention, advice));
+        row("", "programs that start now find libraries that do not match the loaded driver".to_owned());
     }
     if let Some(put_back) = &status.put_back {
         row("", style.paint(Paint::Attention, &clean(&put_back.sentence())));
         row("", clean(&put_back.remedy));
     }
-    if !status.modules.is_empty() {
+    if !status.modules.is_empty() && style.verbose {
         row("References", modules(status));
     }
     row("Machine", machine(status, style));
-    for (at, value) in gpus(status, style).into_iter().enumerate() {
-        row(if at == 0 { "GPUs" } else { "" }, value);
-    }
     if status.gate.shut {
-        row("Gate", style.paint(Paint::Attention, "shut: the driver cannot be loaded until the run ends"));
+        row("Loading", style.paint(Paint::Attention, "module loading is blocked until the run ends"));
     }
     for (at, value) in
         status.request.iter().flat_map(|request| request::values(request, style, now)).enumerate()
@@ -62,11 +58,18 @@ pub fn status(status: &Status, style: Style, now: SystemTime) -> String {
     for value in status.initramfs.iter().map(next_boot) {
         row("Next boot", style.paint(Paint::Attention, &value));
     }
-    for (label, run) in [("Open run", &status.runs.open), ("Last run", &status.runs.last)] {
-        for (at, value) in run.iter().flat_map(|run| run_in_short(run, style, now)).enumerate() {
-            row(if at == 0 { label } else { "" }, value);
-        }
+    let open = status.runs.open.iter().flat_map(|run| open_run(run, status, style, now));
+    for (at, value) in open.enumerate() {
+        row(if at == 0 { "Open run" } else { "" }, value);
     }
+    for (at, value) in status.runs.refused.iter().flat_map(|refused| refusal(refused, style, now)).enumerate()
+    {
+        row(if at == 0 { "Refused" } else { "" }, value);
+    }
+    for (at, value) in status.runs.last.iter().flat_map(|run| last_run(run, status, style, now)).enumerate() {
+        row(if at == 0 { "Last run" } else { "" }, value);
+    }
+    page.push_str(&gpus(status, style));
     page.push('\n');
     page.push_str(&holders(status, style));
     if !status.consoles.is_empty() || !status.unexplained.is_empty() {
@@ -85,6 +88,10 @@ pub fn status(status: &Status, style: Style, now: SystemTime) -> String {
             page.push_str(&wrap("  - ", &clean(text), style.width));
         }
     }
+    page.push('\n');
+    for (at, next) in next(status).into_iter().enumerate() {
+        page.push_str(&entry(if at == 0 { "Next" } else { "" }, next, style));
+    }
     page
 }
 
@@ -95,28 +102,19 @@ fn entry(label: &str, value: &str, style: Style) -> String {
     entry.replacen(label, &style.paint(Paint::Faint, label), 1)
 }
 
-fn unexplained(one: &Unexplained) -> String {
-    let text = format!("{one} that nothing found accounts for");
-    match one.places.iter().map(place).collect::<Vec<_>>().as_slice() {
-        [] => text,
-        places => format!("{text}; they may be in: {}", places.join(", ")),
-    }
-}
-
-fn driver(status: &Status, style: Style) -> String {
+fn versions(status: &Status) -> String {
     let driver = &status.driver;
-    let unknown = "none for this kernel";
-    match (&driver.loaded, &driver.on_disk) {
-        (Some(loaded), Some(on_disk)) if loaded == on_disk => {
-            style.paint(Paint::Good, &format!("{loaded}, loaded and on disk"))
-        }
-        (Some(loaded), Some(on_disk)) => {
-            style.paint(Paint::Attention, &format!("mismatch: {loaded} is loaded, {on_disk} is on disk"))
-        }
-        (Some(loaded), None) => format!("{loaded} is loaded, on disk there is {unknown}"),
-        (None, Some(on_disk)) => format!("not loaded, {on_disk} is on disk"),
-        (None, None) => format!("not loaded, on disk there is {unknown}"),
-    }
+    let loaded = match (&driver.loaded, driver.present) {
+        (Some(loaded), _) => format!("{loaded} loaded"),
+        (None, true) => "loaded, of unknown version".to_owned(),
+        (None, false) => "not loaded".to_owned(),
+    };
+    let on_disk = match &driver.on_disk {
+        Some(on_disk) => format!("{on_disk} installed"),
+        None => "none installed for this kernel".to_owned(),
+    };
+    let library = driver.library.as_ref().map(|library| format!(", libraries {library}")).unwrap_or_default();
+    clean(&format!("{loaded}, {on_disk}{library}"))
 }
 
 /// Whose libraries programs get.
@@ -136,8 +134,8 @@ fn next_boot(initramfs: &Initramfs) -> String {
     };
     let stale = initramfs.stale.iter().map(one).collect::<Vec<_>>().join(", ");
     let remedy = match &initramfs.remedy {
-        Some(command) => format!("`{command}` makes it anew"),
-        None => "make it anew".to_owned(),
+        Some(command) => format!("`{command}` regenerates it"),
+        None => "regenerate it".to_owned(),
     };
     clean(&format!("would load {stale} from {}: {remedy}", initramfs.archive))
 }
@@ -154,180 +152,158 @@ fn modules(status: &Status) -> String {
 fn machine(status: &Status, style: Style) -> String {
     let (paint, text) = match status.state {
         State::InService => (Paint::Good, "in service"),
-        State::Busy => (Paint::Attention, "a run is under way; `nvidia-reload reload` joins it"),
-        State::GivingBack => (Paint::Attention, "a run gives back what it took"),
-        State::Drained => (Paint::Attention, "drained: workloads are stopped until `nvidia-reload start`"),
-        State::Offline => (Paint::Attention, "offline: the driver is out until `nvidia-reload start`"),
-        State::Unknown => (Paint::Faint, "systemd does not tell"),
+        State::Busy => (Paint::Attention, "a run is under way"),
+        State::GivingBack => (Paint::Attention, "a run restores what it stopped"),
+        State::Drained => (Paint::Attention, "drained until `nvidia-reload start`"),
+        State::Offline => (Paint::Attention, "offline until `nvidia-reload start`"),
+        State::Unknown => (Paint::Faint, "unknown: systemd does not answer"),
     };
-    style.paint(paint, text)
+    match status.at_work.as_ref().and_then(|work| work.target) {
+        Some(target) => style.paint(paint, &format!("{text} ({target})")),
+        None => style.paint(paint, text),
+    }
 }
 
-/// Those that do not work, each with why; where there is none, how many there are.
-fn gpus(status: &Status, style: Style) -> Vec<String> {
-    let critical = |gpu: &&Need| gpu.class >= Class::Failed;
-    let bad = status.gpus.iter().filter(critical).filter_map(|gpu| gpu.why.first());
-    let mut values: Vec<String> = bad.map(|why| style.paint(Paint::Bad, &clean(why))).collect();
-    if values.is_empty() && !status.gpus.is_empty() {
-        values.push(style.paint(Paint::Good, &format!("{}, no fault is known", status.gpus.len())));
+/// The GPUs, and below them why those that do not work do not.
+fn gpus(status: &Status, style: Style) -> String {
+    if status.gpus.is_empty() {
+        return String::new();
+    }
+    let known = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
+    let row = |gpu: &Gpu| {
+        let detail = &gpu.detail;
+        let uuid = detail.uuid.as_deref().map(|uuid| match style.verbose {
+            true => uuid.to_owned(),
+            // Enough to tell them apart, and what `nvidia-smi -i` takes.
+            false => uuid.chars().take(12).collect(),
+        });
+        let memory = detail.memory.as_ref().map(|memory| {
+            let (used, total) = (bytes(memory.used), bytes(memory.total));
+            match (used.strip_suffix(" GiB"), total.strip_suffix(" GiB")) {
+                (Some(used), Some(total)) => format!("{used}/{total} GiB"),
+                _ => format!("{used}/{total}"),
+            }
+        });
+        vec![
+            known(detail.index.map(|index| index.to_string())),
+            known(detail.name.clone()),
+            known(gpu.need.pci.clone()),
+            known(uuid),
+            known(memory),
+            health(gpu.need.class).to_owned(),
+        ]
+    };
+    let rows: Vec<Vec<String>> = status.gpus.iter().map(row).collect();
+    let mut page = format!("\n{}", table(style, &GPUS, &rows));
+    for gpu in status.gpus.iter().filter(|gpu| gpu.need.class >= Class::Failed) {
+        for why in gpu.need.why.iter().take(if style.verbose { usize::MAX } else { 1 }) {
+            let mark = style.glyph("✗", "x");
+            let text = wrap(&format!("  {mark} "), &clean(why), style.width);
+            page.push_str(&text.replacen(mark, &style.paint(Paint::Bad, mark), 1));
+        }
+    }
+    page
+}
+
+fn health(class: Class) -> &'static str {
+    match class {
+        Class::Info | Class::App => "ok",
+        Class::Reload => "reload",
+        Class::Support => "warning",
+        Class::Failed => "failed",
+        Class::Reset => "reset",
+        Class::Reboot => "reboot",
+    }
+}
+
+/// A run that is not over: what it is about, and what it has stopped.
+fn open_run(run: &RunInShort, status: &Status, style: Style, now: SystemTime) -> Vec<String> {
+    let (paint, word) = match status.state {
+        State::Drained => (Paint::Attention, "keeps the machine drained"),
+        State::Offline => (Paint::Attention, "keeps the machine offline"),
+        State::Busy | State::GivingBack => (Paint::Attention, "under way"),
+        State::InService => (Paint::Bad, "interrupted"),
+        State::Unknown => (Paint::Attention, "open"),
+    };
+    let mut values = vec![format!("{}, since {}", style.paint(paint, word), ago(run.opened_usec, now))];
+    values[0] = values[0].replace(" ago", "");
+    values.extend(details(run, "stopped", status));
+    values
+}
+
+fn refusal(refused: &Refusal, style: Style, now: SystemTime) -> Vec<String> {
+    let what = if refused.reset { "a reset" } else { "a reload or stop" };
+    let word = match refused.verdict {
+        Verdict::RebootRequired => "a reboot is required",
+        _ => "refused",
+    };
+    let mut values = vec![format!(
+        "{what} was {}, {}; nothing was touched",
+        style.paint(Paint::Bad, word),
+        ago(refused.usec, now)
+    )];
+    if refused.verdict == Verdict::RebootRequired {
+        values[0] =
+            format!("{}: {what} was refused, {}", style.paint(Paint::Bad, word), ago(refused.usec, now));
+    }
+    for reason in &refused.reasons {
+        values.push(clean(&reason.what));
+        if !reason.remedy.is_empty() {
+            values.push(clean(&reason.remedy));
+        }
     }
     values
 }
 
-/// How it went, then a line for each thing that is to be known about it.
-fn run_in_short(run: &RunInShort, style: Style, now: SystemTime) -> Vec<String> {
+/// How the last run went, then a line for each thing that is to be known about it.
+fn last_run(run: &RunInShort, status: &Status, style: Style, now: SystemTime) -> Vec<String> {
     use ledger::Outcome::{Degraded, Done, RolledBack};
     let (paint, word) = match run.outcome {
-        None => (Paint::Attention, "under way"),
+        None => (Paint::Attention, "open"),
         Some(Done) => (Paint::Good, "done"),
         Some(RolledBack) if run.cancelled => (Paint::Attention, "cancelled and rolled back"),
         Some(RolledBack) => (Paint::Attention, "rolled back"),
         Some(Degraded) => (Paint::Bad, "degraded"),
     };
-    let when = if run.outcome.is_none() { run.opened_usec } else { run.last_usec };
-    let mut values = vec![format!("{}, {}", style.paint(paint, word), ago(when, now))];
-    values.extend(run.failures.iter().map(|(step, reason)| format!("{step} failed: {}", clean(reason))));
-    let label = if run.outcome.is_none() { "taken" } else { "not back" };
-    values.extend(run.missing.iter().map(|act| format!("{label}: {}", clean(&act.object.to_string()))));
-    values.extend(
-        run.ended
-            .iter()
-            .map(|process| format!("ended: process {} ({})", process.pid, clean(&process.command))),
-    );
+    let mut values =
+        vec![format!("{}, {}{}", style.paint(paint, word), ago(run.last_usec, now), change(run, style))];
+    if let Some(took) = &run.took {
+        let down =
+            took.downtime_seconds.map(|down| format!("; workloads were stopped for {}", seconds(down)));
+        values.push(format!("it took {}{}", seconds(took.seconds), down.unwrap_or_default()));
+    }
+    values.extend(details(run, "not restored", status));
     values
 }
 
-fn holders(status: &Status, style: Style) -> String {
-    if status.modules.is_empty() {
-        return "The driver is not loaded: nobody holds it.\n".to_owned();
-    }
-    let references: u64 = status.modules.iter().map(Module::excess).sum();
-    if status.holders.is_empty() && references > taken_by_name(&status.modules) {
-        return "Nobody is seen to hold the driver, but its references show that somebody does.\n".to_owned();
-    }
-    if status.holders.is_empty() {
-        return "Nobody holds the driver.\n".to_owned();
-    }
-    let rows: Vec<Vec<String>> = status.holders.iter().map(holder).collect();
-    table(style, &COLUMNS, &rows)
-}
-
-fn holder(holder: &Holder) -> Vec<String> {
-    vec![
-        owner(&holder.owner),
-        holder.user.clone().unwrap_or_else(|| holder.uid.to_string()),
-        holder.pid.to_string(),
-        devices(&holder.devices),
-        holder.gpu_memory.map_or_else(|| "-".to_owned(), bytes),
-        holder.command_line(),
-    ]
-}
-
-/// Who has to be asked, in few words.
-pub fn owner(owner: &Owner) -> String {
-    match owner {
-        Owner::Container(container) => self::container(container),
-        Owner::SystemUnit { unit, .. } => unit.clone(),
-        Owner::UserUnit { uid, unit } => format!("{unit} of user {uid}"),
-        Owner::Session { id, .. } => format!("session {id}"),
-        Owner::SlurmStep { job, step } => format!("slurm job {job}.{step}"),
-        Owner::Process => "-".to_owned(),
+fn change(run: &RunInShort, style: Style) -> String {
+    let arrow = style.glyph("→", "->");
+    let done = run.outcome == Some(ledger::Outcome::Done);
+    match (&run.before, &run.after) {
+        (Some(before), _) if run.reset => clean(&format!(": GPUs reset under driver {before}")),
+        (Some(before), Some(after)) if done && before != after => {
+            clean(&format!(": {before} {arrow} {after}"))
+        }
+        (Some(before), Some(_)) if done => clean(&format!(": {before} reloaded")),
+        _ => String::new(),
     }
 }
 
-fn container(container: &Container) -> String {
-    let pod = container.pod.as_ref().map(|pod| match (&pod.namespace, &pod.name) {
-        (Some(namespace), Some(name)) => format!("pod {namespace}/{name}"),
-        (None, Some(name)) => format!("pod {name}"),
-        _ => format!("pod {}", pod.uid),
+fn details(run: &RunInShort, missing: &str, status: &Status) -> Vec<String> {
+    let starter = run.started_by.iter().map(|starter| {
+        let user = starter.user.map(|uid| format!(" by {}", status.users.name(uid))).unwrap_or_default();
+        clean(&format!("started{user} with `{}`", starter.command))
     });
-    if let Some(pod) = pod {
-        return pod;
-    }
-    let engine = match container.engine {
-        Engine::Docker => "docker",
-        Engine::Podman => "podman",
-        Engine::Containerd => "containerd",
-        Engine::Crio => "cri-o",
-        Engine::Lxc => "lxc",
-        Engine::Machine => "machine",
-        Engine::Unknown => "container",
-    };
-    // As long as the engines themselves show it.
-    let id: String = container.id.chars().take(12).collect();
-    match (&container.unit, container.uid) {
-        (Some(unit), _) => format!("{engine} {id} ({unit})"),
-        (None, Some(uid)) => format!("{engine} {id} of user {uid}"),
-        (None, None) => format!("{engine} {id}"),
-    }
-}
-
-/// Each device once, the GPUs first and in ranges, with what is unusual about how it is held.
-fn devices(devices: &[Device]) -> String {
-    let mut gpus: Vec<u32> = Vec::new();
-    let mut names: Vec<String> = Vec::new();
-    for device in devices {
-        let number = device.name.strip_prefix("nvidia").and_then(|number| number.parse().ok());
-        match (device.kind, number, device.via) {
-            // A mapping says nothing new about a device that is open as well.
-            (Kind::Gpu, Some(number), Via::Fd | Via::Map) => gpus.push(number),
-            _ => names.push(format!("{}{}", short(device), how(device.via))),
-        }
-    }
-    gpus.sort_unstable();
-    gpus.dedup();
-    let mut words: Vec<String> = ranges(&gpus);
-    for name in &names {
-        let open =
-            name.strip_suffix(how(Via::Map)).is_some_and(|name| names.iter().any(|other| other == name));
-        if !open && !words.contains(name) {
-            words.push(name.clone());
-        }
-    }
-    words.join(" ")
-}
-
-fn how(via: Via) -> &'static str {
-    match via {
-        Via::Fd => "",
-        Via::ThreadFd => "(thread)",
-        Via::Map => "(map)",
-        Via::InFlight => "(in flight)",
-    }
-}
-
-/// The device's name without what is the same for all.
-fn short(device: &Device) -> &str {
-    match device.kind {
-        Kind::Ctl => "ctl",
-        Kind::Caps => "caps",
-        Kind::Imex => "imex",
-        _ => device.name.strip_prefix("nvidia-").unwrap_or(&device.name),
-    }
-}
-
-/// `nvidia0-3 nvidia6` for 0, 1, 2, 3 and 6.
-fn ranges(gpus: &[u32]) -> Vec<String> {
-    gpus.chunk_by(|one, next| next - one == 1)
-        .map(|range| match range {
-            [first, .., last] => format!("nvidia{first}-{last}"),
-            [only] => format!("nvidia{only}"),
-            [] => String::new(),
-        })
-        .collect()
-}
-
-fn place(place: &Place) -> String {
-    match place {
-        Place::Socket { pid, comm, fd, in_flight, .. } => {
-            format!("{in_flight} in flight to socket {fd} of process {pid} ({comm})")
-        }
-        Place::IoUring { pid, comm, fd, files, .. } => {
-            format!("{files} registered with io_uring {fd} of process {pid} ({comm})")
-        }
-        Place::DmaBuf { pid, comm, fd, .. } => format!("dma-buf {fd} of process {pid} ({comm})"),
-        Place::Kernel { what } => what.clone(),
-    }
+    let named = |text: String| clean(&status.users.named(&text));
+    let mut values: Vec<String> = starter.collect();
+    values.extend(run.failures.iter().map(|(step, reason)| format!("{step} failed: {}", clean(reason))));
+    values.extend(run.missing.iter().map(|act| format!("{missing}: {}", named(act.object.to_string()))));
+    values.extend(
+        run.ended
+            .iter()
+            .map(|process| format!("killed: process {} ({})", process.pid, clean(&process.command))),
+    );
+    values
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use super::*;
 
 #[test]
 fn a_busy_server_at_a_glance() {
-    let style = Style { width: Some(100), ..Style::PLAIN };
+    let style = Style { width: Some(80), ..Style::PLAIN };
     let page = status(&busy_server(), style, now());
     assert!(!page.contains('\x1b'));
     insta::assert_snapshot!(page);
@@ -15,6 +15,7 @@ fn a_busy_server_at_a_glance() {
 fn where_no_reload_helps_none_is_advised() {
     let mut here = busy_server();
     here.request = None;
+    here.runs.last = None;
     here.driver.out_of_reach = Some(step::Reason::new("there is none for this kernel", "install it"));
     let page = status(&here, Style::PLAIN, now());
     assert!(page.contains("there is none for this kernel\n") && page.contains("install it\n"), "{page}");
@@ -28,11 +29,10 @@ fn a_file_gets_the_whole_command_lines() {
 }
 
 #[test]
-fn the_table_fits_narrow_terminals() {
+fn the_page_fits_narrow_terminals() {
     let style = Style { width: Some(80), ..Style::PLAIN };
     let page = status(&busy_server(), style, now());
-    let table: Vec<&str> = page.lines().skip_while(|line| !line.starts_with("OWNER")).take(5).collect();
-    assert!(table.iter().all(|line| width(line) <= 80), "{page}");
+    assert!(page.lines().all(|line| width(line) <= 80), "{page}");
 }
 
 #[test]
@@ -42,54 +42,62 @@ fn a_user_is_told_what_only_root_sees() {
 }
 
 #[test]
-fn owners_have_names() {
-    let pod = |namespace: Option<&str>| {
-        Owner::Container(Container {
-            engine: Engine::Containerd,
-            id: "0123456789abcdef".into(),
-            uid: None,
-            unit: None,
-            group: String::new(),
-            pod: Some(holders::Pod {
-                uid: "u-1".into(),
-                name: Some("train-0".into()),
-                namespace: namespace.map(Into::into),
-            }),
-        })
+fn every_state_of_the_machine_has_its_first_line_and_what_to_type_next() {
+    use crate::status::{AtWork, Refusal};
+    let style = Style { width: Some(80), ..Style::PLAIN };
+    let quiet = |mut status: Status| {
+        status.request = None;
+        status.initramfs = None;
+        status.put_back = None;
+        status.consoles.clear();
+        status.unexplained.clear();
+        status.holders.clear();
+        status.modules.retain(|module| module.name == "nvidia_modeset");
+        status.gpus.iter_mut().for_each(|gpu| gpu.need.class = Class::Info);
+        status
     };
-    let podman = |uid, unit: Option<&str>| {
-        Owner::Container(Container {
-            engine: Engine::Podman,
-            id: "0123456789abcdef".into(),
-            uid,
-            unit: unit.map(Into::into),
-            group: String::new(),
-            pod: None,
-        })
+    let base = quiet(busy_server());
+    let matched = |mut status: Status| {
+        status.driver.on_disk = status.driver.loaded.clone();
+        status.driver.library = status.driver.loaded.clone();
+        status.driver.mismatch = Some(false);
+        status
     };
-    assert_eq!(owner(&pod(Some("ml"))), "pod ml/train-0");
-    assert_eq!(owner(&podman(Some(1000), None)), "podman 0123456789ab of user 1000");
-    assert_eq!(owner(&podman(None, Some("job.service"))), "podman 0123456789ab (job.service)");
-    assert_eq!(owner(&Owner::UserUnit { uid: 7, unit: "a.service".into() }), "a.service of user 7");
-    assert_eq!(owner(&Owner::Session { id: "3".into(), uid: None }), "session 3");
-}
-
-#[test]
-fn many_gpus_take_little_room() {
-    let device = |kind, name: &str, via| Device {
-        rdev: None,
-        kind,
-        name: name.into(),
-        module: "nvidia".into(),
-        via,
-        count: 1,
-        path: String::new(),
+    let mut open = base.runs.last.clone().expect("is there");
+    open.outcome = None;
+    let held = crate::status::Runs { open: Some(open), last: None, visible: true, refused: None };
+    let work = AtWork {
+        step: ledger::Step::DrainContainers,
+        says: "stopped 3 of 5".into(),
+        target: Some("nvidia-reload.target"),
     };
-    let mut held = vec![device(Kind::Ctl, "nvidiactl", Via::Fd), device(Kind::Uvm, "nvidia-uvm", Via::Map)];
-    for number in [7, 0, 1, 2, 2] {
-        held.push(device(Kind::Gpu, &format!("nvidia{number}"), Via::Fd));
-    }
-    held.push(device(Kind::Ctl, "nvidiactl", Via::Map));
-    held.push(device(Kind::DrmRender, "renderD128", Via::ThreadFd));
-    assert_eq!(devices(&held), "nvidia0-2 nvidia7 ctl uvm(map) renderD128(thread)");
+    let refused = Refusal {
+        usec: 1_763_999_940_000_000,
+        reset: false,
+        verdict: Verdict::Refused,
+        reasons: vec![step::Reason::new("Xorg (pid 812) draws on card0", "stop it: `systemctl stop gdm`")],
+    };
+    let mut unread = base.clone();
+    unread.driver.loaded = None;
+    unread.driver.mismatch = None;
+    unread.modules.clear();
+    let mut absent = unread.clone();
+    absent.driver.present = false;
+    absent.gpus.clear();
+    let mut after_refusal = base.clone();
+    after_refusal.runs.refused = Some(refused);
+    let pages = [
+        ("healthy", matched(base.clone())),
+        ("refused", after_refusal),
+        ("drained", Status { state: State::Drained, runs: held.clone(), ..matched(base.clone()) }),
+        ("offline", Status { state: State::Offline, runs: held.clone(), ..absent.clone() }),
+        ("under way", Status { state: State::Busy, at_work: Some(work), ..base.clone() }),
+        ("interrupted", Status { runs: held, ..matched(base) }),
+        ("unreadable", unread),
+        ("not loaded", absent),
+    ];
+    let text: Vec<String> =
+        pages.iter().map(|(title, page)| format!("=== {title}\n{}", status(page, style, now()))).collect();
+    assert!(text.iter().flat_map(|page| page.lines()).all(|line| width(line) <= 80), "{}", text.join(""));
+    insta::assert_snapshot!(text.join(""));
 }

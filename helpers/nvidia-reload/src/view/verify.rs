@@ -21,7 +21,7 @@ pub fn verified(verified: &Verified, style: Style) -> String {
     page.push_str(&settings(verified, style));
     let compared = match &verified.compared_with {
         Some(run) => format!("Compared with the machine as it was before run {run}."),
-        None => "There was no run in this boot to compare with: the GPUs were only looked at.".into(),
+        None => "There was no run in this boot to compare with.".into(),
     };
     page.push('\n');
     page.push_str(&wrap("", &style.paint(Paint::Faint, &compared), style.width));
@@ -31,7 +31,7 @@ pub fn verified(verified: &Verified, style: Style) -> String {
 fn headline(verified: &Verified, style: Style) -> String {
     let version = verified.driver.loaded.as_deref().map_or("is not loaded".to_owned(), clean);
     let (paint, words) = match verified.grade {
-        Grade::Ok | Grade::Note => (Paint::Good, "serves".to_owned()),
+        Grade::Ok | Grade::Note => (Paint::Good, "works".to_owned()),
         grade => {
             let bad = verified.checks.iter().filter(|check| check.grade >= Grade::Failed).count();
             let things = count(bad, "thing is", "things are");

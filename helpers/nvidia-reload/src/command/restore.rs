@@ -1,22 +1,24 @@
 // SPDX-License-Identifier: MIT
-//! `nvidia-reload start`, `nvidia-reload rollback` and `nvidia-reload recover`: the ways out of what was begun.
+//! `nvidia-reload start`, `nvidia-reload rollback` and `nvidia-reload recover`: what ends what was begun.
 
 use std::time::{Duration, Instant};
 
 use bus::{ActiveState, Manager};
-use ledger::Step;
-use step::RunRequest;
+use ledger::{Object, Run, Step};
+use step::{Action, Plan, Reason, Root, RunRequest, Verdict};
 
+use super::propose::{Answer, Next, propose};
 use super::run::{Order, ShowPlan, carry_out};
 use super::{Place, guard, install};
-use crate::cli::Rollback;
+use crate::cli::{Restart, Rollback};
 use crate::engine::{Asked, Event, Phase, Session, Wait};
 use crate::fault::{Fault, Result};
+use crate::plan::{Kind, Proposal};
 use crate::report::{Outcome, Report};
-use crate::status::{self, State, Units, our_units, state, state_of};
+use crate::status::{self, State, Units, our_units, state, state_of, versions};
 use crate::target::Target;
 
-/// Saves the driver to its slot after a run that went well: without that there is no way back to it.
+/// Saves the driver to its slot after a run that went well: without that it cannot be rolled back to.
 const KEEP: &str = "nvidia-reload-keep.service";
 
 /// How long that may take, as its unit says.
@@ -25,11 +27,11 @@ const KEEP_TIME: Duration = Duration::from_secs(15 * 60);
 /// How long a rollback that finds nothing to do is waited for.
 const ROLLBACK_TIME: Duration = Duration::from_secs(60);
 
-/// Restores what `stop` took: an offline machine goes on with the driver that is on disk.
+/// Restarts what `stop` stopped: an offline machine goes on with the driver that is on disk.
 ///
 /// # Errors
 /// Something else is under way, or systemd refuses.
-pub fn start(place: &mut Place) -> Result<Report> {
+pub fn start(arguments: &Restart, place: &mut Place) -> Result<Answer> {
     guard::root("start")?;
     let (manager, units) = guard::systemd()?;
     if let Some(target) = under_way(&manager)? {
@@ -38,26 +40,77 @@ pub fn start(place: &mut Place) -> Result<Report> {
             format!("`systemctl stop {}` cancels it and rolls it back", target.unit()),
         ));
     }
-    match stopped(&manager, &units)? {
-        Some(Target::Offline) => return go_on(&manager, place),
-        Some(target) => return leave(target, &manager, place),
-        None => {}
+    let stopped = stopped(&manager, &units)?;
+    let run = step::open_ledger(&place.root)?.read()?;
+    let Some(target) = stopped else {
+        return match run {
+            Some(run) => Err(Fault::refused(
+                format!("nothing is stopped by `nvidia-reload stop`, but run {} is open", run.id),
+                "`nvidia-reload recover` restores what it stopped",
+            )),
+            None => Ok(Report::new("start", Outcome::NothingToDo, Target::Drained.unit()).into()),
+        };
+    };
+    let proposal = restoring(&place.root, Kind::Start, run.as_ref(), target == Target::Offline)?;
+    let question = match target {
+        Target::Offline => "Load the driver and restart these now?",
+        _ => "Restart these now?",
+    };
+    if let Next::End(answer) = propose(proposal, "start", question, arguments.consent, place)? {
+        return Ok(answer);
     }
-    if let Some(run) = step::open_ledger(&place.root)?.read()? {
-        return Err(Fault::refused(
-            format!("nothing is stopped on purpose, but run {} is open", run.id),
-            "`nvidia-reload recover` restores what it took",
+    match target {
+        Target::Offline => go_on(&manager, place),
+        _ => leave(target, &manager, place),
+    }
+    .map(Into::into)
+}
+
+/// What is restored of `run`; with `load`, after the driver on disk is loaded.
+fn restoring(root: &Root, kind: Kind, run: Option<&Run>, load: bool) -> Result<Proposal> {
+    let mut plan = Plan { verdict: Verdict::Ready, driver: versions(root)?, ..Plan::refused(Vec::new()) };
+    let restorable = |object: &Object| {
+        matches!(object, Object::Container(_) | Object::Unit(_) | Object::Console(_) | Object::Settings(_))
+    };
+    for act in run.into_iter().flat_map(Run::missing).filter(|act| restorable(&act.object)) {
+        plan.actions.push(Action {
+            step: act.step,
+            object: act.object.to_string(),
+            what: "restore".into(),
+            why: String::new(),
+            pids: Vec::new(),
+            comes_back: true,
+        });
+    }
+    plan.actions.sort_by_key(|action| action.step);
+    if load {
+        let modules = run.into_iter().flat_map(|run| &run.snapshot.modules);
+        plan.modules = modules.map(|module| module.name.clone()).collect();
+        if plan.driver.on_disk.is_none() {
+            plan.warnings.push(Reason::new(
+                "no driver is installed for the running kernel: the driver that was loaded before is loaded from its slot",
+                "`nvidia-reload slots` shows whether it is whole",
+            ));
+        }
+    }
+    for process in run.into_iter().flat_map(Run::killed) {
+        plan.warnings.push(Reason::new(
+            format!("process {} ({}) was killed and is not restarted", process.pid, process.command),
+            "start it again by hand",
         ));
     }
-    Ok(Report::new("start", Outcome::NothingToDo, Target::Drained.unit()))
+    Ok(Proposal::new(root, kind, plan))
 }
 
 /// Goes back to the previous driver, or to another that is in a slot.
 ///
 /// # Errors
 /// A run is open or under way, there is no such driver, or systemd refuses.
-pub fn rollback(arguments: &Rollback, place: &mut Place) -> Result<Report> {
+pub fn rollback(arguments: &Rollback, place: &mut Place) -> Result<Answer> {
     guard::root("rollback")?;
+    if arguments.reload.consent.dry_run {
+        return install::back_to(arguments.version.as_deref(), &arguments.reload, place);
+    }
     guard::switched_on(&place.root)?;
     let manager = at_rest(place)?;
     if let Some(run) = step::open_ledger(&place.root)?.read()? {
@@ -74,17 +127,23 @@ pub fn rollback(arguments: &Rollback, place: &mut Place) -> Result<Report> {
 ///
 /// # Errors
 /// The ledger cannot be read, a run is under way, or systemd refuses.
-pub fn recover(place: &mut Place) -> Result<Report> {
+pub fn recover(arguments: &Restart, place: &mut Place) -> Result<Answer> {
     guard::root("recover")?;
     guard::switched_on(&place.root)?;
     let unit = Step::Rollback.unit();
     let manager = at_rest(place)?;
-    if step::open_ledger(&place.root)?.read()?.is_none() {
-        return Ok(Report::new("recover", Outcome::NothingToDo, &unit));
+    let Some(run) = step::open_ledger(&place.root)?.read()? else {
+        return Ok(Report::new("recover", Outcome::NothingToDo, &unit).into());
+    };
+    let proposal = restoring(&place.root, Kind::Recover, Some(&run), false)?;
+    let question = "End the run and restore these now?";
+    if let Next::End(answer) = propose(proposal, "recover", question, arguments.consent, place)? {
+        return Ok(answer);
     }
     let order = Order {
         command: "recover",
-        asked: Asked::GiveBack,
+        kind: Kind::Recover,
+        asked: Asked::Restore,
         unit: &unit,
         start: true,
         steps: &[],
@@ -94,7 +153,7 @@ pub fn recover(place: &mut Place) -> Result<Report> {
         joined: false,
         wait: true,
     };
-    carry_out(&order, &manager, place)
+    carry_out(&order, &manager, place).map(Into::into)
 }
 
 /// Waits until no run is under way; one that goes forward, or is held on purpose, is not waited for.
@@ -154,7 +213,7 @@ fn await_end(unit: &str, time: Duration, note: &str, manager: &Manager, place: &
     if has_ended()? {
         return Ok(());
     }
-    place.terminal.write(&format!("{note}\n"));
+    place.terminal.note(&format!("{note}\n"));
     let until = Instant::now() + time;
     while !has_ended()? {
         if Instant::now() > until {
@@ -203,6 +262,7 @@ fn go_on(manager: &Manager, place: &mut Place) -> Result<Report> {
     }
     let order = Order {
         command: "start",
+        kind: Kind::Start,
         asked: Asked::Reload,
         unit: Target::Reload.unit(),
         start: true,
@@ -220,7 +280,8 @@ fn go_on(manager: &Manager, place: &mut Place) -> Result<Report> {
 fn leave(target: Target, manager: &Manager, place: &mut Place) -> Result<Report> {
     let order = Order {
         command: "start",
-        asked: Asked::GiveBack,
+        kind: Kind::Start,
+        asked: Asked::Restore,
         unit: target.unit(),
         start: false,
         steps: target.steps(),
