@@ -9,6 +9,7 @@
 #[cfg(test)]
 mod fuzz;
 mod gpu;
+mod history;
 mod install;
 mod intent;
 mod object;
@@ -19,11 +20,12 @@ mod store;
 mod tally;
 
 pub use gpu::{Fabric, Gpu, GpuInstance, Health, Instance, Mode, RemappedRows, Setting};
+pub use history::{History, Recorded};
 pub use install::Install;
 pub use intent::{Intent, NotDone};
 pub use object::{
     Chosen, Console, Container, DriverFiles, Module, Node, Object, Pod, Process, Session, Settings, Snapshot,
-    Step, Unit,
+    Starter, Step, Unit,
 };
 pub use record::{Act, Event, Outcome, Record, Run, State, VERSION};
 pub use store::{DIRECTORY, Ledger};
