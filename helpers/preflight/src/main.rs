@@ -30,8 +30,8 @@ use ledger::{Gpu, Install, Snapshot, Step};
 use modules::{chain, differences, gpus, nodes, parameters};
 use slots::lock_for_run;
 use step::{
-    Context, Leftovers, Order, Plan, Reason, RunRequest, Stop, Verdict, finish, order_unit,
-    system_is_stopping,
+    Context, Leftovers, Message, Order, Plan, Reason, RunRequest, Stop, Verdict, finish, order_unit,
+    system_is_stopping, take_start,
 };
 
 /// What else this helper does.
@@ -105,6 +105,10 @@ fn run(context: &Context) -> Result<()> {
 fn begin(context: &Context, made: &mut Option<Plan>) -> Result<()> {
     // Before anything can go wrong: what becomes of this run, the next one is not it.
     let asked = RunRequest::take(&context.root)?;
+    let started_by = take_start(&context.root).unwrap_or_else(|error| {
+        context.warn(format!("what started the run is not known: {error:#}"));
+        None
+    });
     let config = context.config()?;
     package::wait(context)?;
     context.status("looking at the driver and at who holds it");
@@ -136,14 +140,16 @@ fn begin(context: &Context, made: &mut Option<Plan>) -> Result<()> {
         dockerd,
         hold: Some(asked.hold),
         install: asked.install,
+        started_by,
         ..snapshot(context, container_units, seen)?
     })?;
     drop(lock);
-    context.info(format!(
+    let what = format!(
         "run {id}: driver {} is loaded, {} is on disk",
         plan.driver.loaded.as_deref().unwrap_or("unknown"),
         plan.driver.on_disk.as_deref().unwrap_or("unknown"),
-    ));
+    );
+    context.event(Message::RunBegan, what, &[("NVIDIA_RELOAD_RUN", &id)]);
     for action in &plan.actions {
         context.info(format!("{}: {} ({})", action.object, action.what, action.why));
     }
