@@ -92,6 +92,20 @@ With --json: one object, schema \"nvidia-reload.request/1\", or null where nothi
   because      what it waits for, or why it went no further: what, remedy
 New fields may come within a version of the schema; none goes or changes its meaning.";
 
+const AFTER_HISTORY: &str = "\
+With --json: one object, schema \"nvidia-reload.history/1\"; docs/runs.md has its fields.";
+
+const AFTER_LOGS: &str = "\
+With --json: one object, schema \"nvidia-reload.logs/1\"; docs/runs.md has its fields.";
+
+const AFTER_REPORT: &str = "\
+--html writes one file without scripts that loads nothing. --bundle writes a tar archive with the
+report, the record of the run and, where a step failed, what was kept at that moment. Both name
+programs and not their arguments, and have no environment of a container. Names of containers,
+units and users are in them. Both files get mode 0600; a file or link in their place is replaced.
+
+With --json: one object, schema \"nvidia-reload.report/1\"; docs/runs.md has its fields.";
+
 const AFTER_CHECK: &str = "\
 With --json: one object, schema \"nvidia-reload.check/1\":
   condition    in-step, reload-needed, not-installed (for the running kernel), gpu-failed,
@@ -216,6 +230,21 @@ pub enum Command {
     /// Ask for a reload at its moment, as packages do; or drop such a request
     #[command(after_long_help = AFTER_REQUEST)]
     Request(Request),
+    /// List the runs on record: when, what, versions, result, duration and downtime
+    ///
+    /// The last 50 runs, the newest first.
+    #[command(after_long_help = AFTER_HISTORY)]
+    History(Output),
+    /// Show the journal of a run
+    ///
+    /// What the steps wrote while the run went on, the oldest line first.
+    #[command(after_long_help = AFTER_LOGS)]
+    Logs(Logs),
+    /// Report on a run: its steps, each workload, versions, failures and what is not restored
+    ///
+    /// As text, as JSON, as a page for a browser, or as an archive for a bug report.
+    #[command(after_long_help = AFTER_REPORT)]
+    Report(Report),
     /// Tell what an Xid means, or what a saved kernel log says, and what a reload would do about it
     ///
     /// Works for every user, and without a GPU.
@@ -384,6 +413,34 @@ pub struct Request {
     /// Drop the request that waits; a reload that has begun goes on
     #[arg(long)]
     pub cancel: bool,
+    /// How the answer comes.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Arguments of `logs`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Logs {
+    /// The run, as `nvidia-reload history` lists it; without, the last one
+    #[arg(value_name = "RUN")]
+    pub run: Option<String>,
+    /// How the answer comes.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Arguments of `report`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Report {
+    /// The run, as `nvidia-reload history` lists it; without, the last one
+    #[arg(value_name = "RUN")]
+    pub run: Option<String>,
+    /// Write a page for a browser
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// Write a tar archive for a bug report
+    #[arg(long, value_name = "FILE")]
+    pub bundle: Option<PathBuf>,
     /// How the answer comes.
     #[command(flatten)]
     pub output: Output,

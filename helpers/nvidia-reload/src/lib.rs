@@ -10,6 +10,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bundle;
 pub mod check;
 pub mod cli;
 pub mod command;
@@ -22,7 +23,9 @@ pub mod interrupt;
 pub mod kept;
 pub mod metrics;
 pub mod plan;
+pub mod redact;
 pub mod report;
+pub mod runs;
 pub mod status;
 pub mod target;
 pub mod terminal;

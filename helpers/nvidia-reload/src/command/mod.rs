@@ -4,8 +4,11 @@ mod explain;
 mod give_back;
 mod guard;
 mod heal;
+mod history;
 mod install;
+mod logs;
 mod reload;
+mod report;
 mod request;
 mod run;
 mod stop;
@@ -61,6 +64,9 @@ pub fn dispatch(command: &Command) -> ExitCode {
         Command::Slots(output) => (*output, slots(*output)),
         Command::Request(arguments) => (arguments.output, request::request(arguments)),
         Command::Explain(arguments) => (Output { json: arguments.json }, explain::explain(arguments)),
+        Command::History(output) => (*output, history::history(*output)),
+        Command::Logs(arguments) => (arguments.output, logs::logs(arguments)),
+        Command::Report(arguments) => (arguments.output, report::report(arguments)),
         Command::Check(output) => (*output, check(*output)),
         Command::Metrics { output } => (Output::default(), metrics(output.as_deref())),
         Command::Generate { directory } => (Output::default(), generate::generate(directory).map(|()| 0)),

@@ -4,9 +4,7 @@ use bus::{Job, JobResult, Manager};
 use holders::{Caller, Fate, Guest, Rules};
 use ledger::{Ledger, Node, Run, Step};
 use modules::{DRIVER, driver_version, nodes};
-use step::{
-    Exit, Plan, Reason, Root, RunRequest, Versions, announce_start, monotonic_usec, withdraw_start,
-};
+use step::{Exit, Plan, Reason, Root, RunRequest, Versions, announce_start, monotonic_usec, withdraw_start};
 
 use super::Place;
 use crate::engine::{Asked, Event, Facts, Phase, PlanOfRun, Progress, Session, Wait, outcome};
