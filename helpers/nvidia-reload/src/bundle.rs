@@ -33,11 +33,22 @@ pub struct Bundle {
     files: Vec<(&'static str, Vec<u8>)>,
 }
 
+/// The account of a run as it may be handed on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Public(Account);
+
+impl Public {
+    /// What is in it.
+    pub fn account(&self) -> &Account {
+        &self.0
+    }
+}
+
 /// The account as it may be handed on.
 ///
 /// # Errors
 /// It cannot be encoded.
-pub fn public(account: &Account, recorded: &Recorded) -> Result<Account> {
+pub fn public(account: &Account, recorded: &Recorded) -> Result<Public> {
     let known = commands(account, recorded);
     let mut account = account.clone();
     let clean = |text: &mut String| *text = redact::text(text, &known);
@@ -64,7 +75,7 @@ pub fn public(account: &Account, recorded: &Recorded) -> Result<Account> {
         redact::json(&mut value, &known);
         account.at_failure = serde_json::from_value(value).map_err(|error| broken(&error))?;
     }
-    Ok(account)
+    Ok(Public(account))
 }
 
 impl Bundle {
@@ -74,7 +85,8 @@ impl Bundle {
     /// It cannot be encoded.
     pub fn of(account: &Account, recorded: &Recorded, zone: &TimeZone) -> Result<Self> {
         let known = commands(account, recorded);
-        let account = public(account, recorded)?;
+        let public = public(account, recorded)?;
+        let account = public.account();
         let mut lines = Vec::new();
         for record in &recorded.records {
             let mut value = encode(record)?;
@@ -88,12 +100,12 @@ impl Bundle {
         }
         ended.failures.clone_from(&account.failures);
         ended.missing.clone_from(&account.not_restored);
-        let text = view::run::run(&account, &ended, Style { width: Some(100), ..Style::PLAIN }, zone);
+        let text = view::run::run(account, &ended, Style { width: Some(100), ..Style::PLAIN }, zone);
         let mut files = vec![
             ("README.txt", README.into()),
             ("report.txt", text.into_bytes()),
-            ("report.html", view::html::html(&account, zone).into_bytes()),
-            ("report.json", pretty(&account)?),
+            ("report.html", view::html::html(&public, zone).into_bytes()),
+            ("report.json", pretty(account)?),
             ("ledger.jsonl", lines),
         ];
         if let Some(kept) = &account.at_failure {

@@ -87,6 +87,8 @@ mod tests {
 
     use super::*;
 
+    const PAGE: &str = include_str!("../../../../docs/runs.md");
+
     const CATALOG: &str = include_str!("../../../../units/nvidia-reload.catalog");
 
     /// The fields that the catalog's texts name as @FIELD@.
@@ -106,6 +108,12 @@ mod tests {
         let listed: Vec<&str> = CATALOG.lines().filter_map(|line| line.strip_prefix("-- ")).collect();
         assert_eq!(listed.iter().copied().collect::<BTreeSet<_>>(), ours);
         assert_eq!(listed.len(), ours.len(), "each once");
+        let in_page = PAGE
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `"))
+            .filter_map(|line| line.split('`').next());
+        let in_page: BTreeSet<&str> = in_page.filter(|id| id.len() == 32).collect();
+        assert_eq!(in_page, ours, "docs/runs.md");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::logs::{grade, source};
 use super::text::{clean, seconds};
 use super::time::{of_day, whole};
 use super::{Paint, Style};
+use crate::bundle::Public;
 use crate::report::Outcome;
 use crate::runs::{Account, between};
 
@@ -24,7 +25,8 @@ const MARKS: f64 = 5.0;
 const STYLE: &str = include_str!("html.css");
 
 /// The whole page.
-pub fn html(account: &Account, zone: &TimeZone) -> String {
+pub fn html(public: &Public, zone: &TimeZone) -> String {
+    let account = public.account();
     let run = &account.summary;
     let title = format!("NVIDIA driver {} {}", run.what.word(), short(&run.run));
     let (paint, word) = result(run.result);
@@ -324,18 +326,18 @@ fn unseen(account: &Account) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::runs_gallery::{account, good_account, hostile_account, zone};
+    use super::super::runs_gallery::{public, zone};
     use super::*;
 
     #[test]
     fn the_pages_are_as_they_were_looked_at() {
-        insta::assert_snapshot!("failed", html(&account(), &zone()).replace(STYLE, "(html.css)\n"));
-        insta::assert_snapshot!("good", html(&good_account(), &zone()).replace(STYLE, "(html.css)\n"));
+        insta::assert_snapshot!("failed", html(&public("failed"), &zone()).replace(STYLE, "(html.css)\n"));
+        insta::assert_snapshot!("good", html(&public("good"), &zone()).replace(STYLE, "(html.css)\n"));
     }
 
     #[test]
     fn nothing_from_the_machine_is_markup() {
-        let page = html(&hostile_account(), &zone());
+        let page = html(&public("hostile"), &zone());
         for bad in ["<script", "<img", "onload=\"", "\u{202e}", "\x1b", "javascript:x\""] {
             assert!(!page.contains(bad), "{bad:?}");
         }
@@ -367,11 +369,9 @@ mod tests {
     #[test]
     #[ignore = "writes the pages for the eyes"]
     fn pages() {
-        for (name, account) in
-            [("failed", account()), ("good", good_account()), ("hostile", hostile_account())]
-        {
-            std::fs::write(std::env::temp_dir().join(format!("run-{name}.html")), html(&account, &zone()))
-                .expect("writes");
+        for name in ["failed", "good", "hostile"] {
+            let path = std::env::temp_dir().join(format!("run-{name}.html"));
+            std::fs::write(path, html(&public(name), &zone())).expect("writes");
         }
     }
 }

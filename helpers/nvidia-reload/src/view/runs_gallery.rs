@@ -6,6 +6,7 @@ use ledger::{
 };
 use step::{Entry, Root};
 
+use crate::bundle::{self, Public};
 use crate::report::Report;
 use crate::runs::{self, Account, List};
 
@@ -215,11 +216,20 @@ pub fn good_ended() -> Report {
     runs::as_report(&good())
 }
 
-/// A run of which every name was chosen by somebody who means ill.
-pub fn hostile_account() -> Account {
+/// A run as it may be handed on: `failed`, `good`, or `hostile`, of which every name was chosen by somebody who means
+/// ill.
+pub fn public(which: &str) -> Public {
     let odd = "<script>alert(1)</script>\"' onload=\"x\" <img src=x>\x1b[2J\u{202e}javascript:x\"";
-    let account = with_journal(account_of(&failed_with(odd, odd, odd)), odd);
-    Account { unseen: vec![odd.into()], ..account }
+    let (recorded, account) = match which {
+        "good" => (good(), good_account()),
+        "hostile" => {
+            let recorded = failed_with(odd, odd, odd);
+            let account = with_journal(account_of(&recorded), odd);
+            (recorded, Account { unseen: vec![odd.into()], ..account })
+        }
+        _ => (failed(), account()),
+    };
+    bundle::public(&account, &recorded).expect("is made")
 }
 
 /// Several runs.
