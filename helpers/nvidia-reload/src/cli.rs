@@ -93,10 +93,20 @@ With --json: one object, schema \"nvidia-reload.request/1\", or null where nothi
 New fields may come within a version of the schema; none goes or changes its meaning.";
 
 const AFTER_HISTORY: &str = "\
-With --json: one object, schema \"nvidia-reload.history/1\"; docs/runs.md has its fields.";
+With --json: one object, schema \"nvidia-reload.history/1\":
+  runs         the newest first: run (its id), began_usec, ended_usec (null while it is open), what
+               (reload, reset, install, rollback, drained or offline), result (done, rolled-back,
+               cancelled, degraded or null), driver_before, driver_after, seconds,
+               downtime_seconds (the longest of one workload), started_by (command, unit, uid,
+               user; or null), failed_step
+  unreadable   records that cannot be read, in sentences
+New fields may come within a version of the schema; none goes or changes its meaning.";
 
 const AFTER_LOGS: &str = "\
-With --json: one object, schema \"nvidia-reload.logs/1\"; docs/runs.md has its fields.";
+With --json: one object, schema \"nvidia-reload.logs/1\":
+  run          the run's id
+  entries      at_usec, unit, priority (as syslog has it), message, message_id (where there is one)
+New fields may come within a version of the schema; none goes or changes its meaning.";
 
 const AFTER_REPORT: &str = "\
 --html writes one file without scripts that loads nothing. --bundle writes a tar archive with the
@@ -104,7 +114,21 @@ report, the record of the run and, where a step failed, what was kept at that mo
 programs and not their arguments, and have no environment of a container. Names of containers,
 units and users are in them. Both files get mode 0600; a file or link in their place is replaced.
 
-With --json: one object, schema \"nvidia-reload.report/1\"; docs/runs.md has its fields.";
+With --json: one object, schema \"nvidia-reload.report/1\", with what history has of the run, and:
+  boots        ids of the boots in which something of it happened
+  committed    whether the driver was verified
+  steps        step, began_usec, ended_usec, result (done, failed or cancelled)
+  failed_usec  when the first step failed or was cancelled, or null
+  workloads    kind, name, down_usec, up_usec, seconds, state (restored, stopped or not-restored),
+               reason
+  terminated   processes that are not restarted: pid, uid, command, at_usec
+  failures     step, reason
+  not_restored name, step, reason, object
+  journal, kernel_log
+               lines, as logs has them
+  at_failure   what was kept when a step failed, schema \"nvidia-reload.failure/1\", or null
+  unseen       what could not be read, in sentences
+New fields may come within a version of the schema; none goes or changes its meaning.";
 
 const AFTER_CHECK: &str = "\
 With --json: one object, schema \"nvidia-reload.check/1\":

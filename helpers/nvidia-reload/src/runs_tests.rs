@@ -104,3 +104,34 @@ fn what_started_a_run_is_named() {
     assert_eq!(by(None, Some(unit)), "nvidia-reload-upgrade.service (nvidia-reload reload)");
     assert_eq!(by(None, None), "root (nvidia-reload reload)");
 }
+
+/// The names of all fields of a document, but for those of the ledger's own objects.
+fn fields(value: &serde_json::Value, into: &mut std::collections::BTreeSet<String>) {
+    match value {
+        serde_json::Value::Array(list) => list.iter().for_each(|value| fields(value, into)),
+        serde_json::Value::Object(map) => {
+            for (name, value) in map {
+                into.insert(name.clone());
+                if name != "object" {
+                    fields(value, into);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn the_json_is_what_it_was_and_each_field_is_documented() {
+    const PAGE: &str = include_str!("../../../docs/runs.md");
+    let history = serde_json::to_value(history()).expect("encodes");
+    let report = serde_json::to_value(account()).expect("encodes");
+    let mut names = std::collections::BTreeSet::new();
+    fields(&history, &mut names);
+    fields(&report, &mut names);
+    for name in &names {
+        assert!(PAGE.contains(&format!("`{name}`")), "docs/runs.md does not have {name}");
+    }
+    insta::assert_snapshot!("history", step::text::json(&history).expect("encodes"));
+    insta::assert_snapshot!("report", step::text::json(&report).expect("encodes"));
+}

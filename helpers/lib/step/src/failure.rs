@@ -85,7 +85,7 @@ fn try_keep(context: &Context, step: Step, reason: &str) -> Result<()> {
         }
         let boots = [context.ledger.boot().to_owned()];
         // Preflight says what it finds before it opens the run.
-        let since_usec = run.opened_usec.saturating_sub(60_000_000);
+        let since_usec = run.opened_usec.saturating_sub(10_000_000);
         let asked = Excerpt { of, boots: &boots, since_usec, until_usec: None, most: MOST_ENTRIES };
         excerpt(&asked, until).unwrap_or_else(|error| {
             let what = if of == Of::Kernel { "The kernel's messages" } else { "The journal" };
