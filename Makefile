@@ -31,6 +31,7 @@ install:
 	for dropin in units/*.d; do \
 		$(INSTALL_FILE) -t $(DESTDIR)/usr/lib/systemd/system/$${dropin##*/} $$dropin/*.conf || exit 1; \
 	done
+	$(INSTALL_FILE) -t $(DESTDIR)/usr/lib/systemd/catalog units/nvidia-reload.catalog
 	$(INSTALL_FILE) units/nvidia-reload.tmpfiles $(DESTDIR)/usr/lib/tmpfiles.d/nvidia-reload.conf
 	$(INSTALL_FILE) -t $(DESTDIR)/usr/lib/nvidia-reload units/config.toml
 	$(INSTALL_PROGRAM) -t $(DESTDIR)/usr/lib/dracut/modules.d/01nvidia-reload dracut/01nvidia-reload/*

@@ -12,7 +12,7 @@ use ledger::{NotDone, Object, Step};
 use modules::{
     Disk, File, Loaded, Source, Stuck, Unloaded, chain, gate, load, loaded, nodes, successors, unload,
 };
-use step::{Context, Undo};
+use step::{Context, Message, Undo};
 
 /// How long the undo waits for programs that look at the GPU and go.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -49,11 +49,9 @@ fn run(context: &Context) -> Result<()> {
     gate::open_of(&undo);
     undo.end("the gate")?;
     if let Some(driver) = files.first() {
-        context.info(format!(
-            "loaded {} modules of version {}",
-            files.len(),
-            driver.version.as_deref().unwrap_or("unknown")
-        ));
+        let version = driver.version.as_deref().unwrap_or("unknown");
+        let what = format!("loaded {} modules of version {version}", files.len());
+        context.event(Message::DriverLoaded, what, &[("NVIDIA_RELOAD_VERSION", version)]);
     }
     Ok(())
 }

@@ -144,6 +144,44 @@ nothing is queued:
 New fields may be added within a version of the schema; none is removed or
 changes its meaning.";
 
+const AFTER_HISTORY: &str = "\
+With --json: one object, schema \"nvidia-reload.history/1\":
+  runs         the newest first: run (its id), began_usec, ended_usec (null while it is open), what
+               (reload, reset, install, rollback, drained or offline), result (done, rolled-back,
+               cancelled, degraded or null), driver_before, driver_after, seconds,
+               downtime_seconds (the longest of one workload), started_by (command, unit, uid,
+               user; or null), failed_step
+  unreadable   records that cannot be read, in sentences
+New fields may come within a version of the schema; none goes or changes its meaning.";
+
+const AFTER_LOGS: &str = "\
+With --json: one object, schema \"nvidia-reload.logs/1\":
+  run          the run's id
+  entries      at_usec, unit, priority (as syslog has it), message, message_id (where there is one)
+New fields may come within a version of the schema; none goes or changes its meaning.";
+
+const AFTER_REPORT: &str = "\
+--html writes one file without scripts that loads nothing. --bundle writes a tar archive with the
+report, the record of the run and, where a step failed, what was kept at that moment. Both name
+programs and not their arguments, and have no environment of a container. Names of containers,
+units and users are in them. Both files get mode 0600; a file or link in their place is replaced.
+
+With --json: one object, schema \"nvidia-reload.report/1\", with what history has of the run, and:
+  boots        ids of the boots in which something of it happened
+  committed    whether the driver was verified
+  steps        step, began_usec, ended_usec, result (done, failed or cancelled)
+  failed_usec  when the first step failed or was cancelled, or null
+  workloads    kind, name, down_usec, up_usec, seconds, state (restored, stopped or not-restored),
+               reason
+  terminated   processes that are not restarted: pid, uid, command, at_usec
+  failures     step, reason
+  not_restored name, step, reason, object
+  journal, kernel_log
+               lines, as logs has them
+  at_failure   what was kept when a step failed, schema \"nvidia-reload.failure/1\", or null
+  unseen       what could not be read, in sentences
+New fields may come within a version of the schema; none goes or changes its meaning.";
+
 const AFTER_CHECK: &str = "\
 With --json: one object, schema \"nvidia-reload.check/1\":
   condition    in-step (the versions match), reload-needed, not-installed (for
@@ -289,6 +327,21 @@ pub enum Command {
     /// Ask for a reload when the GPUs are idle, as packages do; or cancel it
     #[command(after_long_help = AFTER_REQUEST)]
     Request(Request),
+    /// List the runs on record: when, what, versions, result, duration and downtime
+    ///
+    /// The last 50 runs, the newest first.
+    #[command(after_long_help = AFTER_HISTORY)]
+    History(Output),
+    /// Show the journal of a run
+    ///
+    /// What the steps wrote while the run went on, the oldest line first.
+    #[command(after_long_help = AFTER_LOGS)]
+    Logs(Logs),
+    /// Report on a run: its steps, each workload, versions, failures and what is not restored
+    ///
+    /// As text, as JSON, as a page for a browser, or as an archive for a bug report.
+    #[command(after_long_help = AFTER_REPORT)]
+    Report(Report),
     /// Explain an Xid, or the messages in a saved kernel log
     ///
     /// Also says what a reload would do about it. Works for every user, and without a GPU.
@@ -507,6 +560,34 @@ pub struct Request {
     /// Cancel the request; a reload that has begun goes on
     #[arg(long)]
     pub cancel: bool,
+    /// How the answer comes.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Arguments of `logs`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Logs {
+    /// The run, as `nvidia-reload history` lists it; without, the last one
+    #[arg(value_name = "RUN")]
+    pub run: Option<String>,
+    /// How the answer comes.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Arguments of `report`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Report {
+    /// The run, as `nvidia-reload history` lists it; without, the last one
+    #[arg(value_name = "RUN")]
+    pub run: Option<String>,
+    /// Write a page for a browser
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// Write a tar archive for a bug report
+    #[arg(long, value_name = "FILE")]
+    pub bundle: Option<PathBuf>,
     /// How the answer comes.
     #[command(flatten)]
     pub output: Output,

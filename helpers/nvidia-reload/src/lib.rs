@@ -11,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bundle;
 pub mod check;
 pub mod cli;
 pub mod command;
@@ -27,7 +28,9 @@ pub mod kept;
 pub mod metrics;
 pub mod names;
 pub mod plan;
+pub mod redact;
 pub mod report;
+pub mod runs;
 pub mod status;
 pub mod target;
 pub mod terminal;

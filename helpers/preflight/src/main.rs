@@ -31,8 +31,8 @@ use ledger::{Gpu, Install, Snapshot, Step};
 use modules::{chain, differences, gpus, nodes, parameters};
 use slots::lock_for_run;
 use step::{
-    Context, Leftovers, Order, Plan, Priority, Reason, RunRequest, Stop, Verdict, finish, log_as, order_unit,
-    system_is_stopping, take_starter,
+    Context, Leftovers, Message, Order, Plan, Priority, Reason, RunRequest, Stop, Verdict, finish, log_as,
+    order_unit, system_is_stopping, take_start,
 };
 
 /// What else this helper does.
@@ -121,9 +121,8 @@ fn targets(asked: &RunRequest) -> &'static [&'static str] {
 fn begin(context: &Context, made: &mut Option<Plan>) -> Result<()> {
     // Before anything can go wrong: what becomes of this run, the next one is not it.
     let asked = RunRequest::take(&context.root)?;
-    // That it is not known is no reason against the run.
-    let started_by = take_starter(&context.root).unwrap_or_else(|error| {
-        context.warn(format!("it is not known who starts the run: {error:#}"));
+    let started_by = take_start(&context.root).unwrap_or_else(|error| {
+        context.warn(format!("what started the run is not known: {error:#}"));
         None
     });
     let config = context.config()?;
@@ -161,11 +160,12 @@ fn begin(context: &Context, made: &mut Option<Plan>) -> Result<()> {
         ..snapshot(context, container_units, seen)?
     })?;
     drop(lock);
-    context.info(format!(
+    let what = format!(
         "run {id}: driver {} is loaded, {} is on disk",
         plan.driver.loaded.as_deref().unwrap_or("unknown"),
         plan.driver.on_disk.as_deref().unwrap_or("unknown"),
-    ));
+    );
+    context.event(Message::RunBegan, what, &[("NVIDIA_RELOAD_RUN", &id)]);
     for action in &plan.actions {
         context.info(format!("{}: {} ({})", action.object, action.what, action.why));
     }

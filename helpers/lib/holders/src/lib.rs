@@ -51,7 +51,7 @@ pub use model::{
     Console, Container, Device, Engine, Holder, Kind, Module, Owner, Place, Pod, Rdev, Scan, Unexplained, Via,
 };
 pub use namespace::is_of_user;
-pub use process::Stat;
+pub use process::{Stat, user_name};
 pub use refcounts::{refcounts, taken_by_name};
 pub use scan::{scan, sent_by_others};
 pub use scope::Scope;

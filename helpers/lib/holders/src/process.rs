@@ -161,7 +161,7 @@ pub(crate) fn since_1970(boot: u64, ticks: u64) -> u64 {
 }
 
 /// The name of a user in `/etc/passwd`.
-pub(crate) fn user_name(passwd: &str, uid: u32) -> Option<String> {
+pub fn user_name(passwd: &str, uid: u32) -> Option<String> {
     passwd.lines().find_map(|line| {
         let mut fields = line.split(':');
         let name = fields.next()?;

@@ -10,6 +10,7 @@
 #[cfg(test)]
 mod fuzz;
 mod gpu;
+mod history;
 mod install;
 mod intent;
 mod object;
@@ -20,6 +21,7 @@ mod store;
 mod tally;
 
 pub use gpu::{Fabric, Gpu, GpuInstance, Health, Instance, Mode, RemappedRows, Setting};
+pub use history::{History, Recorded};
 pub use install::Install;
 pub use intent::{Intent, NotDone};
 pub use object::{

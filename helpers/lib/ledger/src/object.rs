@@ -398,19 +398,23 @@ pub struct Snapshot {
     /// The driver that the run puts on disk before it loads; without, it loads what is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub install: Option<Install>,
-    /// Who started the run; none where systemd alone knows.
+    /// What started it; not known of a run that was started by `systemctl`, or by an older version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_by: Option<Starter>,
 }
 
-/// Who started a run.
+/// What started a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Starter {
-    /// The user who logged in (`/proc/self/loginuid`); none for a service.
-    pub user: Option<u32>,
-    /// The command.
+    /// The subcommand that was typed, such as `reload`.
     pub command: String,
+    /// The system's unit in which it ran; none in a login session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
+    /// The user who had logged in, as the kernel's audit has it; none where no login led to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<u32>,
 }
 
 // serde gives a reference.

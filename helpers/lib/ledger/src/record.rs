@@ -110,6 +110,13 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         cancelled: bool,
     },
+    /// A step did its part. Nothing is decided by it: it is for the account of the run.
+    StepDone {
+        /// Which.
+        step: Step,
+        /// When it began, in microseconds since 1970; it ended when the line was written.
+        began_usec: u64,
+    },
     /// Verify succeeded: from here on no undo touches the driver.
     Committed,
     /// The run is over.
@@ -262,6 +269,7 @@ impl Run {
                 self.cancelled |= cancelled;
                 return Ok(());
             }
+            Event::StepDone { .. } => return Ok(()),
             Event::Committed => {
                 self.committed = true;
                 return Ok(());

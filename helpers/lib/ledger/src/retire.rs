@@ -12,6 +12,14 @@ use crate::record::{Event, Record};
 /// How many closed runs are kept.
 pub(crate) const HISTORY: usize = 50;
 
+/// What is kept beside a run's record ends with this instead of `.jsonl`.
+pub(crate) const FAILURE: &str = "failure.json";
+
+/// The name of a run's record in the history.
+pub(crate) fn name(opened_usec: u64, id: &str) -> String {
+    format!("{opened_usec:020}-{id}.jsonl")
+}
+
 /// Moves the ledger `from` to `to`. Definitions of containers have their environments in them, and are of use
 /// only until the container is there again.
 pub(crate) fn retire(from: &Path, to: &Path) -> Result<()> {
@@ -71,11 +79,22 @@ pub(crate) fn closed(history: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Removes all but the last ones.
+/// Removes all but the last ones, and whatever is kept beside a record that is not there.
 pub(crate) fn prune(history: &Path) -> Result<()> {
-    let closed = closed(history)?;
-    for old in closed.iter().take(closed.len().saturating_sub(HISTORY)) {
-        fs::remove_file(old).with_context(|| format!("remove {}", old.display()))?;
+    let mut closed = closed(history)?;
+    let rest = closed.split_off(closed.len().saturating_sub(HISTORY));
+    let mut old = closed;
+    for entry in fs::read_dir(history).with_context(|| format!("read {}", history.display()))? {
+        let path = entry.with_context(|| format!("read {}", history.display()))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if let Some(stem) = name.strip_suffix(FAILURE)
+            && !rest.contains(&path.with_file_name(format!("{stem}jsonl")))
+        {
+            old.push(path);
+        }
+    }
+    for old in old {
+        fs::remove_file(&old).with_context(|| format!("remove {}", old.display()))?;
     }
     Ok(())
 }

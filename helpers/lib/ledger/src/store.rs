@@ -53,15 +53,15 @@ impl Ledger {
         &self.boot
     }
 
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.directory.join("ledger.jsonl")
     }
 
-    fn history(&self) -> PathBuf {
+    pub(crate) fn history(&self) -> PathBuf {
         self.directory.join("history")
     }
 
-    fn lock(&self) -> Result<File> {
+    pub(crate) fn lock(&self) -> Result<File> {
         Ok(lock(&self.directory.join("ledger.lock"), LOCK_TIME, |_| ())?)
     }
 
@@ -237,6 +237,14 @@ impl Ledger {
         self.event(Event::StepFailed { step, reason: reason.into(), cancelled: true })
     }
 
+    /// Writes that `step` did its part, which it began at `began_usec` (microseconds since 1970).
+    ///
+    /// # Errors
+    /// No open run, or the file cannot be written.
+    pub fn step_done(&self, step: Step, began_usec: u64) -> Result<()> {
+        self.event(Event::StepDone { step, began_usec })
+    }
+
     /// Writes that the new driver serves: no undo touches it from here on.
     ///
     /// # Errors
@@ -297,7 +305,8 @@ impl Ledger {
             let announced = events.iter().filter(|event| matches!(event, Event::Intent { .. })).count();
             let acts = (announced > 0).then_some(tally.acts() + announced);
             // An act whose end a power cut takes away is open, and its undo looks whether it was done.
-            let must_stay = !events.iter().all(|event| matches!(event, Event::Done { .. }));
+            let must_stay =
+                !events.iter().all(|event| matches!(event, Event::Done { .. } | Event::StepDone { .. }));
             Ok((result, self.lines(run, events)?, tally.bytes(), acts, must_stay))
         })?;
         let mut write = || -> std::io::Result<()> {
@@ -333,7 +342,7 @@ impl Ledger {
     }
 
     fn retire(&self, run: &Run) -> Result<()> {
-        let to = self.history().join(format!("{:020}-{}.jsonl", run.opened_usec, run.id));
+        let to = self.history().join(retire::name(run.opened_usec, &run.id));
         retire::retire(&self.path(), &to)?;
         sync_directory(&self.directory)?;
         retire::prune(&self.history())

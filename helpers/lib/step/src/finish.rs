@@ -2,9 +2,9 @@
 //! The end of a run: nothing left to give back, or a list of what is not.
 
 use anyhow::{Result, bail};
-use ledger::{Outcome, Run, Step};
+use ledger::{Outcome, Run, State, Step};
 
-use crate::{Context, system_is_stopping};
+use crate::{Context, Message, failure, system_is_stopping};
 
 /// What to do about things that could not be given back so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +52,11 @@ pub fn finish(
     } else {
         Outcome::RolledBack
     };
+    if outcome == Outcome::Degraded {
+        let missing: Vec<String> = run.missing().iter().map(|act| act.object.to_string()).collect();
+        let reason = differences.iter().cloned().chain(missing).collect::<Vec<_>>().join("; ");
+        failure::keep(context, Step::Rollback, &format!("not restored: {reason}"));
+    }
     let run = context.ledger.close(outcome)?;
     report(context, &run)?;
     Ok(Some(run))
@@ -66,21 +71,43 @@ fn done(reset: bool) -> &'static str {
 
 /// Says how the run went, by name; what is not back is an error.
 fn report(context: &Context, run: &Run) -> Result<()> {
+    let of_run = ("NVIDIA_RELOAD_RUN", run.id.as_str());
     for process in run.killed() {
-        context.warn(format!("terminated and not restarted: process {} ({})", process.pid, process.command));
+        let what = format!("terminated and not restarted: process {} ({})", process.pid, process.command);
+        let pid = process.pid.to_string();
+        context.event(Message::ProcessEnded, what, &[of_run, ("OBJECT_PID", &pid)]);
     }
     for (step, reason) in &run.failures {
         context.warn(format!("{step} failed: {reason}"));
     }
-    if run.cancelled {
-        context.info("the run was cancelled");
-    }
     match run.outcome {
-        Some(Outcome::Done) => context.info(done(run.snapshot.reset)),
-        Some(Outcome::RolledBack) => context.info("everything is as it was"),
+        Some(Outcome::Done) => context.event(Message::RunDone, done(run.snapshot.reset), &[of_run]),
+        Some(Outcome::RolledBack) if run.cancelled => {
+            context.event(Message::RunCancelled, "the run was cancelled: everything is as it was", &[of_run]);
+        }
+        Some(Outcome::RolledBack) if run.failures.is_empty() => {
+            context.event(Message::RunCancelled, "everything is as it was", &[of_run]);
+        }
+        Some(Outcome::RolledBack) => {
+            context.event(Message::RunRolledBack, "everything is as it was", &[of_run])
+        }
         Some(Outcome::Degraded) | None => {
-            let missing: Vec<String> = run.missing().iter().map(|act| act.object.to_string()).collect();
-            bail!("the run is over, and not everything is as it should be: {}", missing.join(", "));
+            let mut missing = Vec::new();
+            for act in run.missing() {
+                let object = act.object.to_string();
+                let what = match &act.state {
+                    State::Lost(reason) | State::UndoFailed(reason) => {
+                        format!("not restored: {object}: {reason}")
+                    }
+                    _ => format!("not restored: {object}"),
+                };
+                let fields = [of_run, ("NVIDIA_RELOAD_OBJECT", object.as_str())];
+                context.event(Message::NotRestored, what, &fields);
+                missing.push(object);
+            }
+            let what = "the run is over, and not everything is as it should be";
+            context.event(Message::RunDegraded, what, &[of_run]);
+            bail!("{what}: {}", missing.join(", "));
         }
     }
     Ok(())

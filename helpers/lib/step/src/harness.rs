@@ -10,8 +10,9 @@ use ledger::{Ledger, Step};
 use sd_notify::NotifyState;
 
 use crate::admit::{admit, is_left_to_rollback};
-use crate::journal::{Priority, log};
-use crate::{Config, Exit, Root, Stop, fix_path, text};
+use crate::failure::{self, now_usec};
+use crate::journal::{Priority, log, log_event};
+use crate::{Config, Exit, Message, Root, Stop, fix_path, text};
 
 /// What a helper is asked to do. `E` are the verbs that only this helper has.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
@@ -55,9 +56,15 @@ impl Context {
         })
     }
 
-    /// Writes to the journal what happens.
+    /// Writes to the journal what happens. Not as [`Priority::Info`]: the units leave that out (LogLevelMax=), and with
+    /// it what systemd says when it stops the units of a good run, which reads like a rollback.
     pub fn info(&self, message: impl AsRef<str>) {
-        log(self.step, Priority::Info, message.as_ref(), &[]);
+        log(self.step, Priority::Notice, message.as_ref(), &[]);
+    }
+
+    /// Writes to the journal what matters, with the id by which `journalctl -x` explains it.
+    pub fn event(&self, event: Message, message: impl AsRef<str>, fields: &[(&str, &str)]) {
+        log_event(self.step, event, message.as_ref(), fields);
     }
 
     /// Writes to the journal what deserves attention.
@@ -119,17 +126,33 @@ pub fn main_with<E: Subcommand>(
         Err(error) => return fail(step, None, &error),
     };
     let is_run = matches!(verb, Verb::Run);
+    let began_usec = now_usec();
     if matches!(verb, Verb::Undo) {
         note_silent_failure(&context);
     }
     let result = match verb {
-        Verb::Run => admit(&context).and_then(|()| run(&context)).map(|()| Exit::Done.into()),
+        Verb::Run => admit(&context).and_then(|()| run(&context)).map(|()| {
+            note_done(&context, began_usec);
+            Exit::Done.into()
+        }),
         Verb::Undo => undo_unless_left(&context, undo).map(|()| Exit::Done.into()),
         Verb::Extra(verb) => extra(&context, verb),
     };
     match result {
         Ok(code) => code,
-        Err(error) => fail(step, is_run.then_some(&context.ledger), &error),
+        Err(error) => fail(step, is_run.then_some(&context), &error),
+    }
+}
+
+/// Writes when the step's work began and ended. For the account of the run: no reason to fail.
+fn note_done(context: &Context, began_usec: u64) {
+    let seconds = now_usec().saturating_sub(began_usec) as f64 / 1e6;
+    context.info(format!("done in {seconds:.1} s"));
+    // Rollback has closed the run.
+    if context.step != Step::Rollback
+        && let Err(error) = context.ledger.step_done(context.step, began_usec)
+    {
+        context.warn(format!("the ledger does not have this: {error:#}"));
     }
 }
 
@@ -175,7 +198,10 @@ fn note_silent_failure(context: &Context) {
                 return context.ledger.step_cancelled(context.step, "it was cancelled");
             }
             let reason = format!("systemd reports {result} {status}");
-            context.ledger.step_failed(context.step, reason.trim_end())
+            context.event(Message::StepFailed, reason.trim_end(), &[("NVIDIA_RELOAD_RUN", &run.id)]);
+            let noted = context.ledger.step_failed(context.step, reason.trim_end());
+            failure::keep(context, context.step, reason.trim_end());
+            noted
         }
         _ => Ok(()),
     });
@@ -204,25 +230,31 @@ pub fn boot_id(root: &Root) -> Result<String> {
 }
 
 /// Says why, one line first and the causes below it, and notes the failure in the open run.
-fn fail(step: Step, ledger: Option<&Ledger>, error: &anyhow::Error) -> ExitCode {
-    log(step, Priority::Error, &format!("{error}"), &[]);
+fn fail(step: Step, run: Option<&Context>, error: &anyhow::Error) -> ExitCode {
+    let stop = error.downcast_ref::<Stop>();
+    match (run, stop) {
+        (Some(_), Some(stop)) => log_event(step, stop.message(), &format!("{error}"), &[]),
+        (Some(_), None) => log_event(step, Message::StepFailed, &format!("{error}"), &[]),
+        (None, _) => log(step, Priority::Error, &format!("{error}"), &[]),
+    }
     for cause in error.chain().skip(1) {
         log(step, Priority::Error, &format!("  because: {cause}"), &[]);
     }
     let stop = error.downcast_ref::<Stop>();
-    if ledger.is_some() {
+    if run.is_some() {
         // `systemctl status` of the unit shows it, and whoever follows the run.
         show_status(&format!("{error:#}"));
     }
     if matches!(stop, Some(Stop::NotInThisRun(_))) {
         // It is none of the open run's.
-    } else if let Some(ledger) = ledger.filter(|_| step != Step::Preflight) {
+    } else if let Some(context) = run.filter(|_| step != Step::Preflight) {
         // Preflight fails before it opens the run; everything else is part of its story.
-        match ledger.read() {
+        match context.ledger.read() {
             Ok(Some(_)) => {
-                if let Err(unwritten) = ledger.step_failed(step, format!("{error:#}")) {
+                if let Err(unwritten) = context.ledger.step_failed(step, format!("{error:#}")) {
                     log(step, Priority::Error, &format!("the ledger does not have this: {unwritten:#}"), &[]);
                 }
+                failure::keep(context, step, &format!("{error:#}"));
             }
             Ok(None) => {}
             Err(unread) => log(step, Priority::Error, &format!("{unread:#}"), &[]),

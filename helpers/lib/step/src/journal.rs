@@ -7,7 +7,7 @@ use ledger::Step;
 use libsystemd::logging;
 pub use libsystemd::logging::Priority;
 
-use crate::text;
+use crate::{Message, text};
 
 /// Writes `message` for `step` to the journal, with `fields` beside it.
 ///
@@ -16,6 +16,13 @@ use crate::text;
 /// message is read, and `journalctl -u` looks at that field as well.
 pub fn log(step: Step, priority: Priority, message: &str, fields: &[(&str, &str)]) {
     log_as(step.name(), &step.unit(), priority, message, fields);
+}
+
+/// Writes what `event` means for `step`, with its id and `fields` beside it.
+pub fn log_event(step: Step, event: Message, message: &str, fields: &[(&str, &str)]) {
+    let mut all = vec![("MESSAGE_ID", event.id())];
+    all.extend(fields);
+    log(step, event.priority(), message, &all);
 }
 
 /// The same for a helper that is no step of a run: its name and its unit.

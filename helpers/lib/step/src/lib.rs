@@ -4,6 +4,8 @@
 mod admit;
 mod by_name;
 mod config;
+mod excerpt;
+mod failure;
 mod finish;
 #[cfg(test)]
 mod fuzz;
@@ -11,6 +13,7 @@ mod guard;
 mod harness;
 mod journal;
 mod manager;
+mod message;
 mod plan;
 mod program;
 mod root;
@@ -37,11 +40,14 @@ pub use config::{
     AutoRemove, Config, Containers, Gpus, Heal, Initramfs, LockedClocks, Logind, Pods, Policy, Processes,
     StaleInitramfs, Units, Upgrade, Verify,
 };
+pub use excerpt::{Entry, Excerpt, Of, excerpt};
+pub use failure::{FAILURE_SCHEMA, Failure};
 pub use finish::{Leftovers, finish};
 pub use guard::Guard;
 pub use harness::{Context, NoVerb, Verb, boot_id, main, main_with, open_ledger, show_status};
-pub use journal::{Priority, log, log_as, say};
+pub use journal::{Priority, log, log_as, log_event, say};
 pub use manager::{Away, NO_SUCH_UNIT, Order, order_unit, unit_away};
+pub use message::Message;
 pub use plan::{Action, PLAN_SCHEMA, Plan, Verdict, Versions, monotonic_usec};
 pub use program::fix_path;
 pub use root::Root;
@@ -51,7 +57,7 @@ pub use shutdown::system_is_stopping;
 pub use sibling::{
     await_fabric, note_felled, restore_units_of_users, stop_undos, undo_limit, undo_settings, undo_steps,
 };
-pub use starter::{leave_starter, take_starter};
+pub use starter::{announce_start, take_start, withdraw_start};
 pub use stop::{Exit, Reason, Stop};
 pub use undo::Undo;
 pub use units::{DRAINED, OFFLINE, OurUnits, RELOAD, RESET, is_slurmd};

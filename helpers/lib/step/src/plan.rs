@@ -15,7 +15,7 @@ pub const PLAN_SCHEMA: &str = "nvidia-reload.plan/1";
 
 /// The plan of the run that began last, or was refused last, in a directory that is empty after a boot. Root's
 /// alone: command lines are in it.
-const PATH: &str = "/run/nvidia-reload/plan.json";
+pub(crate) const PATH: &str = "/run/nvidia-reload/plan.json";
 
 /// Whether a run may begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

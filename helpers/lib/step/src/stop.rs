@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::Message;
+
 /// Exit codes of the command and of the steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -69,6 +71,14 @@ impl Stop {
     /// Refuses to join the open run.
     pub fn not_in_this_run(what: impl Into<String>, remedy: impl Into<String>) -> Self {
         Stop::NotInThisRun(vec![Reason::new(what, remedy)])
+    }
+
+    /// The journal's id of it.
+    pub(crate) fn message(&self) -> Message {
+        match self {
+            Stop::Refused(_) | Stop::NotInThisRun(_) => Message::RunRefused,
+            Stop::RebootRequired(_) => Message::RebootRequired,
+        }
     }
 
     /// The exit code that says so.

@@ -36,6 +36,11 @@ pub(crate) fn line(text: &str) -> String {
     cut(clean(text), LINE)
 }
 
+/// A text of which `bytes` are worth to be kept.
+pub fn short(text: &str, bytes: usize) -> String {
+    cut(clean(text), bytes)
+}
+
 /// A unit's status line: one field of one message to systemd, whatever is in it.
 pub(crate) fn status(text: &str) -> String {
     cut(clean(text), STATUS)

@@ -4,9 +4,12 @@
 mod explain;
 mod guard;
 mod heal;
+mod history;
 mod install;
+mod logs;
 mod propose;
 mod reload;
+mod report;
 mod request;
 mod restore;
 mod run;
@@ -72,6 +75,9 @@ fn act(command: &Command) -> (Output, Result<u8>) {
         Command::Slots(output) => (*output, slots(*output)),
         Command::Request(arguments) => (arguments.output, request::request(arguments)),
         Command::Explain(arguments) => (arguments.output, explain::explain(arguments)),
+        Command::History(output) => (*output, history::history(*output)),
+        Command::Logs(arguments) => (arguments.output, logs::logs(arguments)),
+        Command::Report(arguments) => (arguments.output, report::report(arguments)),
         Command::Check(output) => (*output, check(*output)),
         Command::Metrics { output } => (Output::default(), metrics(output.as_deref())),
     }

@@ -3,9 +3,9 @@
 
 use bus::{Job, JobResult, Manager};
 use holders::{Caller, Fate, Guest, Rules};
-use ledger::{Ledger, Node, Run, Starter, Step};
+use ledger::{Ledger, Node, Run, Step};
 use modules::{DRIVER, driver_version, nodes};
-use step::{Exit, Plan, Reason, Root, RunRequest, Versions, monotonic_usec};
+use step::{Exit, Plan, Reason, Root, RunRequest, Versions, announce_start, monotonic_usec, withdraw_start};
 
 use super::Place;
 use crate::engine::{Asked, Event, Facts, Phase, PlanOfRun, Progress, Session, Wait, outcome};
@@ -164,25 +164,21 @@ fn begin(session: &mut Session<'_>, order: &Order<'_>, root: &Root) -> Result<Jo
         let remedy = "try again once that run has begun; `nvidia-reload status` shows what is going on";
         Fault::refused("the run cannot be told what to do; nothing was begun", remedy).because(&*error)
     })?;
-    // Only for the eyes: a run without it is one of which it is not known.
-    let _ = step::leave_starter(root, &starter(order.command, root));
+    // Only the record of the run would have it: no reason not to begin.
+    let announced = announce_start(root, order.command);
     session.start(order.unit).map_err(|error| {
         let mut fault = Fault::from(error);
-        let _ = step::take_starter(root);
+        if announced.is_ok()
+            && let Err(error) = withdraw_start(root)
+        {
+            fault.causes.push(format!("the next run may be recorded as started by this command: {error:#}"));
+        }
         // The run takes what it was asked for; one that never began leaves it for nobody.
         if asked && let Err(error) = RunRequest::withdraw(root) {
             fault.causes.push(format!("the next run does what this one was asked for: {error:#}"));
         }
         fault
     })
-}
-
-/// Who starts the run: the user who logged in, whatever rights were taken on since.
-fn starter(command: &str, root: &Root) -> Starter {
-    // The kernel's word for nobody is -1.
-    let login = std::fs::read_to_string(root.path("/proc/self/loginuid")).unwrap_or_default();
-    let user = login.trim().parse().ok().filter(|uid| *uid != u32::MAX);
-    Starter { user, command: format!("nvidia-reload {command}") }
 }
 
 /// Refuses to begin where the run would end what this command runs in: the steps are systemd's, and cannot

@@ -363,7 +363,7 @@ pub fn run(failed: bool) -> Run {
     let mut events = vec![
         Event::Opened {
             snapshot: Box::new(Snapshot {
-                started_by: Some(Starter { user: Some(1000), command: "nvidia-reload reload".into() }),
+                started_by: Some(Starter { command: "reload".into(), unit: None, login: Some(1000) }),
                 ..Snapshot::default()
             }),
         },

@@ -5,16 +5,23 @@ pub mod check;
 pub mod explain;
 #[cfg(test)]
 mod gallery;
+pub mod history;
 pub mod holders;
+pub mod html;
 pub mod kept;
 pub mod live;
+pub mod logs;
 pub mod plan;
 pub mod report;
 pub mod request;
+pub mod run;
+#[cfg(test)]
+pub mod runs_gallery;
 pub mod settings;
 pub mod status;
 pub mod table;
 pub mod text;
+pub mod time;
 pub mod verdict;
 pub mod verify;
 

@@ -291,8 +291,12 @@ fn change(run: &RunInShort, style: Style) -> String {
 
 fn details(run: &RunInShort, missing: &str, status: &Status) -> Vec<String> {
     let starter = run.started_by.iter().map(|starter| {
-        let user = starter.user.map(|uid| format!(" by {}", status.users.name(uid))).unwrap_or_default();
-        clean(&format!("started{user} with `{}`", starter.command))
+        let by = match (starter.login, &starter.unit) {
+            (Some(uid), _) => format!(" by {}", status.users.name(uid)),
+            (None, Some(unit)) => format!(" by {unit}"),
+            (None, None) => String::new(),
+        };
+        clean(&format!("started{by} with `nvidia-reload {}`", starter.command))
     });
     let named = |text: String| clean(&status.users.named(&text));
     let mut values: Vec<String> = starter.collect();
