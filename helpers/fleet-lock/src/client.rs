@@ -15,7 +15,7 @@ use ureq::{Agent, Body, Error, Timeout};
 use crate::certificates::certificates;
 
 /// How long it may take, from the name's resolution to the answer's last byte.
-const TIME: Duration = Duration::from_secs(30);
+const TIME: Duration = Duration::from_secs(20);
 
 /// More of an answer is not read.
 const MOST: u64 = 16 << 10;
@@ -73,7 +73,8 @@ fn post_within(root: &Root, lease: &Lease, operation: Operation, time: Duration)
         false => RootCerts::new_with_certs(&[]),
     };
     let url = format!("{}/{}", lease.server.trim_end_matches('/'), operation.path());
-    if let Err(error) = resolve(&url, Instant::now() + time) {
+    let until = Instant::now() + time;
+    if let Err(error) = resolve(&url, until) {
         return Answer::Unreached(words(&error.to_string()));
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -83,7 +84,7 @@ fn post_within(root: &Root, lease: &Lease, operation: Operation, time: Duration)
         // The protocol has a header against redirection.
         .max_redirects(0)
         .http_status_as_error(false)
-        .timeout_global(Some(time))
+        .timeout_global(Some(until.saturating_duration_since(Instant::now())))
         .user_agent(concat!("nvidia-reload/", env!("CARGO_PKG_VERSION")))
         .tls_config(TlsConfig::builder().root_certs(tls).unversioned_rustls_crypto_provider(provider).build())
         .build()

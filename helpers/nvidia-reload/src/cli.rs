@@ -86,7 +86,8 @@ a chroot, nvidia_reload=0 on the kernel command line, no driver loaded, or the p
 With --json: one object, schema \"nvidia-reload.request/1\", or null where nothing is queued:
   reasons      who asked, and why
   asked_usec   when it was asked for last, in microseconds since 1970
-  state        queued, waiting-for-packages, waiting-for-idle, asking, reloading, given-up, refused,
+  state        queued, waiting-for-packages, waiting-for-idle, waiting-for-window,
+               waiting-for-inhibitor, waiting-for-lock, asking, reloading, given-up, refused,
                not-installed, reboot-required or failed
   since_usec   since when, in microseconds since 1970
   because      what it waits for, or why it went no further: what, remedy

@@ -15,7 +15,7 @@ pub const LEASE: &str = "/var/lib/nvidia-reload/fleet/lease.json";
 const LOCK: &str = "/var/lib/nvidia-reload/fleet/lease.lock";
 
 /// How long the lock is waited for: who asks the server has it meanwhile.
-const LOCK_TIME: Duration = Duration::from_secs(60);
+const LOCK_TIME: Duration = Duration::from_secs(30);
 
 /// The format that this program writes.
 const SCHEMA: &str = "nvidia-reload.lease/1";

@@ -8,7 +8,6 @@
 #![forbid(unsafe_code)]
 
 mod answer;
-mod id;
 mod lease;
 mod release;
 mod take;

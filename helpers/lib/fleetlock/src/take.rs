@@ -3,12 +3,12 @@
 use std::io;
 
 use anyhow::Result;
-use step::{Context, Fleet, Order, Reason, Root, Stop, monotonic_usec, order_unit};
+use step::{Context, Fleet, Order, Reason, Root, Stop, machine_id, monotonic_usec, order_unit};
 
 use crate::answer::Answer;
 use crate::lease::{Lease, Locked, State, lock};
 use crate::release::STEADY;
-use crate::{LOCK_UNIT, UNLOCK_UNIT, id};
+use crate::{LOCK_UNIT, UNLOCK_UNIT};
 
 /// A lease that the server has granted, and that no run has yet. Until it has, nobody else changes the record.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ pub fn take<'a>(context: &'a Context, fleet: &Fleet) -> Result<Option<Granted<'a
     if fleet.lock.is_empty() {
         return Ok(None);
     }
-    let id = if fleet.id.is_empty() { id::of_machine(&context.root)? } else { fleet.id.clone() };
+    let id = if fleet.id.is_empty() { machine_id(&context.root)? } else { fleet.id.clone() };
     let wanted = Lease::new(fleet.lock.clone(), fleet.group.clone(), id);
     context.status(format!("asking {} for a lease", fleet.lock));
     let taken = take_by(&context.root, wanted, order_unit)?;
@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn what_may_have_been_granted_is_released() {
-        for answer in [Some(Answer::Unclear("no answer within 30 s".into())), None] {
+        for answer in [Some(Answer::Unclear("no answer within 20 s".into())), None] {
             let (_directory, root) = machine();
             let began = monotonic_usec();
             let (taken, started) = asked(&root, answer);

@@ -16,6 +16,12 @@ pub enum State {
     WaitingForPackages,
     /// Somebody uses the GPUs, or a run is under way.
     WaitingForIdle,
+    /// None of the configured windows is open, or it is another machine's turn.
+    WaitingForWindow,
+    /// Something asks that the machine not be shut down.
+    WaitingForInhibitor,
+    /// The fleet's lock has granted no lease.
+    WaitingForLock,
     /// The policy is `ask`: a person has to start the reload.
     Asking,
     /// The reload is under way.
@@ -42,7 +48,13 @@ impl State {
             | State::NotInstalled
             | State::RebootRequired
             | State::Failed => true,
-            State::Queued | State::WaitingForPackages | State::WaitingForIdle | State::Reloading => false,
+            State::Queued
+            | State::WaitingForPackages
+            | State::WaitingForIdle
+            | State::WaitingForWindow
+            | State::WaitingForInhibitor
+            | State::WaitingForLock
+            | State::Reloading => false,
         }
     }
 
@@ -52,6 +64,9 @@ impl State {
             State::Queued => "a reload is asked for",
             State::WaitingForPackages => "a reload waits for the packages",
             State::WaitingForIdle => "a reload waits until nobody uses the GPUs",
+            State::WaitingForWindow => "a reload waits for its window",
+            State::WaitingForInhibitor => "a reload waits until no inhibitor blocks a shutdown",
+            State::WaitingForLock => "a reload waits for a lease of the fleet lock",
             State::Asking => "a reload waits for you",
             State::Reloading => "a reload is under way",
             State::GivenUp => "a reload did not find its moment, and is given up",

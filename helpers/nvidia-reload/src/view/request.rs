@@ -39,10 +39,16 @@ fn remedy(state: State) -> Option<&'static str> {
     match state {
         // What helps is with the reason.
         State::Queued | State::Reloading | State::NotInstalled => None,
-        State::WaitingForPackages => Some("`nvidia-reload request --cancel` drops it"),
+        State::WaitingForPackages | State::WaitingForLock => {
+            Some("`nvidia-reload request --cancel` drops it")
+        }
         State::RebootRequired => Some("a reboot loads the driver that is on disk"),
         State::Refused | State::Failed => Some("`nvidia-reload request` tries it again at its moment"),
-        State::WaitingForIdle | State::Asking | State::GivenUp => {
+        State::WaitingForIdle
+        | State::WaitingForWindow
+        | State::WaitingForInhibitor
+        | State::Asking
+        | State::GivenUp => {
             Some("`nvidia-reload reload` does it now, `nvidia-reload request --cancel` drops it")
         }
     }

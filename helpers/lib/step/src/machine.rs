@@ -1,19 +1,19 @@
-//! What this machine is called on the server.
+//! A name of this machine for others.
 
 use std::fs;
 
+use crate::Root;
 use anyhow::{Context, Result, anyhow};
 use libsystemd::id128::Id128;
-use step::Root;
 
 /// The id of this program, by which the machine id becomes one that tells nobody the machine id (machine-id(5)).
 const APP: &str = "4aa1cda2355c4cd2be51e37ad2b8b1a2";
 
-/// The id of this machine.
+/// The id of this machine for this program, 32 hexadecimal digits: made from the machine id, which it does not tell.
 ///
 /// # Errors
 /// The machine has no id.
-pub(crate) fn of_machine(root: &Root) -> Result<String> {
+pub fn machine_id(root: &Root) -> Result<String> {
     let path = root.path("/etc/machine-id");
     let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
     let odd = |error: libsystemd::errors::SdError| {
@@ -35,7 +35,7 @@ mod tests {
         fs::create_dir(root.path("/etc")).expect("creates");
         let of = |text: &str| {
             fs::write(root.path("/etc/machine-id"), text).expect("writes");
-            of_machine(&root)
+            machine_id(&root)
         };
         // HMAC-SHA256 of the program id, keyed by the machine id, as a UUID of version 4: calculated by another program.
         assert_eq!(
