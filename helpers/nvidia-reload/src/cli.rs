@@ -53,6 +53,8 @@ With --json: one object, schema \"nvidia-reload.status/1\":
   healed       version, instead_of, made_usec, firmware, cdi: the driver whose libraries are found
                before those on disk, until the reload; or null
   request      a reload that waits for its moment, as `nvidia-reload request --json` has it, or null
+  lease        server, group, id, state (asking, held or releasing), since_usec, run, trouble: the
+               lease that this machine has, or may have, from the fleet lock; or null
   initramfs    where the initramfs holds another driver than the disk: archive, stale (name, path,
                version, srcversion), remedy (a command or null); else null
 New fields may come within a version of the schema; none goes or changes its meaning.";

@@ -176,6 +176,8 @@ pub struct Status {
     pub healed: Option<slots::Healed>,
     /// A reload that waits for its moment.
     pub request: Option<Request>,
+    /// The lease that this machine has, or may have, from the fleet's lock.
+    pub lease: Option<fleetlock::Lease>,
     /// The initramfs of the running kernel, where it holds another driver than the disk.
     pub initramfs: Option<Initramfs>,
 }
@@ -238,6 +240,10 @@ pub fn status(root: &Root) -> Result<Status> {
         unseen.push(format!("Whether the driver is healed: {error:#}."));
         None
     });
+    let lease = fleetlock::read(root).unwrap_or_else(|error| {
+        unseen.push(format!("The lease of the fleet lock: {error:#}."));
+        None
+    });
     let units = match units() {
         Ok(units) => Some(units),
         Err(error) => {
@@ -266,6 +272,7 @@ pub fn status(root: &Root) -> Result<Status> {
         runs,
         put_back,
         healed,
+        lease,
         request,
         initramfs,
     })

@@ -146,6 +146,7 @@ pub fn busy_server() -> Status {
         unseen: Vec::new(),
         runs: Runs { visible: true, open: None, last: Some(RunInShort::from(&run(true))) },
         healed: None,
+        lease: None,
         put_back: None,
         request: Some(Request {
             schema: request::SCHEMA.into(),

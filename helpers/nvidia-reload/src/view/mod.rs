@@ -5,6 +5,7 @@ pub mod explain;
 #[cfg(test)]
 mod gallery;
 pub mod kept;
+pub mod lease;
 pub mod live;
 pub mod plan;
 pub mod report;
