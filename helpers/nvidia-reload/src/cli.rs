@@ -231,9 +231,10 @@ pub enum Command {
     ///
     /// Works for every user; what only root sees is said to be unseen. Exits as a monitoring plugin
     /// does: 0 in step, 1 reload needed, 2 GPU failed, reset or
-    /// reboot needed, or no driver installed for the running kernel, 3 unknown.
+    /// reboot needed, or no driver installed for the running kernel, 3 unknown. With --format another
+    /// monitor's exit status and form.
     #[command(after_long_help = AFTER_CHECK)]
-    Check(Output),
+    Check(Check),
     /// Write the same for Prometheus, in its text format
     ///
     /// For the node exporter's textfile collector; best as root, who sees everything.
@@ -345,6 +346,17 @@ pub struct Verify {
     /// Run the test that the configuration names under verify.smoke, too
     #[arg(long)]
     pub smoke: bool,
+    /// How the answer comes.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Arguments of `check`.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct Check {
+    /// The monitor that reads the line and the exit status
+    #[arg(long, value_name = "MONITOR", value_enum, default_value_t, conflicts_with = "json")]
+    pub format: crate::check::Format,
     /// How the answer comes.
     #[command(flatten)]
     pub output: Output,

@@ -21,6 +21,7 @@ pub mod installer;
 pub mod interrupt;
 pub mod kept;
 pub mod metrics;
+pub mod past;
 pub mod plan;
 pub mod report;
 pub mod status;

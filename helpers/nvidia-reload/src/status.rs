@@ -372,7 +372,7 @@ fn runs(root: &Root) -> Result<(Runs, Option<String>)> {
     }
 }
 
-fn is_denied(error: &anyhow::Error) -> bool {
+pub(crate) fn is_denied(error: &anyhow::Error) -> bool {
     error
         .downcast_ref::<std::io::Error>()
         .is_some_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)

@@ -17,13 +17,13 @@ use std::time::SystemTime;
 use serde::Serialize;
 use step::Root;
 
-use crate::cli::{Command, Output, Plan, Verify};
+use crate::cli::{Check, Command, Output, Plan, Verify};
 use crate::fault::{Fault, Result};
 use crate::interrupt::Interrupt;
 use crate::report::{Outcome, Report};
 use crate::target::Target;
 use crate::terminal::{Stream, Terminal};
-use crate::{check, generate, kept, metrics, plan, status, verify, view};
+use crate::{check, generate, kept, metrics, past, plan, status, verify, view};
 
 /// What an interrupted command exits with, as shells do: 128 and SIGINT.
 pub const INTERRUPTED: u8 = 130;
@@ -61,7 +61,7 @@ pub fn dispatch(command: &Command) -> ExitCode {
         Command::Slots(output) => (*output, slots(*output)),
         Command::Request(arguments) => (arguments.output, request::request(arguments)),
         Command::Explain(arguments) => (Output { json: arguments.json }, explain::explain(arguments)),
-        Command::Check(output) => (*output, check(*output)),
+        Command::Check(arguments) => (arguments.output, check(*arguments)),
         Command::Metrics { output } => (Output::default(), metrics(output.as_deref())),
         Command::Generate { directory } => (Output::default(), generate::generate(directory).map(|()| 0)),
     };
@@ -162,20 +162,25 @@ fn slots(output: Output) -> Result<u8> {
     Ok(list.exit() as u8)
 }
 
-fn check(output: Output) -> Result<u8> {
+fn check(arguments: Check) -> Result<u8> {
+    let Check { format, output } = arguments;
     // A monitor takes 1 for a warning and 2 for an alarm: what cannot be told is 3.
     let checked = check::check(&Root::system())
-        .map_err(|fault| Fault { exit: check::Condition::Unknown.exit(), ..fault })?;
+        .map_err(|fault| Fault { exit: check::Condition::Unknown.exit(), ..fault });
     if output.json {
+        let checked = checked?;
         print(&checked);
-    } else {
-        Terminal::new(Stream::Out).write(&view::check::line(&checked));
+        return Ok(checked.condition.exit());
     }
-    Ok(checked.condition.exit())
+    // A monitor reads one line on standard output, whatever it says.
+    let checked = checked.unwrap_or_else(|fault| check::Checked::unknown(&fault));
+    Terminal::new(Stream::Out).write(&view::check::line(&checked, format));
+    Ok(checked.exit(format))
 }
 
 fn metrics(output: Option<&Path>) -> Result<u8> {
-    let text = metrics::text(&check::check(&Root::system())?);
+    let root = Root::system();
+    let text = metrics::text(&check::check(&root)?, &past::past(&root));
     match output {
         Some(path) => metrics::write(path, &text)?,
         None => Terminal::new(Stream::Out).write(&text),
