@@ -33,7 +33,8 @@ fn cut(text: &str, most: usize) -> String {
     if text.len() <= most {
         return text.to_owned();
     }
-    format!("{}{MORE}", &text[..text.floor_char_boundary(most - MORE.len())])
+    let end = (0..=most - MORE.len()).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
+    format!("{}{MORE}", &text[..end])
 }
 
 /// As the Monitoring Plugins' guidelines have it: status, text, figures.
