@@ -8,7 +8,7 @@ ZSH_COMPLETIONS ?= /usr/share/zsh/site-functions
 
 HELPERS = preflight drain-containers stop-units kill-holders unbind-vt rmmod-chain gpu-reset \
 	install-driver modprobe-chain verify restore settings rollback upgrade \
-	check-initramfs user-agent heal
+	check-initramfs user-agent heal fleet-lock
 PROGRAMS = $(HELPERS) ask-nvml
 RELEASE = $(CARGO_TARGET_DIR)/release
 GENERATED = $(CARGO_TARGET_DIR)/generated

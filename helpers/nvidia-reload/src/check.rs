@@ -11,7 +11,7 @@ use slots::{Healed, version_on_disk};
 use step::{Reason, Root, Versions};
 use xid::Class;
 
-use crate::fault::Result;
+use crate::fault::{Fault, Result};
 use crate::gpus::{Looked, Need, look};
 use crate::status::versions;
 
@@ -94,6 +94,18 @@ impl Condition {
     }
 }
 
+/// Which monitor reads the line and the exit status.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// Nagios and its kin: OK 0, WARNING 1, CRITICAL 2, UNKNOWN 3
+    #[default]
+    Nagios,
+    /// Kubernetes' node-problem-detector: 0 for no problem, 1 for one, 2 for unknown; 80 bytes at most
+    Npd,
+    /// Node Health Check (NHC) and Slurm's HealthCheckProgram: 0 and no line where jobs can use the GPUs, else 1
+    Nhc,
+}
+
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Checked {
@@ -113,6 +125,46 @@ pub struct Checked {
     pub gpus: Vec<Need>,
     /// What could not be looked at, in sentences.
     pub unseen: Vec<String>,
+}
+
+impl Checked {
+    /// What cannot be told.
+    pub fn unknown(fault: &Fault) -> Self {
+        Self {
+            schema: SCHEMA,
+            condition: Condition::Unknown,
+            why: vec![
+                fault.causes.iter().fold(fault.error.clone(), |text, cause| format!("{text}: {cause}")),
+            ],
+            driver: Versions::default(),
+            library: None,
+            healed: None,
+            gpus: Vec::new(),
+            unseen: Vec::new(),
+        }
+    }
+
+    /// Whether programs that start can use the GPUs: also while a reload waits, if they find the loaded driver's
+    /// libraries.
+    pub fn serves(&self) -> bool {
+        let is_healed = self.healed.is_some() && self.healed == self.driver.loaded;
+        match self.condition {
+            Condition::InStep => true,
+            Condition::ReloadNeeded => is_healed,
+            _ => false,
+        }
+    }
+
+    /// What a monitor is told by the exit status.
+    pub fn exit(&self, format: Format) -> u8 {
+        match (format, self.condition) {
+            (Format::Nagios, condition) => condition.exit(),
+            (Format::Npd, Condition::InStep) => 0,
+            (Format::Npd, Condition::Unknown) => 2,
+            (Format::Npd, _) => 1,
+            (Format::Nhc, _) => u8::from(!self.serves()),
+        }
+    }
 }
 
 /// What is found on the way.

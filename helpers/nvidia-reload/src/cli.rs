@@ -73,6 +73,9 @@ With --json: one object, schema \"nvidia-reload.status/1\":
                null
   request      a reload that waits, as `nvidia-reload request --json` has it, or
                null
+  lease        server, group, id, state (asking, held or releasing),
+               since_usec, run, trouble: the lease that this machine has, or may
+               have, from the fleet lock; or null
   initramfs    where the initramfs holds another driver than the disk: archive,
                stale (name, path, version, srcversion), remedy (a command or
                null); else null
@@ -136,9 +139,10 @@ With --json: one object, schema \"nvidia-reload.request/1\", or null where
 nothing is queued:
   reasons      who asked, and why
   asked_usec   when it was asked for last, in microseconds since 1970
-  state        queued, waiting-for-packages, waiting-for-idle, asking,
-               reloading, given-up, refused, not-installed, reboot-required or
-               failed
+  state        queued, waiting-for-packages, waiting-for-idle,
+               waiting-for-window, waiting-for-inhibitor, waiting-for-lock,
+               asking, reloading, given-up, refused, not-installed,
+               reboot-required or failed
   since_usec   since when, in microseconds since 1970
   because      what it waits for, or why it ended: what, remedy
 New fields may be added within a version of the schema; none is removed or
@@ -354,9 +358,9 @@ pub enum Command {
     ///
     /// Works for every user; what only root sees is reported as not seen. Exits as a monitoring plugin
     /// does: 0 versions match, 1 reload needed, 2 GPU failed, reset or reboot needed, or no driver installed for
-    /// the running kernel, 3 unknown.
+    /// the running kernel, 3 unknown. With --format another monitor's exit status and form.
     #[command(after_long_help = AFTER_CHECK)]
-    Check(Output),
+    Check(Check),
     /// Write the same for Prometheus, in its text format
     ///
     /// For the node exporter's textfile collector; best as root, who sees everything.
@@ -518,6 +522,17 @@ pub struct Verify {
     /// Also run the test of verify.smoke in the configuration
     #[arg(long)]
     pub smoke: bool,
+    /// How the answer comes.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Arguments of `check`.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct Check {
+    /// The monitor that reads the line and the exit status
+    #[arg(long, value_name = "MONITOR", value_enum, default_value_t, conflicts_with = "json")]
+    pub format: crate::check::Format,
     /// How the answer comes.
     #[command(flatten)]
     pub output: Output,

@@ -27,6 +27,7 @@ pub mod interrupt;
 pub mod kept;
 pub mod metrics;
 pub mod names;
+pub mod past;
 pub mod plan;
 pub mod redact;
 pub mod report;

@@ -89,6 +89,10 @@ pub fn status(root: &Root) -> Result<Status> {
         unseen.push(format!("Whether the driver is healed: {error:#}."));
         None
     });
+    let lease = fleetlock::read(root).unwrap_or_else(|error| {
+        unseen.push(format!("The lease of the fleet lock: {error:#}."));
+        None
+    });
     match Refusal::read(root) {
         Ok(refused) => {
             let last = runs.last.as_ref().map_or(0, |run| run.last_usec);
@@ -133,6 +137,7 @@ pub fn status(root: &Root) -> Result<Status> {
         runs,
         put_back,
         healed,
+        lease,
         request,
         initramfs,
         at_work,
@@ -257,7 +262,7 @@ fn runs(root: &Root) -> Result<(Runs, Option<String>)> {
     }
 }
 
-fn is_denied(error: &anyhow::Error) -> bool {
+pub(crate) fn is_denied(error: &anyhow::Error) -> bool {
     error
         .downcast_ref::<std::io::Error>()
         .is_some_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)

@@ -11,7 +11,7 @@ use step::{Action, Config, Context, OFF, Plan, RunRequest};
 
 use crate::choose::{Pick, chosen, pick};
 use crate::findings::Findings;
-use crate::{bystanders, driver, felled, gpus, health, of_slurm, reset, users};
+use crate::{bystanders, driver, felled, gpus, health, inhibited, of_slurm, reset, users};
 
 /// What was found.
 pub(crate) struct Assessed {
@@ -65,18 +65,22 @@ fn assess_beside(
     // NVML takes its time, and so do Slurm and files of many megabytes. Whoever asks NVML holds the driver, and is
     // gone before holders are looked for.
     let is_of_some = asked.reset.as_ref().is_some_and(|ids| !ids.is_empty());
-    let (versions, slurm, fell, state) = std::thread::scope(|scope| {
+    let (versions, slurm, fell, state, inhibitors) = std::thread::scope(|scope| {
         let slurm = scope.spawn(|| match is_of_some {
             false => slurm::look(&context.root),
             true => slurm::look_at_processes(&context.root),
         });
         let fell = scope.spawn(|| felled::ask(context, config));
         let state = scope.spawn(|| gpus::ask(context, &loaded));
-        (driver::assess(context, &loaded, exchange, &mut findings), slurm.join(), fell.join(), state.join())
+        let inhibitors = scope.spawn(step::inhibitors);
+        let driver = driver::assess(context, &loaded, exchange, &mut findings);
+        (driver, slurm.join(), fell.join(), state.join(), inhibitors.join())
     });
     let versions = versions?;
     let slurm = slurm.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     let state = state.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    let inhibitors = inhibitors.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    inhibited::assess(inhibitors, asked.if_idle, &mut findings);
     health::assess(context, config, &heard, state.as_ref(), &versions, reset, &mut findings)?;
     let scan = holders::scan(&context.root)?;
     let (mut picked, mut chosen) = (Vec::new(), Vec::new());

@@ -13,6 +13,7 @@ mod findings;
 mod golden;
 mod gpus;
 mod health;
+mod inhibited;
 mod of_slurm;
 mod of_users;
 mod package;
@@ -147,6 +148,8 @@ fn begin(context: &Context, made: &mut Option<Plan>) -> Result<()> {
         let remedy = "wait until that has ended; `nvidia-reload status` shows what is going on";
         Stop::Refused(vec![Reason::new(format!("{error:#}"), remedy)])
     })?;
+    // Last of all that may refuse it: others wait for the lease.
+    let lease = fleetlock::take(context, &config.fleet)?;
     plan.leave(&context.root)?;
     let id = context.ledger.open(Snapshot {
         reset: asked.reset.is_some(),
@@ -160,6 +163,9 @@ fn begin(context: &Context, made: &mut Option<Plan>) -> Result<()> {
         ..snapshot(context, container_units, seen)?
     })?;
     drop(lock);
+    if let Some(lease) = lease {
+        lease.belongs_to(&id)?;
+    }
     let what = format!(
         "run {id}: driver {} is loaded, {} is on disk",
         plan.driver.loaded.as_deref().unwrap_or("unknown"),
@@ -200,7 +206,10 @@ fn snapshot(
 fn undo(context: &Context) -> Result<()> {
     // Of a run that never came to take it. That it stays is no reason to leave the run open.
     let forgotten = RunRequest::withdraw(&context.root);
-    finish(context, Leftovers::Keep, |run| differences(&context.root, run, context.ledger.boot()))?;
+    let finished =
+        finish(context, Leftovers::Keep, |run| differences(&context.root, run, context.ledger.boot()));
+    fleetlock::settle(context);
+    finished?;
     if context.ledger.read()?.is_some() && !system_is_stopping()? {
         // OnFailure= of the target does not come after a cancel, nor after the stop of a target that holds.
         context.warn("not everything is restored: it is tried once more");

@@ -196,8 +196,9 @@ fn end(context: &Context, run: &Run) -> Result<()> {
         context.warn(format!("{error:#}"));
     }
     let closed =
-        finish(context, Leftovers::GiveUp, |run| differences(&context.root, run, context.ledger.boot()))?;
-    if closed.is_none() && context.ledger.read()?.is_some() {
+        finish(context, Leftovers::GiveUp, |run| differences(&context.root, run, context.ledger.boot()));
+    fleetlock::settle(context);
+    if closed?.is_none() && context.ledger.read()?.is_some() {
         bail!("the machine is going down before everything is restored: the next boot goes on");
     }
     Ok(())

@@ -10,6 +10,7 @@ mod closure;
 mod felled;
 #[cfg(test)]
 mod fuzz;
+mod inhibitors;
 mod list;
 mod ours;
 mod sessions;
@@ -45,6 +46,9 @@ enum Verb {
     /// Tell as JSON which of our own units are up, and which are about to be started.
     #[command(hide = true)]
     OurUnits,
+    /// Tell as JSON who blocks a shutdown.
+    #[command(hide = true)]
+    ListInhibitors,
     /// Tell as JSON when a unit went down last, and when it came up last.
     #[command(hide = true)]
     UnitAway {
@@ -104,6 +108,7 @@ fn main() -> ExitCode {
         Verb::List { json, nodes } => list::list(context, json, &nodes).map(|()| ExitCode::SUCCESS),
         Verb::IsStopping => Ok(answer(context, bus::is_stopping().map_err(Into::into))),
         Verb::OurUnits => ours::tell().map(|()| ExitCode::SUCCESS),
+        Verb::ListInhibitors => inhibitors::list().map(|()| ExitCode::SUCCESS),
         Verb::UnitAway { unit } => single::away(&unit),
         Verb::StartUnit { unit, renew: true, .. } => single::queue(&unit, true),
         Verb::StartUnit { unit, no_wait: true, .. } => single::queue(&unit, false),

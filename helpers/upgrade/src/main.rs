@@ -8,21 +8,26 @@
 
 mod disk;
 mod idle;
+mod lease;
 mod reload;
 mod round;
 mod wait;
+mod window;
 
 use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use lease::Refusals;
 use request::{State, UNIT, forget, read, update};
-use round::Next;
+use round::{Next, is_late};
 use slots::Healed;
 use step::{
-    Config, Heal, Order, Priority, Reason, Root, fix_path, log_as, open_ledger, order_unit, show_status,
+    Config, Heal, Order, Priority, Reason, Root, fix_path, log_as, monotonic_usec, open_ledger, order_unit,
+    show_status,
 };
+use wait::Wait;
 
 /// What lets programs that start find the loaded driver's libraries.
 const HEAL: &str = "nvidia-reload-heal.service";
@@ -52,6 +57,7 @@ fn run(root: &Root) -> Result<()> {
     // Why the last reload was refused, until it is known whether that was for what came in between.
     let mut refused: Option<Vec<Reason>> = None;
     let mut unfinished = None;
+    let mut leases = Refusals::default();
     loop {
         let began = Instant::now();
         let Some(request) = read(root)? else {
@@ -75,7 +81,10 @@ fn run(root: &Root) -> Result<()> {
         };
         failures = 0;
         // Also where only packages for this kernel help, or a reboot: programs that start fail until then.
-        if let Next::Wait { state: State::WaitingForIdle, .. }
+        if let Next::Wait {
+            state: State::WaitingForIdle | State::WaitingForWindow | State::WaitingForInhibitor,
+            ..
+        }
         | Next::Leave { state: State::Asking | State::NotInstalled | State::RebootRequired, .. } = &next
             && !heals
         {
@@ -89,6 +98,7 @@ fn run(root: &Root) -> Result<()> {
             }
             // Somebody, or the package manager, came just before it began.
             (Next::Wait { state, because, wait }, _) => {
+                leases.end();
                 enter(root, &request, state, because)?;
                 wait.pass(began)?;
             }
@@ -97,14 +107,25 @@ fn run(root: &Root) -> Result<()> {
             }
             (Next::Leave { state, because }, None) => return enter(root, &request, state, because),
             (Next::Go { if_idle }, None) => {
+                if request.state == State::WaitingForLock && is_late(root, &request)? {
+                    return enter(root, &request, State::GivenUp, request.because.clone());
+                }
                 enter(root, &request, State::Reloading, Vec::new())?;
+                let asked = monotonic_usec();
                 match reload::reload(if_idle)? {
                     None => {
                         forget(root)?;
                         say(Priority::Info, "the driver is reloaded");
                         return Ok(());
                     }
-                    Some((State::Refused, because)) => refused = Some(because),
+                    Some((State::Refused, because)) => match leases.again(root, asked) {
+                        Some((reason, again)) => {
+                            enter(root, &request, State::WaitingForLock, vec![reason])?;
+                            heals = heals || heal(root)?;
+                            Wait::new(Vec::new(), again).pass(began)?;
+                        }
+                        None => refused = Some(because),
+                    },
                     Some((state, because)) => return enter(root, &request, state, because),
                 }
             }

@@ -5,11 +5,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use request::{Request, State, package_manager};
-use step::{Config, Policy, Reason, Root, Upgrade, open_ledger};
+use step::{Config, Inhibitor, Policy, Reason, Root, Upgrade, inhibitors, open_ledger};
 
 use crate::disk::{Disk, look};
 use crate::idle::users;
 use crate::wait::Wait;
+use crate::window::closed;
 
 /// A package manager may let go of its lock without ending.
 const PACKAGES: Duration = Duration::from_secs(1);
@@ -20,6 +21,9 @@ const UNFINISHED: Duration = Duration::from_secs(15 * 60);
 
 /// Nothing tells of the end of a run, or of an upgrade that failed half-way.
 const RESCAN: Duration = Duration::from_secs(30);
+
+/// So many inhibitors are named.
+const NAMED: usize = 5;
 
 /// What is to be done.
 pub(crate) enum Next {
@@ -49,16 +53,16 @@ pub(crate) fn next(root: &Root, request: &Request, unfinished: &mut Option<Insta
             });
         }
     };
-    let next = moment(root, &config, unfinished)?;
+    let next = moment(root, &config, request, unfinished)?;
     Ok(match next {
-        Next::Wait { because, .. } if is_late(request, &config.upgrade, SystemTime::now()) => {
+        Next::Wait { because, .. } if has_waited(request, &config.upgrade, SystemTime::now()) => {
             Next::Leave { state: State::GivenUp, because }
         }
         next => next,
     })
 }
 
-fn moment(root: &Root, config: &Config, unfinished: &mut Option<Instant>) -> Result<Next> {
+fn moment(root: &Root, config: &Config, request: &Request, unfinished: &mut Option<Instant>) -> Result<Next> {
     let since = unfinished.take();
     let policy = config.upgrade.policy;
     if policy == Policy::Never {
@@ -103,6 +107,17 @@ fn moment(root: &Root, config: &Config, unfinished: &mut Option<Instant>) -> Res
         Policy::Ask => return Ok(Next::Leave { state: State::Asking, because: Vec::new() }),
         Policy::WhenIdle => {}
     }
+    if let Some(closed) = closed(root, &config.upgrade, request.asked_usec)? {
+        return Ok(Next::Wait {
+            state: State::WaitingForWindow,
+            because: vec![Reason::new(closed.why, "")],
+            wait: Wait::new(Vec::new(), closed.again),
+        });
+    }
+    let blocked = inhibitors()?;
+    if !blocked.is_empty() {
+        return Ok(inhibited(&blocked));
+    }
     let users = users(root, &config.upgrade.restartable)?;
     if users.is_empty() {
         return Ok(Next::Go { if_idle: true });
@@ -110,6 +125,13 @@ fn moment(root: &Root, config: &Config, unfinished: &mut Option<Instant>) -> Res
     let again = users.again;
     let (because, pids) = users.into_reasons();
     Ok(Next::Wait { state: State::WaitingForIdle, because, wait: Wait::new(pids, again) })
+}
+
+/// Waits until nothing blocks a shutdown any more: whatever does would not outlive the loss of the GPUs either.
+fn inhibited(blocked: &[Inhibitor]) -> Next {
+    let named = blocked.iter().take(NAMED);
+    let because = named.map(|inhibitor| Reason::new(inhibitor.to_string(), Inhibitor::REMEDY)).collect();
+    Next::Wait { state: State::WaitingForInhibitor, because, wait: Wait::new(Vec::new(), RESCAN) }
 }
 
 /// Waits for the rest of the packages, which are half installed `since` then; not for ever.
@@ -123,8 +145,15 @@ fn rest_of_packages(reason: Reason, since: Option<Instant>) -> Next {
     }
 }
 
-/// Whether the request has waited for as long as it may.
-fn is_late(request: &Request, upgrade: &Upgrade, now: SystemTime) -> bool {
+/// Whether the request has waited for as long as the configuration says.
+///
+/// # Errors
+/// The configuration cannot be used.
+pub(crate) fn is_late(root: &Root, request: &Request) -> Result<bool> {
+    Ok(has_waited(request, &Config::load(root)?.upgrade, SystemTime::now()))
+}
+
+fn has_waited(request: &Request, upgrade: &Upgrade, now: SystemTime) -> bool {
     let asked = UNIX_EPOCH + Duration::from_micros(request.asked_usec);
     // A clock that was set back does not make it late.
     let waited = now.duration_since(asked).unwrap_or_default();
@@ -152,10 +181,10 @@ mod tests {
         let at =
             |seconds| UNIX_EPOCH + Duration::from_micros(request.asked_usec) + Duration::from_secs(seconds);
         let late = |timeout, seconds| {
-            is_late(&request, &Upgrade { idle_timeout: timeout, ..Upgrade::default() }, at(seconds))
+            has_waited(&request, &Upgrade { idle_timeout: timeout, ..Upgrade::default() }, at(seconds))
         };
         assert!(!late(10, 9) && late(10, 10));
         assert!(!late(0, 1 << 30), "0 is for ever");
-        assert!(!is_late(&request, &Upgrade::default(), UNIX_EPOCH), "the clock was set back");
+        assert!(!has_waited(&request, &Upgrade::default(), UNIX_EPOCH), "the clock was set back");
     }
 }

@@ -5,7 +5,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use gpu::{Answer, Library, Seen, State};
 use ledger::Run;
 use messages::{Heard, hear};
@@ -16,8 +16,34 @@ use step::{Context, VERIFIED_SCHEMA, Verified, Verify, Versions};
 use crate::gpus::{self, Fabric};
 use crate::{gpus_are_there, modules_serve, nvml};
 
-/// Looks, and prints what was found; with `smoke`, runs the configured test, too.
+/// Prints what is found; with `smoke`, runs the configured test, too.
 pub(crate) fn check(context: &Context, smoke: bool) -> Result<ExitCode> {
+    println!("{}", serde_json::to_string(&look(context, smoke)?)?);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Where the driver works, the lease of the fleet's lock is to be released; where it does not, other machines wait.
+pub(crate) fn steady(context: &Context) -> Result<ExitCode> {
+    let Some(lease) = fleetlock::read(&context.root)? else { return Ok(ExitCode::SUCCESS) };
+    let verified = look(context, false)?;
+    if verified.grade > Grade::Note {
+        let is_bad = |check: &&Check| check.grade > Grade::Note;
+        let why: Vec<String> = verified
+            .checks
+            .iter()
+            .filter(is_bad)
+            .map(|check| format!("{}: {}", check.about, check.what))
+            .collect();
+        bail!("{} is kept, and no other machine of the group begins: {}", lease.name(), why.join("; "));
+    }
+    if fleetlock::release(context)? {
+        context.info(format!("the driver works: {} is released", lease.name()));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Compares what is with what should be.
+fn look(context: &Context, smoke: bool) -> Result<Verified> {
     let config = context.config()?;
     let (config, ignore) = (config.verify, config.gpus.ignore);
     let disk = Disk::open(&context.root)?;
@@ -49,7 +75,7 @@ pub(crate) fn check(context: &Context, smoke: bool) -> Result<ExitCode> {
         checks.push(smoke_test(&config)?);
     }
     let on_disk = disk.find(DRIVER)?.and_then(|file| file.version);
-    let verified = Verified {
+    Ok(Verified {
         schema: VERIFIED_SCHEMA.into(),
         grade: checks.iter().map(|check| check.grade).max().unwrap_or(Grade::Ok),
         driver: Versions { loaded, on_disk },
@@ -62,9 +88,7 @@ pub(crate) fn check(context: &Context, smoke: bool) -> Result<ExitCode> {
                 Seen::Trouble { .. } => None,
             })
             .collect(),
-    };
-    println!("{}", serde_json::to_string(&verified)?);
-    Ok(ExitCode::SUCCESS)
+    })
 }
 
 /// The run that is open, or the last one of this boot: it knows how the machine was.

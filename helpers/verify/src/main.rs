@@ -25,6 +25,9 @@ enum Verb {
     /// Wait until the GPUs are in the fabric, and say as JSON which are not; changes nothing.
     #[command(hide = true)]
     Fabric,
+    /// Compare without a run; where the driver works, the lease of the fleet's lock is to be released.
+    #[command(hide = true)]
+    Steady,
     /// Compare without a run, and say as JSON what was found; changes nothing.
     Check {
         /// Run the configured smoke test, too.
@@ -44,6 +47,7 @@ fn extra(context: &Context, verb: Verb) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Verb::Fabric => fabric::wait(context),
+        Verb::Steady => check::steady(context),
         Verb::Check { smoke } => check::check(context, smoke),
     }
 }

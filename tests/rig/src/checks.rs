@@ -61,6 +61,7 @@ pub const CHECKS: &[Check] = &[
             )
         },
     },
+    Check { name: "prometheus", run: alerts },
     Check { name: "package", run: |cache| product(cache).map(drop) },
     Check {
         name: "distributions",
@@ -97,6 +98,19 @@ pub const CHECKS: &[Check] = &[
     },
     Check { name: "package-managers", run: package_managers },
 ];
+
+/// The alerts for Prometheus, by its own tool: as such, and whether each comes when it should.
+fn alerts(cache: &Cache) -> Result<()> {
+    let prometheus = Room::unpacked(cache, "prometheus", "promtool", &["prometheus"])?;
+    let folder = std::fs::canonicalize(stages::checkout().join("fleet/prometheus"))?;
+    for arguments in
+        [["check", "rules", "nvidia-reload.rules.yml"], ["test", "rules", "nvidia-reload.test.yml"]]
+    {
+        let [verb, what, file] = arguments;
+        quiet(prometheus.inside(cache, &[], "promtool")?.args([verb, what]).arg(folder.join(file)))?;
+    }
+    Ok(())
+}
 
 fn product(cache: &Cache) -> Result<Stage> {
     stages::package(cache)?.context("this checkout has no debian/control")

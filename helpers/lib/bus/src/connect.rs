@@ -52,6 +52,11 @@ impl Scope {
         }
     }
 
+    /// Whether anything is where it listens.
+    pub(crate) fn is_there(&self) -> bool {
+        self.addresses().iter().any(|(Address::Direct(path) | Address::Bus(path))| path.exists())
+    }
+
     /// As whom it has to run.
     fn owner(&self) -> Option<u32> {
         match self {

@@ -26,7 +26,7 @@ mod unit;
 pub use error::Error;
 pub use follow::{Event, Follower};
 pub use job::{Job, JobResult};
-pub use login::release_session;
+pub use login::{Blocker, blockers, release_session};
 pub use manager::{Manager, Mode};
 pub use orders::{NotDown, Up, start_each, stop_each};
 pub use patience::longest;

@@ -16,6 +16,9 @@ pub(crate) type JobRow = (u32, String, String, String, OwnedObjectPath, OwnedObj
 /// major and minor of the device that it is, path, flags.
 pub(crate) type StoredRow = (String, u32, u32, u32, u64, u32, u32, String, u32);
 
+/// A row of `ListInhibitors`: what, who, why, mode, user, process.
+pub(crate) type InhibitorRow = (String, String, String, String, u32, u32);
+
 #[proxy(
     interface = "org.freedesktop.systemd1.Manager",
     default_service = "org.freedesktop.systemd1",
@@ -49,6 +52,7 @@ pub(crate) trait Properties {
 )]
 pub(crate) trait Login {
     fn get_session(&self, id: &str) -> Result<OwnedObjectPath>;
+    fn list_inhibitors(&self) -> Result<Vec<InhibitorRow>>;
 }
 
 #[proxy(interface = "org.freedesktop.login1.Session", default_service = "org.freedesktop.login1")]

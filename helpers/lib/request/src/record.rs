@@ -17,6 +17,12 @@ pub enum State {
     WaitingForPackages,
     /// Somebody uses the GPUs, or a run is under way.
     WaitingForIdle,
+    /// None of the configured windows is open, or it is another machine's turn.
+    WaitingForWindow,
+    /// Something asks that the machine not be shut down.
+    WaitingForInhibitor,
+    /// The fleet's lock has granted no lease.
+    WaitingForLock,
     /// The policy is `ask`: a person has to start the reload.
     Asking,
     /// The reload is under way.
@@ -43,7 +49,13 @@ impl State {
             | State::NotInstalled
             | State::RebootRequired
             | State::Failed => true,
-            State::Queued | State::WaitingForPackages | State::WaitingForIdle | State::Reloading => false,
+            State::Queued
+            | State::WaitingForPackages
+            | State::WaitingForIdle
+            | State::WaitingForWindow
+            | State::WaitingForInhibitor
+            | State::WaitingForLock
+            | State::Reloading => false,
         }
     }
 
@@ -53,6 +65,9 @@ impl State {
             State::Queued => "a reload is asked for",
             State::WaitingForPackages => "a reload waits for the packages",
             State::WaitingForIdle => "a reload waits until the GPUs are idle",
+            State::WaitingForWindow => "a reload waits for its window",
+            State::WaitingForInhibitor => "a reload waits until no inhibitor blocks a shutdown",
+            State::WaitingForLock => "a reload waits for a lease of the fleet lock",
             State::Asking => "a reload waits for you",
             State::Reloading => "a reload is under way",
             State::GivenUp => "the GPUs were not idle in time, and the reload is given up",

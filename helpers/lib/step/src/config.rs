@@ -3,11 +3,13 @@
 
 #[cfg(test)]
 mod documented;
+mod fleet;
 #[cfg(test)]
 mod owner_tests;
 mod services;
 mod units;
 mod upgrade;
+mod window;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,9 +21,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Guard, Root};
 
+pub use fleet::Fleet;
 pub use services::Services;
 pub use units::{Logind, Units};
 pub use upgrade::{Heal, Initramfs, Policy, StaleInitramfs, Upgrade};
+pub use window::{Window, zone_file};
 
 /// Everything that can be set. The shipped `config.toml` explains each key and holds the defaults.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +47,8 @@ pub struct Config {
     pub upgrade: Upgrade,
     /// What to do about the next boot.
     pub initramfs: Initramfs,
+    /// Who else has a say in when the machine may be out of service.
+    pub fleet: Fleet,
 }
 
 /// What to do with a container that its engine deletes when it stops.
@@ -232,6 +238,8 @@ impl Config {
         let config: Self = merged.try_into().with_context(|| {
             format!("merge the configuration up to {}", last.unwrap_or_default().display())
         })?;
+        // What fits in each file may not fit together.
+        config.upgrade.validate(root).context("the configuration files together")?;
         if let Some(program) = config.verify.smoke.first() {
             match check_owner(&root.path(program)) {
                 // Whoever runs it says that it is not there.
@@ -274,6 +282,8 @@ impl Config {
         }
         Guard::read(root, &self.units.protect).context("units.protect")?;
         self.gpus.validate()?;
+        self.fleet.validate()?;
+        self.upgrade.validate(root)?;
         if self.verify.smoke.first().is_some_and(|program| !program.starts_with('/')) {
             anyhow::bail!("verify.smoke = {:?}: the program needs its whole path", self.verify.smoke);
         }
@@ -402,6 +412,20 @@ mod tests {
             ("[upgrade]\npolicy = \"later\"", "policy"),
             ("[upgrade]\nrestartable = [\"dcgm\"]", "upgrade.restartable"),
             ("[services]\nrestart = [\"ollama\"]", "services.restart"),
+            ("[upgrade]\nwindow = [\"Sat 2\"]", "upgrade.window"),
+            ("[upgrade]\nwindow = \"Sat 02:00-03:00\"", "window"),
+            ("[upgrade]\nwindow = [\"02:00-03:00\"]\njitter = 3600", "upgrade.jitter"),
+            ("[upgrade]\njitter = 86401", "upgrade.jitter"),
+            ("[upgrade]\nwindow-zone = \"Europe/Bärlin\"", "upgrade.window-zone"),
+            ("[upgrade]\nwindow-zone = \"../../../etc/passwd\"", "upgrade.window-zone"),
+            ("[upgrade]\nwindow-zone = \"Mars/Base\"", "timedatectl list-timezones"),
+            ("[fleet]\nlock = \"lock.example\"", "fleet.lock"),
+            ("[fleet]\nlock = \"https://\"", "fleet.lock"),
+            ("[fleet]\nlock = \"https://root:secret@lock.example\"", "fleet.lock"),
+            ("[fleet]\nlock = \"http://lock.example/?a=b\"", "fleet.lock"),
+            ("[fleet]\ngroup = \"a b\"", "fleet.group"),
+            ("[fleet]\ngroup = \"\"", "fleet.group"),
+            ("[fleet]\nid = \"a\\nb\"", "fleet.id"),
         ] {
             let (_directory, root) = tree(&[("/etc/nvidia-reload/config.toml", text)]);
             let error = format!("{:#}", Config::load(&root).expect_err("must refuse"));

@@ -11,7 +11,9 @@ mod finish;
 mod fuzz;
 mod guard;
 mod harness;
+mod inhibitors;
 mod journal;
+mod machine;
 mod manager;
 mod message;
 mod plan;
@@ -37,15 +39,17 @@ mod verified;
 pub use admit::{OFF, is_switched_off};
 pub use by_name::BY_NAME;
 pub use config::{
-    AutoRemove, Config, Containers, Gpus, Heal, Initramfs, LockedClocks, Logind, Pods, Policy, Processes,
-    StaleInitramfs, Units, Upgrade, Verify,
+    AutoRemove, Config, Containers, Fleet, Gpus, Heal, Initramfs, LockedClocks, Logind, Pods, Policy,
+    Processes, StaleInitramfs, Units, Upgrade, Verify, Window, zone_file,
 };
 pub use excerpt::{Entry, Excerpt, Of, excerpt};
 pub use failure::{FAILURE_SCHEMA, Failure};
 pub use finish::{Leftovers, finish};
 pub use guard::Guard;
 pub use harness::{Context, NoVerb, Verb, boot_id, main, main_with, open_ledger, show_status};
+pub use inhibitors::{Inhibitor, inhibitors};
 pub use journal::{Priority, log, log_as, log_event, say};
+pub use machine::machine_id;
 pub use manager::{Away, NO_SUCH_UNIT, Order, order_unit, unit_away};
 pub use message::Message;
 pub use plan::{Action, PLAN_SCHEMA, Plan, Verdict, Versions, monotonic_usec};

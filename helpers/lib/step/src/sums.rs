@@ -68,6 +68,13 @@ fn health() -> u64 {
     rest.split(' ').next().and_then(|number| number.parse().ok()).expect("is a number")
 }
 
+/// What asking the fleet's lock takes: the record is locked twice, a unit asks between, and one is queued.
+fn lease() -> u64 {
+    2 * of(("lib/fleetlock/src/lease.rs", "LOCK_TIME"))
+        + of_unit("nvidia-reload-lock.service", "TimeoutStartSec")
+        + of(("lib/bus/src/connect.rs", "PATIENCE"))
+}
+
 /// What a step may wait for in a row while it runs.
 fn run(step: Step) -> u64 {
     let udev = of(("lib/modules/src/gate.rs", "UDEV"));
@@ -86,6 +93,7 @@ fn run(step: Step) -> u64 {
                     ("lib/messages/src/journal.rs", "TIME"),
                     ("lib/step/src/units.rs", "TIME"),
                 ])
+                + lease()
         }
         Step::DrainContainers => {
             let stop = most("containers.stop-timeout-max");
@@ -162,7 +170,13 @@ fn undo(step: Step) -> u64 {
                 // Whose the replaced files are.
                 + of(("lib/slots/src/rpm.rs", "PATIENCE"))
         }
-        Step::Preflight => stopping + of(UNIT),
+        // The lease is released by a unit that is queued.
+        Step::Preflight => {
+            stopping
+                + of(UNIT)
+                + of(("lib/fleetlock/src/lease.rs", "LOCK_TIME"))
+                + of(("lib/bus/src/connect.rs", "PATIENCE"))
+        }
         Step::RmmodChain | Step::GpuReset => of(("rmmod-chain/src/back.rs", "ALL")),
         Step::ModprobeChain => of(("modprobe-chain/src/main.rs", "UNDO")),
         Step::Settings => of(("settings/src/main.rs", "TIME")),
@@ -259,7 +273,8 @@ fn the_command_waits_longer_than_a_whole_run() {
 fn who_asks_another_helper_waits_longer_than_that_helper() {
     let nvml = of(("verify/src/nvml.rs", "TIME")) + of(("lib/messages/src/journal.rs", "TIME"));
     assert!(nvml + most("verify.smoke-timeout") < of(("nvidia-reload/src/verify.rs", "PATIENCE")));
-    let plan = run(Step::Preflight) - of(("preflight/src/package.rs", "TIME"));
+    // A plan neither waits for packages nor asks for a lease.
+    let plan = run(Step::Preflight) - of(("preflight/src/package.rs", "TIME")) - lease();
     assert!(plan < of(("upgrade/src/idle.rs", "PLAN")), "{plan} s");
     assert!(of(("stop-units/src/wanted.rs", "SURVEY")) < of(("preflight/src/sibling.rs", "SIBLING")));
     assert!(of(("stop-units/src/users.rs", "RESTORE")) < of(("lib/step/src/sibling.rs", "USERS")));
@@ -269,6 +284,19 @@ fn who_asks_another_helper_waits_longer_than_that_helper() {
     assert!(3 * of(("lib/slurm/src/ask.rs", "TIME")) < slurm);
     assert!(slurm < of(("stop-units/src/single.rs", "PATIENCE")));
     assert!(of(UNIT) < of(("preflight/src/sibling.rs", "SIBLING")));
+    // logind is asked beside them.
+    assert!(of(("lib/step/src/inhibitors.rs", "TIME")) < of(("preflight/src/sibling.rs", "SIBLING")));
+    assert!(2 * of(("lib/bus/src/connect.rs", "PATIENCE")) < of(("lib/step/src/inhibitors.rs", "TIME")));
+    // The fleet's lock is asked with the record locked.
+    let asks = of(("fleet-lock/src/client.rs", "TIME"));
+    let lock = of(("lib/fleetlock/src/lease.rs", "LOCK_TIME"));
+    assert!(asks < lock);
+    for unit in ["nvidia-reload-lock.service", "nvidia-reload-unlock.service"] {
+        let time = of_unit(unit, "TimeoutStartSec");
+        assert!(lock + asks < time && time < of(("stop-units/src/single.rs", "PATIENCE")), "{unit}");
+    }
+    let verified = nvml + 2 * lock;
+    assert!(verified < of_unit("nvidia-reload-steady.service", "TimeoutStartSec"), "{verified} s");
     let run =
         of(("nvidia-reload/src/engine/mod.rs", "LIMIT")) + of(("nvidia-reload/src/plan.rs", "PATIENCE"));
     assert!(run < of(("upgrade/src/reload.rs", "RUN")));

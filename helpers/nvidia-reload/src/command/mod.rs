@@ -23,15 +23,15 @@ use serde::Serialize;
 use step::Root;
 
 use crate::cli::{
-    Arguments, Command, Consent, Heal, Install, Output, Plan, Reload, Reset, Restart, Rollback, Stop, Verify,
-    What,
+    Arguments, Check, Command, Consent, Heal, Install, Output, Plan, Reload, Reset, Restart, Rollback, Stop,
+    Verify, What,
 };
 use crate::fault::{Fault, Result};
 use crate::interrupt::Interrupt;
 use crate::plan::{Kind, Proposal};
 use crate::report::Outcome;
 use crate::terminal::{Stream, Terminal};
-use crate::{check, kept, metrics, status, verify, view};
+use crate::{check, kept, metrics, past, status, verify, view};
 use propose::Answer;
 
 /// What an interrupted command exits with, as shells do: 128 and SIGINT.
@@ -78,7 +78,7 @@ fn act(command: &Command) -> (Output, Result<u8>) {
         Command::History(output) => (*output, history::history(*output)),
         Command::Logs(arguments) => (arguments.output, logs::logs(arguments)),
         Command::Report(arguments) => (arguments.output, report::report(arguments)),
-        Command::Check(output) => (*output, check(*output)),
+        Command::Check(arguments) => (arguments.output, check(*arguments)),
         Command::Metrics { output } => (Output::default(), metrics(output.as_deref())),
     }
 }
@@ -197,29 +197,25 @@ fn slots(output: Output) -> Result<u8> {
     Ok(list.exit() as u8)
 }
 
-fn check(output: Output) -> Result<u8> {
-    // A monitor takes 1 for a warning and 2 for an alarm: what is not known is 3.
-    let checked = match check::check(&Root::system()) {
-        Ok(checked) => checked,
-        Err(fault) => {
-            let fault = Fault { exit: check::Condition::Unknown.exit(), ..fault };
-            // It reads standard output, and what is not there is no state.
-            if !output.json {
-                Terminal::new(Stream::Out).write(&view::check::unknown(&fault));
-            }
-            return Err(fault);
-        }
-    };
+fn check(arguments: Check) -> Result<u8> {
+    let Check { format, output } = arguments;
+    // A monitor takes 1 for a warning and 2 for an alarm: what cannot be told is 3.
+    let checked = check::check(&Root::system())
+        .map_err(|fault| Fault { exit: check::Condition::Unknown.exit(), ..fault });
     if output.json {
+        let checked = checked?;
         print(&checked);
-    } else {
-        Terminal::new(Stream::Out).write(&view::check::line(&checked));
+        return Ok(checked.condition.exit());
     }
-    Ok(checked.condition.exit())
+    // A monitor reads one line on standard output, whatever it says.
+    let checked = checked.unwrap_or_else(|fault| check::Checked::unknown(&fault));
+    Terminal::new(Stream::Out).write(&view::check::line(&checked, format));
+    Ok(checked.exit(format))
 }
 
 fn metrics(output: Option<&Path>) -> Result<u8> {
-    let text = metrics::text(&check::check(&Root::system())?);
+    let root = Root::system();
+    let text = metrics::text(&check::check(&root)?, &past::past(&root));
     match output {
         Some(path) => metrics::write(path, &text)?,
         None => Terminal::new(Stream::Out).write(&text),

@@ -248,6 +248,8 @@ pub struct Status {
     pub healed: Option<slots::Healed>,
     /// A reload that waits until the GPUs are idle.
     pub request: Option<Request>,
+    /// The lease that this machine has, or may have, from the fleet's lock.
+    pub lease: Option<fleetlock::Lease>,
     /// The initramfs of the running kernel, where it holds another driver than the disk.
     pub initramfs: Option<Initramfs>,
     /// The step that is at work, while a run is under way.

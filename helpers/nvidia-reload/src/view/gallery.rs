@@ -168,6 +168,7 @@ pub fn busy_server() -> Status {
         container_names: [("4f2a91c0b1de77aa00".to_owned(), "train".to_owned())].into(),
         users: Users::default(),
         healed: None,
+        lease: None,
         put_back: None,
         request: Some(Request {
             schema: request::SCHEMA.into(),

@@ -9,6 +9,7 @@ pub mod history;
 pub mod holders;
 pub mod html;
 pub mod kept;
+pub mod lease;
 pub mod live;
 pub mod logs;
 pub mod plan;

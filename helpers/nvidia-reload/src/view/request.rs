@@ -40,12 +40,18 @@ fn remedy(state: State) -> Option<&'static str> {
     match state {
         // What helps is with the reason.
         State::Queued | State::Reloading | State::NotInstalled => None,
-        State::WaitingForPackages => Some("`nvidia-reload request --cancel` cancels it"),
+        State::WaitingForPackages | State::WaitingForLock => {
+            Some("`nvidia-reload request --cancel` cancels it")
+        }
         State::RebootRequired => Some("a reboot loads the driver that is on disk"),
         State::Refused | State::Failed => {
             Some("`nvidia-reload request` tries it again when the GPUs are idle")
         }
-        State::WaitingForIdle | State::Asking | State::GivenUp => {
+        State::WaitingForIdle
+        | State::WaitingForWindow
+        | State::WaitingForInhibitor
+        | State::Asking
+        | State::GivenUp => {
             Some("`nvidia-reload reload` does it now, `nvidia-reload request --cancel` cancels it")
         }
     }

@@ -10,7 +10,7 @@ use super::holders::{holders, unexplained};
 use super::table::{Column, table};
 use super::text::{ago, bytes, clean, seconds, wrap};
 use super::verdict::{next, verdict};
-use super::{Paint, Style, request};
+use super::{Paint, Style, lease, request};
 use crate::status::{Gpu, Initramfs, Refusal, RunInShort, State, Status};
 
 /// Where the values begin.
@@ -54,6 +54,9 @@ pub fn status(status: &Status, style: Style, now: SystemTime) -> String {
         status.request.iter().flat_map(|request| request::values(request, style, now)).enumerate()
     {
         row(if at == 0 { "Upgrade" } else { "" }, value);
+    }
+    for (at, value) in status.lease.iter().flat_map(|lease| lease::values(lease, style, now)).enumerate() {
+        row(if at == 0 { "Fleet lock" } else { "" }, value);
     }
     for value in status.initramfs.iter().map(next_boot) {
         row("Next boot", style.paint(Paint::Attention, &value));

@@ -43,6 +43,12 @@ pub struct Upgrade {
     pub restartable: Vec<String>,
     /// Whether programs that start meanwhile get the loaded driver's libraries.
     pub heal: Heal,
+    /// When a reload may begin by itself, see [`crate::Window`]; empty for at any time.
+    pub window: Vec<String>,
+    /// The time zone of the windows, by its name in the time zone database; empty for the system's own.
+    pub window_zone: String,
+    /// By how many seconds at most machines begin one after the other; 0 for not.
+    pub jitter: u64,
 }
 
 impl Default for Upgrade {
@@ -61,6 +67,9 @@ impl Default for Upgrade {
             idle_timeout: 7 * 24 * 60 * 60,
             restartable: RESTARTABLE.map(str::to_owned).into(),
             heal: Heal::Ask,
+            window: Vec::new(),
+            window_zone: String::new(),
+            jitter: 0,
         }
     }
 }
