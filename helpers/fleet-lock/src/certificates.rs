@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The certificates of authorities that this system believes.
 
 use std::fs::File;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! One operation of the FleetLock protocol: a POST, of which only the status 200 is a yes.
 
 use std::io::{self, ErrorKind, Read};

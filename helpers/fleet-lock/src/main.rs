@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Asks the fleet's lock for a lease, and tells it that the lease is released: the one program of ours that speaks
 //! over the network. It has nothing else: what it is to ask for is in the record of the lease, and what came of it
 //! is left beside that.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! A FleetLock server by the text of the protocol, for the tests; it can be slow, failing and lying.
 
 use std::io::{BufRead, BufReader, Read, Write};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! A run in one archive, for a bug report: what is known of it, without what might be secret.
 
 use jiff::tz::TimeZone;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! How long a run may take: what the last one of its kind took, and what the limits are.
 
 use std::collections::BTreeSet;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What the Python script before this program was given, in the words of today.
 
 /// The script's options, and the command that each is now; empty for one that has no command.

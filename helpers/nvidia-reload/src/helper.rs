@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The helpers that are asked: what one answers, or why it has no answer, in its own words.
 
 use std::fs::File;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The names of the system's containers, for the eyes: from the files of their engines, which root can read.
 //!
 //! What a user's own Podman writes is that user's, and not read; its containers keep their ids.

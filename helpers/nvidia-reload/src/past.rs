@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What was done, what waits, and what is saved: for monitors.
 
 use fleetlock::Lease;

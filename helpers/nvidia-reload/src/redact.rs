@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What is left out of files that are handed on: command lines, of which the program's name stays. They may have
 //! passwords and tokens in them.
 

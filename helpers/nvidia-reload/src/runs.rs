@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The runs on record, as data: what `history` lists and what `report` tells of one of them.
 
 use std::fs;

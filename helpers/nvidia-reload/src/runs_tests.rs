@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 use ledger::{Install, Snapshot};
 
 use super::*;

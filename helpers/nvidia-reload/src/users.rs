@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The names of users, for the eyes.
 
 use std::collections::BTreeMap;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Who asks that the machine not be shut down. A reload is no shutdown; whoever starts one by hand is told, and one that
 //! comes by itself waits.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Who blocks a shutdown, for siblings that speak no D-Bus themselves.
 
 use anyhow::Result;

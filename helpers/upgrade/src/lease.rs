@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Asking the fleet's lock again, later each time.
 
 use std::time::Duration;

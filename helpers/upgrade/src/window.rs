@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The moment of this machine: within a window, and later than that opens by its own share of the jitter.
 
 use std::fs;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What came of asking the server.
 
 use std::fs;

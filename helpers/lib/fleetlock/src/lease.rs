@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The record of the lease, on disk.
 
 use std::fs::{self, File};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The lease that this machine has from a FleetLock server while it is out of service.
 //!
 //! A run asks for it before it stops anything. It is released when the driver works, and kept where the run failed:

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The end of the lease: released when the driver works, kept where the run failed.
 
 use anyhow::{Context as _, Result, bail};

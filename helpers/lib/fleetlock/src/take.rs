@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Asking for the lease, before anything is stopped.
 
 use std::io;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The runs on record, with the time of everything that happened, and what was kept of their failures.
 
 use std::fs;

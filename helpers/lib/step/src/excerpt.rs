@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What the journal has of a run: of our own units, or of the kernel. journalctl knows which entries may say that
 //! they are of a unit (`-u`): any program can write the fields.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The machine as it was when a step failed, kept before anything is rolled back: afterwards the journal may be
 //! gone, the kernel's log has the rollback's messages, and another driver is loaded.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Who asks logind that the machine not be shut down; the sibling that speaks D-Bus asks it.
 
 use std::fmt;

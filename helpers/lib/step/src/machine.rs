@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! A name of this machine for others.
 
 use std::fs;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The journal's ids of what matters in a run (MESSAGE_ID=, systemd.journal-fields(7)): `journalctl -x` explains
 //! them from the catalog in units/nvidia-reload.catalog, and programs can wait for them. An id never gets another
 //! meaning.

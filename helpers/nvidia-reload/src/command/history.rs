@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! `history`: the runs on record.
 
 use jiff::tz::TimeZone;

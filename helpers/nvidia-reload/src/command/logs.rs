@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! `logs`: the journal of a run.
 
 use std::time::{Duration, Instant};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The plan before the act: shown, asked about, or all that was asked for.
 
 use step::{Exit, Verdict};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! `report`: everything that is known of a run.
 
 use std::path::Path;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The parts of a run, with the times that its record has.
 
 use ledger::{Event, Object, Recorded, State, Step};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What the status shows, as data.
 
 use std::collections::BTreeMap;

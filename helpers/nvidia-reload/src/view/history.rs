@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The runs on record.
 
 use jiff::tz::TimeZone;

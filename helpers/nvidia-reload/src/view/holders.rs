@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! What holds the driver: a line for each owner, or with every detail for each process.
 
 use std::collections::BTreeSet;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 use holders::{Container, Pod};
 
 use super::super::gallery::busy_server;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The account of a run as one page for a browser: no scripts, nothing that is loaded from elsewhere, readable
 //! without colour. Whatever comes from the machine is escaped: names come from users.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The lease that this machine has from the fleet's lock.
 
 use std::time::SystemTime;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The journal of a run.
 
 use jiff::tz::TimeZone;

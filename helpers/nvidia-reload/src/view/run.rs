@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The account of a run that is over, or goes on.
 
 use jiff::tz::TimeZone;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Runs for the tests of the views.
 
 use jiff::tz::TimeZone;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Times of a run, in the machine's own time zone.
 
 use jiff::Timestamp;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! How the machine is, in one line, and what to type next.
 
 use xid::Class;

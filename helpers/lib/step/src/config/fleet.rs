@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Who else has a say in when this machine may be out of service.
 
 use anyhow::{Result, bail};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! The times of the week in which a reload may begin by itself.
 
 use std::fs;
