@@ -84,7 +84,8 @@ impl Room {
         Room(stage)
     }
 
-    fn root(&self) -> PathBuf {
+    /// Where its files are.
+    pub fn root(&self) -> PathBuf {
         self.0.file(ROOT)
     }
 
