@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use crate::cache::{Cache, Stage};
 use crate::command::{cargo, without_cargo};
 use crate::distributions;
-use crate::room::{ROOT, Room, enter};
+use crate::room::{NotHad, ROOT, Room, enter};
 use crate::stages;
 
 /// A check.
@@ -95,7 +95,24 @@ pub const CHECKS: &[Check] = &[
         },
     },
     Check { name: "package-managers", run: package_managers },
+    Check { name: "ansible-lint", run: ansible_lint },
 ];
+
+/// The role and the playbooks of fleet/ansible. Skipped where Debian's archive has no ansible-lint today.
+fn ansible_lint(cache: &Cache) -> Result<()> {
+    let room = Room::unpacked(cache, "ansible-lint", "a room for ansible-lint", &["ansible-lint"])
+        .context(NotHad("ansible-lint"))?;
+    let folder = std::fs::canonicalize(stages::checkout().join("fleet/ansible"))?;
+    let scratch = cache.scratch()?;
+    quiet(
+        room.inside(cache, &[], "env")?
+            // It writes beside what it looks at.
+            .args(["sh", "-euc", "cp -R \"$1\" \"$2/ansible\" && cd \"$2/ansible\" && exec ansible-lint --offline --strict --profile production", "lint"])
+            .arg(folder)
+            .arg(scratch.path())
+            .env("HOME", scratch.path()),
+    )
+}
 
 fn product(cache: &Cache) -> Result<Stage> {
     stages::package(cache)?.context("this checkout has no debian/control")

@@ -20,6 +20,7 @@ use crate::host;
 use crate::machine::last_lines;
 use crate::progress;
 use crate::results::Results;
+use crate::room::NotHad;
 use crate::scenario::{End, Limit, Output, Scenario, diagnose};
 use crate::stages::{Content, Distro, NotToday, checkout};
 use crate::worlds::{WORLDS, World};
@@ -213,7 +214,7 @@ impl Outcome {
     fn of(result: &Result<()>) -> Self {
         match result {
             Ok(()) => Outcome::Passed,
-            Err(error) if error.is::<NotToday>() => Outcome::Skipped,
+            Err(error) if error.is::<NotToday>() || error.is::<NotHad>() => Outcome::Skipped,
             Err(_) => Outcome::Failed,
         }
     }

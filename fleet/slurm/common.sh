@@ -1,0 +1,37 @@
+# shellcheck shell=sh
+# What the programs beside this file share. Slurm starts them with an environment of its own.
+PATH=/usr/sbin:/usr/bin:/sbin:/bin:${PATH-}
+export PATH LC_ALL=C
+
+# The node's name in Slurm.
+node() {
+	name=${SLURMD_NODENAME:-${SLURM_NODE_NAME-}}
+	[ -n "$name" ] || name=$(scontrol show aliases 2>/dev/null)
+	[ -n "$name" ] || name=$(hostname -s)
+	echo "${name%% *}"
+}
+
+# Reloads the driver; says on standard output why not.
+reload() {
+	status=0
+	nvidia-reload reload --yes >&2 </dev/null || status=$?
+	case $status in
+	0) ;;
+	1) echo 'the reload failed and was rolled back' ;;
+	3) echo 'the reload was refused, nothing was touched; see nvidia-reload plan' ;;
+	4) echo 'a reload cannot help; see nvidia-reload verify' ;;
+	5) echo 'finished degraded; see nvidia-reload status' ;;
+	127) echo 'nvidia-reload is not installed' ;;
+	*) echo "the reload ended with exit status $status" ;;
+	esac
+	return "$status"
+}
+
+# close REASON: the node gets no job until an administrator resumes it. DOWN ends the wait for a boot; DRAIN is what
+# `ReturnToService=2` does not undo.
+close() {
+	logger -p daemon.err -t nvidia-reload-slurm -- "$1" 2>/dev/null || :
+	for state in DOWN DRAIN; do
+		scontrol update NodeName="$(node)" State="$state" Reason="nvidia-reload: $1" || return
+	done
+}
