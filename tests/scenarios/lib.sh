@@ -270,12 +270,16 @@ hold_in() {
 # A cluster of this machine, by another name than the machine's own. NODE has more words about the node; standard
 # input, more lines of slurm.conf.
 slurm_cluster() { # HOW IT TRACKS PROCESSES [NODE]
+	local user
+	# Debian 13 starts the controller as Slurm's own user.
+	user=$(systemctl show -P User slurmctld)
 	systemctl stop slurmd slurmctld
 	mkdir -p /etc/slurm /var/spool/rig-slurm/{ctld,d}
+	chown "${user:-root}" /var/spool/rig-slurm/ctld
 	cat >/etc/slurm/slurm.conf <<-END
 		ClusterName=rig
 		SlurmctldHost=$(hostname -s)(127.0.0.1)
-		SlurmUser=root
+		SlurmUser=${user:-root}
 		AuthType=auth/munge
 		ProctrackType=proctrack/$1
 		TaskPlugin=task/none

@@ -96,12 +96,31 @@ pub const CHECKS: &[Check] = &[
     },
     Check { name: "package-managers", run: package_managers },
     Check { name: "ansible-lint", run: ansible_lint },
+    Check { name: "manifests", run: manifests },
 ];
 
-/// The role and the playbooks of fleet/ansible. Skipped where Debian's archive has no ansible-lint today.
+/// ansible-lint, and with it Python's readers of YAML and of schemas. What needs it is skipped where Debian's archive
+/// does not have it today.
+fn lint_room(cache: &Cache) -> Result<Room> {
+    Room::unpacked(cache, "ansible-lint", "a room for ansible-lint", &["ansible-lint", "python3-jsonschema"])
+        .context(NotHad("ansible-lint"))
+}
+
+/// The manifests of fleet/kubernetes, against the schemas of those that read them.
+fn manifests(cache: &Cache) -> Result<()> {
+    let checkout = std::fs::canonicalize(stages::checkout())?;
+    quiet(
+        lint_room(cache)?
+            .inside(cache, &[], "python3")?
+            .arg("-B")
+            .arg(checkout.join("tests/kubernetes/check.py"))
+            .arg(checkout.join("fleet")),
+    )
+}
+
+/// The role and the playbooks of fleet/ansible.
 fn ansible_lint(cache: &Cache) -> Result<()> {
-    let room = Room::unpacked(cache, "ansible-lint", "a room for ansible-lint", &["ansible-lint"])
-        .context(NotHad("ansible-lint"))?;
+    let room = lint_room(cache)?;
     let folder = std::fs::canonicalize(stages::checkout().join("fleet/ansible"))?;
     let scratch = cache.scratch()?;
     quiet(
