@@ -32,6 +32,10 @@ install:
 	done
 	$(INSTALL_FILE) units/nvidia-reload.tmpfiles $(DESTDIR)/usr/lib/tmpfiles.d/nvidia-reload.conf
 	$(INSTALL_FILE) -t $(DESTDIR)/usr/lib/nvidia-reload units/config.toml
+	for file in $$(find fleet -type f); do \
+		mode=0644; [ ! -x $$file ] || mode=0755; \
+		$(INSTALL) -D -m $$mode $$file $(DESTDIR)/usr/share/nvidia-reload/$$file || exit 1; \
+	done
 	$(INSTALL_PROGRAM) -t $(DESTDIR)/usr/lib/dracut/modules.d/01nvidia-reload dracut/01nvidia-reload/*
 	$(INSTALL_FILE) -t $(DESTDIR)/usr/share/man/man8 $(GENERATED)/*.8
 	$(INSTALL_FILE) $(GENERATED)/nvidia-reload.bash $(DESTDIR)/usr/share/bash-completion/completions/nvidia-reload

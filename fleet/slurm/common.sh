@@ -27,11 +27,9 @@ reload() {
 	return "$status"
 }
 
-# close REASON: the node gets no job until an administrator resumes it. DOWN ends the wait for a boot; DRAIN is what
-# `ReturnToService=2` does not undo.
+# close REASON: the node gets no job until an administrator resumes it. Not only DOWN, which `ReturnToService=2` undoes.
 close() {
-	logger -p daemon.err -t nvidia-reload-slurm -- "$1" 2>/dev/null || :
-	for state in DOWN DRAIN; do
-		scontrol update NodeName="$(node)" State="$state" Reason="nvidia-reload: $1" || return
-	done
+	logger -p daemon.err -t nvidia-reload-slurm -- "$1" ||
+		echo "nvidia-reload: $1" >&2
+	scontrol update NodeName="$(node)" State=DRAIN Reason="nvidia-reload: $1"
 }

@@ -23,6 +23,7 @@ const SOURCES: &[&str] = &[
     "Makefile",
     "debian",
     "dracut",
+    "fleet",
     "helpers",
     "packaging",
     "rpm",
