@@ -10,6 +10,8 @@
 #   #                                                only with --all, or when they are named)
 #   # rig: kernel=ARGUMENT                          (more for the kernel's command line)
 #   # rig: distro=debian12,forky                    (the suite runs it on the first, --all on each; else on debian12)
+#   # rig: machines=3 with=ansible                (node1, where it runs, node2, …: node1 reaches the others by ssh;
+#   #                                                Ansible is on node1)
 #   . /usr/share/rig/lib.sh
 #
 # A scenario runs as root in a machine of its own, in which the package is
