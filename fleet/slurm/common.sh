@@ -27,9 +27,16 @@ reload() {
 	return "$status"
 }
 
-# close REASON: the node gets no job until an administrator resumes it. Not only DOWN, which `ReturnToService=2` undoes.
+# close REASON [STATE]: the node is set to STATE first, and gets no job until an administrator resumes it. Not only DOWN,
+# which `ReturnToService=2` undoes.
 close() {
 	logger -p daemon.err -t nvidia-reload-slurm -- "$1" ||
 		echo "nvidia-reload: $1" >&2
-	scontrol update NodeName="$(node)" State=DRAIN Reason="nvidia-reload: $1"
+	name=$(node)
+	# By one scontrol: there is no time for a job to start in between.
+	{
+		[ -z "${2-}" ] || echo "update NodeName=$name State=$2"
+		echo "update NodeName=$name State=DRAIN Reason=\"nvidia-reload: $1\""
+	} | scontrol >&2
+	scontrol --oneliner show node "$name" | grep -q 'State=[A-Z+_]*DRAIN'
 }
