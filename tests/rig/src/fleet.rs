@@ -2,15 +2,38 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::net::UdpSocket;
 
 use anyhow::{Context, Result};
 
 use crate::cache::Cache;
-use crate::machine::{Lan, Machine};
+use crate::machine::Machine;
 use crate::progress::note;
 use crate::room::Room;
 use crate::scenario::Scenario;
 use crate::stages::{self, Content};
+
+/// A network of the rig's machines, and of nothing else: frames travel as multicast packets within this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lan {
+    /// How many machines are on it.
+    pub machines: u32,
+    /// Its port: what tells it from others.
+    port: u16,
+}
+
+impl Lan {
+    /// A network for so many machines.
+    pub fn of(machines: u32) -> Result<Self> {
+        let free = UdpSocket::bind(("127.0.0.1", 0)).context("cannot find a free port")?;
+        Ok(Lan { machines, port: free.local_addr()?.port() })
+    }
+
+    /// What QEMU calls `lan`.
+    pub fn netdev(&self) -> String {
+        format!("socket,id=lan,mcast=230.0.0.1:{},localaddr=127.0.0.1", self.port)
+    }
+}
 
 /// Makes the machine the one of this number: its name, its address, and those of the others.
 const BECOME: &str = r#"

@@ -1,7 +1,7 @@
 //! The virtual machine: started, reached, frozen, and always ended.
 
 use std::fs::{self, File};
-use std::net::{TcpListener, UdpSocket};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -14,6 +14,7 @@ use crate::accel::Accel;
 use crate::cache::{Cache, Folder, Key, Stage};
 use crate::cleanup;
 use crate::command::tie;
+use crate::fleet::Lan;
 use crate::progress::note;
 use crate::qmp::Qmp;
 use crate::room::Room;
@@ -40,23 +41,6 @@ pub struct Spec {
     pub kernel: Vec<String>,
     /// The network that it shares with others.
     pub lan: Option<Lan>,
-}
-
-/// A network of the rig's machines, and of nothing else: frames travel as multicast packets within this host.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lan {
-    /// How many machines are on it.
-    pub machines: u32,
-    /// Its port: what tells it from others.
-    port: u16,
-}
-
-impl Lan {
-    /// A network for so many machines.
-    pub fn of(machines: u32) -> Result<Self> {
-        let free = UdpSocket::bind(("127.0.0.1", 0)).context("cannot find a free port")?;
-        Ok(Lan { machines, port: free.local_addr()?.port() })
-    }
 }
 
 impl Default for Spec {
@@ -189,12 +173,7 @@ impl Machine {
             .arg("-serial")
             .arg(format!("file:{}", comma_safe(&dir.path().join("console"))?))
             .args(["-chardev", "stdio,id=qmp,signal=off", "-mon", "chardev=qmp,mode=control"])
-            .args(spec.lan.iter().flat_map(|lan| {
-                [
-                    "-netdev".to_owned(),
-                    format!("socket,id=lan,mcast=230.0.0.1:{},localaddr=127.0.0.1", lan.port),
-                ]
-            }))
+            .args(spec.lan.iter().flat_map(|lan| ["-netdev".to_owned(), lan.netdev()]))
             .args(incoming.then_some(["-incoming", "defer"]).iter().flatten())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -35,8 +35,8 @@ use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 
 use cache::Cache;
-use fleet::Fleet;
-use machine::{Lan, Machine, Spec};
+use fleet::{Fleet, Lan};
+use machine::{Machine, Spec};
 use scenario::{End, Limit, Output, Scenario, known_driver, possible_gpus, possible_machines};
 use stages::{Content, Distro};
 

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::machine::{Lan, Machine, Spec};
+use crate::fleet::Lan;
+use crate::machine::{Machine, Spec};
 use crate::progress::note;
 use crate::ssh::{self, Connection};
 use crate::stages::{DRIVERS, Distro, checkout, into};
