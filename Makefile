@@ -34,6 +34,10 @@ install:
 	$(INSTALL_FILE) -t $(DESTDIR)/usr/lib/systemd/catalog units/nvidia-reload.catalog
 	$(INSTALL_FILE) units/nvidia-reload.tmpfiles $(DESTDIR)/usr/lib/tmpfiles.d/nvidia-reload.conf
 	$(INSTALL_FILE) -t $(DESTDIR)/usr/lib/nvidia-reload units/config.toml
+	for file in $$(find fleet -type f); do \
+		mode=0644; [ ! -x $$file ] || mode=0755; \
+		$(INSTALL) -D -m $$mode $$file $(DESTDIR)/usr/share/nvidia-reload/$$file || exit 1; \
+	done
 	$(INSTALL_PROGRAM) -t $(DESTDIR)/usr/lib/dracut/modules.d/01nvidia-reload dracut/01nvidia-reload/*
 	$(INSTALL_FILE) -t $(DESTDIR)/usr/share/man/man8 $(GENERATED)/*.8 docs/man/*.8
 	$(INSTALL_FILE) -t $(DESTDIR)/usr/share/man/man5 $(GENERATED)/*.5

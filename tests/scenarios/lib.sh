@@ -11,6 +11,8 @@
 #   #                                                only with --all, or when they are named)
 #   # rig: kernel=ARGUMENT                          (more for the kernel's command line)
 #   # rig: distro=debian12,forky                    (the suite runs it on the first, --all on each; else on debian12)
+#   # rig: machines=3 with=ansible                (node1, where it runs, node2, …: node1 reaches the others by ssh;
+#   #                                                Ansible is on node1)
 #   . /usr/share/rig/lib.sh
 #
 # A scenario runs as root in a machine of its own, in which the package is
@@ -265,6 +267,64 @@ hold_in() {
 	read -r _ pid < <(hold --fork /dev/nvidiactl)
 	echo "$pid" >"$1/cgroup.procs"
 }
+
+# --- Slurm
+
+# A cluster of this machine, by another name than the machine's own. NODE has more words about the node; standard
+# input, more lines of slurm.conf.
+slurm_cluster() { # HOW IT TRACKS PROCESSES [NODE]
+	local user
+	# Debian 13 starts the controller as Slurm's own user.
+	user=$(systemctl show -P User slurmctld)
+	systemctl stop slurmd slurmctld
+	mkdir -p /etc/slurm /var/spool/rig-slurm/{ctld,d}
+	chown "${user:-root}" /var/spool/rig-slurm/ctld
+	cat >/etc/slurm/slurm.conf <<-END
+		ClusterName=rig
+		SlurmctldHost=$(hostname -s)(127.0.0.1)
+		SlurmUser=${user:-root}
+		AuthType=auth/munge
+		ProctrackType=proctrack/$1
+		TaskPlugin=task/none
+		JobAcctGatherType=jobacct_gather/none
+		MpiDefault=none
+		StateSaveLocation=/var/spool/rig-slurm/ctld
+		SlurmdSpoolDir=/var/spool/rig-slurm/d
+		SlurmctldPidFile=/run/slurmctld.pid
+		SlurmdPidFile=/run/slurmd.pid
+		SelectType=select/cons_tres
+		SelectTypeParameters=CR_Core
+		GresTypes=gpu
+		ReturnToService=2
+		InactiveLimit=0
+		KillWait=5
+		NodeName=gpu1 NodeHostname=$(hostname -s) NodeAddr=127.0.0.1 CPUs=$(nproc) Gres=gpu:1 State=UNKNOWN ${2-}
+		PartitionName=main Nodes=gpu1 Default=YES
+	END
+	[ -t 0 ] || cat >>/etc/slurm/slurm.conf
+	echo 'Name=gpu File=/dev/nvidia0' >/etc/slurm/gres.conf
+	# Without one its steps do not start (seen with 22.05).
+	echo 'ConstrainCores=yes' >/etc/slurm/cgroup.conf
+	systemctl start munge slurmctld slurmd
+	wait_for 90 node_is idle
+}
+node_is() { # STATE
+	[ "$(sinfo --noheader --Node --format=%T)" = "$1" ]
+}
+# A job of alice's: its number.
+submit() { # OPTION… -- COMMAND
+	local options=()
+	while [ "$1" != -- ]; do
+		options+=("$1")
+		shift
+	done
+	runuser -u alice -- sbatch --parsable --chdir=/tmp --output=/dev/null --ntasks=1 "${options[@]}" --wrap "exec ${*:2}"
+}
+job_is() { # NUMBER STATE
+	[ "$(squeue --noheader --job="$1" --format=%T 2>/dev/null)" = "$2" ]
+}
+
+# --- faults
 
 # fail_step STEP: the step fails without having done anything, until mend_step.
 fail_step() {

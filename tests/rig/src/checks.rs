@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use crate::cache::{Cache, Stage};
 use crate::command::{cargo, without_cargo};
 use crate::distributions;
-use crate::room::{ROOT, Room, enter};
+use crate::room::{NotHad, ROOT, Room, enter};
 use crate::stages;
 
 /// A check.
@@ -97,6 +97,8 @@ pub const CHECKS: &[Check] = &[
         },
     },
     Check { name: "package-managers", run: package_managers },
+    Check { name: "ansible-lint", run: ansible_lint },
+    Check { name: "manifests", run: manifests },
 ];
 
 /// The alerts for Prometheus, by its own tool: as such, and whether each comes when it should.
@@ -110,6 +112,40 @@ fn alerts(cache: &Cache) -> Result<()> {
         quiet(prometheus.inside(cache, &[], "promtool")?.args([verb, what]).arg(folder.join(file)))?;
     }
     Ok(())
+}
+
+/// ansible-lint, and with it Python's readers of YAML and of schemas. What needs it is skipped where Debian's archive
+/// does not have it today.
+fn lint_room(cache: &Cache) -> Result<Room> {
+    Room::unpacked(cache, "ansible-lint", "a room for ansible-lint", &["ansible-lint", "python3-jsonschema"])
+        .context(NotHad("ansible-lint"))
+}
+
+/// The manifests of fleet/kubernetes, against the schemas of those that read them.
+fn manifests(cache: &Cache) -> Result<()> {
+    let checkout = std::fs::canonicalize(stages::checkout())?;
+    quiet(
+        lint_room(cache)?
+            .inside(cache, &[], "python3")?
+            .arg("-B")
+            .arg(checkout.join("tests/kubernetes/check.py"))
+            .arg(checkout.join("fleet")),
+    )
+}
+
+/// The role and the playbooks of fleet/ansible.
+fn ansible_lint(cache: &Cache) -> Result<()> {
+    let room = lint_room(cache)?;
+    let folder = std::fs::canonicalize(stages::checkout().join("fleet/ansible"))?;
+    let scratch = cache.scratch()?;
+    quiet(
+        room.inside(cache, &[], "env")?
+            // It writes beside what it looks at.
+            .args(["sh", "-euc", "cp -R \"$1\" \"$2/ansible\" && cd \"$2/ansible\" && exec ansible-lint --offline --strict --profile production", "lint"])
+            .arg(folder)
+            .arg(scratch.path())
+            .env("HOME", scratch.path()),
+    )
 }
 
 fn product(cache: &Cache) -> Result<Stage> {

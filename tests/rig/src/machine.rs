@@ -15,6 +15,7 @@ use crate::accel::Accel;
 use crate::cache::{Cache, Folder, Key, Stage};
 use crate::cleanup;
 use crate::command::tie;
+use crate::fleet::Lan;
 use crate::progress::note;
 use crate::qmp::Qmp;
 use crate::room::Room;
@@ -39,12 +40,20 @@ pub struct Spec {
     pub driver: String,
     /// More words for the kernel's command line.
     pub kernel: Vec<String>,
+    /// The network that it shares with others.
+    pub lan: Option<Lan>,
 }
 
 impl Default for Spec {
     /// Where nothing is asked for: one GPU, and the first of the drivers.
     fn default() -> Self {
-        Spec { distro: Distro::default(), gpus: 1, driver: DRIVERS[0].version.to_owned(), kernel: Vec::new() }
+        Spec {
+            distro: Distro::default(),
+            gpus: 1,
+            driver: DRIVERS[0].version.to_owned(),
+            kernel: Vec::new(),
+            lan: None,
+        }
     }
 }
 
@@ -165,6 +174,7 @@ impl Machine {
             .arg("-serial")
             .arg(format!("file:{}", comma_safe(&dir.path().join("console"))?))
             .args(["-chardev", "stdio,id=qmp,signal=off", "-mon", "chardev=qmp,mode=control"])
+            .args(spec.lan.iter().flat_map(|lan| ["-netdev".to_owned(), lan.netdev()]))
             .args(incoming.then_some(["-incoming", "defer"]).iter().flatten())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -172,7 +182,14 @@ impl Machine {
         let mut qemu = tie(&mut command, Signal::SIGKILL).spawn().context("cannot run QEMU")?;
         cleanup::watch(qemu.id());
         let (commands, answers) = qemu.stdin.take().zip(qemu.stdout.take()).context("QEMU has no pipes")?;
-        match Qmp::connect(commands, answers) {
+        let connected = Qmp::connect(commands, answers).and_then(|mut qmp| {
+            // Until the machine has an address of its own there: it may be one of several that woke from one state.
+            if spec.lan.is_some() {
+                qmp.call("set_link", json!({ "name": "lan", "up": false }))?;
+            }
+            Ok(qmp)
+        });
+        match connected {
             Ok(qmp) => {
                 let (image, tools) = (image.clone(), accel.tools.clone());
                 Ok(Machine { qemu, qmp, dir, port, image, tools, boots: 0, ssh: None })
@@ -228,6 +245,11 @@ impl Machine {
     pub fn console(&self) -> String {
         let text = fs::read(self.dir.path().join("console")).unwrap_or_default();
         String::from_utf8_lossy(&text).into_owned()
+    }
+
+    /// Plugs the cable of [`Spec::lan`] in.
+    pub fn link_up(&mut self) -> Result<()> {
+        self.qmp.call("set_link", json!({ "name": "lan", "up": true })).map(drop)
     }
 
     /// Reboots as a server that is told to.
@@ -331,7 +353,12 @@ fn description(spec: &Spec, accel: &Accel) -> Vec<String> {
         "-append",
         &cmdline,
     ];
-    arguments.map(str::to_owned).to_vec()
+    let mut arguments = arguments.map(str::to_owned).to_vec();
+    if spec.lan.is_some() {
+        // At a fixed place, which gives it its name in the guest.
+        arguments.extend(["-device", "virtio-net-pci,netdev=lan,romfile=,addr=0x10"].map(str::to_owned));
+    }
+    arguments
 }
 
 /// Adds to a key all that a frozen state depends on.

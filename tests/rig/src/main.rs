@@ -15,6 +15,7 @@ mod disk;
 mod distributions;
 #[cfg(test)]
 mod docs;
+mod fleet;
 mod host;
 mod machine;
 mod progress;
@@ -37,8 +38,9 @@ use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 
 use cache::Cache;
+use fleet::{Fleet, Lan};
 use machine::{Machine, Spec};
-use scenario::{End, Limit, Output, Scenario, known_driver, possible_gpus};
+use scenario::{End, Limit, Output, Scenario, known_driver, possible_gpus, possible_machines};
 use stages::{Content, Distro};
 
 /// The rig's own failure: out of the way of what scenarios exit with.
@@ -61,6 +63,21 @@ enum Verb {
     Run {
         #[command(flatten)]
         machine: MachineArgs,
+        /// A script, or a folder with an executable `run`
+        path: PathBuf,
+        /// Its arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Run a script in the first of several machines that share a network
+    ///
+    /// They are called node1, node2, …; root of node1 reaches the others by ssh. Otherwise as `run`.
+    Fleet {
+        #[command(flatten)]
+        machine: MachineArgs,
+        /// How many machines, 2 to 9
+        #[arg(value_parser = possible_machines)]
+        size: u32,
         /// A script, or a folder with an executable `run`
         path: PathBuf,
         /// Its arguments
@@ -118,14 +135,15 @@ impl MachineArgs {
         Content { with_package: !self.no_package, with_stand_ins: true, spec }
     }
 
-    fn spec(&self, header: Option<&scenario::Header>) -> Spec {
-        let asked = header.map(|header| header.spec(header.distros()[0])).unwrap_or_default();
-        Spec {
+    fn spec(&self, header: Option<&scenario::Header>) -> Result<Spec> {
+        let asked = header.map(|header| header.spec(header.distros()[0])).transpose()?.unwrap_or_default();
+        Ok(Spec {
             distro: self.distro.unwrap_or(asked.distro),
             gpus: self.gpus.unwrap_or(asked.gpus),
             driver: self.driver.clone().unwrap_or(asked.driver),
             kernel: asked.kernel,
-        }
+            lan: asked.lan,
+        })
     }
 }
 
@@ -149,15 +167,16 @@ fn act(verb: Verb) -> Result<u8> {
     match verb {
         Verb::Run { machine, path, arguments } => {
             let scenario = Scenario::open(&path)?;
-            let spec = machine.spec(Some(scenario.header()));
-            let mut machine = start(&machine.content(&spec))?;
-            match scenario.run(&mut machine, &spec, &arguments, &Output::Ours, &Limit::default())? {
-                End::Exit(status) => Ok(u8::try_from(status).unwrap_or(OWN_FAILURE)),
-                End::TimedOut => Ok(OWN_FAILURE),
-            }
+            let spec = machine.spec(Some(scenario.header()))?;
+            run(&machine.content(&spec), &scenario, &arguments)
+        }
+        Verb::Fleet { machine, size, path, arguments } => {
+            let scenario = Scenario::open(&path)?;
+            let spec = Spec { lan: Some(Lan::of(size)?), ..machine.spec(Some(scenario.header()))? };
+            run(&machine.content(&spec), &scenario, &arguments)
         }
         Verb::Shell { machine } => {
-            let machine = start(&machine.content(&machine.spec(None)))?;
+            let machine = start(&machine.content(&machine.spec(None)?))?;
             let ssh = machine.ssh()?;
             // Sets the clock.
             ssh.send(&["-T".into(), "/dev/null".into()])?;
@@ -191,9 +210,17 @@ fn act(verb: Verb) -> Result<u8> {
             Ok(0)
         }
         Verb::Build { machine } => {
-            stages::provide(&Cache::open()?, &machine.content(&machine.spec(None)))?;
+            stages::provide(&Cache::open()?, &machine.content(&machine.spec(None)?))?;
             Ok(0)
         }
+    }
+}
+
+fn run(content: &Content<'_>, scenario: &Scenario, arguments: &[String]) -> Result<u8> {
+    let mut fleet = Fleet::start(&Cache::open()?, content, Some(scenario))?;
+    match scenario.run(fleet.first(), content.spec, arguments, &Output::Ours, &Limit::default())? {
+        End::Exit(status) => Ok(u8::try_from(status).unwrap_or(OWN_FAILURE)),
+        End::TimedOut => Ok(OWN_FAILURE),
     }
 }
 

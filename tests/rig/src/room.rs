@@ -58,6 +58,16 @@ const OF_THE_HOST: &[&str] = &[
     "/usr/share/keyrings",
 ];
 
+/// What could not be had from Debian's archive: what needs it is skipped, by name.
+#[derive(Debug)]
+pub struct NotHad(pub &'static str);
+
+impl std::fmt::Display for NotHad {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} cannot be had from Debian's archive", self.0)
+    }
+}
+
 /// A folder of Debian's files.
 #[derive(Debug, Clone)]
 pub struct Room(Stage);
@@ -85,7 +95,8 @@ impl Room {
         Room(stage)
     }
 
-    fn root(&self) -> PathBuf {
+    /// Where its files are.
+    pub fn root(&self) -> PathBuf {
         self.0.file(ROOT)
     }
 

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::fleet::Lan;
 use crate::machine::{Machine, Spec};
 use crate::progress::note;
 use crate::ssh::{self, Connection};
@@ -45,6 +46,10 @@ pub struct Header {
     pub driver: Option<String>,
     /// More words for the kernel's command line.
     pub kernel: Vec<String>,
+    /// How many machines there are: it runs in the first.
+    pub machines: Option<u32>,
+    /// Ansible is there.
+    pub with_ansible: bool,
     /// It takes long, and runs only when it is named.
     pub by_name: bool,
     /// The distributions that `cargo rig test` runs it on; none for the usual one.
@@ -55,14 +60,15 @@ pub struct Header {
 
 impl Header {
     /// The machine that it asks for.
-    pub fn spec(&self, distro: Distro) -> Spec {
+    pub fn spec(&self, distro: Distro) -> Result<Spec> {
         let any = Spec::default();
-        Spec {
+        Ok(Spec {
             distro,
             gpus: self.gpus.unwrap_or(any.gpus),
             driver: self.driver.clone().unwrap_or(any.driver),
             kernel: self.kernel.clone(),
-        }
+            lan: self.machines.map(Lan::of).transpose()?,
+        })
     }
 
     /// The distributions that `cargo rig test` runs it on, at least one.
@@ -179,6 +185,8 @@ impl Scenario {
         arguments.push(format!("--transform=s,^{FOLDER}/\\./on-gpu,usr/share/rig/on-gpu,").into());
         arguments.extend(["-C".into(), checkout().join("tests/scenarios").into(), "./lib.sh".into()]);
         arguments.extend(["-C".into(), checkout().join("tests").into(), "./on-gpu".into()]);
+        arguments.push(format!("--transform=s,^{FOLDER}/\\./fleet,usr/share/nvidia-reload/fleet,").into());
+        arguments.extend(["-C".into(), checkout().into(), "./fleet".into()]);
         arguments
     }
 }
@@ -247,6 +255,14 @@ pub fn possible_gpus(text: &str) -> Result<u32> {
     }
 }
 
+/// A number of machines that can be side by side.
+pub fn possible_machines(text: &str) -> Result<u32> {
+    match text.parse() {
+        Ok(machines @ 2..=9) => Ok(machines),
+        _ => bail!("there can be 2 to 9 machines, not {text}"),
+    }
+}
+
 fn parse_header(script: &str) -> Result<Header> {
     let mut header = Header::default();
     for line in script.lines().take(40) {
@@ -262,6 +278,8 @@ fn parse_header(script: &str) -> Result<Header> {
                 }
                 Some(("gpus", gpus)) => header.gpus = Some(possible_gpus(gpus)?),
                 Some(("driver", version)) => header.driver = Some(known_driver(version)?),
+                Some(("machines", machines)) => header.machines = Some(possible_machines(machines)?),
+                Some(("with", "ansible")) => header.with_ansible = true,
                 Some(("kernel", argument)) => header.kernel.push(argument.to_owned()),
                 None if word == "by-name" => header.by_name = true,
                 Some(("distro", names)) => {
@@ -270,7 +288,7 @@ fn parse_header(script: &str) -> Result<Header> {
                 Some(("parts", names)) => header.parts.extend(names.split(',').map(str::to_owned)),
                 _ => bail!(
                     "`# rig:` knows timeout=SECONDS, gpus=N, driver=VERSION, kernel=ARGUMENT, by-name, \
-                     distro=NAME,… and parts=NAME,…, not {word}"
+                     distro=NAME,…, parts=NAME,…, machines=N and with=ansible, not {word}"
                 ),
             }
         }
@@ -303,7 +321,8 @@ mod tests {
     fn a_header_is_read() {
         let header = parse_header(
             "#!/bin/bash\n# What it shows.\n# rig: timeout=600 gpus=2\n\
-             # rig: driver=550.163.01 kernel=a.b=0 distro=debian12,debian13 by-name\n# rig: parts=a,b\nset -e\n",
+             # rig: driver=550.163.01 kernel=a.b=0 distro=debian12,debian13 by-name\n# rig: parts=a,b\n\
+             # rig: machines=3 with=ansible\nset -e\n",
         );
         assert_eq!(
             header.ok(),
@@ -312,6 +331,8 @@ mod tests {
                 gpus: Some(2),
                 driver: Some("550.163.01".into()),
                 kernel: vec!["a.b=0".into()],
+                machines: Some(3),
+                with_ansible: true,
                 by_name: true,
                 distros: vec![Distro::Debian12, Distro::Debian13],
                 parts: vec!["a".into(), "b".into()],
@@ -321,8 +342,17 @@ mod tests {
 
     #[test]
     fn a_wrong_header_is_an_error() {
-        for line in ["timeout=soon", "gpus=9", "gpus=0", "driver=1.2.3", "colour=red", "gpus", "distro=plan9"]
-        {
+        for line in [
+            "timeout=soon",
+            "gpus=9",
+            "gpus=0",
+            "driver=1.2.3",
+            "colour=red",
+            "gpus",
+            "distro=plan9",
+            "machines=1",
+            "with=x",
+        ] {
             assert!(parse_header(&format!("# rig: {line}\n")).is_err(), "{line}");
         }
     }

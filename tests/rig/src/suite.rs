@@ -16,12 +16,14 @@ use clap::Args;
 
 use crate::cache::Cache;
 use crate::checks::{CHECKS, Check};
+use crate::fleet::Fleet;
 use crate::host;
-use crate::machine::{Machine, last_lines};
+use crate::machine::last_lines;
 use crate::progress;
 use crate::results::Results;
+use crate::room::NotHad;
 use crate::scenario::{End, Limit, Output, Scenario, diagnose};
-use crate::stages::{self, Content, Distro, NotToday, checkout};
+use crate::stages::{Content, Distro, NotToday, checkout};
 use crate::worlds::{WORLDS, World};
 
 /// How long a scenario may take that does not say.
@@ -213,7 +215,7 @@ impl Outcome {
     fn of(result: &Result<()>) -> Self {
         match result {
             Ok(()) => Outcome::Passed,
-            Err(error) if error.is::<NotToday>() => Outcome::Skipped,
+            Err(error) if error.is::<NotToday>() || error.is::<NotHad>() => Outcome::Skipped,
             Err(_) => Outcome::Failed,
         }
     }
@@ -291,20 +293,15 @@ fn all_tests() -> Result<Vec<Test>> {
 fn run_scenario(cache: &Cache, test: &ScenarioTest, short: bool) -> Result<()> {
     let scenario = Scenario::open(&test.path)?;
     let header = scenario.header();
-    let spec = header.spec(test.distro);
+    let spec = header.spec(test.distro)?;
     let content = Content { with_package: true, with_stand_ins: true, spec: &spec };
-    let built = stages::provide(cache, &content).context("there is no machine to run it in")?;
-    let mut machine = Machine::throw_away(cache, &built, &spec)?;
+    let mut fleet = Fleet::start(cache, &content, Some(&scenario))?;
+    let machine = fleet.first();
     let mut file: File = tempfile::tempfile()?;
     let timeout = header.timeout.unwrap_or(DEADLINE);
     let output = Output::BothTo(file.try_clone()?);
-    let end = scenario.run(
-        &mut machine,
-        &spec,
-        test.part.as_slice(),
-        &output,
-        &Limit { timeout: Some(timeout), short },
-    );
+    let end =
+        scenario.run(machine, &spec, test.part.as_slice(), &output, &Limit { timeout: Some(timeout), short });
     let mut text = Vec::new();
     file.seek(SeekFrom::Start(0))?;
     file.read_to_end(&mut text)?;
@@ -314,7 +311,7 @@ fn run_scenario(cache: &Cache, test: &ScenarioTest, short: bool) -> Result<()> {
         Ok(End::Exit(0)) => Ok(()),
         Ok(End::Exit(status)) => bail!("{text}\nexit status {status}"),
         Ok(End::TimedOut) => {
-            bail!("{text}\nnot done after {} s\n{}", timeout.as_secs(), diagnose(&machine).trim_end())
+            bail!("{text}\nnot done after {} s\n{}", timeout.as_secs(), diagnose(machine).trim_end())
         }
         Err(error) => {
             let console = last_lines(&machine.console(), 20);

@@ -45,30 +45,45 @@ pub(crate) struct Listed {
     pub(crate) has_gpu: bool,
 }
 
-/// State and resources of a node, as `sinfo --format=%T|%G` prints them, a line for each of its partitions:
-/// whether no job is started there, and whether Slurm gives out GPUs of it.
-pub(crate) fn node(text: &str) -> (bool, bool) {
+/// A node, as Slurm describes it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Node {
+    /// Whether no job is started there.
+    pub(crate) is_closed: bool,
+    /// Whether Slurm waits until the node has booted, or has done what was asked for in place of a boot: then no
+    /// job is started there either, and one that was given the node waits, too.
+    pub(crate) boots: bool,
+    /// Whether Slurm gives out GPUs of it.
+    pub(crate) gives_gpus: bool,
+}
+
+/// A node, as `sinfo --format=%T|%G` prints it, a line for each of its partitions.
+pub(crate) fn node(text: &str) -> Node {
     let lines: Vec<(&str, &str)> = text.lines().filter_map(|line| line.split_once(BETWEEN)).collect();
-    let is_closed = |(state, _): &(&str, &str)| {
-        ["drain", "drng", "down", "fail"].iter().any(|closed| state.trim().to_lowercase().starts_with(closed))
+    let all = |is: &dyn Fn(&str) -> bool| {
+        !lines.is_empty() && lines.iter().all(|(state, _)| is(&state.trim().to_lowercase()))
     };
+    // The sign after the state: ^ for a boot that was ordered, # for one that is waited for.
+    let boots = all(&|state| state.ends_with(['^', '#']));
+    let is_closed =
+        all(&|state| ["drain", "drng", "down", "fail"].iter().any(|word| state.starts_with(word)));
     let gives_gpus = lines.iter().any(|(_, resources)| names_gpu(resources));
-    (!lines.is_empty() && lines.iter().all(is_closed), gives_gpus)
+    Node { is_closed: is_closed || boots, boots, gives_gpus }
 }
 
 /// The jobs in what squeue prints with [`COLUMNS`]. Where Slurm gives out no GPUs of the node, any job may use
 /// them. One that has the node for itself has its GPUs.
-pub(crate) fn jobs(text: &str, gives_gpus: bool) -> Vec<Listed> {
+pub(crate) fn jobs(text: &str, node: Node) -> Vec<Listed> {
     text.lines()
         .filter_map(|line| {
             let mut columns = line.split(BETWEEN).map(str::trim);
             let (id, user, state, shared) =
                 (columns.next()?, columns.next()?, columns.next()?, columns.next()?);
             // One that waits has nothing yet.
-            if id.is_empty() || state == "PENDING" {
+            if id.is_empty() || state == "PENDING" || (state == "CONFIGURING" && node.boots) {
                 return None;
             }
-            let has_gpu = !gives_gpus || shared == "NO" || columns.any(names_gpu);
+            let has_gpu = !node.gives_gpus || shared == "NO" || columns.any(names_gpu);
             Some(Listed { id: id.to_owned(), user: user.to_owned(), has_gpu })
         })
         .collect()
@@ -109,12 +124,19 @@ mod tests {
     #[test]
     fn a_node_is_closed_where_slurm_starts_nothing() {
         for state in ["drained", "draining*", "drng", "down*", "fail"] {
-            assert_eq!(node(&format!("{state}|gpu:2\n")), (true, true), "{state}");
+            let expected = Node { is_closed: true, boots: false, gives_gpus: true };
+            assert_eq!(node(&format!("{state}|gpu:2\n")), expected, "{state}");
         }
-        for state in ["idle", "idle*", "mixed", "allocated", "maint", "planned", "unknown"] {
-            assert_eq!(node(&format!("{state}|(null)\n")), (false, false), "{state}");
+        for state in ["allocated#", "mixed#", "idle^", "down^", "reboot^"] {
+            let expected = Node { is_closed: true, boots: true, gives_gpus: true };
+            assert_eq!(node(&format!("{state}|gpu:2\n")), expected, "{state}");
         }
-        assert_eq!(node(""), (false, false));
+        for state in ["idle", "idle*", "idle~", "mixed@", "mixed", "allocated", "maint", "planned", "unknown"]
+        {
+            assert_eq!(node(&format!("{state}|(null)\n")), Node::default(), "{state}");
+        }
+        assert_eq!(node(""), Node::default());
+        assert_eq!(node("idle^|(null)\nidle|(null)\n"), Node::default());
     }
 
     #[test]
@@ -123,14 +145,26 @@ mod tests {
             8|bob|RUNNING|OK|N/A|N/A|N/A|N/A|cpu=1,node=1\n\
             9|bob|COMPLETING|NO|N/A|N/A|N/A|N/A|N/A\n\
             10|bob|SUSPENDED|OK|gres/gpu:1|N/A|N/A|N/A|N/A\n\
-            11|bob|PENDING|OK|gres/gpu:1|N/A|N/A|N/A|N/A\n\nodd\n";
+            11|bob|PENDING|OK|gres/gpu:1|N/A|N/A|N/A|N/A\n\
+            12|ada|CONFIGURING|OK|gres/gpu:1|N/A|N/A|N/A|N/A\n\nodd\n";
         let of = |gives_gpus| {
-            jobs(text, gives_gpus).into_iter().map(|job| (job.id, job.user, job.has_gpu)).collect::<Vec<_>>()
+            jobs(text, Node { gives_gpus, ..Node::default() })
+                .into_iter()
+                .map(|job| (job.id, job.user, job.has_gpu))
+                .collect::<Vec<_>>()
         };
         let job = |id: &str, user: &str, has_gpu| (id.to_owned(), user.to_owned(), has_gpu);
-        let expected =
-            [job("7", "ada", true), job("8", "bob", false), job("9", "bob", true), job("10", "bob", true)];
+        let expected = [
+            job("7", "ada", true),
+            job("8", "bob", false),
+            job("9", "bob", true),
+            job("10", "bob", true),
+            job("12", "ada", true),
+        ];
         assert_eq!(of(true), expected);
+        let boots = Node { is_closed: true, boots: true, gives_gpus: true };
+        let ids: Vec<String> = jobs(text, boots).into_iter().map(|job| job.id).collect();
+        assert_eq!(ids, ["7", "8", "9", "10"], "the one that waits for the node has nothing yet");
         assert!(
             of(false).iter().all(|(_, _, has_gpu)| *has_gpu),
             "any job may use what Slurm does not give out"
@@ -141,7 +175,7 @@ mod tests {
         #[test]
         fn any_text_is_read(text in "[0-9a-zA-Z|:,=() \n]{0,200}") {
             node(&text);
-            jobs(&text, true);
+            jobs(&text, node(&text));
         }
     }
 }

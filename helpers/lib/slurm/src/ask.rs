@@ -62,9 +62,9 @@ fn fill(root: &Root, daemon: &SlurmDaemon, answer: &mut Answer) -> Result<()> {
         "sinfo",
         &["--all", "--local", "--noheader", "--Node", &format!("--nodes={name}"), &about],
     )?;
-    let (is_closed, gives_gpus) = node(&state);
-    answer.is_closed = is_closed;
-    answer.jobs = jobs(&listed, gives_gpus);
+    let node = node(&state);
+    answer.is_closed = node.is_closed;
+    answer.jobs = jobs(&listed, node);
     Ok(())
 }
 

@@ -110,11 +110,13 @@ pub fn into(folder: &Path, target: &str, names: &[OsString]) -> Vec<OsString> {
 
 fn kind(stage: &str, spec: &Spec) -> String {
     let kernel: String = spec.kernel.iter().map(|word| format!("-{}", word.replace('/', "_"))).collect();
-    format!("{}-{}gpu-{}{kernel}", spec.distro.stage(stage), spec.gpus, spec.driver)
+    let lan = if spec.lan.is_some() { "-lan" } else { "" };
+    format!("{}-{}gpu-{}{kernel}{lan}", spec.distro.stage(stage), spec.gpus, spec.driver)
 }
 
 fn named(spec: &Spec) -> String {
     let s = if spec.gpus == 1 { "" } else { "s" };
     let kernel: String = spec.kernel.iter().map(|word| format!(", {word}")).collect();
-    format!("{}, {} GPU{s}, driver {}{kernel}", spec.distro, spec.gpus, spec.driver)
+    let lan = if spec.lan.is_some() { ", on a network" } else { "" };
+    format!("{}, {} GPU{s}, driver {}{kernel}{lan}", spec.distro, spec.gpus, spec.driver)
 }

@@ -25,6 +25,7 @@ const SOURCES: &[&str] = &[
     "debian",
     "docs/man",
     "dracut",
+    "fleet",
     "helpers",
     "packaging",
     "rpm",
@@ -59,6 +60,9 @@ pub fn package(cache: &Cache) -> Result<Option<Stage>> {
         }
         let source = scratch.join("nvidia-reload");
         fs::create_dir_all(&source)?;
+        // cargo goes by times: what was edited while the last copy was compiled is older than what came of it.
+        let [before, now] = ["package-copied", "package-copied.new"].map(|name| cache.root().join(name));
+        fs::write(&now, "")?;
         let mut copy = Command::new("cp");
         copy.arg("-a").arg("-t").arg(&source);
         for entry in fs::read_dir(&checkout)? {
@@ -68,6 +72,13 @@ pub fn package(cache: &Cache) -> Result<Option<Stage>> {
             }
         }
         run_logged(&mut copy, work, &log)?;
+        let mut refresh = Command::new("find");
+        refresh.arg(&source).args(["-type", "f"]);
+        if before.exists() {
+            refresh.arg("-newer").arg(&before);
+        }
+        run_logged(refresh.args(["-exec", "touch", "{}", "+"]), work, &log)?;
+        fs::rename(&now, &before)?;
         let workshop = workshop(cache)?;
         workshop.fetch(&source, work, &log)?;
         let target = cache.root().join("cargo-package");
