@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use crate::stages::checkout;
 
 /// The schemas of files and of conversations between our own programs.
-const INTERNAL: [&str; 7] = ["units", "initramfs", "containers", "put-back", "healed", "slot", "memory"];
+const INTERNAL: [&str; 8] =
+    ["units", "initramfs", "containers", "put-back", "healed", "slot", "memory", "lease"];
 
 /// The documents, as paths from the checkout.
 fn documents() -> Vec<PathBuf> {
