@@ -229,8 +229,10 @@ fn open_run(run: &RunInShort, status: &Status, style: Style, now: SystemTime) ->
     // Of a machine that is held on purpose, only what people own; that the driver is out is said above.
     let held = matches!(status.state, State::Drained | State::Offline);
     let mut shown = run.clone();
-    shown.missing.retain(|act| {
-        !matches!(act.object, Object::Gate { .. }) && !(held && matches!(act.object, Object::Module(_)))
+    shown.missing.retain(|act| match act.object {
+        Object::Gate { .. } => false,
+        Object::Module(_) => !held,
+        _ => true,
     });
     values.extend(details(&shown, if held { "stopped" } else { "not restored" }, status));
     values
