@@ -3,6 +3,7 @@
 
 use std::time::SystemTime;
 
+use ledger::Object;
 use step::Verdict;
 use xid::Class;
 
@@ -230,7 +231,15 @@ fn open_run(run: &RunInShort, status: &Status, style: Style, now: SystemTime) ->
     };
     let mut values = vec![format!("{}, since {}", style.paint(paint, word), ago(run.opened_usec, now))];
     values[0] = values[0].replace(" ago", "");
-    values.extend(details(run, "stopped", status));
+    // Of a machine that is held on purpose, only what people own; that the driver is out is said above.
+    let held = matches!(status.state, State::Drained | State::Offline);
+    let mut shown = run.clone();
+    shown.missing.retain(|act| match act.object {
+        Object::Gate { .. } => false,
+        Object::Module(_) => !held,
+        _ => true,
+    });
+    values.extend(details(&shown, if held { "stopped" } else { "not restored" }, status));
     values
 }
 

@@ -6,9 +6,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub use step::text::clean;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-/// How many columns `text` takes.
+/// How many columns `text` takes; paint takes none.
 pub fn width(text: &str) -> usize {
-    text.width()
+    let mut parts = text.split("\x1b[");
+    let first = parts.next().unwrap_or_default().width();
+    first + parts.map(|part| part.split_once('m').map_or(0, |(_, rest)| rest.width())).sum::<usize>()
 }
 
 /// `text`, cut to `columns` with a sign that it was.
@@ -114,6 +116,9 @@ mod tests {
             "  - one two three four\n    five six\n"
         );
         assert_eq!(wrap("- ", "one two", None), "- one two\n");
+        let painted = "\x1b[31;1mone\x1b[0m two three four five";
+        assert_eq!(width(painted), 23);
+        assert_eq!(wrap("", painted, Some(23)), format!("{painted}\n"), "paint is no reason to break a line");
     }
 
     #[test]
