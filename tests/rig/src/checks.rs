@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::arm64;
 use crate::cache::{Cache, Stage};
 use crate::command::{cargo, without_cargo};
 use crate::distributions;
@@ -15,14 +16,17 @@ use crate::stages;
 pub struct Check {
     /// Its name on the command line.
     pub name: &'static str,
+    /// Whether it runs only where it is named, since it takes long.
+    pub by_name: bool,
     run: fn(&Cache) -> Result<()>,
 }
 
 /// All of them, in the order in which they run: the quick ones first.
 pub const CHECKS: &[Check] = &[
-    Check { name: "fmt", run: |_| quiet(cargo().args(["fmt", "--all", "--check"])) },
+    Check { name: "fmt", by_name: false, run: |_| quiet(cargo().args(["fmt", "--all", "--check"])) },
     Check {
         name: "clippy",
+        by_name: false,
         run: |_| {
             quiet(cargo().args([
                 "clippy",
@@ -37,6 +41,7 @@ pub const CHECKS: &[Check] = &[
     },
     Check {
         name: "deny",
+        by_name: false,
         run: |cache| {
             let deny = stages::deny(cache)?;
             quiet(Command::new(deny.file("bin/cargo-deny")).args([
@@ -49,9 +54,10 @@ pub const CHECKS: &[Check] = &[
             ]))
         },
     },
-    Check { name: "unit", run: |_| quiet(cargo().args(["test", "--quiet", "--workspace"])) },
+    Check { name: "unit", by_name: false, run: |_| quiet(cargo().args(["test", "--quiet", "--workspace"])) },
     Check {
         name: "doc",
+        by_name: false,
         run: |_| {
             quiet(
                 cargo()
@@ -60,13 +66,18 @@ pub const CHECKS: &[Check] = &[
             )
         },
     },
-    Check { name: "package", run: |cache| product(cache).map(drop) },
+    Check { name: "package", by_name: false, run: |cache| product(cache).map(drop) },
     Check {
         name: "distributions",
-        run: |cache| distributions::check(cache, &product(cache)?.file_like("nvidia-reload_", ".deb")?),
+        by_name: false,
+        run: |cache| {
+            let package = product(cache)?.file_like("nvidia-reload_", ".deb")?;
+            distributions::check(cache, &package, object::elf::EM_X86_64)
+        },
     },
     Check {
         name: "lintian",
+        by_name: false,
         run: |cache| {
             let changes = product(cache)?.file_like("", ".changes")?;
             let lintian = Room::unpacked(cache, "lintian", "a room for lintian", &["lintian"])?;
@@ -80,6 +91,7 @@ pub const CHECKS: &[Check] = &[
     },
     Check {
         name: "rpmlint",
+        by_name: false,
         run: |cache| {
             let package = product(cache)?.file_like("nvidia-reload-", ".rpm")?;
             let configuration =
@@ -94,7 +106,8 @@ pub const CHECKS: &[Check] = &[
             )
         },
     },
-    Check { name: "package-managers", run: package_managers },
+    Check { name: "package-managers", by_name: false, run: package_managers },
+    Check { name: "arm64", by_name: true, run: arm64::check },
 ];
 
 fn product(cache: &Cache) -> Result<Stage> {
