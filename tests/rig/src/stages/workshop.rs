@@ -18,7 +18,8 @@ use crate::room::{ROOT, Room};
 /// What the packages' control file and spec ask for, beside what every package is built with.
 const PACKAGES: &str = "build-essential,debhelper,libkmod-dev,pkgconf,rpm";
 /// What is needed beside that for arm64.
-const PACKAGES_ARM64: &str = "gcc-aarch64-linux-gnu,libc6-dev:arm64,libgcc-s1:arm64,libkmod-dev:arm64,qemu-user";
+const PACKAGES_ARM64: &str =
+    "gcc-aarch64-linux-gnu,libc6-dev:arm64,libgcc-s1:arm64,libkmod-dev:arm64,qemu-user";
 
 /// Rust's name for the host.
 pub const TARGET: &str = "x86_64-unknown-linux-gnu";
