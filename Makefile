@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 # Both packages are built with this file: `make`, then `make install DESTDIR=FOLDER`. Rust comes from cargo in PATH.
+# For another architecture: CARGO_BUILD_TARGET, as cargo has it, and TARGET_RUNNER, which runs its programs here.
 
 CARGO_TARGET_DIR ?= $(CURDIR)/target
 export CARGO_TARGET_DIR
@@ -10,7 +11,7 @@ HELPERS = preflight drain-containers stop-units kill-holders unbind-vt rmmod-cha
 	install-driver modprobe-chain verify restore settings rollback upgrade \
 	check-initramfs user-agent heal fleet-lock
 PROGRAMS = $(HELPERS) ask-nvml
-RELEASE = $(CARGO_TARGET_DIR)/release
+RELEASE = $(CARGO_TARGET_DIR)$(CARGO_BUILD_TARGET:%=/%)/release
 GENERATED = $(CARGO_TARGET_DIR)/generated
 INSTALL ?= install
 INSTALL_FILE = $(INSTALL) -D -m 0644
@@ -22,7 +23,7 @@ all:
 	@command -v cargo >/dev/null || { echo 'cargo is not in the PATH: install Rust (1.89 or newer)' >&2; exit 1; }
 	cargo build --release --locked $(addprefix --package ,nvidia-reload $(HELPERS))
 	mkdir -p $(GENERATED)
-	$(RELEASE)/nvidia-reload generate $(GENERATED)
+	$(TARGET_RUNNER) $(RELEASE)/nvidia-reload generate $(GENERATED)
 
 install:
 	$(INSTALL_PROGRAM) -t $(DESTDIR)/usr/sbin $(RELEASE)/nvidia-reload

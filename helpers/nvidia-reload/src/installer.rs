@@ -256,6 +256,8 @@ mod tests {
     fn what_a_file_says_of_itself() {
         let info = "\n  Identification    : NVIDIA Accelerated Graphics Driver for Linux-x86_64 575.57.08\n  Target directory  : NVIDIA-Linux-x86_64-575.57.08\n  Uncompressed size : 1522661 KB\n";
         assert_eq!(parse(info), Some(("x86_64".into(), "575.57.08".into(), 1_522_661 * 1024)));
+        let arm64 = info.replace("x86_64", "aarch64");
+        assert_eq!(parse(&arm64).map(|(machine, ..)| machine).as_deref(), Some("aarch64"));
         for bad in [
             info.replace("575.57.08", "../x"),
             info.replace(" for Linux-", " "),

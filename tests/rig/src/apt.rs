@@ -16,6 +16,9 @@ use crate::progress::Work;
 /// The suite of the machine.
 pub const SUITE: &str = "bookworm";
 
+/// The host's architecture, as Debian calls it.
+const NATIVE: &str = "amd64";
+
 /// By these a source of the host is known to be Debian's archive, which has all of them.
 const SUITES: &[&str] = &["bookworm", "trixie", "forky", "sid", "oldstable", "stable", "testing", "unstable"];
 
@@ -38,6 +41,17 @@ impl PrivateApt {
     /// Sets it up in `dir` for all components of these suites, and fetches
     /// their package lists.
     pub fn set_up(dir: &Path, suites: &[&str], work: &Work, log: &Path) -> Result<Self> {
+        Self::set_up_for(dir, suites, &[], work, log)
+    }
+
+    /// The same for packages of these architectures beside the host's own: `name:arm64`.
+    pub fn set_up_for(
+        dir: &Path,
+        suites: &[&str],
+        foreign: &[&str],
+        work: &Work,
+        log: &Path,
+    ) -> Result<Self> {
         for folder in [
             "etc/sources.list.d",
             "etc/preferences.d",
@@ -53,7 +67,7 @@ impl PrivateApt {
         fs::write(dir.join("state/status"), "")?;
         let source = host_source()?;
         fs::write(dir.join("etc/sources.list.d/debian.sources"), source.for_suites(suites))?;
-        fs::write(dir.join("apt.conf"), configuration(dir)?)?;
+        fs::write(dir.join("apt.conf"), configuration(dir, foreign)?)?;
         let apt = PrivateApt { dir: dir.to_owned() };
         run_logged(apt.command("apt-get").args(["--quiet", "--error-on=any", "update"]), work, log)
             .context("cannot fetch Debian's package lists")?;
@@ -139,7 +153,7 @@ pub fn host_transport() -> Result<Vec<String>> {
         .collect())
 }
 
-fn configuration(dir: &Path) -> Result<String> {
+fn configuration(dir: &Path, foreign: &[&str]) -> Result<String> {
     let at = dir.display();
     let mut text = format!(
         "Dir::Etc \"{at}/etc\";\n\
@@ -150,6 +164,11 @@ fn configuration(dir: &Path) -> Result<String> {
          Acquire::Languages \"none\";\n\
          APT::Sandbox::User \"root\";\n"
     );
+    if !foreign.is_empty() {
+        for architecture in [NATIVE].iter().chain(foreign) {
+            text.push_str(&format!("APT::Architectures:: \"{architecture}\";\n"));
+        }
+    }
     for line in host_transport()? {
         text.push_str(&line);
         text.push('\n');

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::arm64;
 use crate::cache::{Cache, Stage};
 use crate::command::{cargo, without_cargo};
 use crate::distributions;
@@ -16,14 +17,17 @@ use crate::stages;
 pub struct Check {
     /// Its name on the command line.
     pub name: &'static str,
+    /// Whether it runs only where it is named, since it takes long.
+    pub by_name: bool,
     run: fn(&Cache) -> Result<()>,
 }
 
 /// All of them, in the order in which they run: the quick ones first.
 pub const CHECKS: &[Check] = &[
-    Check { name: "fmt", run: |_| quiet(cargo().args(["fmt", "--all", "--check"])) },
+    Check { name: "fmt", by_name: false, run: |_| quiet(cargo().args(["fmt", "--all", "--check"])) },
     Check {
         name: "clippy",
+        by_name: false,
         run: |_| {
             quiet(cargo().args([
                 "clippy",
@@ -38,6 +42,7 @@ pub const CHECKS: &[Check] = &[
     },
     Check {
         name: "deny",
+        by_name: false,
         run: |cache| {
             let deny = stages::deny(cache)?;
             quiet(Command::new(deny.file("bin/cargo-deny")).args([
@@ -50,9 +55,10 @@ pub const CHECKS: &[Check] = &[
             ]))
         },
     },
-    Check { name: "unit", run: |_| quiet(cargo().args(["test", "--quiet", "--workspace"])) },
+    Check { name: "unit", by_name: false, run: |_| quiet(cargo().args(["test", "--quiet", "--workspace"])) },
     Check {
         name: "doc",
+        by_name: false,
         run: |_| {
             quiet(
                 cargo()
@@ -61,14 +67,19 @@ pub const CHECKS: &[Check] = &[
             )
         },
     },
-    Check { name: "prometheus", run: alerts },
-    Check { name: "package", run: |cache| product(cache).map(drop) },
+    Check { name: "prometheus", by_name: false, run: alerts },
+    Check { name: "package", by_name: false, run: |cache| product(cache).map(drop) },
     Check {
         name: "distributions",
-        run: |cache| distributions::check(cache, &product(cache)?.file_like("nvidia-reload_", ".deb")?),
+        by_name: false,
+        run: |cache| {
+            let package = product(cache)?.file_like("nvidia-reload_", ".deb")?;
+            distributions::check(cache, &package, object::elf::EM_X86_64)
+        },
     },
     Check {
         name: "lintian",
+        by_name: false,
         run: |cache| {
             let changes = product(cache)?.file_like("", ".changes")?;
             let lintian = Room::unpacked(cache, "lintian", "a room for lintian", &["lintian"])?;
@@ -82,6 +93,7 @@ pub const CHECKS: &[Check] = &[
     },
     Check {
         name: "rpmlint",
+        by_name: false,
         run: |cache| {
             let package = product(cache)?.file_like("nvidia-reload-", ".rpm")?;
             let configuration =
@@ -96,9 +108,10 @@ pub const CHECKS: &[Check] = &[
             )
         },
     },
-    Check { name: "package-managers", run: package_managers },
-    Check { name: "ansible-lint", run: ansible_lint },
-    Check { name: "manifests", run: manifests },
+    Check { name: "package-managers", by_name: false, run: package_managers },
+    Check { name: "ansible-lint", by_name: false, run: ansible_lint },
+    Check { name: "manifests", by_name: false, run: manifests },
+    Check { name: "arm64", by_name: true, run: arm64::check },
 ];
 
 /// The alerts for Prometheus, by its own tool: as such, and whether each comes when it should.

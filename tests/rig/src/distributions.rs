@@ -59,8 +59,8 @@ struct Distribution {
 type Need = (String, Option<String>);
 
 /// Whether each program of the Debian package, which the rpm has as well, starts on each distribution of the table;
-/// the error names those that do not.
-pub fn check(cache: &Cache, package: &Path) -> Result<()> {
+/// the error names those that do not, and what is not of this machine (`elf::EM_…`).
+pub fn check(cache: &Cache, package: &Path, machine: elf::Machine) -> Result<()> {
     let table = table()?;
     let scratch = cache.scratch()?;
     output_of(Command::new("dpkg-deb").arg("--extract").arg(package).arg(scratch.path()))?;
@@ -74,6 +74,7 @@ pub fn check(cache: &Cache, package: &Path) -> Result<()> {
             }
             programs += 1;
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            lacks.extend(unfit(&content, machine)?.map(|why| format!("{name} {why}")));
             let needs = needs(&content).with_context(|| format!("cannot read {name}"))?;
             for distribution in &table.distribution {
                 let missing = needs.iter().filter_map(|need| lack(need, distribution));
@@ -96,6 +97,23 @@ fn table() -> Result<Table> {
     let path = checkout().join("tests/packages/distributions.toml");
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     toml::from_str(&text).with_context(|| format!("{} is no table", path.display()))
+}
+
+/// Why the kernel of such a machine does not start an ELF file.
+fn unfit(content: &[u8], machine: elf::Machine) -> Result<Option<String>> {
+    let file = ElfFile64::<object::Endianness>::parse(content)?;
+    let endian = file.endian();
+    let its = file.elf_header().e_machine.get(endian);
+    if its != machine {
+        return Ok(Some(format!("is of machine {}, and not of {} (e_machine)", its.0, machine.0)));
+    }
+    // Kernels of arm64 may have pages of 64 KiB, as those for Grace do.
+    let page = if machine == elf::EM_AARCH64 { 64 << 10 } else { 4 << 10 };
+    let mut segments = file.elf_program_headers().iter().filter(|one| one.p_type.get(endian) == elf::PT_LOAD);
+    let small = segments.find(|segment| segment.p_align.get(endian) % page != 0);
+    Ok(small.map(|segment| {
+        format!("is aligned to {} bytes, which is no page of {page}", segment.p_align.get(endian))
+    }))
 }
 
 /// What an ELF file asks the dynamic linker for.
@@ -236,9 +254,15 @@ mod tests {
     #[test]
     fn a_program_that_asks_for_more_is_found() {
         // Cargo has built this for this host.
-        let program = fs::read(std::env::current_exe().expect("has a name")).expect("reads");
+        let mut program = fs::read(std::env::current_exe().expect("has a name")).expect("reads");
         let needs = needs(&program).expect("is ELF");
         assert!(needs.contains(&("libc.so.6".to_owned(), None)), "{needs:?}");
+        assert_eq!(unfit(&program, elf::EM_X86_64).expect("is ELF"), None);
+        let unfit = |program: &[u8]| unfit(program, elf::EM_AARCH64).expect("is ELF").unwrap_or_default();
+        assert!(unfit(&program).contains("machine 62, and not of 183"), "{}", unfit(&program));
+        // Said to be of arm64: aligned to pages of 4 KiB.
+        program[18..20].copy_from_slice(&elf::EM_AARCH64.0.to_le_bytes());
+        assert!(unfit(&program).contains("4096"), "{}", unfit(&program));
         let mut row = table().expect("a table").distribution.swap_remove(0);
         row.glibc = "2.2".to_owned();
         assert!(needs.iter().any(|need| lack(need, &row).is_some()), "{needs:?}");

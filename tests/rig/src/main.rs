@@ -4,6 +4,7 @@
 
 mod accel;
 mod apt;
+mod arm64;
 mod bench;
 mod cache;
 mod checks;
@@ -103,6 +104,9 @@ enum Verb {
     Test(suite::Asked),
     /// Build the packages, for dpkg and for rpm
     Package {
+        /// Also those for arm64
+        #[arg(long)]
+        arm64: bool,
         /// Where they are left
         #[arg(default_value = "target/packages")]
         folder: PathBuf,
@@ -203,8 +207,8 @@ fn act(verb: Verb) -> Result<u8> {
             Ok(u8::from(!within))
         }
         Verb::Test(asked) => suite::test(&asked),
-        Verb::Package { folder } => {
-            for package in stages::leave_packages(&Cache::open()?, &folder)? {
+        Verb::Package { arm64, folder } => {
+            for package in stages::leave_packages(&Cache::open()?, &folder, arm64)? {
                 println!("{}", package.display());
             }
             Ok(0)

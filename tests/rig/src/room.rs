@@ -20,7 +20,7 @@ use crate::apt::{self, PrivateApt};
 use crate::cache::{Cache, Key, Stage};
 use crate::command::run_logged;
 use crate::host::require_root;
-use crate::stages::{checkout, recipe};
+use crate::stages::{Distro, NotToday, checkout, recipe};
 
 /// The stage's folder with the files.
 pub const ROOT: &str = "root";
@@ -75,15 +75,33 @@ pub struct Room(Stage);
 impl Room {
     /// These packages, unpacked: no script of theirs has run.
     pub fn unpacked(cache: &Cache, kind: &str, what: &str, packages: &[&str]) -> Result<Room> {
+        Room::of_suite(apt::SUITE, &[], cache, kind, what, packages)
+    }
+
+    /// The same of Debian testing, with packages of arm64 among them (`name:arm64`); [`NotToday`] is in the error
+    /// where they cannot be had.
+    pub fn of_testing(cache: &Cache, kind: &str, what: &str, packages: &[&str]) -> Result<Room> {
+        Room::of_suite(Distro::Forky.suite(), &["arm64"], cache, kind, what, packages)
+    }
+
+    fn of_suite(
+        suite: &str,
+        foreign: &[&str],
+        cache: &Cache,
+        kind: &str,
+        what: &str,
+        packages: &[&str],
+    ) -> Result<Room> {
         let names: Vec<String> = [packages, ESSENTIAL].concat().into_iter().map(str::to_owned).collect();
-        let key =
-            Key::new("room 1").with(apt::SUITE).with(names.join(" ")).with_files(&recipe("unpack.sh"))?;
+        let key = Key::new("room 1").with(suite).with(names.join(" ")).with_files(&recipe("unpack.sh"))?;
         let stage = cache.get(kind, what, key, &[], |dir, work| {
             require_root()?;
             let log = cache.log(kind);
             let scratch = cache.scratch()?;
-            let apt = PrivateApt::set_up(scratch.path(), &[apt::SUITE], work, &log)?;
-            let packages = apt.download_with_dependencies(&names, work, &log)?;
+            let packages = PrivateApt::set_up_for(scratch.path(), &[suite], foreign, work, &log)
+                .and_then(|apt| apt.download_with_dependencies(&names, work, &log));
+            let packages =
+                if suite == apt::SUITE { packages? } else { packages.context(NotToday(Distro::Forky))? };
             let mut unpack = Command::new("bash");
             run_logged(unpack.arg(recipe("unpack.sh")).arg(dir.join(ROOT)).args(packages), work, &log)
         })?;

@@ -60,7 +60,7 @@ impl Test {
     /// Whether it runs only where it is named, since it takes long or has run on another distribution.
     fn is_by_name(&self) -> bool {
         match self {
-            Test::Check(_) => false,
+            Test::Check(check) => check.by_name,
             Test::World(_) => true,
             Test::Scenario(test) => test.by_name,
         }

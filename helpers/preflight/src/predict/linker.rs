@@ -9,17 +9,19 @@ const MAGIC: &[u8] = b"glibc-ld.so.cache1.1";
 const HEADER: usize = 48;
 /// Flags, the offsets of name and path, the system's version, and hardware capabilities.
 const ENTRY: usize = 24;
-/// The part of an entry's flags that tells the machine; none of it is set for 32 bits of x86.
-const MACHINE: u32 = 0xff00;
+/// The part of an entry's flags that is the machine, and its value for this one (glibc's FLAG_X8664_LIB64 and
+/// FLAG_AARCH64_LIB64). Libraries of other machines are in the same cache: i386 and x32, or 32-bit ARM.
+const MACHINE: usize = 0xff00;
+const OWN: usize = if cfg!(target_arch = "aarch64") { 0x0a00 } else { 0x0300 };
 
-/// The paths of the 64-bit library `name` in the linker's cache, in the linker's order. Nothing where `cache`
+/// The paths of the library `name` for this machine in the linker's cache, in the linker's order. Nothing where `cache`
 /// is no such cache.
 pub(crate) fn paths(cache: &[u8], name: &str) -> Vec<PathBuf> {
     let Some(cache) = current(cache) else { return Vec::new() };
     let Some(count) = number(cache, MAGIC.len()) else { return Vec::new() };
     let entries = cache.get(HEADER..).unwrap_or_default().chunks_exact(ENTRY).take(count);
     entries
-        .filter(|entry| number(entry, 0).is_some_and(|flags| flags & MACHINE as usize != 0))
+        .filter(|entry| number(entry, 0).is_some_and(|flags| flags & MACHINE == OWN))
         .filter(|entry| text(cache, number(entry, 4)) == Some(name))
         .filter_map(|entry| text(cache, number(entry, 8)).map(PathBuf::from))
         .collect()
@@ -69,10 +71,15 @@ mod tests {
 
     #[test]
     fn libraries_are_found_by_name() {
+        let own = OWN as u32 | 3;
         let libraries = [
-            (0x303, "liba.so.1", "/a/liba.so.1"),
-            (0x3, "liba.so.1", "/32/liba.so.1"),
-            (0x303, "liba.so.1", "/b/liba.so.1"),
+            (own, "liba.so.1", "/a/liba.so.1"),
+            (0x3, "liba.so.1", "/i386/liba.so.1"),
+            (0x803, "liba.so.1", "/x32/liba.so.1"),
+            // 32-bit ARM, with and without an FPU.
+            (0x903, "liba.so.1", "/armhf/liba.so.1"),
+            (0xb03, "liba.so.1", "/armel/liba.so.1"),
+            (own, "liba.so.1", "/b/liba.so.1"),
         ];
         for before in [&b""[..], b"ld.so-1.7.0\0an older format\0"] {
             let cache = cache(before, &libraries);
@@ -92,7 +99,7 @@ mod tests {
         #[test]
         fn any_cache_is_read(mut bytes in proptest::collection::vec(any::<u8>(), 0..200), cut in 0..300usize) {
             paths(&bytes, "a");
-            let good = cache(&bytes, &[(0x303, "a", "/a")]);
+            let good = cache(&bytes, &[(OWN as u32 | 3, "a", "/a")]);
             paths(&good[..cut.min(good.len())], "a");
             bytes.splice(0..0, MAGIC.iter().copied());
             paths(&bytes, "a");

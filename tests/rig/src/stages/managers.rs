@@ -14,6 +14,6 @@ const PACKAGES: &str = "cpio,createrepo-c,dnf,file,pacman-package-manager,python
 pub fn package_managers(cache: &Cache) -> Result<Stage> {
     let key = Key::new("package-managers 1").with(apt::SUITE).with(PACKAGES);
     cache.get("package-managers", "a Debian with rpm, dnf, zypper and pacman", key, &[], |dir, work| {
-        small_debian(cache, "package-managers", PACKAGES, dir, work)
+        small_debian(cache, "package-managers", &[], PACKAGES, dir, work)
     })
 }

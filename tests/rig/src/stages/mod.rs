@@ -34,8 +34,8 @@ pub use deny::deny;
 pub use distro::Distro;
 pub use kernel::mmdebstrap;
 pub use managers::package_managers;
-pub use package::{hold, leave_packages, package};
-pub use workshop::rust_folders;
+pub use package::{hold, leave_packages, package, package_arm64};
+pub use workshop::{EMULATOR, rust_folders, workshop_arm64};
 
 /// The drivers of the machine, and the suite that has each. The first is the
 /// one that is on disk and loaded unless another is asked for.

@@ -10,11 +10,10 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::checkout;
-use super::workshop::workshop;
+use super::workshop::{TARGET, Workshop, workshop, workshop_arm64};
 use crate::cache::{Cache, Key, Stage, files_under};
 use crate::command::run_logged;
-
-const TARGET: &str = "x86_64-unknown-linux-gnu";
+use crate::progress::Work;
 
 /// What the package is made from.
 const SOURCES: &[&str] = &[
@@ -38,90 +37,131 @@ pub const NVML_SIM: [&str; 2] = ["libnvml_sim.so", "nvml-sim"];
 
 /// The product's packages, or none where the checkout has no debian/control.
 pub fn package(cache: &Cache) -> Result<Option<Stage>> {
-    let checkout = checkout();
-    if !checkout.join("debian/control").exists() {
+    let Some(key) = key("package 3")? else {
         crate::progress::note("this checkout has no debian/control: the machine goes without nvidia-reload");
         return Ok(None);
+    };
+    let stage = cache.get("package", "the packages", key, &[], |dir, work| {
+        build(cache, &workshop(cache)?, &FOR_THIS, dir, work)
+    })?;
+    Ok(Some(stage))
+}
+
+/// The same for arm64.
+pub fn package_arm64(cache: &Cache) -> Result<Stage> {
+    let key = key("package-arm64 1")?.context("this checkout has no debian/control")?;
+    cache.get(FOR_ARM64.stage, "the packages for arm64", key, &[], |dir, work| {
+        build(cache, &workshop_arm64(cache)?, &FOR_ARM64, dir, work)
+    })
+}
+
+fn key(recipe: &str) -> Result<Option<Key>> {
+    let checkout = checkout();
+    if !checkout.join("debian/control").exists() {
+        return Ok(None);
     }
-    let mut key = Key::new("package 3");
+    let mut key = Key::new(recipe);
     for name in SOURCES {
         let path = checkout.join(name);
         if path.exists() {
             key = key.with(name).with_files(&path)?;
         }
     }
-    let stage = cache.get("package", "the packages", key, &[], |dir, work| {
-        let log = cache.log("package");
-        // A copy: dpkg-buildpackage writes into the source and beside it. Always in the same place:
-        // to cargo a checkout elsewhere is another program, to be built anew.
-        let scratch = cache.root().join("package-source");
-        if scratch.exists() {
-            fs::remove_dir_all(&scratch)?;
+    Ok(Some(key))
+}
+
+/// How packages are built for one architecture.
+struct For {
+    stage: &'static str,
+    /// For dpkg-buildpackage. What the control file asks for is there; with another architecture it looks for
+    /// `crossbuild-essential`, which has a C++ compiler, too.
+    dpkg: &'static [&'static str],
+    /// For rpmbuild.
+    rpm: &'static [&'static str],
+}
+
+const FOR_THIS: For = For { stage: "package", dpkg: &[], rpm: &[] };
+const FOR_ARM64: For =
+    For { stage: "package-arm64", dpkg: &["-d", "-a", "arm64"], rpm: &["--target", "aarch64"] };
+
+fn build(cache: &Cache, workshop: &Workshop<'_>, of: &For, dir: &Path, work: &Work) -> Result<()> {
+    let log = cache.log(of.stage);
+    // A copy: dpkg-buildpackage writes into the source and beside it. Always in the same place:
+    // to cargo a checkout elsewhere is another program, to be built anew.
+    let scratch = cache.root().join(format!("{}-source", of.stage));
+    if scratch.exists() {
+        fs::remove_dir_all(&scratch)?;
+    }
+    let source = scratch.join("nvidia-reload");
+    fs::create_dir_all(&source)?;
+    let mut copy = Command::new("cp");
+    copy.arg("-a").arg("-t").arg(&source);
+    for entry in fs::read_dir(checkout())? {
+        let entry = entry?;
+        if !matches!(entry.file_name().to_str(), Some("target" | ".git")) {
+            copy.arg(entry.path());
         }
-        let source = scratch.join("nvidia-reload");
-        fs::create_dir_all(&source)?;
-        // cargo goes by times: what was edited while the last copy was compiled is older than what came of it.
-        let [before, now] = ["package-copied", "package-copied.new"].map(|name| cache.root().join(name));
-        fs::write(&now, "")?;
-        let mut copy = Command::new("cp");
-        copy.arg("-a").arg("-t").arg(&source);
-        for entry in fs::read_dir(&checkout)? {
-            let entry = entry?;
-            if !matches!(entry.file_name().to_str(), Some("target" | ".git")) {
-                copy.arg(entry.path());
-            }
-        }
-        run_logged(&mut copy, work, &log)?;
-        let mut refresh = Command::new("find");
-        refresh.arg(&source).args(["-type", "f"]);
-        if before.exists() {
-            refresh.arg("-newer").arg(&before);
-        }
-        run_logged(refresh.args(["-exec", "touch", "{}", "+"]), work, &log)?;
-        fs::rename(&now, &before)?;
-        let workshop = workshop(cache)?;
-        workshop.fetch(&source, work, &log)?;
-        let target = cache.root().join("cargo-package");
-        run_logged(
-            workshop
-                .command(&source, "dpkg-buildpackage")?
-                .args(["-b", "-us", "-uc", "-nc"])
-                .env("CARGO_TARGET_DIR", &target),
-            work,
-            &log,
-        )?;
-        // cargo has nothing left to do. What the spec asks for is there by Debian's names.
-        run_logged(
-            workshop
-                .command(&source, "rpmbuild")?
-                .args(["-bb", "--build-in-place", "--nodeps", "--define"])
-                .arg(format!("_topdir {}", scratch.join("rpmbuild").display()))
-                .arg("--define")
-                .arg(format!("_rpmdir {}", scratch.display()))
-                .args(["--define", "_rpmfilename %%{NAME}-%%{VERSION}-%%{RELEASE}.%%{ARCH}.rpm"])
-                .arg("rpm/nvidia-reload.spec")
-                .env("CARGO_TARGET_DIR", &target),
-            work,
-            &log,
-        )?;
-        for file in files_under_flat(&scratch)? {
-            fs::rename(&file, dir.join(file.file_name().unwrap_or_default()))?;
-        }
-        Ok(())
-    })?;
-    Ok(Some(stage))
+    }
+    run_logged(&mut copy, work, &log)?;
+    // cargo goes by times: what was edited while the last copy was compiled is older than what came of it.
+    let [before, now] =
+        ["copied", "copied.new"].map(|name| cache.root().join(format!("{}-{name}", of.stage)));
+    fs::write(&now, "")?;
+    let mut refresh = Command::new("find");
+    refresh.arg(&source).args(["-type", "f"]);
+    if before.exists() {
+        refresh.arg("-newer").arg(&before);
+    }
+    run_logged(refresh.args(["-exec", "touch", "{}", "+"]), work, &log)?;
+    fs::rename(&now, &before)?;
+    workshop.fetch(&source, work, &log)?;
+    let target = cache.root().join(format!("cargo-{}", of.stage));
+    run_logged(
+        workshop
+            .command(&source, "dpkg-buildpackage")?
+            .args(["-b", "-us", "-uc", "-nc"])
+            .args(of.dpkg)
+            .env("CARGO_TARGET_DIR", &target),
+        work,
+        &log,
+    )?;
+    // cargo has nothing left to do. What the spec asks for is there by Debian's names.
+    run_logged(
+        workshop
+            .command(&source, "rpmbuild")?
+            .args(["-bb", "--build-in-place", "--nodeps"])
+            .args(of.rpm)
+            .arg("--define")
+            .arg(format!("_topdir {}", scratch.join("rpmbuild").display()))
+            .arg("--define")
+            .arg(format!("_rpmdir {}", scratch.display()))
+            .args(["--define", "_rpmfilename %%{NAME}-%%{VERSION}-%%{RELEASE}.%%{ARCH}.rpm"])
+            .arg("rpm/nvidia-reload.spec")
+            .env("CARGO_TARGET_DIR", &target),
+        work,
+        &log,
+    )?;
+    for file in files_under_flat(&scratch)? {
+        fs::rename(&file, dir.join(file.file_name().unwrap_or_default()))?;
+    }
+    Ok(())
 }
 
 /// The packages for people, put into a folder; what is there by the same name is replaced.
-pub fn leave_packages(cache: &Cache, folder: &Path) -> Result<Vec<PathBuf>> {
-    let product = package(cache)?.context("this checkout has no debian/control")?;
+pub fn leave_packages(cache: &Cache, folder: &Path, with_arm64: bool) -> Result<Vec<PathBuf>> {
+    let mut products = vec![package(cache)?.context("this checkout has no debian/control")?];
+    if with_arm64 {
+        products.push(package_arm64(cache)?);
+    }
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let mut left = Vec::new();
-    for (start, end) in [("nvidia-reload_", ".deb"), ("nvidia-reload-", ".rpm")] {
-        let from = product.file_like(start, end)?;
-        let to = folder.join(from.file_name().unwrap_or_default());
-        fs::copy(&from, &to).with_context(|| format!("cannot write {}", to.display()))?;
-        left.push(to);
+    for product in products {
+        for (start, end) in [("nvidia-reload_", ".deb"), ("nvidia-reload-", ".rpm")] {
+            let from = product.file_like(start, end)?;
+            let to = folder.join(from.file_name().unwrap_or_default());
+            fs::copy(&from, &to).with_context(|| format!("cannot write {}", to.display()))?;
+            left.push(to);
+        }
     }
     Ok(left)
 }

@@ -42,8 +42,11 @@ fn the_driver_of_every_layout_comes_back_as_it_was() {
             return String::new();
         }
         fs::create_dir_all(root.path("/etc")).expect("creates");
-        fs::write(root.path("/etc/ld.so.conf"), "/usr/lib/x86_64-linux-gnu\n/run/opengl-driver/lib\n")
-            .expect("writes");
+        fs::write(
+            root.path("/etc/ld.so.conf"),
+            "/usr/lib/x86_64-linux-gnu\n/usr/lib/aarch64-linux-gnu\n/run/opengl-driver/lib\n",
+        )
+        .expect("writes");
         fs::create_dir_all(root.path("/run")).expect("creates");
         let saved = collect(root, &disk, &version, vec![driver, uvm]).expect("collects");
         let _lock = lock_to_save(root).expect("locks");
