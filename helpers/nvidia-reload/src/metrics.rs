@@ -4,7 +4,6 @@
 use std::fmt;
 use std::path::Path;
 
-use ledger::{Outcome, Run};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;
@@ -15,6 +14,8 @@ use step::Exit;
 use crate::check::{Checked, Condition};
 use crate::fault::{Fault, Result};
 use crate::past::Past;
+use crate::report::Outcome;
+use crate::runs::Summary;
 use crate::view::text::clean;
 
 type Labels = Vec<(&'static str, String)>;
@@ -106,37 +107,33 @@ fn of_now(checked: &Checked, family: &mut Family<'_>) {
 /// The run that ended last, and the one that is open.
 fn of_runs(past: &Past, family: &mut Family<'_>) {
     let one = |value: Option<f64>| value.map(|value| (Vec::new(), value)).into_iter().collect::<Vec<_>>();
-    let last = |value: fn(&Run) -> Option<f64>| one(past.last.as_ref().and_then(value));
+    let last = |value: fn(&Summary) -> Option<f64>| one(past.last.as_ref().and_then(value));
     let outcomes = past.last.iter().flat_map(|run| {
-        [Outcome::Done, Outcome::RolledBack, Outcome::Degraded].map(|outcome| {
-            (vec![("outcome", outcome.to_string())], f64::from(u8::from(run.outcome == Some(outcome))))
+        [Outcome::Done, Outcome::RolledBack, Outcome::Cancelled, Outcome::Degraded].map(|outcome| {
+            (vec![("outcome", word(outcome))], f64::from(u8::from(run.result == Some(outcome))))
         })
     });
     family("last_run_outcome", "How the last run ended: 1 for the one that holds", outcomes.collect());
     family(
         "last_run_start_timestamp_seconds",
         "When the last run began",
-        last(|run| Some(seconds(run.opened_usec))),
+        last(|run| Some(seconds(run.began_usec))),
     );
     family(
         "last_run_end_timestamp_seconds",
         "When the last run ended",
-        last(|run| Some(seconds(run.last_usec))),
+        last(|run| run.ended_usec.map(seconds)),
     );
-    family(
-        "last_run_duration_seconds",
-        "How long the last run took",
-        last(|run| Some(seconds(run.last_usec.saturating_sub(run.opened_usec)))),
-    );
+    family("last_run_duration_seconds", "How long the last run took", last(|run| run.seconds));
     family(
         "last_run_downtime_seconds",
-        "How long workloads were stopped in the last run, from the first stop to the last restart; none where one is not restored",
-        last(|run| run.downtime_usec().map(seconds)),
+        "The longest time for which the last run stopped one workload; none where it stopped none, or one is not restored",
+        last(|run| run.downtime_seconds),
     );
     family(
         "open_run_start_timestamp_seconds",
         "When the run began that is open",
-        one(past.open.as_ref().map(|run| seconds(run.opened_usec))),
+        one(past.open.as_ref().map(|run| seconds(run.began_usec))),
     );
 }
 
@@ -210,6 +207,7 @@ mod tests {
     use super::*;
     use crate::check::SCHEMA;
     use crate::gpus::Need;
+    use crate::runs::in_short;
     use std::fs;
     use step::Versions;
 
@@ -301,7 +299,7 @@ mod tests {
             Event::Done { id: 1 },
             Event::Committed,
             Event::Undone { id: 1 },
-            Event::Closed { outcome: Outcome::Done },
+            Event::Closed { outcome: ledger::Outcome::Done },
         ];
         let record = |(at, event): (u64, &Event)| Record {
             v: 1,
@@ -311,7 +309,11 @@ mod tests {
             event: event.clone(),
         };
         let records: Vec<Record> = (0..).zip(&events).map(record).collect();
-        let run = |length: usize| Run::from_records(&records[..length]).expect("adds up");
+        let run = |length: usize| {
+            let records = records[..length].to_vec();
+            let run = ledger::Run::from_records(&records).expect("adds up");
+            in_short(&step::Root::at("/nonexistent"), &ledger::Recorded { run, records })
+        };
         let json = serde_json::json!({
             "schema": "nvidia-reload.request/1", "reasons": ["dpkg"], "asked_usec": 1_795_000_100_000_000_u64,
             "state": "waiting-for-lock", "since_usec": 1, "because": [],

@@ -2,10 +2,10 @@
 //! What was done, what waits, and what is saved: for monitors.
 
 use fleetlock::Lease;
-use ledger::Run;
 use request::Request;
 use step::Root;
 
+use crate::runs::{Summary, in_short};
 use crate::status::is_denied;
 
 /// A driver that is saved.
@@ -20,12 +20,12 @@ pub struct Saved {
 }
 
 /// All of it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Past {
     /// The run that is open.
-    pub open: Option<Run>,
+    pub open: Option<Summary>,
     /// The run that ended last.
-    pub last: Option<Run>,
+    pub last: Option<Summary>,
     /// A reload that waits.
     pub request: Option<Request>,
     /// The lease of the fleet's lock.
@@ -39,8 +39,13 @@ pub struct Past {
 /// Looks. Changes nothing; what only root sees is said to be unseen.
 pub fn past(root: &Root) -> Past {
     let mut past = Past::default();
-    let runs = step::open_ledger(root).and_then(|ledger| Ok((ledger.read()?, ledger.last_closed()?)));
-    (past.open, past.last) = seen("the runs so far", runs, &mut past.unseen);
+    let history = step::open_ledger(root).and_then(|ledger| ledger.on_record());
+    let history = seen("the runs so far", history, &mut past.unseen);
+    let newest =
+        |is_open: bool| history.runs.iter().find(|recorded| recorded.run.outcome.is_none() == is_open);
+    past.open = newest(true).map(|recorded| in_short(root, recorded));
+    past.last = newest(false).map(|recorded| in_short(root, recorded));
+    past.unseen.extend(history.unreadable.iter().map(|what| format!("a run on record: {what}")));
     past.request = seen("a request for a reload", request::read(root), &mut past.unseen);
     past.lease = seen("the lease of the fleet lock", fleetlock::read(root), &mut past.unseen);
     let slots = slots::all(root).map(|(slots, _)| slots);

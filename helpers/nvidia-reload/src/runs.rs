@@ -273,7 +273,7 @@ pub fn account(root: &Root, recorded: &Recorded) -> Account {
     let as_report = as_report(recorded);
     Account {
         schema: REPORT_SCHEMA,
-        summary: summary(recorded, &passwd(root)),
+        summary: in_short(root, recorded),
         boots,
         committed: run.committed,
         steps: steps(recorded),
@@ -313,6 +313,11 @@ pub fn as_report(recorded: &Recorded) -> Report {
         ..Report::new(command, outcome, unit)
     }
     .with_run(&recorded.run)
+}
+
+/// A run in short.
+pub fn in_short(root: &Root, recorded: &Recorded) -> Summary {
+    summary(recorded, &passwd(root))
 }
 
 fn passwd(root: &Root) -> String {

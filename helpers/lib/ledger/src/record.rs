@@ -195,12 +195,6 @@ pub struct Run {
     pub outcome: Option<Outcome>,
     /// The last line's time, in microseconds since 1970.
     pub last_usec: u64,
-    /// When it had stopped the first container, unit or process, in microseconds since 1970.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub first_stop_usec: Option<u64>,
-    /// When it had restored the last container or unit so far, in microseconds since 1970.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_restore_usec: Option<u64>,
     /// The lines that could not be understood, each `FILE:LINE: why`: what they said is not in the rest.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub damaged: Vec<String>,
@@ -226,8 +220,6 @@ impl Run {
             committed: false,
             outcome: None,
             last_usec: first.realtime_usec,
-            first_stop_usec: None,
-            last_restore_usec: None,
             damaged: Vec::new(),
         }
     }
@@ -293,13 +285,6 @@ impl Run {
             Event::UndoFailed { id, reason } => (*id, State::UndoFailed(reason.clone())),
         };
         let at = place.get(&id).with_context(|| format!("speaks of act {id}, which no line announced"))?;
-        if is_workload(&self.acts[*at]) {
-            match state {
-                State::Done => drop(self.first_stop_usec.get_or_insert(record.realtime_usec)),
-                State::Undone => self.last_restore_usec = Some(record.realtime_usec),
-                _ => {}
-            }
-        }
         self.acts[*at].state = state;
         Ok(())
     }
@@ -322,19 +307,6 @@ impl Run {
             .rev()
             .filter(|act| (act.is_outstanding() || matches!(act.state, State::Lost(_))) && !self.is_kept(act))
             .collect()
-    }
-
-    /// How long workloads were stopped, from the first stop to the last restore, in microseconds; 0 where none was.
-    /// None as long as one is stopped, or is not restored.
-    pub fn downtime_usec(&self) -> Option<u64> {
-        let is_down = |act: &&Act| is_workload(act) && !matches!(act.object, Object::Process(_));
-        if self.missing().into_iter().any(|act| is_down(&act)) {
-            return None;
-        }
-        Some(match (self.first_stop_usec, self.last_restore_usec) {
-            (Some(stopped), Some(restored)) => restored.saturating_sub(stopped),
-            _ => 0,
-        })
     }
 
     /// The processes that were ended, oldest first.
@@ -367,49 +339,9 @@ impl Run {
     }
 }
 
-/// Whether the act stops something that people run.
-fn is_workload(act: &Act) -> bool {
-    matches!(act.step, Step::DrainContainers | Step::StopUnits | Step::KillHolders)
-        && matches!(act.object, Object::Container(_) | Object::Unit(_) | Object::Process(_))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn workloads_are_down_from_the_first_stop_to_the_last_restore() {
-        let unit =
-            |name: &str| Object::Unit(crate::Unit { name: name.into(), user: None, role: "holder".into() });
-        let gate = Object::Gate { path: "p".into() };
-        let intent = |id, step, object| Event::Intent { id, step, object };
-        let events = [
-            Event::Opened { snapshot: Box::new(Snapshot::default()) },
-            intent(1, Step::StopUnits, unit("a.service")),
-            Event::Done { id: 1 },
-            intent(2, Step::StopUnits, unit("b.service")),
-            Event::Done { id: 2 },
-            intent(3, Step::RmmodChain, gate),
-            Event::Done { id: 3 },
-            Event::Undone { id: 2 },
-            Event::Undone { id: 1 },
-            Event::Undone { id: 3 },
-        ];
-        let of = |length: usize| {
-            let record = |(at, event): (usize, &Event)| Record {
-                v: VERSION,
-                run: "r".into(),
-                boot: "b".into(),
-                realtime_usec: at as u64,
-                event: event.clone(),
-            };
-            let records: Vec<Record> = events.iter().take(length).enumerate().map(record).collect();
-            Run::from_records(&records).expect("adds up").downtime_usec()
-        };
-        assert_eq!(of(1), Some(0), "nothing was stopped");
-        assert_eq!(of(8), None, "one is stopped still");
-        assert_eq!(of(10), Some(6), "from 2 to 8");
-    }
 
     #[test]
     fn only_a_driver_that_was_tried_and_failed_takes_its_files_with_it() {
