@@ -69,7 +69,7 @@ impl Condition {
     /// In words.
     pub fn words(self) -> &'static str {
         match self {
-            Condition::InStep => "in step",
+            Condition::InStep => "versions match",
             Condition::ReloadNeeded => "reload needed",
             Condition::NotInstalled => "not installed for this kernel",
             Condition::GpuFailed => "GPU failed",

@@ -126,7 +126,7 @@ fn way_back(context: &Context, loaded: &[Loaded], files: &[File], findings: &mut
     if !lost.is_empty() {
         let lost: Vec<&str> = lost.iter().map(|module| module.module.name.as_str()).collect();
         findings.warn(
-            format!("the loaded {} has no slot: if the new driver fails, a rollback is not possible", lost.join(", ")),
+            format!("no slot has the loaded {}: if the new driver fails, a rollback is not possible", lost.join(", ")),
             "install the old version again and run `systemctl start nvidia-reload-keep.service`, if that must not be",
         );
     }

@@ -91,7 +91,8 @@ nothing_left() {
 provides=$(
 	echo 'Provides: /bin/sh, /bin/bash, systemd = 249, kmod = 28, rtld(GNU_HASH)'
 	for version in 2.2.5 2.3 2.3.2 2.3.3 2.3.4 $(seq -f 2.%.0f 4 34); do
-		echo "Provides: libc.so.6(GLIBC_$version)(64bit), ld-linux-x86-64.so.2(GLIBC_$version)(64bit)"
+		echo "Provides: libc.so.6(GLIBC_$version)(64bit), libm.so.6(GLIBC_$version)(64bit)"
+		echo "Provides: ld-linux-x86-64.so.2(GLIBC_$version)(64bit)"
 	done
 	for version in 3.0 3.3 3.3.1 4.2.0; do
 		echo "Provides: libgcc_s.so.1(GCC_$version)(64bit)"

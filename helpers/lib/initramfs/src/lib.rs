@@ -133,11 +133,11 @@ pub fn seen(root: &Root, archive: &Path) -> Result<Option<Seen>> {
     }
 }
 
-/// There while the initramfs is known to be in step with the disk: a condition of the unit that would look
+/// There while the initramfs is known to match the disk: a condition of the unit that would look
 /// into it.
 pub const IN_STEP: &str = "/run/nvidia-reload/initramfs-in-step";
 
-/// Notes whether the initramfs is known to be in step with `disk`.
+/// Notes whether the initramfs is known to match `disk`.
 ///
 /// # Errors
 /// It cannot be told, and is not noted as known then; or the note cannot be written.

@@ -219,7 +219,7 @@ pub struct Runs {
 /// Everything that `status` shows.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Status {
-    /// [`SCHEMA`].
+    /// [`super::SCHEMA`].
     pub schema: &'static str,
     /// The driver, loaded and on disk.
     pub driver: Driver,

@@ -49,7 +49,7 @@ fn nagios(checked: &Checked) -> String {
         Condition::Unknown => "UNKNOWN",
     };
     let mut text = match (&checked.driver.loaded, checked.condition) {
-        (Some(loaded), Condition::InStep) => format!("in step, driver {loaded}"),
+        (Some(loaded), Condition::InStep) => format!("versions match, driver {loaded}"),
         (_, condition) => format!("{}: {}", condition.words(), checked.why.join("; ")),
     };
     if !checked.unseen.is_empty() {
@@ -88,7 +88,7 @@ mod tests {
         };
         assert_eq!(
             nagios(&checked(Condition::InStep, &[], Class::Info, &["a"])),
-            "NVIDIA OK - in step, driver 1.2 (not seen: a) | gpus=1 failed=0 reset=0 reboot=0\n"
+            "NVIDIA OK - versions match, driver 1.2 (not seen: a) | gpus=1 failed=0 reset=0 reboot=0\n"
         );
         assert_eq!(
             nagios(&checked(Condition::RebootNeeded, &["a|b", "c"], Class::Reboot, &[])),

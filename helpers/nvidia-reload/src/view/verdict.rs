@@ -61,6 +61,9 @@ fn judged(status: &Status) -> (Paint, String) {
         Some(_) => return (Paint::Bad, format!("{name}: {some} of {all} GPUs do not work.")),
         None => {}
     }
+    if driver.out_of_reach.is_some() && driver.loaded.is_some() && driver.loaded == driver.library {
+        return (Paint::Attention, format!("{name}: libraries match; no reload is possible now."));
+    }
     if driver.out_of_reach.is_some() {
         return (Paint::Attention, format!("{name}: no reload can help now."));
     }
