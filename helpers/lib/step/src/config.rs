@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod documented;
 mod fleet;
+mod fragments;
 #[cfg(test)]
 mod owner_tests;
 mod services;
@@ -13,10 +14,10 @@ mod window;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use files::check_owner;
+use fragments::{fragments, in_a_line, merge};
 use serde::{Deserialize, Serialize};
 
 use crate::{Guard, Root};
@@ -229,9 +230,9 @@ impl Config {
             // What is in it is done by root.
             check_owner(&path)?;
             let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-            let config: Config = toml::from_str(&text).with_context(|| format!("{}", path.display()))?;
+            let config: Config = toml::from_str(&text).map_err(|error| in_a_line(&path, &text, &error))?;
             config.validate(root).with_context(|| format!("{}", path.display()))?;
-            let table = toml::from_str(&text).with_context(|| format!("{}", path.display()))?;
+            let table = toml::from_str(&text).map_err(|error| in_a_line(&path, &text, &error))?;
             merge(&mut merged, table);
             last = Some(path);
         }
@@ -300,46 +301,6 @@ impl Config {
     }
 }
 
-/// The files to read, in order.
-fn fragments(root: &Root) -> Result<Vec<PathBuf>> {
-    const DIRECTORIES: [&str; 2] = ["/usr/lib/nvidia-reload", "/etc/nvidia-reload"];
-    let mut files: Vec<PathBuf> = Vec::new();
-    let mut by_name = BTreeMap::new();
-    for directory in DIRECTORIES.map(|directory| root.path(directory)) {
-        let main = directory.join("config.toml");
-        if exists(&main)? {
-            files.push(main);
-        }
-        let fragments = directory.join("conf.d");
-        if !exists(&fragments)? {
-            continue;
-        }
-        for entry in fs::read_dir(&fragments).with_context(|| format!("read {}", fragments.display()))? {
-            let path = entry.with_context(|| format!("read {}", fragments.display()))?.path();
-            if path.extension().is_some_and(|extension| extension == "toml") {
-                by_name.insert(path.file_name().map(ToOwned::to_owned), path);
-            }
-        }
-    }
-    files.extend(by_name.into_values());
-    Ok(files)
-}
-
-fn exists(path: &Path) -> Result<bool> {
-    path.try_exists().with_context(|| format!("look for {}", path.display()))
-}
-
-fn merge(into: &mut toml::Table, from: toml::Table) {
-    for (key, value) in from {
-        match (into.get_mut(&key), value) {
-            (Some(toml::Value::Table(old)), toml::Value::Table(new)) => merge(old, new),
-            (_, value) => {
-                into.insert(key, value);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -353,6 +314,22 @@ mod tests {
             fs::write(path, text).expect("writes");
         }
         (directory, root)
+    }
+
+    #[test]
+    fn an_error_is_one_line_with_file_line_and_what_stands_there() {
+        for (text, expected) in [
+            ("# a\n[upgrade]\npolcy = \"now\"\n", ":3: `polcy = \"now\"`: unknown field `polcy`"),
+            ("[upgrade]\npolicy = \"never", ":2: `policy = \"never`: "),
+            ("[processes]\ngrace = \"x\"\n", ":2: `grace = \"x\"`: invalid type: string \"x\""),
+            ("[processes\n", ":1: `[processes`: "),
+            ("[gpus]\nignore = [\n", ":2: `ignore = [`: "),
+        ] {
+            let (_directory, root) = tree(&[("/etc/nvidia-reload/config.toml", text)]);
+            let error = format!("{:#}", Config::load(&root).expect_err("is not understood"));
+            assert!(error.contains(&format!("/etc/nvidia-reload/config.toml{expected}")), "{error}");
+            assert!(!error.contains('\n'), "{error}");
+        }
     }
 
     #[test]
