@@ -7,8 +7,10 @@
 
 mod lock;
 mod owner;
+mod remove;
 mod replace;
 
 pub use lock::{LockError, lock};
 pub use owner::{OwnerError, Untrusted, check_owner};
+pub use remove::remove;
 pub use replace::{replace, replace_synced};

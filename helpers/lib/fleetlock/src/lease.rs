@@ -3,11 +3,11 @@
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
-use step::Root;
+use step::{Root, now_usec};
 
 /// Where it is: there as long as the server may hold a lease for this machine.
 pub const LEASE: &str = "/var/lib/nvidia-reload/fleet/lease.json";
@@ -149,16 +149,6 @@ impl Locked<'_> {
     /// It is still there.
     pub fn remove(&self) -> Result<()> {
         let path = self.root.path(LEASE);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                Err(error).with_context(|| format!("remove {}", path.display()))
-            }
-            _ => Ok(()),
-        }
+        files::remove(&path).map(drop).with_context(|| format!("remove {}", path.display()))
     }
-}
-
-fn now_usec() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_micros()).unwrap_or(u64::MAX)
 }

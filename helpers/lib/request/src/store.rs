@@ -3,11 +3,11 @@
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use files::replace;
-use step::{Reason, Root};
+use step::{Reason, Root, now_usec};
 
 use crate::{Request, SCHEMA, State};
 
@@ -85,11 +85,7 @@ pub fn forget(root: &Root) -> Result<bool> {
     }
     // Else who updates it at this moment would put it back.
     let _lock = lock(root)?;
-    match fs::remove_file(&path) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error).with_context(|| format!("remove {}", path.display())),
-    }
+    files::remove(&path).with_context(|| format!("remove {}", path.display()))
 }
 
 fn lock(root: &Root) -> Result<File> {
@@ -102,11 +98,6 @@ fn write(root: &Root, request: &Request) -> Result<()> {
     let path = root.path(PATH);
     let text = serde_json::to_vec_pretty(request).context("encode the request")?;
     replace(&path, 0o600, &text).with_context(|| format!("write {}", path.display()))
-}
-
-fn now_usec() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

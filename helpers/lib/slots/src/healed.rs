@@ -374,9 +374,5 @@ fn clear(root: &Root) -> Result<()> {
 
 /// Whether it was there.
 fn remove_file(path: &Path) -> Result<bool> {
-    match fs::remove_file(path) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error).with_context(|| format!("remove {}", path.display())),
-    }
+    files::remove(path).with_context(|| format!("remove {}", path.display()))
 }

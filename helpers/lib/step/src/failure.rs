@@ -116,7 +116,7 @@ fn try_keep(context: &Context, step: Step, reason: &str) -> Result<()> {
 }
 
 /// The time, in microseconds since 1970.
-pub(crate) fn now_usec() -> u64 {
+pub fn now_usec() -> u64 {
     let age = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(age.as_micros()).unwrap_or(u64::MAX)
 }

@@ -240,7 +240,6 @@ fn fail(step: Step, run: Option<&Context>, error: &anyhow::Error) -> ExitCode {
     for cause in error.chain().skip(1) {
         log(step, Priority::Error, &format!("  because: {cause}"), &[]);
     }
-    let stop = error.downcast_ref::<Stop>();
     if run.is_some() {
         // `systemctl status` of the unit shows it, and whoever follows the run.
         show_status(&format!("{error:#}"));

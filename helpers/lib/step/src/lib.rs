@@ -43,7 +43,7 @@ pub use config::{
     Processes, StaleInitramfs, Units, Upgrade, Verify, Window, zone_file,
 };
 pub use excerpt::{Entry, Excerpt, Of, excerpt};
-pub use failure::{FAILURE_SCHEMA, Failure};
+pub use failure::{FAILURE_SCHEMA, Failure, now_usec};
 pub use finish::{Leftovers, finish};
 pub use guard::Guard;
 pub use harness::{Context, NoVerb, Verb, boot_id, main, main_with, open_ledger, show_status};

@@ -110,12 +110,7 @@ impl RunRequest {
     /// It cannot be removed.
     pub fn withdraw(root: &Root) -> Result<()> {
         let path = root.path(PATH);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                Err(error).with_context(|| format!("remove {}", path.display()))
-            }
-            _ => Ok(()),
-        }
+        files::remove(&path).map(drop).with_context(|| format!("remove {}", path.display()))
     }
 }
 

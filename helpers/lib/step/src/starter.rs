@@ -41,12 +41,7 @@ pub fn announce_start(root: &Root, command: &str) -> Result<()> {
 /// It cannot be removed.
 pub fn withdraw_start(root: &Root) -> Result<()> {
     let path = root.path(PATH);
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("remove {}", path.display()))
-        }
-        _ => Ok(()),
-    }
+    files::remove(&path).map(drop).with_context(|| format!("remove {}", path.display()))
 }
 
 /// What started the run that begins now, if it left word.
