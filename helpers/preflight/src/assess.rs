@@ -72,7 +72,7 @@ fn assess_beside(
         });
         let fell = scope.spawn(|| felled::ask(context, config));
         let state = scope.spawn(|| gpus::ask(context, &loaded));
-        let inhibitors = scope.spawn(step::inhibitors);
+        let inhibitors = scope.spawn(|| step::inhibitors(&context.root));
         let driver = driver::assess(context, &loaded, exchange, &mut findings);
         (driver, slurm.join(), fell.join(), state.join(), inhibitors.join())
     });

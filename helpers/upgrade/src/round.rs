@@ -114,7 +114,7 @@ fn moment(root: &Root, config: &Config, request: &Request, unfinished: &mut Opti
             wait: Wait::new(Vec::new(), closed.again),
         });
     }
-    let blocked = inhibitors()?;
+    let blocked = inhibitors(root)?;
     if !blocked.is_empty() {
         return Ok(inhibited(&blocked));
     }

@@ -9,8 +9,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::Root;
+
 /// The sibling.
 const ASKED: &str = "/usr/libexec/nvidia-reload/stop-units";
+
+/// logind keeps a file here for each who inhibits something: inhibitor_save() in systemd's src/login/logind-inhibit.c.
+const KEPT: &str = "/run/systemd/inhibit";
 
 /// How long it may take: the bus, then logind.
 const TIME: Duration = Duration::from_secs(60);
@@ -47,8 +52,19 @@ impl fmt::Display for Inhibitor {
 ///
 /// # Errors
 /// logind is there and does not answer.
-pub fn inhibitors() -> Result<Vec<Inhibitor>> {
-    ask(Path::new(ASKED))
+pub fn inhibitors(root: &Root) -> Result<Vec<Inhibitor>> {
+    match nobody_inhibits(root) {
+        true => Ok(Vec::new()),
+        false => ask(Path::new(ASKED)),
+    }
+}
+
+/// Whether logind has nobody to tell of: to ask it takes as long as a step. What cannot be read is asked for.
+fn nobody_inhibits(root: &Root) -> bool {
+    match root.path(KEPT).read_dir() {
+        Ok(mut files) => files.next().is_none(),
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+    }
 }
 
 fn ask(helper: &Path) -> Result<Vec<Inhibitor>> {
@@ -60,4 +76,24 @@ fn ask(helper: &Path) -> Result<Vec<Inhibitor>> {
         bail!("{name} list-inhibitors ended with {status}");
     }
     serde_json::from_slice(&text).with_context(|| format!("understand what {name} list-inhibitors says"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logind_is_asked_where_it_keeps_something_or_that_is_not_known() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let root = Root::at(directory.path());
+        assert!(nobody_inhibits(&root), "no logind");
+        let kept = root.path(KEPT);
+        std::fs::create_dir_all(&kept).expect("creates");
+        assert!(nobody_inhibits(&root), "nobody");
+        std::fs::write(kept.join("1"), "").expect("writes");
+        assert!(!nobody_inhibits(&root), "somebody");
+        std::fs::remove_dir_all(&kept).expect("removes");
+        std::fs::write(&kept, "").expect("writes");
+        assert!(!nobody_inhibits(&root), "it cannot be read");
+    }
 }
