@@ -2,6 +2,7 @@
 //! Whose a process is. Its name is anybody's to take.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -33,10 +34,14 @@ impl Ids {
 }
 
 /// Whether a process is root's, and runs the program that it is called after. k3s and rke2 are many
-/// programs in one.
+/// programs in one. The kernel does not tell users without rights which program it is: they are told that
+/// they cannot ask it.
 pub(crate) fn is_roots(process: &Path, comm: &[u8]) -> bool {
     let Some(Ids { is_roots: true, .. }) = Ids::of(process) else { return false };
-    let Ok(program) = fs::read_link(process.join("exe")) else { return false };
+    let program = match fs::read_link(process.join("exe")) {
+        Ok(program) => program,
+        Err(error) => return error.kind() == ErrorKind::PermissionDenied,
+    };
     let name = program.file_name().unwrap_or_default().as_bytes();
     name.starts_with(comm) || [&b"k3s"[..], b"rke2"].iter().any(|all| name.starts_with(all))
 }

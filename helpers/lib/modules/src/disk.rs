@@ -164,7 +164,8 @@ impl Disk {
                 }
             }
         }
-        if let Some(path) = module.path() {
+        // Who removes a file may leave the index as it was.
+        if let Some(path) = module.path().filter(|path| path.try_exists().unwrap_or(true)) {
             return self.file(&module, &path).map(Some);
         }
         Ok(self.renamed(name)?.into_iter().next())
