@@ -143,10 +143,13 @@ fn fault(error: &Error) -> Answer {
         Error::HostNotFound | Error::ConnectionFailed | Error::BadUri(_) | Error::Http(_) => true,
         Error::Tls(_) | Error::Pem(_) | Error::Rustls(_) | Error::TlsRequired => true,
         Error::Timeout(Timeout::Resolve | Timeout::Connect) => true,
-        Error::Io(error) => matches!(
-            error.kind(),
-            ErrorKind::ConnectionRefused | ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable
-        ),
+        Error::Io(error) => {
+            is_refused_by_us(error)
+                || matches!(
+                    error.kind(),
+                    ErrorKind::ConnectionRefused | ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable
+                )
+        }
         _ => false,
     };
     let why = match error {
@@ -154,6 +157,14 @@ fn fault(error: &Error) -> Answer {
         error => words(&error.to_string()),
     };
     if is_unreached { Answer::Unreached(why) } else { Answer::Unclear(why) }
+}
+
+/// Whether this side took the server for another, or for one it has no language in common with: the question is
+/// sent after that.
+fn is_refused_by_us(error: &io::Error) -> bool {
+    use rustls::Error::{InvalidCertificate, NoCertificatesPresented, PeerIncompatible};
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+    matches!(cause, Some(InvalidCertificate(_) | NoCertificatesPresented | PeerIncompatible(_)))
 }
 
 #[cfg(test)]
@@ -231,6 +242,15 @@ mod tests {
         }
         server.set(Mode::Slow);
         assert_eq!(ask(&server, "n1", Operation::Lock), Answer::Granted, "slow is not silent");
+    }
+
+    #[test]
+    fn a_server_whose_certificate_is_not_accepted_knows_of_nothing() {
+        let wrapped = |error| fault(&Error::Io(io::Error::new(ErrorKind::InvalidData, error)));
+        let unknown = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        let Answer::Unreached(why) = wrapped(unknown) else { panic!("the question was not sent") };
+        assert!(why.contains("UnknownIssuer"), "{why}");
+        assert!(matches!(wrapped(rustls::Error::DecryptError), Answer::Unclear(_)), "it may have been");
     }
 
     #[test]
