@@ -125,7 +125,7 @@ fn look(root: &Root, disk: &Disk, release: &str) -> Result<Option<(PathBuf, Vec<
             Err(error) => failed = Some(error),
         }
     }
-    initramfs::keep(root, all)?;
+    initramfs::save(root, all)?;
     match (first, failed) {
         (Some(first), _) => Ok(Some(first)),
         (None, Some(error)) => Err(error),

@@ -30,7 +30,7 @@ pub(crate) fn take(context: &Context, config: &Config, scope: &Scope, found: &[C
     let unit = Unit { name: kubelet.to_owned(), user: None, role: KUBELET.to_owned() };
     context.status(format!("stopping {kubelet}"));
     context.ledger.act(Step::DrainContainers, Object::Unit(unit), || {
-        Ok(order_unit(Order::Halt, kubelet).with_context(|| format!("stop {kubelet}"))?)
+        Ok(order_unit(Order::StopAndWait, kubelet).with_context(|| format!("stop {kubelet}"))?)
     })?;
     context.info(format!("stopped {kubelet}: it would start the containers of pods again"));
     // Until then it may have started others, and it does not show in a survey any more.

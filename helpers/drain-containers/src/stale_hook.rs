@@ -10,7 +10,7 @@ use engines::{Client, Error, Kind};
 use ledger::{Object, Step};
 use step::{Order, Undo, order_unit};
 
-use crate::give_back::Taken;
+use crate::restore::Taken;
 
 /// Docker's daemon, and the sockets that are its own.
 const DAEMON: &str = "docker.service";

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use engines::{Client, Container, Ended, Member, Presence, Running, Way};
+use engines::{Client, Container, Direction, Ended, Member, Presence, Running};
 use ledger::{Intent, Object, Step};
 use step::{AutoRemove, Containers, Context, Stop};
 
@@ -154,7 +154,7 @@ async fn stop_all(
     if !ours.is_empty() {
         context.status(format!("stopped 0 of {}", ours.len()));
     }
-    for wave in engines::waves(&members(ours), Way::Down) {
+    for wave in engines::waves(&members(ours), Direction::Down) {
         let results = engines::side_by_side(wave, config.parallel, async |index: usize| {
             let (container, act) = (ours[index], acts[index]);
             let result = stop(context, &clients[container.socket.as_str()], container, act, config).await;

@@ -126,9 +126,9 @@ pub(crate) fn old(run: &Run) -> Option<&Module> {
 }
 
 pub(crate) fn must_be_whole(slot: &Slot) -> Result<()> {
-    let spoiled = slot.spoiled();
-    if !spoiled.is_empty() {
-        bail!("the slot of driver {} is corrupt: {}", slot.manifest.version, spoiled.join("; "));
+    let corrupt = slot.corrupt_files();
+    if !corrupt.is_empty() {
+        bail!("the slot of driver {} is corrupt: {}", slot.manifest.version, corrupt.join("; "));
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use step::{Exit, Reason, Versions};
 
 use ledger::{Object, Run, Step};
 
-use crate::engine::{Progress, State};
+use crate::follow::{Progress, State};
 use crate::status::PutBack;
 
 /// The name and version of the JSON of a run.

@@ -307,7 +307,7 @@ pub fn state(units: &Units) -> State {
         return State::Busy;
     }
     if steps.clone().any(|state| state == ActiveState::Deactivating) {
-        return State::GivingBack;
+        return State::Restoring;
     }
     match () {
         () if of(Target::Offline) == ActiveState::Active => State::Offline,
@@ -336,7 +336,7 @@ mod tests {
             (units(&[]), State::InService),
             (units(&[(preflight, Activating)]), State::Busy),
             (units(&[(preflight, Active)]), State::Busy),
-            (units(&[(preflight, Active), (drain, Deactivating)]), State::GivingBack),
+            (units(&[(preflight, Active), (drain, Deactivating)]), State::Restoring),
             (units(&[(preflight, Active), ("nvidia-drained.target", Active)]), State::Drained),
             (
                 units(&[

@@ -52,7 +52,7 @@ pub(crate) fn assess(
     if let Some(exchange) = exchange {
         // What is on disk may be what this is to mend; it goes with the exchange.
         predict::room(&context.root, &[], findings)?;
-        way_back(context, loaded, &[], findings)?;
+        slot_of_loaded(context, loaded, &[], findings)?;
         return Ok(Versions { loaded: version, on_disk: Some(exchange.to_owned()) });
     }
     let disk = Disk::open_thoroughly(&context.root)?;
@@ -66,7 +66,7 @@ pub(crate) fn assess(
             None => disk.find(DRIVER)?.and_then(|file| file.version),
         },
     };
-    way_back(context, loaded, &files, findings)?;
+    slot_of_loaded(context, loaded, &files, findings)?;
     Ok(versions)
 }
 
@@ -116,7 +116,12 @@ pub(crate) fn reach(root: &Root, state: Option<&NvmlState>, findings: &mut Findi
 }
 
 /// Whether the loaded driver could serve again, should the one on disk not.
-fn way_back(context: &Context, loaded: &[Loaded], files: &[File], findings: &mut Findings) -> Result<()> {
+fn slot_of_loaded(
+    context: &Context,
+    loaded: &[Loaded],
+    files: &[File],
+    findings: &mut Findings,
+) -> Result<()> {
     let mut lost: Vec<&Loaded> =
         loaded.iter().filter(|module| !files.iter().any(|file| file.is(&module.module))).collect();
     if !lost.is_empty() {
@@ -127,7 +132,7 @@ fn way_back(context: &Context, loaded: &[Loaded], files: &[File], findings: &mut
         let lost: Vec<&str> = lost.iter().map(|module| module.module.name.as_str()).collect();
         findings.warn(
             format!("no slot has the loaded {}: if the new driver fails, a rollback is not possible", lost.join(", ")),
-            "install the old version again and run `systemctl start nvidia-reload-keep.service`, if that must not be",
+            "install the old version again and run `systemctl start nvidia-reload-save-driver.service`, if that must not be",
         );
     }
     Ok(())

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use ledger::{Object, Run, Step, Unit};
-use step::{Context, await_fabric, note_felled, stop_undos, undo_steps};
+use step::{Context, await_fabric, note_failed_services, stop_undos, undo_steps};
 
 /// What is given back after a good run, in this order: the reverse of the taking. The settings come
 /// first: workloads find the GPUs as they left them, and MIG cannot be set up under them.
@@ -20,7 +20,7 @@ fn main() -> ExitCode {
 
 fn run(context: &Context) -> Result<()> {
     context.status("restoring what was stopped");
-    let mut failed: Vec<String> = note_felled(context).err().into_iter().collect();
+    let mut failed: Vec<String> = note_failed_services(context).err().into_iter().collect();
     let run = context.ledger.read()?.context("there is no open run: start nvidia-reload.target")?;
     // What computes comes when the fabric is there.
     let (containers, first): (Vec<Step>, Vec<Step>) =

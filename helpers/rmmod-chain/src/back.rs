@@ -141,12 +141,12 @@ fn sources(module: &Module, on_disk: Option<&File>, in_slot: Option<&File>) -> V
 /// The slots whose modules are whole: the kernel need not notice a corrupt file.
 fn whole(context: &Context, mut kept: Vec<Slot>) -> Vec<Slot> {
     kept.retain(|slot| {
-        let spoiled = slot.spoiled_modules();
-        if !spoiled.is_empty() {
+        let corrupt = slot.corrupt_modules();
+        if !corrupt.is_empty() {
             let version = &slot.manifest.version;
-            context.warn(format!("the slot of driver {version} cannot be used: {}", spoiled.join("; ")));
+            context.warn(format!("the slot of driver {version} cannot be used: {}", corrupt.join("; ")));
         }
-        spoiled.is_empty()
+        corrupt.is_empty()
     });
     kept
 }

@@ -220,7 +220,7 @@ impl Player {
                     self.undo(Step::InstallDriver);
                 }
                 let run = self.context.ledger.read().expect("is read").expect("is open");
-                for step in owed(&run) {
+                for step in steps_to_undo(&run) {
                     self.undo(step);
                 }
                 self.finish(Leftovers::GiveUp);

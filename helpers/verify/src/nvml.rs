@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use gpu::{Answer, HELPER, State, ask_state};
 use ledger::Gpu;
-use messages::hear;
+use messages::read_log;
 use step::Context;
 use xid::Evidence;
 
@@ -39,11 +39,11 @@ pub(crate) fn judge(context: &Context, before: &[Gpu], state: Option<&State>) ->
     } else if state.nvml == Answer::NotLoaded && before.is_empty() && !control.exists() {
         context.warn(format!("NVML cannot be asked: there is no {}", control.display()));
     } else {
-        context.info(format!("NVML works: {}", serves(&state.nvml)?));
+        context.info(format!("NVML works: {}", works(&state.nvml)?));
     }
-    let heard = hear(&context.root)?;
-    let judged = health::judge(&context.root, &heard, Some(state), &ignored(context))?;
-    let news = heard.news_since();
+    let log = read_log(&context.root)?;
+    let judged = health::judge(&context.root, &log, Some(state), &ignored(context))?;
+    let news = log.news_since();
     let is_new = |evidence: &Evidence| evidence.usec.is_none_or(|usec| usec > news);
     // Without its word the GPUs of before cannot be compared.
     let before = if matches!(state.nvml, Answer::Ok { .. }) { before } else { &[] };
@@ -74,7 +74,7 @@ pub(crate) fn ignored(context: &Context) -> Vec<String> {
 }
 
 /// What NVML says of itself, where it works.
-pub(crate) fn serves(answer: &Answer) -> Result<String> {
+pub(crate) fn works(answer: &Answer) -> Result<String> {
     match answer {
         Answer::Ok { driver_version, devices: 1 } => Ok(format!("driver {driver_version}, 1 GPU")),
         Answer::Ok { driver_version, devices } => Ok(format!("driver {driver_version}, {devices} GPUs")),

@@ -67,7 +67,7 @@ pub(super) fn directories(root: &Root) -> io::Result<(Vec<String>, Vec<String>)>
                 continue;
             }
         };
-        match told(&file, &text) {
+        match configured(&file, &text) {
             Ok(directories) => found.extend(directories),
             Err(error) => problems.push(format!("{file}: {error}")),
         }
@@ -87,7 +87,7 @@ pub(super) fn directories(root: &Root) -> io::Result<(Vec<String>, Vec<String>)>
 }
 
 /// What a configuration says of directories, wherever in it.
-fn told(file: &str, text: &str) -> Result<Vec<String>, String> {
+fn configured(file: &str, text: &str) -> Result<Vec<String>, String> {
     let value: serde_json::Value = match file.ends_with(".json") {
         true => serde_json::from_str(text).map_err(|error| error.to_string())?,
         false => toml::from_str(text).map_err(|error| error.to_string())?,

@@ -135,7 +135,7 @@ fn open(address: &Address, owner: Option<u32>) -> zbus::Result<Connection> {
         return Err(zbus::Error::InputOutput(std::io::Error::new(ErrorKind::PermissionDenied, what).into()));
     }
     let builder = match address {
-        Address::Direct(_) => Builder::unix_stream(relay::mended(stream)?).p2p(),
+        Address::Direct(_) => Builder::unix_stream(relay::patched(stream)?).p2p(),
         Address::Bus(_) => Builder::unix_stream(stream),
     };
     wait(builder.method_timeout(PATIENCE).build())

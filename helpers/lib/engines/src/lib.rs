@@ -74,7 +74,7 @@ pub use find::podman_listens;
 #[cfg(feature = "client")]
 pub use inspect::{Inspect, Phase};
 #[cfg(feature = "client")]
-pub use order::{Member, Way, waves};
+pub use order::{Direction, Member, waves};
 #[cfg(feature = "client")]
 pub use running::{Daemon, Running};
 #[cfg(feature = "client")]

@@ -11,14 +11,14 @@ use futures_util::stream;
 use step::Root;
 
 use crate::api::Runtimes;
-use crate::bundle::Given;
+use crate::bundle::Bundle;
 use crate::clients::Clients;
 use crate::find::{find, of_pods};
 use crate::foreign;
 use crate::inspect::Inspect;
 use crate::numbers::{Host, Machine, Unseen};
 use crate::running::{DOCKERS, Running};
-use crate::select::{self, Beside, Runtime};
+use crate::select::{self, Evidence, Runtime};
 use crate::swarm;
 use crate::{
     Client, Container, Engine, Error, Kind, Owner, Phase, Presence, SURVEY_SCHEMA, Survey, owner, pods,
@@ -200,7 +200,7 @@ async fn ask_by(
             (None, Kind::Docker) => running.of_containerd(root, DOCKERS, id),
             (None, _) => running.of_monitor(root, id),
             (Some(uid), _) => match running.bundle(uid, id) {
-                Some(place) => Some(Given { devices: client.bundle(place).await?, ..Given::default() }),
+                Some(place) => Some(Bundle { devices: client.bundle(place).await?, ..Bundle::default() }),
                 None => None,
             },
         };
@@ -211,13 +211,13 @@ async fn ask_by(
                 container.name()
             ));
         }
-        let beside = Beside {
+        let evidence = Evidence {
             bundle: bundle.as_ref(),
             runtime: runtime(&container, engine, running, bundle.as_ref(), &runtimes),
             holds: holds(root, holding, engine.user, id, container.pid()),
             swarm: &swarm,
         };
-        let why = select::why(&container, host, beside);
+        let why = select::why(&container, host, evidence);
         if !why.is_empty() {
             answer.containers.push(describe(root, engine, &container, &clients, why));
         }
@@ -236,7 +236,7 @@ fn runtime<'a>(
     container: &'a Inspect,
     engine: &Engine,
     running: &'a Running,
-    bundle: Option<&'a Given>,
+    bundle: Option<&'a Bundle>,
     runtimes: &'a Runtimes,
 ) -> Runtime<'a> {
     let usual = runtimes.default_runtime.as_deref().filter(|name| !name.is_empty());

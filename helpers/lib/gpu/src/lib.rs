@@ -18,5 +18,5 @@ pub use child::{HELPER, Question, ask_helper, ask_state, talk};
 pub use guard::only_look;
 pub use links::{Links, links};
 pub use nvml::{Answer, Library, Memory, Usage, Used, library, state, usage};
-pub use set::{Given, give_back};
+pub use set::{Restored, restore};
 pub use state::{Seen, State, Trouble};

@@ -144,12 +144,12 @@ fn open() -> anyhow::Result<(Option<libloading::Library>, Library)> {
 }
 
 /// How NVML and every GPU is. Where the linker's library is of another version than the loaded driver,
-/// as an upgrade leaves it, `kept` is asked instead, if it is there. With `if_started`, NVML is asked
+/// as an upgrade leaves it, `fallback` is asked instead, if it is there. With `if_started`, NVML is asked
 /// only if a GPU was started since the driver was loaded: to ask wakes up every GPU.
 ///
 /// # Errors
 /// `/proc/self/maps` cannot be read.
-pub fn state(kept: Option<&Path>, if_started: bool) -> anyhow::Result<State> {
+pub fn state(fallback: Option<&Path>, if_started: bool) -> anyhow::Result<State> {
     // It stays open: to load it once is enough.
     let (_opened, library) = open()?;
     if if_started && is_asleep(Path::new(GPUS)) {
@@ -161,7 +161,7 @@ pub fn state(kept: Option<&Path>, if_started: bool) -> anyhow::Result<State> {
             gpus: Vec::new(),
         });
     }
-    let (started, instead) = start(kept);
+    let (started, instead) = start(fallback);
     let mut state =
         State { library, instead, nvml: Answer::NotLoaded, confidential_computing: None, gpus: Vec::new() };
     match started {
@@ -197,16 +197,16 @@ fn is_asleep(list: &Path) -> bool {
     any
 }
 
-/// Starts NVML with the linker's library; with `kept` where that does not fit the loaded driver. Says
+/// Starts NVML with the linker's library; with `fallback` where that does not fit the loaded driver. Says
 /// whether it was that. Without a driver it is not started: it would load one.
-pub(crate) fn start(kept: Option<&Path>) -> (Result<Nvml, NvmlError>, Option<PathBuf>) {
+pub(crate) fn start(fallback: Option<&Path>) -> (Result<Nvml, NvmlError>, Option<PathBuf>) {
     if !guard::is_loaded() {
         return (Err(NvmlError::DriverNotLoaded), None);
     }
     let init = |library: &OsStr| Nvml::builder().lib_path(library).init();
-    match (init(SONAME.as_ref()), kept) {
-        (Err(NvmlError::LibRmVersionMismatch), Some(kept)) if kept.exists() => {
-            (init(kept.as_os_str()), Some(kept.to_owned()))
+    match (init(SONAME.as_ref()), fallback) {
+        (Err(NvmlError::LibRmVersionMismatch), Some(fallback)) if fallback.exists() => {
+            (init(fallback.as_os_str()), Some(fallback.to_owned()))
         }
         (started, _) => (started, None),
     }

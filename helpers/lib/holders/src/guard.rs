@@ -2,7 +2,7 @@
 //! What the configuration protects. A name says nothing of whose a process or a unit is: a bare one
 //! guards what is root's or the system's, and for a user's the configuration names the user.
 
-use crate::fate::{is_core, is_host};
+use crate::disposition::{is_core, is_host};
 use crate::model::{Holder, Owner};
 use step::Guard;
 

@@ -14,7 +14,7 @@ mod cgroup;
 mod console;
 mod devices;
 mod display;
-mod fate;
+mod disposition;
 #[cfg(test)]
 mod fuzz;
 mod guard;
@@ -42,7 +42,7 @@ mod walk;
 
 pub use cgroup::{groups_of, owner};
 pub use console::consoles;
-pub use fate::{Fate, Rules, is_core, is_host};
+pub use disposition::{Disposition, Rules, is_core, is_host};
 pub use graph::is_of_driver;
 pub use guard::Guarded;
 pub use guests::{Bystanders, Guest, MpsControl, bystanders, mps};

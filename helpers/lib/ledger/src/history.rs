@@ -67,7 +67,7 @@ impl Ledger {
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn keep_failure(&self, run: &Run, text: &[u8]) -> Result<bool> {
+    pub fn save_failure(&self, run: &Run, text: &[u8]) -> Result<bool> {
         let path = self.failure_path(run);
         let _lock = self.lock()?;
         if path.try_exists().with_context(|| format!("look at {}", path.display()))? {
@@ -78,7 +78,7 @@ impl Ledger {
         Ok(true)
     }
 
-    /// What [`Ledger::keep_failure`] kept of `run`, if it did.
+    /// What [`Ledger::save_failure`] saved of `run`, if it did.
     ///
     /// # Errors
     /// It cannot be read, or is too long to have been written by this program.
@@ -149,8 +149,8 @@ mod tests {
         ledger.open(Snapshot::default()).expect("opens");
         let run = ledger.read().expect("reads").expect("is open");
         assert_eq!(ledger.failure(&run).expect("reads"), None);
-        assert!(ledger.keep_failure(&run, b"first").expect("keeps"));
-        assert!(!ledger.keep_failure(&run, b"second").expect("has one"));
+        assert!(ledger.save_failure(&run, b"first").expect("keeps"));
+        assert!(!ledger.save_failure(&run, b"second").expect("has one"));
         assert_eq!(ledger.failure(&run).expect("reads").as_deref(), Some(&b"first"[..]));
         let path = ledger.failure_path(&run);
         assert_eq!(fs::metadata(&path).expect("is there").mode() & 0o7777, 0o600);

@@ -305,7 +305,9 @@ impl Run {
         self.acts
             .iter()
             .rev()
-            .filter(|act| (act.is_outstanding() || matches!(act.state, State::Lost(_))) && !self.is_kept(act))
+            .filter(|act| {
+                (act.is_outstanding() || matches!(act.state, State::Lost(_))) && !self.is_final(act)
+            })
             .collect()
     }
 
@@ -330,7 +332,7 @@ impl Run {
 
     /// What was not meant to be given back: an ended process, a session's devices, and after the commit the driver's
     /// modules and files, whose change was the purpose of the run.
-    fn is_kept(&self, act: &Act) -> bool {
+    fn is_final(&self, act: &Act) -> bool {
         match act.object {
             Object::Process(_) | Object::Session(_) => true,
             Object::Module(_) | Object::DriverFiles(_) | Object::Healed { .. } => self.committed,

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use step::Root;
 use xid::{Address, Message, condensed};
 
-use crate::{Heard, kmsg};
+use crate::{Log, kmsg};
 
 /// Where it is kept.
 const FILE: &str = "/run/nvidia-reload/messages.json";
@@ -29,25 +29,26 @@ pub(crate) struct Memory {
     /// The last entry of the journal that was read, if any was.
     pub(crate) cursor: Option<String>,
     pub(crate) resets: BTreeMap<String, u64>,
-    pub(crate) kept: Vec<Kept>,
+    #[serde(rename = "kept")]
+    pub(crate) saved: Vec<Saved>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Kept {
+pub(crate) struct Saved {
     usec: u64,
     text: String,
 }
 
 impl Memory {
-    pub(crate) fn of(boot: String, usec: u64, cursor: Option<String>, heard: &Heard) -> Self {
-        let keep = |message: Message| Kept { usec: message.usec, text: message.text };
+    pub(crate) fn of(boot: String, usec: u64, cursor: Option<String>, log: &Log) -> Self {
+        let save = |message: Message| Saved { usec: message.usec, text: message.text };
         Self {
             schema: SCHEMA.to_owned(),
             boot,
             usec,
             cursor,
-            resets: heard.resets.iter().map(|(gpu, usec)| (gpu.to_string(), *usec)).collect(),
-            kept: condensed(&heard.messages).into_iter().map(keep).collect(),
+            resets: log.resets.iter().map(|(gpu, usec)| (gpu.to_string(), *usec)).collect(),
+            saved: condensed(&log.messages).into_iter().map(save).collect(),
         }
     }
 
@@ -80,7 +81,7 @@ impl Memory {
     }
 
     pub(crate) fn messages(&self) -> Vec<Message> {
-        self.kept.iter().filter_map(|kept| kmsg::message(kept.usec, &kept.text)).collect()
+        self.saved.iter().filter_map(|saved| kmsg::message(saved.usec, &saved.text)).collect()
     }
 
     pub(crate) fn resets(&self) -> BTreeMap<Address, u64> {

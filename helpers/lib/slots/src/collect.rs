@@ -202,7 +202,7 @@ pub(crate) fn collect(root: &Root, disk: &Disk, version: &str, loaded: Vec<File>
     }
     for directory in &directories {
         for path in tree::list(root, directory)? {
-            tree.lead(&path)?;
+            tree.add_links(&path)?;
         }
     }
     let files = tree.files.into_iter().map(|path| (path.clone(), owned.contains(&path))).collect();
@@ -242,7 +242,7 @@ impl Tree<'_> {
     }
 
     /// Adds the link `path`, and those behind it, if they lead to a file that is there already.
-    fn lead(&mut self, path: &Path) -> Result<()> {
+    fn add_links(&mut self, path: &Path) -> Result<()> {
         if !std::fs::symlink_metadata(self.root.path(path)).is_ok_and(|data| data.is_symlink()) {
             return Ok(());
         }

@@ -90,7 +90,7 @@ impl Healed {
     ///
     /// # Errors
     /// They cannot be read or kept.
-    pub fn keep_cdi(&mut self, root: &Root, paths: Vec<String>) -> Result<()> {
+    pub fn save_cdi(&mut self, root: &Root, paths: Vec<String>) -> Result<()> {
         let folder = root.path(HEALED).join(CDI);
         fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
         for (at, path) in paths.iter().enumerate() {
@@ -145,7 +145,7 @@ fn libraries(slot: &Slot) -> Result<Libraries> {
         if !name.starts_with("lib") || !linker::is_of(path, version) {
             continue;
         }
-        let kept = slot.directory.join(file.kept());
+        let kept = slot.directory.join(file.stored_as());
         if let Some(folder) = folder(&kept)? {
             names.insert(path.to_owned(), (folder, name.clone()));
             found.files.insert((folder, name), kept);

@@ -134,7 +134,7 @@ pub struct KeptLink {
 
 impl KeptFile {
     /// Where the slot has it, below the slot's directory.
-    pub fn kept(&self) -> String {
+    pub fn stored_as(&self) -> String {
         match &self.module {
             Some(module) => {
                 let suffix = self.path.find(".ko").map_or(".ko", |at| &self.path[at..]);

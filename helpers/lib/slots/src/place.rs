@@ -162,14 +162,14 @@ pub(crate) fn put_file(root: &Root, slot: &Slot, file: &KeptFile) -> Result<bool
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(error).with_context(|| format!("look at {}", to.display())),
     }
-    let new = aside(&to)?;
+    let new = temporary(&to)?;
     let put = || {
         // A copy even where a link would do: who writes into the file must not spoil the slot.
-        let sum = store::copy(&slot.directory.join(file.kept()), &new, 0o600, 0)?;
+        let sum = store::copy(&slot.directory.join(file.stored_as()), &new, 0o600, 0)?;
         if sum != file.sha256 {
             bail!("the saved copy of {} is corrupt", file.path);
         }
-        store::dress(&new, file.uid, file.gid, file.mode, file.modified_nsec)?;
+        store::set_metadata(&new, file.uid, file.gid, file.mode, file.modified_nsec)?;
         // After the owner, whose change takes capabilities away.
         attributes::write(&new, &file.attributes);
         rename(&new, &to)
@@ -185,13 +185,13 @@ fn put_link(root: &Root, link: &KeptLink) -> Result<bool> {
     if fs::read_link(&to).is_ok_and(|target| target == Path::new(&link.target)) {
         return Ok(false);
     }
-    let new = aside(&to)?;
+    let new = temporary(&to)?;
     std::os::unix::fs::symlink(&link.target, &new).with_context(|| format!("link {}", new.display()))?;
     rename(&new, &to)
 }
 
 /// A free name beside `to`, on which nobody looks: what a power cut left there goes.
-fn aside(to: &Path) -> Result<PathBuf> {
+fn temporary(to: &Path) -> Result<PathBuf> {
     let parent = to.parent().with_context(|| format!("{} has no directory", to.display()))?;
     fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
     let mut name = OsString::from(".");

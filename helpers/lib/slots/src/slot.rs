@@ -78,7 +78,7 @@ impl Slot {
         Some(File {
             name: module.name.clone(),
             alias: module.name.clone(),
-            path: self.directory.join(file.kept()),
+            path: self.directory.join(file.stored_as()),
             version: module.version.clone(),
             srcversion: module.srcversion.clone(),
             vermagic: module.vermagic.clone(),
@@ -87,19 +87,19 @@ impl Slot {
     }
 
     /// What is wrong with the kept modules, file by file.
-    pub fn spoiled_modules(&self) -> Vec<String> {
+    pub fn corrupt_modules(&self) -> Vec<String> {
         self.problems(|file| file.module.is_some())
     }
 
     /// What is wrong with the kept files, file by file: every one is read.
-    pub fn spoiled(&self) -> Vec<String> {
+    pub fn corrupt_files(&self) -> Vec<String> {
         self.problems(|_| true)
     }
 
     fn problems(&self, wanted: impl Fn(&KeptFile) -> bool) -> Vec<String> {
         let mut found = Vec::new();
         for file in self.regular().filter(|file| wanted(file)) {
-            let path = self.directory.join(file.kept());
+            let path = self.directory.join(file.stored_as());
             // Else it could be another one by the time it is used.
             let checked = check_owner(&path).map_err(Into::into).and_then(|()| store::checksum(&path));
             match checked {
@@ -193,13 +193,13 @@ pub fn untrusted(root: &Root) -> Option<Untrusted> {
 
 /// Where NVML's library of `version` is kept, if it is: only a library of the loaded driver's version
 /// can tell what is set on the GPUs, and an upgrade takes that away as well.
-pub fn kept_library(root: &Root, version: &str) -> PathBuf {
+pub fn library_in_slot(root: &Root, version: &str) -> PathBuf {
     let name = format!("{LIBRARY}{version}");
     let (slots, _) = all(root).unwrap_or_default();
     let kept = slots.iter().filter(|slot| slot.manifest.version == version).find_map(|slot| {
         let file = slot.regular().find(|file| file.path.ends_with(&format!("/{name}")))?;
         // Root loads it.
-        Some(slot.directory.join(file.kept())).filter(|path| check_owner(path).is_ok())
+        Some(slot.directory.join(file.stored_as())).filter(|path| check_owner(path).is_ok())
     });
     // Where there is none, whoever looks for it finds none there.
     kept.unwrap_or_else(|| root.path(DIRECTORY).join(version).join(name))

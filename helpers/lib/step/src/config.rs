@@ -36,7 +36,7 @@ pub struct Config {
     pub containers: Containers,
     /// How systemd units are stopped.
     pub units: Units,
-    /// Which services run again that the old driver, or the run, has felled.
+    /// Which services are started that failed because of the old driver or the run.
     pub services: Services,
     /// How processes that nobody owns are ended.
     pub processes: Processes,

@@ -55,7 +55,7 @@ pub fn finish(
     if outcome == Outcome::Degraded {
         let missing: Vec<String> = run.missing().iter().map(|act| act.object.to_string()).collect();
         let reason = differences.iter().cloned().chain(missing).collect::<Vec<_>>().join("; ");
-        failure::keep(context, Step::Rollback, &format!("not restored: {reason}"));
+        failure::save(context, Step::Rollback, &format!("not restored: {reason}"));
     }
     let run = context.ledger.close(outcome)?;
     report(context, &run)?;

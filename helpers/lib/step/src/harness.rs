@@ -200,7 +200,7 @@ fn note_silent_failure(context: &Context) {
             let reason = format!("systemd reports {result} {status}");
             context.event(Message::StepFailed, reason.trim_end(), &[("NVIDIA_RELOAD_RUN", &run.id)]);
             let noted = context.ledger.step_failed(context.step, reason.trim_end());
-            failure::keep(context, context.step, reason.trim_end());
+            failure::save(context, context.step, reason.trim_end());
             noted
         }
         _ => Ok(()),
@@ -253,7 +253,7 @@ fn fail(step: Step, run: Option<&Context>, error: &anyhow::Error) -> ExitCode {
                 if let Err(unwritten) = context.ledger.step_failed(step, format!("{error:#}")) {
                     log(step, Priority::Error, &format!("the ledger does not have this: {unwritten:#}"), &[]);
                 }
-                failure::keep(context, step, &format!("{error:#}"));
+                failure::save(context, step, &format!("{error:#}"));
             }
             Ok(None) => {}
             Err(unread) => log(step, Priority::Error, &format!("{unread:#}"), &[]),

@@ -59,7 +59,8 @@ pub use run_request::RunRequest;
 pub use services::{NVIDIAS_SERVICES, services_there};
 pub use shutdown::system_is_stopping;
 pub use sibling::{
-    await_fabric, note_felled, restore_units_of_users, stop_undos, undo_limit, undo_settings, undo_steps,
+    await_fabric, note_failed_services, restore_units_of_users, stop_undos, undo_limit, undo_settings,
+    undo_steps,
 };
 pub use starter::{announce_start, take_start, withdraw_start};
 pub use stop::{Exit, Reason, Stop};

@@ -59,7 +59,7 @@ pub enum Order {
     /// Stop it, without waiting.
     Stop,
     /// Stop it, and wait until that has ended.
-    Halt,
+    StopAndWait,
 }
 
 /// Has a unit started or stopped by the system's manager. Whether there is such a unit.
@@ -77,7 +77,7 @@ fn order_by(helper: &Path, order: Order, unit: &str) -> io::Result<bool> {
         Order::Renew => ("start-unit", Some("--renew")),
         Order::Restart => ("restart-unit", None),
         Order::Stop => ("stop-unit", None),
-        Order::Halt => ("stop-unit", Some("--wait")),
+        Order::StopAndWait => ("stop-unit", Some("--wait")),
     };
     let mut command = Command::new(helper);
     command.args([verb, unit]).args(more);

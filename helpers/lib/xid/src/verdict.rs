@@ -108,7 +108,7 @@ pub fn verdicts(messages: &[Message], gpus: &[Gpu]) -> Vec<Verdict> {
                 let pci = event.address();
                 let unknown =
                     || Subject::new(Gpu::at(pci.unwrap_or(Address { domain: 0, bus: 0, device: 0 })));
-                subjects.entry(pci).or_insert_with(unknown).hear(message, class);
+                subjects.entry(pci).or_insert_with(unknown).apply(message, class);
             }
         }
     }
@@ -170,7 +170,7 @@ impl Subject {
         self.recovery = None;
     }
 
-    fn hear(&mut self, message: &Message, class: Class) {
+    fn apply(&mut self, message: &Message, class: Class) {
         let evidence = Evidence {
             class,
             what: message.event.to_string(),

@@ -31,7 +31,7 @@ use crate::interrupt::Interrupt;
 use crate::plan::{Kind, Proposal};
 use crate::report::Outcome;
 use crate::terminal::{Stream, Terminal};
-use crate::{check, kept, metrics, past, status, verify, view};
+use crate::{check, metrics, past, slots, status, verify, view};
 use propose::Answer;
 
 /// What an interrupted command exits with, as shells do: 128 and SIGINT.
@@ -186,12 +186,12 @@ fn verify(arguments: &Verify) -> Result<u8> {
 }
 
 fn slots(output: Output) -> Result<u8> {
-    let list = kept::list(&Root::system())?;
+    let list = slots::list(&Root::system())?;
     if output.json {
         print(&list);
     } else {
         let mut terminal = Terminal::new(Stream::Out);
-        let text = view::kept::kept(&list, terminal.style(), SystemTime::now());
+        let text = view::slots::slots(&list, terminal.style(), SystemTime::now());
         terminal.write(&text);
     }
     Ok(list.exit() as u8)

@@ -2,14 +2,14 @@
 //! One run, from the start of a unit to the last thing given back.
 
 use bus::{Job, JobResult, Manager};
-use holders::{Caller, Fate, Guest, Rules};
+use holders::{Caller, Disposition, Guest, Rules};
 use ledger::{Ledger, Node, Run, Step};
 use modules::{DRIVER, driver_version, nodes};
 use step::{Exit, Plan, Reason, Root, RunRequest, Versions, announce_start, monotonic_usec, withdraw_start};
 
 use super::Place;
-use crate::engine::{Asked, Event, Facts, Phase, PlanOfRun, Progress, Session, Wait, outcome};
 use crate::fault::{Fault, Result};
+use crate::follow::{Event, Facts, Goal, Phase, PlanOfRun, Progress, Session, Wait, outcome};
 use crate::plan::{Kind, Proposal};
 use crate::report::{Outcome, Report};
 use crate::status::{PutBack, versions};
@@ -21,7 +21,7 @@ pub struct Order<'a> {
     /// What its plan is of.
     pub kind: Kind,
     /// What for.
-    pub asked: Asked,
+    pub asked: Goal,
     /// The unit, and whether it is started or stopped.
     pub unit: &'a str,
     /// Whether `unit` is started; else it is stopped.
@@ -62,7 +62,7 @@ impl Before {
 
     /// The run of this order: one that is new, or the one that was open when it came.
     fn run(&self, ledger: &Ledger, order: &Order<'_>) -> Result<Option<Run>> {
-        let goes_on = order.joined || order.asked == Asked::Restore || !order.staying.is_empty();
+        let goes_on = order.joined || order.asked == Goal::Restore || !order.staying.is_empty();
         let is_ours = |run: &Run| goes_on || Some(&run.id) != self.open.as_ref();
         if let Some(run) = ledger.read()?.filter(is_ours) {
             return Ok(Some(run));
@@ -87,7 +87,7 @@ pub fn carry_out(order: &Order<'_>, manager: &Manager, place: &mut Place) -> Res
         false => began,
     };
     let phase = match (order.start, order.asked) {
-        (_, Asked::Restore) => Phase::Restoring,
+        (_, Goal::Restore) => Phase::Restoring,
         (true, _) => Phase::Forward,
         (false, _) => Phase::Unwinding,
     };
@@ -157,7 +157,7 @@ fn begin(session: &mut Session<'_>, order: &Order<'_>, root: &Root) -> Result<Jo
         }
         session.restart();
     }
-    spare_caller(order, root)?;
+    protect_caller(order, root)?;
     // Only now: an earlier run's preflight takes away what it finds. Somebody else's request is not replaced,
     // and stays.
     let asked = order.request.ask(root).map_err(|error| {
@@ -183,8 +183,8 @@ fn begin(session: &mut Session<'_>, order: &Order<'_>, root: &Root) -> Result<Jo
 
 /// Refuses to begin where the run would end what this command runs in: the steps are systemd's, and cannot
 /// know who asked.
-fn spare_caller(order: &Order<'_>, root: &Root) -> Result<()> {
-    if order.asked == Asked::Restore || order.joined {
+fn protect_caller(order: &Order<'_>, root: &Root) -> Result<()> {
+    if order.asked == Goal::Restore || order.joined {
         return Ok(());
     }
     let scan = holders::scan(root).map_err(|error| {
@@ -197,7 +197,7 @@ fn spare_caller(order: &Order<'_>, root: &Root) -> Result<()> {
         if !caller.is(holder.pid) && !caller.runs_in(&holder.owner) {
             continue;
         }
-        if let Fate::Refuse { why, remedy } = rules.fate(holder) {
+        if let Disposition::Refuse { why, remedy } = rules.disposition(holder) {
             let who = format!("process {} ({})", holder.pid, holder.command_line());
             return Err(Fault::refused(format!("{who} {why}; nothing was begun"), remedy));
         }
@@ -222,12 +222,12 @@ fn follow(session: &mut Session<'_>, job: &Job, order: &Order<'_>, ledger: &Ledg
         Wait::Late => return Ok(Ended::Facts { job: None, settled: false, at: monotonic_usec() }),
     };
     let at = monotonic_usec();
-    if order.asked == Asked::Stop && result.is_success() {
+    if order.asked == Goal::Stop && result.is_success() {
         return Ok(Ended::Facts { job: Some(result), settled: true, at });
     }
     let is_done = order.start && result.is_success();
     let at = move || if is_done { at } else { monotonic_usec() };
-    if order.start && order.asked != Asked::Restore {
+    if order.start && order.asked != Goal::Restore {
         // After the commit the driver stays: what is left is to let go of the units.
         let committed = result.is_success() || ledger.read()?.is_some_and(|run| run.committed);
         session.enter(if committed { Phase::Closing } else { Phase::Unwinding });

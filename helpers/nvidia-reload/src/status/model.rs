@@ -126,7 +126,8 @@ pub enum State {
     /// A run is under way.
     Busy,
     /// A run restores what it stopped.
-    GivingBack,
+    #[serde(rename = "giving-back")]
+    Restoring,
     /// What uses the GPUs is stopped and stays so; the driver is loaded.
     Drained,
     /// The driver is unloaded and stays so.

@@ -16,9 +16,9 @@ use step::{Action, Plan, Reason, Root, Verdict, Versions};
 use xid::Class;
 
 use super::Style;
-use crate::engine::{Phase, Progress};
 use crate::expected::{Expected, Took};
 use crate::fault::Fault;
+use crate::follow::{Phase, Progress};
 use crate::gpus::{Detail, Need};
 use crate::plan::{Kind as Command, Proposal};
 use crate::report::{Outcome, Report};

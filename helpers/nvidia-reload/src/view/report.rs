@@ -134,7 +134,7 @@ fn exchanges(report: &Report) -> bool {
 
 /// The first step that failed, as systemd saw it.
 fn failed_step(report: &Report) -> Option<Step> {
-    report.steps.iter().find(|step| step.result == crate::engine::State::Failed).map(|step| step.step)
+    report.steps.iter().find(|step| step.result == crate::follow::State::Failed).map(|step| step.step)
 }
 
 fn nothing(report: &Report) -> &'static str {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::Result;
-use engines::{Client, Ended, Error, Kind, Member, Way};
+use engines::{Client, Direction, Ended, Error, Kind, Member};
 use ledger::{Act, Container, Object, Run, Step};
 use step::{Context, Undo};
 
@@ -179,7 +179,7 @@ async fn start_all(undo: &Undo<'_>, client: &Client, socket: &str, taken: &[Take
     let (parallel, majors) = (undo.run.snapshot.parallel, majors(&undo.run));
     let members = engines::side_by_side(taken, parallel, async |one: &Taken| member(client, one).await).await;
     let mut refused: Vec<(&Taken, Error)> = Vec::new();
-    for wave in engines::waves(&members, Way::Up) {
+    for wave in engines::waves(&members, Direction::Up) {
         let started = engines::side_by_side(wave, parallel, async |index: usize| {
             (&taken[index], start(undo, client, &taken[index], &majors).await)
         });

@@ -25,7 +25,7 @@ const KERNELS: usize = 2;
 
 /// Why a driver is not kept that somebody exchanges at the same time.
 const CHANGED: &str =
-    "changed while the driver was saved; `systemctl start nvidia-reload-keep.service` tries it again";
+    "changed while the driver was saved; `systemctl start nvidia-reload-save-driver.service` tries it again";
 
 /// Permission bits.
 const MODE: u32 = 0o7777;
@@ -36,7 +36,7 @@ const MODE: u32 = 0o7777;
 ///
 /// # Errors
 /// The driver's files cannot be told, or one cannot be copied.
-pub fn keep(root: &Root, disk: &Disk, chain: &[Loaded]) -> Result<Option<String>> {
+pub fn save(root: &Root, disk: &Disk, chain: &[Loaded]) -> Result<Option<String>> {
     let mut files = Vec::new();
     for loaded in chain {
         match disk.find(&loaded.module.name)? {
@@ -122,7 +122,7 @@ fn text(path: &Path) -> Result<String> {
 /// when it is used.
 pub(crate) fn still_right(slot: &Slot, wanted: &BTreeMap<PathBuf, Entry>) -> bool {
     let is_there = |file: &KeptFile| {
-        fs::symlink_metadata(slot.directory.join(file.kept())).is_ok_and(|data| data.size() == file.size)
+        fs::symlink_metadata(slot.directory.join(file.stored_as())).is_ok_and(|data| data.size() == file.size)
     };
     if !slot.manifest.regular().all(is_there) {
         return false;
@@ -209,14 +209,14 @@ fn fill(
         files.push(match entry {
             Entry::Link(_) => entry,
             Entry::File(mut file) => {
-                let to = new.join(file.kept());
+                let to = new.join(file.stored_as());
                 let parent = to.parent().unwrap_or(new);
                 fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
                 let shared = donor(&donors, &file)
                     .and_then(|(from, sum)| store::share(&root.path(&path), &from, &to, sum));
                 let sum = match shared {
                     Some(sum) => sum,
-                    None => store::keep(&root.path(&path), &to, is_linked(&path) && may_link(&file), rest)?,
+                    None => store::save(&root.path(&path), &to, is_linked(&path) && may_link(&file), rest)?,
                 };
                 // It was looked at before hundreds of others were copied.
                 if described(root, &path, None)? != (KeptFile { module: None, ..file.clone() }) {
@@ -283,7 +283,7 @@ pub(crate) fn prune(root: &Root, newest: &str) -> Result<()> {
     Ok(())
 }
 
-/// Whether a slot may share this file by a hard link, see [`store::keep`]: no program that may more than who runs
+/// Whether a slot may share this file by a hard link, see [`store::save`]: no program that may more than who runs
 /// it stays in reach.
 fn may_link(file: &KeptFile) -> bool {
     store::may_link(file.mode) && !attributes::gives_capabilities(&file.attributes)
@@ -298,7 +298,7 @@ fn donor<'a>(slots: &'a [Slot], file: &KeptFile) -> Option<(PathBuf, &'a str)> {
     slots.iter().find_map(|slot| {
         let is_it = |other: &&KeptFile| KeptFile { sha256: String::new(), ..(*other).clone() } == *file;
         let found = slot.manifest.regular().find(is_it)?;
-        Some((slot.directory.join(found.kept()), found.sha256.as_str()))
+        Some((slot.directory.join(found.stored_as()), found.sha256.as_str()))
     })
 }
 

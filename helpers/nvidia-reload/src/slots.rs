@@ -20,12 +20,13 @@ pub enum State {
     /// It is whole, and its modules are for another kernel than the one that runs.
     OtherKernel,
     /// A file is not: it cannot be rolled back to.
-    Spoiled,
+    #[serde(rename = "spoiled")]
+    Corrupt,
 }
 
 /// A driver that is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Kept {
+pub struct Saved {
     /// Its version.
     pub version: String,
     /// Whether it could be put back.
@@ -52,13 +53,13 @@ pub struct List {
     /// [`SCHEMA`].
     pub schema: &'static str,
     /// The drivers, the newest first.
-    pub slots: Vec<Kept>,
+    pub slots: Vec<Saved>,
 }
 
 impl List {
     /// What `nvidia-reload slots` exits with: 1 where one is corrupt.
     pub fn exit(&self) -> Exit {
-        match self.slots.iter().any(|slot| slot.state == State::Spoiled) {
+        match self.slots.iter().any(|slot| slot.state == State::Corrupt) {
             false => Exit::Done,
             true => Exit::Failed,
         }
@@ -73,10 +74,10 @@ pub fn list(root: &Root) -> Result<List> {
     let (slots, unusable) = read(root)?;
     let driver = versions(root)?;
     let is = |here: &Option<String>, version: &str| here.as_deref() == Some(version);
-    let mut found: Vec<Kept> = slots.iter().map(|slot| kept(slot, slot.spoiled())).collect();
-    found.extend(unusable.into_iter().map(|slot| Kept {
+    let mut found: Vec<Saved> = slots.iter().map(|slot| saved(slot, slot.corrupt_files())).collect();
+    found.extend(unusable.into_iter().map(|slot| Saved {
         version: slot.version,
-        state: State::Spoiled,
+        state: State::Corrupt,
         problems: vec![slot.reason],
         made_usec: None,
         files: 0,
@@ -92,16 +93,16 @@ pub fn list(root: &Root) -> Result<List> {
     Ok(List { schema: SCHEMA, slots: found })
 }
 
-fn kept(slot: &Slot, mut problems: Vec<String>) -> Kept {
+fn saved(slot: &Slot, mut problems: Vec<String>) -> Saved {
     let manifest = &slot.manifest;
     let misfit = slot.misfit();
     let state = match (problems.is_empty(), &misfit) {
-        (false, _) => State::Spoiled,
+        (false, _) => State::Corrupt,
         (true, Some(_)) => State::OtherKernel,
         (true, None) => State::Whole,
     };
     problems.extend(misfit);
-    Kept {
+    Saved {
         version: manifest.version.clone(),
         state,
         problems,
@@ -182,20 +183,20 @@ pub fn of_loaded(root: &Root) -> Result<Slot> {
     };
     Err(Fault::refused(
         format!("{reason}: it could not be rolled back to"),
-        "`systemctl start nvidia-reload-keep.service` saves it, as long as it is installed",
+        "`systemctl start nvidia-reload-save-driver.service` saves it, as long as it is installed",
     ))
 }
 
 fn whole(slot: Slot) -> Result<Slot> {
-    let spoiled = slot.spoiled();
-    if spoiled.is_empty() {
+    let corrupt = slot.corrupt_files();
+    if corrupt.is_empty() {
         return Ok(slot);
     }
     let mut fault = Fault::refused(
         format!("the slot of driver {} is corrupt; nothing was touched", slot.manifest.version),
         "install that driver again by the way it came",
     );
-    fault.causes = spoiled;
+    fault.causes = corrupt;
     Err(fault)
 }
 
