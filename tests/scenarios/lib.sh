@@ -116,7 +116,7 @@ loaded_modules() {
 
 # --- what a run of nvidia-reload leaves
 
-# Waits until no step is active, starting or stopping any more. A way back runs depmod, which took a minute
+# Waits until no step is active, starting or stopping any more. An undo runs depmod, which took a minute
 # and a half where other machines were emulated on the same cores.
 settled() {
 	wait_for 300 no_step_active

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! Taking and giving back, against the [fake engine](crate::fake_engine).
+//! Stopping and restarting, against the [fake engine](crate::fake_engine).
 
 mod crash;
 
@@ -129,7 +129,7 @@ fn what_died_with_its_engine_before_its_turn_is_started_again() {
             }
         }
         assert_eq!(taken, states);
-        machine.restore().expect("starts what it owes");
+        machine.restore().expect("starts what is left");
         assert_eq!((machine.status("a").as_str(), machine.status("bb").as_str()), (status, "running"));
         assert_eq!(machine.status("x"), "exited", "it did not run when the run was opened");
     }
@@ -172,7 +172,7 @@ fn one_that_will_not_stop_does_not_hold_up_the_others() {
     assert!(error.contains("cannot stop it"), "{error}");
     // Whether the order is carried out after all, nobody knows: the undo looks.
     assert_eq!(machine.states(), [State::Intent, State::Done]);
-    machine.restore().expect("gives both back");
+    machine.restore().expect("starts both");
     assert_eq!(machine.states(), [State::Undone, State::Undone]);
     assert_eq!((machine.status("a"), machine.status("bb")), ("running".into(), "running".into()));
 }
@@ -190,7 +190,7 @@ fn an_engine_that_hangs_up_is_asked_again() {
 }
 
 #[test]
-fn what_runs_without_its_engine_knowing_is_ended_and_started_anew() {
+fn what_runs_without_its_engine_knowing_is_ended_and_started_again() {
     let machine = machine([container("a", "running"), container("bb", "running")], "");
     machine.take().expect("stops them");
     // Of a and of bb, whose engines say that they are down; only that of a is refused for it.
@@ -245,7 +245,7 @@ fn what_happened_meanwhile_is_seen() {
     assert!(matches!(&states[2], State::UndoFailed(_)), "{states:?}");
     let mut orders = machine.orders();
     orders.sort();
-    assert_eq!(orders, ["start ccc", "start dddd"], "one that runs is left alone");
+    assert_eq!(orders, ["start ccc", "start dddd"], "one that runs is not touched");
     machine.with("ccc", |fake| fake.fails.1 = 0);
     machine.restore().expect("the second try works");
     assert_eq!(machine.states()[2], State::Undone);
@@ -275,13 +275,13 @@ fn what_would_be_deleted_is_refused_or_let_go() {
 }
 
 #[test]
-fn what_was_deleted_is_made_anew_once() {
+fn what_was_deleted_is_recreated_once() {
     let brief = || [("idbrief".to_owned(), Fake { auto_remove: true, ..container("brief", "paused").1 })];
     let machine = machine(brief(), "[containers]\nauto-remove = \"recreate\"");
     machine.take().expect("stops it");
     assert_eq!((machine.states(), machine.status("brief")), (vec![State::Done], "gone".into()));
     machine.orders();
-    machine.restore().expect("makes it anew");
+    machine.restore().expect("recreates it");
     assert_eq!(machine.orders(), ["create brief", "start newbrief", "pause newbrief"]);
     assert_eq!(machine.states(), [State::Undone]);
     machine.restore().expect("has nothing to do");

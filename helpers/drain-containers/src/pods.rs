@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //! The containers of pods. It is the kubelet that starts them, and again as soon as one ends: so it is
-//! stopped first, then they are; and to give them back is to start it, and to see that each runs again.
+//! stopped first, then they are; and to restore them is to start it, and to see that each runs again.
 
 use std::collections::BTreeSet;
 use std::thread::sleep;
@@ -71,7 +71,7 @@ async fn stop(context: &Context, pod: &Container, act: Intent<'_>, config: &Conf
     let grace = take::grace(pod.stop_timeout, config.containers.stop_timeout_max);
     match client.stop(&pod.id, grace).await {
         Ok(()) | Err(cri::Error::Gone) => {}
-        // An intent still: whoever gives back sees whether it runs.
+        // An intent still: the undo sees whether it runs.
         Err(error) => return Err(error.into()),
     }
     act.done()?;
@@ -130,7 +130,7 @@ pub(crate) fn start_kubelets(undo: &Undo, acts: &mut Vec<Act>) -> bool {
     all
 }
 
-/// The pods' containers among what is to be given back.
+/// The pods' containers among what is to be restored.
 pub(crate) fn of_pods(acts: &mut Vec<Act>) -> Vec<(u64, ledger::Container)> {
     let is_pods = |act: &mut Act| matches!(&act.object, Object::Container(taken) if taken.pod.is_some());
     let acts = acts.extract_if(.., is_pods);

@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn only_docker_makes_containers_anew() {
+    fn only_docker_recreates_containers() {
         let docker = container("brief", Owner::Engine, true);
         let podman = Container { engine: Kind::Podman, ..docker.clone() };
         let sorted = sort(vec![docker, podman], &config("[containers]\nauto-remove = \"recreate\""));

@@ -278,7 +278,7 @@ async fn start(undo: &Undo<'_>, client: &Client, taken: &Taken, majors: &Majors)
 /// come after.
 async fn await_health(context: &Context, client: &Client, container: &Container, seconds: u64) {
     let name = Object::Container(container.clone());
-    // One that was made anew has another id and the same name.
+    // One that was recreated has another id and the same name.
     let id = if container.definition.is_some() { &container.name } else { &container.id };
     match engines::become_healthy(client, id, Duration::from_secs(seconds)).await {
         Ok(None) => context.info(format!("{name} is healthy")),
@@ -287,7 +287,7 @@ async fn await_health(context: &Context, client: &Client, container: &Container,
     }
 }
 
-/// What of a container that was started leads to the driver of before.
+/// What of a container that was started leads to the previous driver.
 fn leads_nowhere(
     context: &Context,
     client: &Client,

@@ -29,7 +29,7 @@ pub(crate) async fn renew(
     }
     for (one, error) in failed.iter().filter(|(_, error)| matches!(error, Error::Refused { .. })) {
         let container = &one.container;
-        // One that was made anew has another id and the same name.
+        // One that was recreated has another id and the same name.
         let id = if container.definition.is_some() { &container.name } else { &container.id };
         if matches!(client.starts_by_nvidias_hook(id).await, Ok(true)) {
             return restart(undo, client, &Object::Container(container.clone()), error).await;

@@ -201,7 +201,7 @@ async fn stop(
 ) -> Result<()> {
     let grace = grace(container.stop_timeout, config.stop_timeout_max);
     // An error leaves the act as it is, an intent: the order may have been heard and be carried out
-    // later, so whoever gives back has to look, and finds it running or starts it.
+    // later, so the undo has to look, and finds it running or starts it.
     let ended = engines::bring_down(client, &container.id, grace).await?;
     if container.auto_remove && config.auto_remove == AutoRemove::Recreate {
         act.done()?;

@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn the_driver_is_in_step_when_all_three_are_one() {
+    fn the_versions_match_when_all_three_are_one() {
         assert_eq!(of(Some("1"), Some("1"), Some("1")), (Condition::Match, Vec::new()));
         assert_eq!(of(Some("1"), Some("1"), None).0, Condition::Match, "no userland is no mismatch");
         assert_eq!(of(Some("1"), Some("2"), Some("2")).0, Condition::ReloadNeeded);

@@ -11,11 +11,11 @@ use crate::status::versions;
 /// The name and version of the JSON.
 pub const SCHEMA: &str = "nvidia-reload.slots/1";
 
-/// Whether a kept driver could be put back.
+/// Whether a saved driver could be put back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
-    /// Every file is as it was kept.
+    /// Every file is as it was saved.
     Whole,
     /// It is whole, and its modules are for another kernel than the one that runs.
     OtherKernel,
@@ -24,22 +24,22 @@ pub enum State {
     Corrupt,
 }
 
-/// A driver that is kept.
+/// A driver in a slot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Saved {
     /// Its version.
     pub version: String,
     /// Whether it could be put back.
     pub state: State,
-    /// What is wrong with it: each spoiled file, and the kernel where it is for another.
+    /// What is wrong with it: each corrupt file, and the kernel where it is for another.
     pub problems: Vec<String>,
-    /// When it was kept, in microseconds since 1970; null where that cannot be read.
+    /// When it was saved, in microseconds since 1970; null where that cannot be read.
     pub made_usec: Option<u64>,
     /// How many files it has.
     pub files: usize,
     /// The bytes that they have together; less on disk, where they are shared.
     pub bytes: u64,
-    /// How it was told which files are its; null where that cannot be read.
+    /// How its files were found; null where that cannot be read.
     pub origin: Option<Origin>,
     /// Whether it is the driver that is loaded.
     pub loaded: bool,
@@ -47,7 +47,7 @@ pub struct Saved {
     pub on_disk: bool,
 }
 
-/// All that are kept.
+/// All slots.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct List {
     /// [`SCHEMA`].
@@ -120,7 +120,7 @@ fn read(root: &Root) -> Result<(Vec<Slot>, Vec<slots::Unusable>)> {
         .map_err(|error| Fault::new(Exit::Failed, "the slots cannot be listed", "").because(&*error))
 }
 
-/// The kept driver `version`, whole; without a version, the newest that is not loaded.
+/// The slot of driver `version`, whole; without a version, the newest that is not loaded.
 ///
 /// # Errors
 /// There is none, it is corrupt or for another kernel, or there is no room for it: nothing was touched.
@@ -205,6 +205,15 @@ mod tests {
     use std::fs;
 
     use super::*;
+
+    #[test]
+    fn states_have_the_names_that_docs_json_md_promises() {
+        for (state, name) in
+            [(State::Whole, "whole"), (State::OtherKernel, "other-kernel"), (State::Corrupt, "spoiled")]
+        {
+            assert_eq!(serde_json::to_value(state).expect("a name"), name);
+        }
+    }
 
     #[test]
     fn a_driver_for_another_kernel_or_without_room_is_refused() {

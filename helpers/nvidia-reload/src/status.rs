@@ -353,6 +353,21 @@ mod tests {
     }
 
     #[test]
+    fn states_have_the_names_that_docs_json_md_promises() {
+        let names = [
+            (State::InService, "in-service"),
+            (State::Busy, "busy"),
+            (State::Restoring, "giving-back"),
+            (State::Drained, "drained"),
+            (State::Offline, "offline"),
+            (State::Unknown, "unknown"),
+        ];
+        for (state, name) in names {
+            assert_eq!(serde_json::to_value(state).expect("a name"), name);
+        }
+    }
+
+    #[test]
     fn a_machine_without_the_driver_has_a_status() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let root = Root::at(directory.path());

@@ -50,7 +50,7 @@ pub(crate) fn assess(
         return Ok(Versions { loaded: version, on_disk: None });
     }
     if let Some(exchange) = exchange {
-        // What is on disk may be what this is to mend; it goes with the exchange.
+        // What is on disk may be what this is to fix; it goes with the exchange.
         predict::room(&context.root, &[], findings)?;
         slot_of_loaded(context, loaded, &[], findings)?;
         return Ok(Versions { loaded: version, on_disk: Some(exchange.to_owned()) });
@@ -125,8 +125,8 @@ fn slot_of_loaded(
     let mut lost: Vec<&Loaded> =
         loaded.iter().filter(|module| !files.iter().any(|file| file.is(&module.module))).collect();
     if !lost.is_empty() {
-        let kept = slots(&context.root)?;
-        lost.retain(|module| !kept.iter().any(|slot| slot.find(&module.module).is_some()));
+        let saved = slots(&context.root)?;
+        lost.retain(|module| !saved.iter().any(|slot| slot.find(&module.module).is_some()));
     }
     if !lost.is_empty() {
         let lost: Vec<&str> = lost.iter().map(|module| module.module.name.as_str()).collect();

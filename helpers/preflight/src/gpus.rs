@@ -20,7 +20,7 @@ const TIME: Duration = Duration::from_secs(60);
 
 /// What helps where a reload does not. nvidia-smi, which resets, has to be of the version that is loaded.
 pub(crate) fn reset_remedy(versions: &Versions) -> String {
-    let reset = "`nvidia-reload reset` stops what uses the GPUs, resets them, and gives everything back";
+    let reset = "`nvidia-reload reset` stops what uses the GPUs, resets them, and restores everything";
     match (&versions.loaded, &versions.on_disk) {
         (Some(loaded), Some(on_disk)) if loaded != on_disk => format!(
             "reboot the machine, which loads {on_disk}; or install driver {loaded} again: then {reset}"

@@ -79,7 +79,7 @@ fn mean(health: &Health, evidence: &Evidence, versions: &Versions, reset: bool, 
         Class::App if evidence.by_nvml => {
             findings.warn(what, "the run terminates what uses it, and checks again")
         }
-        // The programs start anew with a reload, and a mismatch of versions ends with it.
+        // The programs are restarted by a reload, and a mismatch of versions ends with it.
         Class::App | Class::Reload | Class::Info => {}
     }
 }

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use ledger::{Object, Run, Step, Unit};
 use step::{Context, await_fabric, note_failed_services, stop_undos, undo_steps};
 
-/// What is given back after a good run, in this order: the reverse of the taking. The settings come
+/// What is restored after a good run, in this order: the reverse of the taking. The settings come
 /// first: workloads find the GPUs as they left them, and MIG cannot be set up under them.
 const STEPS: [Step; 4] = [Step::Settings, Step::UnbindVt, Step::StopUnits, Step::DrainContainers];
 

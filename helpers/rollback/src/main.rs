@@ -108,7 +108,7 @@ fn of_another_boot(context: &Context, open: &Run) -> Result<()> {
     conclude(context, goes_back)
 }
 
-/// Whether the files on disk are exchanged for those of before: only where the run had exchanged them, or had seen
+/// Whether the files on disk are exchanged for the previous ones: only where the run had exchanged them, or had seen
 /// the driver fail.
 fn goes_back(run: &Run) -> bool {
     let was_exchanged = run.acts.iter().any(|act| matches!(act.object, Object::DriverFiles(_)));

@@ -56,7 +56,7 @@ pub(crate) enum Role {
     Dependent,
 }
 
-/// The word in the ledger for [`Role::Service`]: the way back has to know.
+/// The word in the ledger for [`Role::Service`]: the undo has to know.
 pub(crate) const SERVICE: &str = "service";
 
 impl Role {
@@ -65,7 +65,7 @@ impl Role {
         matches!(self, Role::Holder | Role::FdStore | Role::Service)
     }
 
-    /// The word in the ledger.
+    /// The word in the ledger, which stays as it was in its first format.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Role::Holder => "holder",

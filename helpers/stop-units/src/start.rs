@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! The way back: what was stopped is started, in reverse order.
+//! The undo: what was stopped is started, in reverse order.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -129,7 +129,7 @@ fn stop(context: &Context, manager: &Manager, plan: &[Planned], limit: Instant) 
                 problems.push(format!("{} is not stopped: {why}", planned.name));
                 act.failed(why)
             }
-            // The act stays open: its stop may still go on, and then it has to be given back.
+            // The act stays open: its stop may still go on, and then it has to be restored.
             Err(NotDown::Up(state)) => {
                 let seconds = begun.elapsed().as_secs();
                 problems.push(format!("{} is not stopped after {seconds} s: it is {state}", planned.name));

@@ -177,7 +177,7 @@ mod tests {
     }
 
     /// The grades, on a machine whose driver has the GPUs `bound`, and after the kernel said `said`, a second
-    /// apart. What is not newer than `news` seconds is of before.
+    /// apart. What is not newer than `news` seconds is old.
     fn graded(bound: &[&str], before: &[Gpu], now: &[Seen], said: &[&str], news: u64) -> Vec<Grade> {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let root = Root::at(directory.path());

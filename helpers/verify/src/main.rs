@@ -119,8 +119,8 @@ fn gpus_are_there(context: &Context, before: &[String]) -> Result<()> {
 fn save_driver(context: &Context, disk: &Disk) -> Result<()> {
     // Before anything is looked for: a run takes it, too, before it is opened.
     let _lock = lock_to_save(&context.root)?;
-    // What is on disk in the midst of an exchange, or after one that was cut off, is nothing to go back to. A
-    // run that ends well has the driver kept after its commit.
+    // What is on disk in the middle of an exchange, or after one that was cut off, is nothing to go back to. A
+    // run that ends well has the driver saved after its commit.
     if context.ledger.read()?.is_some_and(|run| !run.committed) {
         context.info("a run is open: the driver is saved when it has ended");
         return Ok(());

@@ -28,7 +28,7 @@ pub(crate) fn hung() -> String {
     format!("NVML did not answer in {} seconds", TIME.as_secs())
 }
 
-/// Whether the answer is that of a driver that serves, and every GPU is well: those of `before`, and those
+/// Whether the answer is that of a driver that works, and every GPU is healthy: those of `before`, and those
 /// on the bus. An error from before the driver was loaded, or from before the run, is not the new driver's.
 pub(crate) fn judge(context: &Context, before: &[Gpu], state: Option<&State>) -> Result<()> {
     let Some(state) = state else { bail!(hung()) };
@@ -45,7 +45,7 @@ pub(crate) fn judge(context: &Context, before: &[Gpu], state: Option<&State>) ->
     let judged = health::judge(&context.root, &log, Some(state), &ignored(context))?;
     let news = log.news_since();
     let is_new = |evidence: &Evidence| evidence.usec.is_none_or(|usec| usec > news);
-    // Without its word the GPUs of before cannot be compared.
+    // Without its word the GPUs that were there before cannot be compared.
     let before = if matches!(state.nvml, Answer::Ok { .. }) { before } else { &[] };
     let mut failed = Vec::new();
     for check in gpus::check(before, &state.gpus, &judged, is_new, Fabric::NotBroken) {

@@ -52,7 +52,7 @@ pub(crate) fn paths(context: &Context) -> Result<Vec<String>> {
     Ok(specs.into_iter().map(|spec| spec.path).collect())
 }
 
-/// Sees to it that the specifications fit the driver that serves now. What is still wrong with them
+/// Sees to it that the specifications fit the driver that is loaded now. What is still wrong with them
 /// then is said and is no error: who needs them fails by name when it is started.
 ///
 /// # Errors

@@ -89,7 +89,7 @@ impl Scope {
 
 /// The answer of `future`, waited for.
 ///
-/// zbus' own `block_on` is made anew for each type of future, with a scheduler inside: boxed, it is
+/// zbus' own `block_on` is compiled again for each type of future, with a scheduler inside: boxed, it is
 /// there once.
 pub(crate) fn wait<T>(future: impl Future<Output = T>) -> T {
     let mut answer = None;

@@ -11,7 +11,7 @@ use crate::{Error, Job, JobResult, Manager, Mode, UnitChange};
 /// How often a manager that is out of reach is looked for.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// For how long. A manager that executes itself anew is back within seconds.
+/// For how long. A manager that re-executes itself is back within seconds.
 const ABSENCE: Duration = Duration::from_secs(30);
 
 /// How long a signal that was sent before the answer to a question may be behind it.

@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_sender_is_mended() {
+    fn only_the_sender_is_patched() {
         let systemd = signal("org.freedesktop.systemd1");
         let mut patched = systemd.clone();
         patch(&mut patched);

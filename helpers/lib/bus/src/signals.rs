@@ -54,7 +54,7 @@ pub enum Signal {
         /// The properties that changed, of those that are looked at.
         change: Box<UnitChange>,
     },
-    /// The manager begins (true) or ends to read its units anew. Signals may be missing from this
+    /// The manager begins (true) or ends a reload of its units. Signals may be missing from this
     /// time: list again what matters when it ends.
     Reloading(bool),
     /// The connection is gone, or another process took over as the manager: connect again.

@@ -64,7 +64,7 @@ fn unit(unit: impl Into<String>) -> Owner {
     Owner::Unit { unit: unit.into() }
 }
 
-/// A pod whose kubelet has Docker for its runtime, as it could be until Kubernetes 1.23: left alone.
+/// A pod whose kubelet has Docker for its runtime, as it could be until Kubernetes 1.23: not touched.
 fn docker_pod(pod: String) -> Owner {
     Owner::Kubernetes { pod, uid: String::new(), daemon_set: false, kubelet: None }
 }

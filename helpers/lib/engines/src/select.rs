@@ -3,7 +3,7 @@
 //!
 //! An idle container that was given a GPU is as broken after a change of the driver as one that
 //! works on it, so what it was given counts as much as what it holds. Only fields with a meaning
-//! are looked at: a container that is merely called "nvidia-exporter" is left alone.
+//! are looked at: a container that is merely called "nvidia-exporter" is not touched.
 
 use crate::bundle::Bundle;
 use crate::inspect::{DeviceRequest, HostConfig};

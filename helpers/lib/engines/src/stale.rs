@@ -15,7 +15,7 @@ use step::Root;
 use crate::numbers::{Machine, NVIDIA};
 use crate::{Kind, Running};
 
-/// What of a container that runs leads to the driver of before: a sentence for each node.
+/// What of a container that runs leads to the previous driver: a sentence for each node.
 ///
 /// `before` are the driver's majors of then, with their names in `/proc/devices`.
 ///

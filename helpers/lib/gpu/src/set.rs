@@ -68,7 +68,7 @@ fn by_uuid(nvml: &Nvml) -> Result<Vec<(String, Device<'_>)>, NvmlError> {
 
 fn on(device: &Device<'_>, wanted: &[Setting]) -> Restored {
     let mut refused: Vec<(&Setting, NvmlError)> = Vec::new();
-    // What is set already is left alone: some of it cannot be set twice.
+    // What is set already is not touched: some of it cannot be set twice.
     let there = now(device).unwrap_or_default();
     for setting in wanted {
         if !is_there(setting, &there)

@@ -102,7 +102,7 @@ struct Record {
     archives: Vec<Seen>,
 }
 
-/// Keeps what was seen in all archives, for whoever asks until they change.
+/// Saves what was seen in all archives, for whoever asks until they change.
 ///
 /// # Errors
 /// It cannot be written.
@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_known_is_not_noted_as_in_step() {
+    fn what_is_not_known_is_not_noted_as_a_match() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let root = Root::at(directory.path());
         let release = modules::release(&root).expect("runs");

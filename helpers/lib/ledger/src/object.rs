@@ -33,7 +33,7 @@ pub enum Step {
     InstallDriver,
     /// Loads the modules.
     ModprobeChain,
-    /// Compares what serves now with what should.
+    /// Compares what is loaded now with what should be.
     Verify,
     /// Gives everything back.
     Restore,
@@ -66,7 +66,7 @@ impl Step {
         Step::GpuReset,
     ];
 
-    /// The steps that take something and give it back, in the order of the taking: those of a reload,
+    /// The steps that take something and restore it, in the order of the taking: those of a reload,
     /// and the settings, which go with the driver.
     pub const TAKING: [Step; 11] = [
         Step::Preflight,
@@ -220,7 +220,7 @@ pub struct Container {
     /// are refreshed. False where that is not known for certain.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub before_cdi: bool,
-    /// What its engine makes it anew from, where it is deleted when it stops. In the engine's own
+    /// What its engine recreates it from, where it is deleted when it stops. In the engine's own
     /// words, with its environment: the file is root's alone to read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub definition: Option<serde_json::Value>,

@@ -187,7 +187,7 @@ impl Ledger {
         })
     }
 
-    /// Writes that these acts did not happen, or took what cannot be given back (`lost`), with the reason.
+    /// Writes that these acts did not happen, or took what cannot be restored (`lost`), with the reason.
     ///
     /// # Errors
     /// No open run, or the file cannot be written.
@@ -197,7 +197,7 @@ impl Ledger {
         self.append(|_| ((), failed.chain(lost).collect()))
     }
 
-    /// Writes that what act `id` took was given back.
+    /// Writes that what act `id` took was restored.
     ///
     /// # Errors
     /// No open run, or the file cannot be written.
@@ -205,7 +205,7 @@ impl Ledger {
         self.event(Event::Undone { id })
     }
 
-    /// Writes that what act `id` took cannot be given back.
+    /// Writes that what act `id` took cannot be restored.
     ///
     /// # Errors
     /// No open run, or the file cannot be written.
@@ -213,7 +213,7 @@ impl Ledger {
         self.event(Event::Lost { id, reason: reason.into() })
     }
 
-    /// Writes that giving back act `id` failed this time.
+    /// Writes that restoring what act `id` took failed this time.
     ///
     /// # Errors
     /// No open run, or the file cannot be written.
@@ -245,7 +245,7 @@ impl Ledger {
         self.event(Event::StepDone { step, began_usec })
     }
 
-    /// Writes that the new driver serves: no undo touches it from here on.
+    /// Writes that the new driver works: no undo touches it from here on.
     ///
     /// # Errors
     /// No open run, or the file cannot be written.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! What programs can write to the kernel's log, and what is kept of it. See the crate `fuzz`.
+//! What programs can write to the kernel's log, and what is saved of it. See the crate `fuzz`.
 
 use std::fs;
 

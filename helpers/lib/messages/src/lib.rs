@@ -50,7 +50,7 @@ impl Log {
         load.max(self.saved_until)
     }
 
-    /// Keeps this, so that nothing of it is lost in this boot, whatever becomes of the kernel's log.
+    /// Saves this, so that nothing of it is lost in this boot, whatever becomes of the kernel's log.
     ///
     /// # Errors
     /// The file cannot be written.

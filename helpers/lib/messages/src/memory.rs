@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! What is kept from one reading to the next, for as long as this boot lasts.
+//! What is saved from one reading to the next, for as long as this boot lasts.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,13 +13,13 @@ use xid::{Address, Message, condensed};
 
 use crate::{Log, kmsg};
 
-/// Where it is kept.
+/// Where it is saved.
 const FILE: &str = "/run/nvidia-reload/messages.json";
 
 /// The schema of the file.
 const SCHEMA: &str = "nvidia-reload.memory/1";
 
-/// What is kept.
+/// What is saved.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Memory {
     pub(crate) schema: String,
@@ -52,7 +52,7 @@ impl Memory {
         }
     }
 
-    /// What was kept in this boot; nothing where nothing was, or by another version.
+    /// What was saved in this boot; nothing where nothing was, or by another version.
     ///
     /// # Errors
     /// The file is there and cannot be read.
@@ -75,7 +75,7 @@ impl Memory {
     /// The file cannot be written.
     pub(crate) fn save(&self, root: &Root) -> Result<()> {
         let path = root.path(FILE);
-        let text = serde_json::to_vec(self).context("encode what is kept")?;
+        let text = serde_json::to_vec(self).context("encode what is saved")?;
         // Root's alone to read, as the kernel's log may be; /run needs no syncing.
         replace(&path, 0o600, &text).with_context(|| format!("write {}", path.display()))
     }

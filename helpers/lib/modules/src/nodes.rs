@@ -2,7 +2,7 @@
 //! The driver's device nodes: recorded before, right after.
 //!
 //! The kernel makes none of them (NVIDIA's character devices are of no device class), so they
-//! outlive the module; and the major numbers of all but 195 are given out anew at each load.
+//! outlive the module; and the major numbers of all but 195 are assigned again at each load.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -106,7 +106,7 @@ impl fmt::Display for Change {
     }
 }
 
-/// Makes the nodes of `before` right for the driver that serves now.
+/// Makes the nodes of `before` right for the driver that is loaded now.
 ///
 /// # Errors
 /// A node cannot be made. A node whose class the new driver does not have is removed: it leads
@@ -160,7 +160,7 @@ fn make(path: &Path, node: &Node, device: nix::libc::dev_t) -> Result<()> {
         .with_context(|| format!("put {} in place", path.display()))
 }
 
-/// Checks that the nodes of `before` lead to the driver that serves now.
+/// Checks that the nodes of `before` lead to the driver that is loaded now.
 ///
 /// # Errors
 /// The first node that does not, named with its numbers.

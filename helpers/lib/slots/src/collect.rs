@@ -117,7 +117,7 @@ pub(crate) struct Driver {
 pub(crate) fn collect(root: &Root, disk: &Disk, version: &str, loaded: Vec<File>) -> Result<Driver> {
     let mut modules = loaded;
     // Modules of this driver that are not loaded now may be by the time they are needed; one that is
-    // installed later is kept when it is loaded. One that is damaged cannot be.
+    // installed later is saved when it is loaded. One that is damaged cannot be.
     for file in damaged::files(disk)?.0 {
         if file.version.as_deref() == Some(version) && modules.iter().all(|known| known.name != file.name) {
             modules.push(file);

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dpkg::Package;
 
-/// The format that this program writes; a slot of any other is no way back, and is made anew.
+/// The format that this program writes; a slot of any other cannot be used, and is made again.
 pub(crate) const SCHEMA: &str = "nvidia-reload.slot/1";
 
 /// The manifest's name in the slot's directory.
@@ -29,7 +29,7 @@ pub enum Origin {
     Names,
 }
 
-/// A driver that is kept.
+/// A driver in a slot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! Putting a kept driver back where it belongs.
+//! Putting a saved driver back where it belongs.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -106,7 +106,7 @@ pub fn sync(root: &Root) -> Result<()> {
     Ok(())
 }
 
-/// The versions of all drivers of which modprobe or the linker would find something: in the midst of an
+/// The versions of all drivers of which modprobe or the linker would find something: in the middle of an
 /// install there are several. Libraries count where `slot` has libraries, which they could be found in
 /// the stead of; without a slot, wherever the linker looks.
 ///
@@ -115,7 +115,7 @@ pub fn sync(root: &Root) -> Result<()> {
 /// # Errors
 /// The module index or a directory cannot be read.
 pub fn on_disk(root: &Root, disk: &Disk, slot: Option<&Slot>) -> Result<BTreeSet<String>> {
-    let kept: BTreeSet<String> = slot
+    let saved: BTreeSet<String> = slot
         .iter()
         .flat_map(|slot| &slot.manifest.files)
         .filter_map(|entry| stem(entry.path().as_ref()))
@@ -125,7 +125,7 @@ pub fn on_disk(root: &Root, disk: &Disk, slot: Option<&Slot>) -> Result<BTreeSet
         let name = file.name.as_str();
         let is_found = DRIVERS.contains(&name)
             && (file.alias == name
-                || kept.contains(&file.alias)
+                || saved.contains(&file.alias)
                 || damaged::find(disk, name)?.is_some_and(|first| first.path == file.path));
         found.extend(file.version.filter(|_| is_found));
     }
@@ -164,7 +164,7 @@ pub(crate) fn put_file(root: &Root, slot: &Slot, file: &KeptFile) -> Result<bool
     }
     let new = temporary(&to)?;
     let put = || {
-        // A copy even where a link would do: who writes into the file must not spoil the slot.
+        // A copy even where a link would do: who writes into the file must not damage the slot.
         let sum = store::copy(&slot.directory.join(file.stored_as()), &new, 0o600, 0)?;
         if sum != file.sha256 {
             bail!("the saved copy of {} is corrupt", file.path);
@@ -260,7 +260,7 @@ fn take_away(
         .into_iter()
         .filter(|file| file.version.as_ref().is_some_and(|version| others.contains(version)))
         .map(|file| file.path);
-    // Whose a damaged file was nobody can tell. It serves no one, and what it is called is looked for.
+    // Whose a damaged file was nobody can tell. Nothing uses it, and what it is called is looked for.
     let names: BTreeSet<String> =
         own.iter().filter_map(|path| stem(path)).chain(DRIVERS.map(str::to_owned)).collect();
     let damaged = damaged.into_iter().map(|file| file.0);

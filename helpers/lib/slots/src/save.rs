@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! Making a slot of the driver that serves.
+//! Making a slot of the loaded driver.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -17,22 +17,22 @@ use crate::manifest::{self, Entry, KeptFile, KeptLink, KeptModule, Manifest};
 use crate::slot::{self, Slot};
 use crate::{DIRECTORY, Healed, attributes, linker, store, tree};
 
-/// How many drivers are kept.
-const KEPT: usize = 2;
+/// How many slots there are at most.
+const SLOTS: usize = 2;
 
 /// For how many kernels each.
 const KERNELS: usize = 2;
 
-/// Why a driver is not kept that somebody exchanges at the same time.
+/// Why a driver is not saved that is exchanged at the same time.
 const CHANGED: &str =
     "changed while the driver was saved; `systemctl start nvidia-reload-save-driver.service` tries it again";
 
 /// Permission bits.
 const MODE: u32 = 0o7777;
 
-/// Keeps the driver whose modules are in `chain`, which are loaded, if the disk still has them all. For who has
+/// Saves the driver whose modules are in `chain`, which are loaded, if the disk still has them all. For who has
 /// the lock for it, see [`crate::lock_to_save`]: a driver that is being exchanged is not whole.
-/// Returns the version that is kept, or none when the disk has another.
+/// Returns the version that is saved, or none when the disk has another.
 ///
 /// # Errors
 /// The driver's files cannot be told, or one cannot be copied.
@@ -127,11 +127,11 @@ pub(crate) fn still_right(slot: &Slot, wanted: &BTreeMap<PathBuf, Entry>) -> boo
     if !slot.manifest.regular().all(is_there) {
         return false;
     }
-    let kept: BTreeMap<&str, Entry> =
+    let saved: BTreeMap<&str, Entry> =
         slot.manifest.files.iter().map(|entry| (entry.path(), without_sum(entry))).collect();
     let same =
-        |(path, entry): (&PathBuf, &Entry)| path.to_str().and_then(|path| kept.get(path)) == Some(entry);
-    // In the midst of an upgrade libraries may be gone and the modules still there: the slot has more than
+        |(path, entry): (&PathBuf, &Entry)| path.to_str().and_then(|path| saved.get(path)) == Some(entry);
+    // In the middle of an upgrade libraries may be gone and the modules still there: the slot has more than
     // the disk then.
     let version = &slot.manifest.version;
     let has_more = slot
@@ -141,7 +141,7 @@ pub(crate) fn still_right(slot: &Slot, wanted: &BTreeMap<PathBuf, Entry>) -> boo
         .any(|path| linker::is_of(path, version) && !wanted.contains_key(path));
     match has_more {
         true => wanted.iter().filter(|(_, entry)| is_module(entry)).all(same),
-        false => wanted.len() == kept.len() && wanted.iter().all(same),
+        false => wanted.len() == saved.len() && wanted.iter().all(same),
     }
 }
 
@@ -259,16 +259,16 @@ fn fill(
 /// Removes what is too old, and what was made by an earlier version of this program. Not the `newest`: where
 /// the clock was set back, that is the oldest by its time.
 pub(crate) fn prune(root: &Root, newest: &str) -> Result<()> {
-    let (mut kept, unusable) = slot::all(root)?;
+    let (mut saved, unusable) = slot::all(root)?;
     // Whose libraries are in use goes back to its slot where a reload fails.
     let healed = Healed::read(root)?.map(|healed| healed.version);
-    kept.retain(|slot| healed.as_ref() != Some(&slot.manifest.version));
+    saved.retain(|slot| healed.as_ref() != Some(&slot.manifest.version));
     // The one that was just made comes first.
     let is_newest = |slot: &Slot| slot.manifest.version == newest && slot.misfit().is_none();
-    kept.sort_by_key(|slot| (!is_newest(slot), slot.manifest.version != newest, Reverse(slot.used)));
+    saved.sort_by_key(|slot| (!is_newest(slot), slot.manifest.version != newest, Reverse(slot.used)));
     let mut kernels: BTreeMap<String, usize> = BTreeMap::new();
-    for slot in kept {
-        let is_full = kernels.len() >= KEPT;
+    for slot in saved {
+        let is_full = kernels.len() >= SLOTS;
         match kernels.get_mut(&slot.manifest.version) {
             Some(count) if *count < KERNELS => *count += 1,
             None if !is_full => {

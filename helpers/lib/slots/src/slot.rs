@@ -20,7 +20,7 @@ pub(crate) const FOR: char = '@';
 /// NVML's library, without its version.
 const LIBRARY: &str = "libnvidia-ml.so.";
 
-/// A driver that is kept.
+/// A driver that is saved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slot {
     /// What it says of itself.
@@ -41,7 +41,7 @@ pub struct Unusable {
 }
 
 impl Slot {
-    /// The kept file of the very module that `loaded` was, with the options that it had; none where the
+    /// The saved file of the very module that `loaded` was, with the options that it had; none where the
     /// slot is for another kernel, which takes no other's modules.
     pub fn find(&self, loaded: &ledger::Module) -> Option<File> {
         self.has(loaded).filter(|_| self.misfit().is_none())
@@ -52,7 +52,7 @@ impl Slot {
         self.regular().filter_map(|file| self.module(file)).find(|file| file.is(loaded))
     }
 
-    /// The kept module `name`, whatever kernel it is for.
+    /// The saved module `name`, whatever kernel it is for.
     pub fn named(&self, name: &str) -> Option<File> {
         self.regular().filter_map(|file| self.module(file)).find(|file| file.name == name)
     }
@@ -86,12 +86,12 @@ impl Slot {
         })
     }
 
-    /// What is wrong with the kept modules, file by file.
+    /// What is wrong with the saved modules, file by file.
     pub fn corrupt_modules(&self) -> Vec<String> {
         self.problems(|file| file.module.is_some())
     }
 
-    /// What is wrong with the kept files, file by file: every one is read.
+    /// What is wrong with the saved files, file by file: every one is read.
     pub fn corrupt_files(&self) -> Vec<String> {
         self.problems(|_| true)
     }
@@ -161,7 +161,7 @@ pub fn all(root: &Root) -> Result<(Vec<Slot>, Vec<Unusable>)> {
     Ok((found, unusable))
 }
 
-/// The slots, newest first. One that cannot be read is said, and left out: it is no way back.
+/// The slots, newest first. One that cannot be read is reported and left out: it cannot be rolled back to.
 ///
 /// # Errors
 /// The directory cannot be read.
@@ -191,16 +191,16 @@ pub fn untrusted(root: &Root) -> Option<Untrusted> {
     }
 }
 
-/// Where NVML's library of `version` is kept, if it is: only a library of the loaded driver's version
+/// Where NVML's library of `version` is saved, if it is: only a library of the loaded driver's version
 /// can tell what is set on the GPUs, and an upgrade takes that away as well.
 pub fn library_in_slot(root: &Root, version: &str) -> PathBuf {
     let name = format!("{LIBRARY}{version}");
     let (slots, _) = all(root).unwrap_or_default();
-    let kept = slots.iter().filter(|slot| slot.manifest.version == version).find_map(|slot| {
+    let saved = slots.iter().filter(|slot| slot.manifest.version == version).find_map(|slot| {
         let file = slot.regular().find(|file| file.path.ends_with(&format!("/{name}")))?;
         // Root loads it.
         Some(slot.directory.join(file.stored_as())).filter(|path| check_owner(path).is_ok())
     });
     // Where there is none, whoever looks for it finds none there.
-    kept.unwrap_or_else(|| root.path(DIRECTORY).join(version).join(name))
+    saved.unwrap_or_else(|| root.path(DIRECTORY).join(version).join(name))
 }

@@ -16,7 +16,7 @@ use crate::room;
 const SET_ID: u32 = 0o6000;
 
 /// What a copy has of a file's mode: nobody runs it as somebody else, and nobody but root writes to it.
-const KEPT: u32 = 0o755;
+const MODE: u32 = 0o755;
 
 /// Write permission for group and others.
 const OTHERS: u32 = 0o022;
@@ -25,7 +25,7 @@ const OTHERS: u32 = 0o022;
 ///
 /// A reflink shares the blocks until somebody writes. A hard link (`linked`) shares them for ever, so
 /// it is only for files whose owner replaces them by a rename, and never for a program that runs as
-/// somebody else: the old one would stay within everybody's reach when the upgrade has mended it.
+/// somebody else: the old one would stay within everybody's reach when the upgrade has fixed it.
 ///
 /// Where no blocks can be shared there has to be room for `rest` bytes: this file and all that follow.
 ///
@@ -36,7 +36,7 @@ pub(crate) fn save(from: &Path, to: &Path, linked: bool, rest: u64) -> Result<St
     if linked && may_link(before.mode()) && fs::hard_link(from, to).is_ok() {
         return checksum(to);
     }
-    let sum = copy(from, to, before.mode() & KEPT, rest.max(before.size()))?;
+    let sum = copy(from, to, before.mode() & MODE, rest.max(before.size()))?;
     let after = fs::symlink_metadata(from).with_context(|| format!("look at {}", from.display()))?;
     let same = |data: &fs::Metadata| (data.ino(), data.size(), data.mtime(), data.mtime_nsec());
     if same(&before) != same(&after) {
@@ -182,7 +182,7 @@ mod tests {
         let path = directory.path().join("a");
         fs::write(&path, "abc").expect("writes");
         let own = fs::metadata(&path).expect("is there");
-        set_metadata(&path, own.uid(), own.gid(), 0o4751, 1_500_000_000_123_456_789).expect("dresses");
+        set_metadata(&path, own.uid(), own.gid(), 0o4751, 1_500_000_000_123_456_789).expect("sets");
         let data = fs::metadata(&path).expect("is there");
         assert_eq!(data.mode() & 0o7777, 0o4751);
         assert_eq!(modified_nsec(&data), 1_500_000_000_123_456_789);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! A whole tree: kept, overwritten by another driver, put back.
+//! A whole tree: saved, overwritten by another driver, put back.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -59,13 +59,13 @@ fn machine(root: &Root) {
     install(root, OLD);
 }
 
-/// Keeps the driver on disk, which has no kernel modules here.
+/// Saves the driver on disk, which has no kernel modules here.
 fn saved(root: &Root) -> Slot {
     let disk = Disk::open(root).expect("opens");
     let driver = collect(root, &disk, OLD, Vec::new()).expect("collects");
     let _lock = lock_to_save(root).expect("locks");
     let place = crate::slot::place(root, OLD).expect("tells");
-    make(root, &driver, OLD, entries(root, &driver).expect("describes"), &place).expect("keeps");
+    make(root, &driver, OLD, entries(root, &driver).expect("describes"), &place).expect("saves");
     slots(root).expect("reads").remove(0)
 }
 
@@ -123,8 +123,8 @@ fn a_slot_is_for_a_kernel_and_all_but_the_modules_is_there_once() {
     let library = &format!("{LIB}/libcuda.so.{OLD}")[1..];
     assert_eq!(inode(&second, library), inode(&first, library));
     assert!(library_in_slot(&root, OLD).starts_with(&second.directory), "that of the running kernel");
-    // What is spoiled there is no donor.
-    fs::write(first.directory.join("files").join(library), "spoiled").expect("writes");
+    // What is corrupt there is no donor.
+    fs::write(first.directory.join("files").join(library), "corrupt").expect("writes");
     fs::remove_dir_all(&second.directory).expect("removes");
     let second = saved(&root);
     assert_ne!(inode(&second, library), inode(&first, library));
@@ -161,7 +161,7 @@ fn a_driver_of_rpm_has_what_its_packages_have() {
 }
 
 #[test]
-fn what_was_kept_comes_back_whole_and_the_other_goes() {
+fn what_was_saved_comes_back_whole_and_the_other_goes() {
     let (_directory, root) = at_temporary();
     let before = tree(&root);
     let slot = saved(&root);
@@ -192,21 +192,21 @@ fn what_was_kept_comes_back_whole_and_the_other_goes() {
     let disk = Disk::open(&root).expect("opens");
     let driver = collect(&root, &disk, OLD, Vec::new()).expect("collects");
     let wanted = entries(&root, &driver).expect("describes");
-    assert!(still_right(&slot, &wanted), "what was put back is what is kept");
+    assert!(still_right(&slot, &wanted), "what was put back is what is saved");
 }
 
 #[test]
-fn a_spoiled_slot_is_told_by_name_and_never_put_in_place() {
+fn a_corrupt_slot_is_named_and_never_put_in_place() {
     let (_directory, root) = at_temporary();
     let slot = saved(&root);
     let library = library_in_slot(&root, OLD);
-    fs::write(&library, "another text").expect("spoils");
+    fs::write(&library, "another text").expect("writes");
     let corrupt = slot.corrupt_files();
     assert!(matches!(corrupt.as_slice(), [one] if one.contains("libnvidia-ml.so.535.261.03")), "{corrupt:?}");
     assert_eq!(slot.corrupt_modules(), Vec::<String>::new());
     fs::remove_file(root.path(format!("{LIB}/libnvidia-ml.so.{OLD}"))).expect("removes");
     let disk = Disk::open(&root).expect("opens");
-    let error = put_in_place(&root, &slot, &disk, &Default::default()).expect_err("is spoiled").to_string();
+    let error = put_in_place(&root, &slot, &disk, &Default::default()).expect_err("is corrupt").to_string();
     assert!(error.contains("libnvidia-ml.so.535.261.03 is corrupt"), "{error}");
     assert!(!root.path(format!("{LIB}/libnvidia-ml.so.{OLD}")).exists());
     fs::remove_file(&library).expect("removes");
@@ -219,7 +219,7 @@ fn only_a_manifest_of_ours_makes_a_slot() {
     let slot = saved(&root);
     let old = root.path(DIRECTORY).join("520.1");
     fs::create_dir(&old).expect("creates");
-    fs::write(old.join("nvidia.ko"), "kept by an earlier version").expect("writes");
+    fs::write(old.join("nvidia.ko"), "saved by an earlier version").expect("writes");
     let (found, unusable) = all(&root).expect("reads");
     assert_eq!((found, unusable[0].version.as_str()), (vec![slot], "520.1"));
     let manifest = root.path(DIRECTORY).join(OLD).join("manifest.json");
@@ -233,7 +233,7 @@ fn only_a_manifest_of_ours_makes_a_slot() {
 }
 
 #[test]
-fn a_change_on_disk_makes_the_slot_anew_and_missing_libraries_do_not() {
+fn a_change_on_disk_makes_the_slot_again_and_missing_libraries_do_not() {
     let (_directory, root) = at_temporary();
     let slot = saved(&root);
     let right = || {
@@ -244,7 +244,7 @@ fn a_change_on_disk_makes_the_slot_anew_and_missing_libraries_do_not() {
     assert!(right());
     write(&root, "/usr/bin/nvidia-debugdump", "more", 0o755);
     assert!(!right());
-    // In the midst of an upgrade one library after the other goes.
+    // In the middle of an upgrade one library after the other goes.
     for name in ["libcuda", "libnvidia-ml"] {
         fs::remove_file(root.path(format!("{LIB}/{name}.so.{OLD}"))).expect("removes");
         assert!(right());
@@ -255,7 +255,7 @@ fn a_change_on_disk_makes_the_slot_anew_and_missing_libraries_do_not() {
 }
 
 #[test]
-fn packages_are_named_with_the_command_that_brings_them_in_step() {
+fn packages_are_named_with_the_command_that_makes_them_match() {
     let (_directory, root) = at_temporary();
     let packages = |version: &str| {
         let list = format!(

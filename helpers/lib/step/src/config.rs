@@ -59,7 +59,7 @@ pub enum AutoRemove {
     /// Refuse the run, naming it, before anything is touched.
     #[default]
     Refuse,
-    /// Make it anew from its definition, where its engine can (Docker).
+    /// Recreate it from its definition, where its engine can (Docker).
     Recreate,
     /// Let it go; the journal names it.
     LetGo,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! The machine as it was when a step failed, kept before anything is rolled back: afterwards the journal may be
+//! The machine as it was when a step failed, saved before anything is rolled back: afterwards the journal may be
 //! gone, the kernel's log has the rollback's messages, and another driver is loaded.
 
 use std::fs;
@@ -19,13 +19,13 @@ pub const FAILURE_SCHEMA: &str = "nvidia-reload.failure/1";
 /// How long all of it may take: workloads wait.
 const TIME: Duration = Duration::from_secs(2);
 
-/// As many entries of each kind are kept, the last ones; and as many lines of /proc/modules.
+/// As many entries of each kind are saved, the last ones; and as many lines of /proc/modules.
 const MOST_ENTRIES: usize = 300;
 
-/// A longer plan is not kept, in bytes.
+/// A longer plan is not saved, in bytes.
 const LONGEST_PLAN: u64 = 1 << 20;
 
-/// What was kept.
+/// What was saved.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Failure {
     /// [`FAILURE_SCHEMA`].
@@ -58,11 +58,11 @@ pub struct Failure {
     pub unseen: Vec<String>,
 }
 
-/// Keeps it with the open run, if nothing is kept of that yet. That it cannot be kept changes nothing about the
+/// Saves it with the open run, if nothing is saved of that yet. That it cannot be saved changes nothing about the
 /// rollback.
 pub(crate) fn save(context: &Context, step: Step, reason: &str) {
     if let Err(error) = try_save(context, step, reason) {
-        context.warn(format!("the state at the failure is not kept: {error:#}"));
+        context.warn(format!("the state at the failure is not saved: {error:#}"));
     }
 }
 
@@ -154,7 +154,7 @@ mod tests {
     use crate::{Plan, Root};
 
     #[test]
-    fn the_first_failure_is_kept_with_the_plan_and_the_versions_of_that_moment() {
+    fn the_first_failure_is_saved_with_the_plan_and_the_versions_of_that_moment() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let root = Root::at(directory.path());
         let write = |path: &str, text: &str| {
@@ -176,7 +176,7 @@ mod tests {
         write("/sys/module/nvidia/version", "535.261.03\n");
         save(&context, Step::Restore, "a consequence");
         let run = context.ledger.read().expect("reads").expect("is open");
-        let text = context.ledger.failure(&run).expect("reads").expect("is kept");
+        let text = context.ledger.failure(&run).expect("reads").expect("is saved");
         let saved: Failure = serde_json::from_slice(&text).expect("is one");
         assert_eq!((saved.run, saved.step, saved.reason.as_str()), (id, Step::Verify, r"GPU 0 is\x1b gone"));
         assert_eq!(saved.loaded.as_deref(), Some("550.163.01"));

@@ -243,7 +243,7 @@ pub enum Severity {
     Fatal,
     /// It goes on.
     Nonfatal,
-    /// It mended that itself.
+    /// It repaired that itself.
     Correctable,
 }
 

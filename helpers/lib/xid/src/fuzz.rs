@@ -53,7 +53,7 @@ fn log() {
 fn export() {
     fuzz::run(HERE, "export", |bytes| {
         let mut length = 0;
-        // An end in the midst of an entry is an error.
+        // An end in the middle of an entry is an error.
         let _ = read_export(bytes, |entry| length += entry.message().len() + entry.cursor().len());
         assert!(length <= 3 * bytes.len());
     });

@@ -255,7 +255,7 @@ impl Subject {
 /// `SEC_FAULT`: only a cold reset clears it, says the driver's source (kern_gpu_gb202.c).
 const COLD: u32 = 110;
 
-/// What stays when the driver is loaded anew: in the hardware, in the switches, or in the reason for a
+/// What stays when the driver is reloaded: in the hardware, in the switches, or in the reason for a
 /// flag that only the flag forgets (nv_gpu_ops.c, nvGpuOpsReportFatalError).
 fn is_lasting(event: &Event) -> bool {
     match event {

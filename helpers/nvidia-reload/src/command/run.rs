@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! One run, from the start of a unit to the last thing given back.
+//! One run, from the start of a unit to the last thing restored.
 
 use bus::{Job, JobResult, Manager};
 use holders::{Caller, Disposition, Guest, Rules};
@@ -144,7 +144,7 @@ pub fn carry_out(order: &Order<'_>, manager: &Manager, place: &mut Place) -> Res
     Ok(report)
 }
 
-/// Starts the unit, after whatever an earlier run still gives back: a start in the middle of it
+/// Starts the unit, after whatever an earlier run still restores: a start in the middle of it
 /// would run only the steps that are back already.
 fn begin(session: &mut Session<'_>, order: &Order<'_>, root: &Root) -> Result<Job> {
     if !order.joined && !session.progress.is_settled(order.staying) {

@@ -160,7 +160,7 @@ pub struct RunInShort {
     pub cancelled: bool,
     /// The steps that failed.
     pub failures: Vec<(Step, String)>,
-    /// What it took and has not given back.
+    /// What it took and has not restored.
     pub missing: Vec<Act>,
     /// Processes that it killed: they are not restarted.
     pub ended: Vec<ledger::Process>,

@@ -12,7 +12,7 @@ const NPD: usize = 80;
 /// A line of NHC's goes into the reason of a drained node.
 const NHC: usize = 240;
 
-/// The line for a monitor; NHC hears nothing of a node that is well.
+/// The line for a monitor; NHC gets nothing for a healthy node.
 pub fn line(checked: &Checked, format: Format) -> String {
     let in_words = || match checked.condition {
         Condition::Match => {

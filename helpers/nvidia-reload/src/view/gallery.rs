@@ -436,7 +436,7 @@ pub fn under_way() -> Progress {
     progress
 }
 
-/// The same run later: rmmod-chain failed and has given back, kill-holders gives back.
+/// The same run later: rmmod-chain failed and has restored its part, kill-holders is restoring.
 pub fn unwinding() -> Progress {
     use ActiveState::{Activating, Active, Deactivating, Failed};
     let mut progress = under_way();

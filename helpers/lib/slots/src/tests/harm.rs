@@ -76,7 +76,7 @@ fn a_module_of_zeros_is_passed_over_and_taken_away() {
     assert_eq!(left, [false, true, true, false]);
     assert!(
         Disk::open(&root).expect("opens").misses_files().expect("reads"),
-        "the index has to be made anew"
+        "the index has to be made again"
     );
     assert_eq!(saved(&root).manifest.files, slot.manifest.files, "what is left is no part of the driver");
 }
@@ -124,7 +124,7 @@ fn a_slot_for_another_kernel_leaves_the_modules_of_this_one() {
     let path = "updates/nvidia.ko";
     modules(&root, &[(path, &module(DRIVER, OLD))]);
     let old = |slot: &Slot| {
-        let module = slot.manifest.regular().find_map(|file| file.module.clone()).expect("is kept");
+        let module = slot.manifest.regular().find_map(|file| file.module.clone()).expect("is saved");
         let [version, srcversion] = [module.version, module.srcversion];
         let loaded = ledger::Module { name: module.name, version, srcversion, parameters: BTreeMap::new() };
         (slot.find(&loaded).is_some(), slot.has(&loaded).is_some())
@@ -154,7 +154,7 @@ fn a_slot_for_another_kernel_leaves_the_modules_of_this_one() {
 }
 
 #[test]
-fn what_changes_while_it_is_kept_is_not_kept_and_leaves_nothing() {
+fn what_changes_while_it_is_saved_is_not_saved_and_leaves_nothing() {
     let (_directory, root) = at_temporary();
     modules(&root, &[("updates/nvidia.ko", &module(DRIVER, OLD))]);
     let slot = saved(&root);
@@ -249,10 +249,10 @@ fn the_other_driver_goes_first_only_where_there_is_no_room_for_both() {
     install(&root, NEW);
     let other = root.path(format!("{LIB}/libcuda.so.{NEW}"));
     // So that it ends before the last step.
-    fs::write(root.path(DIRECTORY).join(OLD).join("files/usr/bin/nvidia-smi"), "spoiled").expect("writes");
+    fs::write(root.path(DIRECTORY).join(OLD).join("files/usr/bin/nvidia-smi"), "corrupt").expect("writes");
     let put = |slot: &Slot| {
         let disk = Disk::open(&root).expect("opens");
-        put_in_place(&root, slot, &disk, &[NEW.to_owned()].into()).expect_err("is spoiled");
+        put_in_place(&root, slot, &disk, &[NEW.to_owned()].into()).expect_err("is corrupt");
         other.exists()
     };
     assert!(put(&slot));

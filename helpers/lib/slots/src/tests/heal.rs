@@ -115,7 +115,7 @@ fn a_specification_that_names_our_folder_becomes_what_it_was() {
     }
     let mut healed = heal(&root, &slot, Some(NEW.into())).expect("heals");
     let paths = ["a", "b", "c"].map(|name| format!("/etc/cdi/{name}.yaml")).to_vec();
-    healed.save_cdi(&root, paths).expect("keeps");
+    healed.save_cdi(&root, paths).expect("saves");
     fs::write(root.path("/etc/cdi/a.yaml"), format!("{HEALED}/64/libcuda.so.1")).expect("writes");
     // Written by somebody else meanwhile.
     fs::write(root.path("/etc/cdi/b.yaml"), "news").expect("writes");
@@ -133,13 +133,13 @@ fn what_a_specification_was_is_not_lost_where_it_cannot_be_put_back() {
     let slot = mismatched(&root);
     write(&root, "/etc/cdi/a.yaml", "a", 0o640);
     let mut healed = heal(&root, &slot, Some(NEW.into())).expect("heals");
-    healed.save_cdi(&root, vec!["/etc/cdi/a.yaml".into()]).expect("keeps");
+    healed.save_cdi(&root, vec!["/etc/cdi/a.yaml".into()]).expect("saves");
     fs::write(root.path("/etc/cdi/a.yaml"), format!("{HEALED}/64/libcuda.so.1")).expect("writes");
-    let (kept, away) = (root.path(HEALED).join("cdi/0"), root.path(HEALED).join("cdi/away"));
-    fs::rename(&kept, &away).expect("is away");
+    let (saved, away) = (root.path(HEALED).join("cdi/0"), root.path(HEALED).join("cdi/away"));
+    fs::rename(&saved, &away).expect("is away");
     end(&root).expect_err("it cannot be put back");
     assert!(Healed::read(&root).expect("reads").is_some());
-    fs::rename(&away, &kept).expect("is there again");
+    fs::rename(&away, &saved).expect("is there again");
     assert!(end(&root).expect("ends"));
     assert_eq!(text(&root, "/etc/cdi/a.yaml").as_deref(), Some("a"));
 }
