@@ -9,7 +9,7 @@ use messages::{Log, read_log};
 use modules::{DRIVER, chain};
 use step::{Action, Config, Context, OFF, Plan, RunRequest};
 
-use crate::choose::{Pick, chosen, pick};
+use crate::choose::{Pick, pick};
 use crate::findings::Findings;
 use crate::{bystanders, driver, failed_services, gpus, health, inhibited, of_slurm, reset, users};
 
@@ -90,7 +90,9 @@ fn assess_beside(
         if ids.is_empty() {
             picked = bound.into_iter().map(|pci| Pick { pci, why: "asked for".into() }).collect();
         } else {
-            chosen = picked.iter().map(|pick| self::chosen(context, &pick.pci)).collect::<Result<_>>()?;
+            for Pick { pci, .. } in &picked {
+                chosen.push(Chosen { pci: pci.clone(), nodes: modules::nodes::of_gpu(&context.root, pci)? });
+            }
         }
     }
     if exchange.is_none() {

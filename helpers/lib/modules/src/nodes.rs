@@ -35,6 +35,36 @@ fn of_driver(devices: Vec<(u32, String)>) -> BTreeMap<String, u32> {
     devices.into_iter().filter(is_ours).map(|(number, name)| (name, number)).collect()
 }
 
+/// The names of the device nodes of the GPU at `pci`.
+///
+/// # Errors
+/// The kernel does not tell them.
+pub fn of_gpu(root: &Root, pci: &str) -> Result<Vec<String>> {
+    let path = root.path(format!("/proc/driver/nvidia/gpus/{pci}/information"));
+    let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    let minor = device_minor(&text).with_context(|| format!("{} has no device minor", path.display()))?;
+    let mut nodes = vec![format!("nvidia{minor}")];
+    for class in ["drm", "graphics"] {
+        let path = root.path(format!("/sys/bus/pci/devices/{pci}/{class}"));
+        match fs::read_dir(&path) {
+            Ok(entries) => {
+                for entry in entries {
+                    let entry = entry.with_context(|| format!("read {}", path.display()))?;
+                    nodes.push(entry.file_name().to_string_lossy().into_owned());
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+        }
+    }
+    Ok(nodes)
+}
+
+/// The minor number of `/dev/nvidiaN`, which has nothing in sysfs.
+fn device_minor(information: &str) -> Option<u32> {
+    information.lines().find_map(|line| line.strip_prefix("Device Minor:"))?.trim().parse().ok()
+}
+
 /// The nodes of the driver below /dev.
 ///
 /// # Errors
@@ -181,6 +211,13 @@ pub fn check(root: &Root, before: &[Node]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_minor_is_the_kernels() {
+        let text = "Model: \t\t NVIDIA\nDevice Minor: \t 3\nGPU Excluded:\t No\n";
+        assert_eq!(device_minor(text), Some(3));
+        assert_eq!(device_minor("Model: x\n"), None);
+    }
 
     #[test]
     fn majors_are_those_of_character_devices_of_the_driver() {

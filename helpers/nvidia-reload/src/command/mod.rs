@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! What each subcommand does, from the arguments to the exit status.
 
+mod caller;
 mod explain;
 mod guard;
 mod heal;

@@ -61,8 +61,9 @@ pub fn run(launch: Launch<'_>, arguments: &Reload, place: &mut Place) -> Result<
     };
     let Launch { command, kind, gpus, question, exchange } = launch;
     let mut shown = None;
-    // What asks nothing first is shown the plan of the run itself. What makes another driver ready takes minutes.
-    if !joined && (!consent.yes || exchange.is_some()) {
+    // What asks nothing first is shown the plan of the run itself. What makes another driver ready takes minutes, and
+    // which GPUs a reset of some is of is in its plan.
+    if !joined && (!consent.yes || exchange.is_some() || !gpus.is_empty()) {
         let wanted = Wanted {
             reset: (kind == Kind::Reset).then_some(gpus),
             exchange: exchange.as_ref().map(|(version, _)| *version),

@@ -2,12 +2,12 @@
 //! One run, from the start of a unit to the last thing restored.
 
 use bus::{Job, JobResult, Manager};
-use holders::{Caller, Disposition, Guest, Rules};
+use holders::{Guest, Scope};
 use ledger::{Ledger, Node, Run, Step};
 use modules::{DRIVER, driver_version, nodes};
 use step::{Exit, Plan, Reason, Root, RunRequest, Versions, announce_start, monotonic_usec, withdraw_start};
 
-use super::Place;
+use super::{Place, caller};
 use crate::fault::{Fault, Result};
 use crate::follow::{Event, Facts, Goal, Phase, PlanOfRun, Progress, Session, Wait, outcome};
 use crate::plan::{Kind, Proposal};
@@ -157,7 +157,9 @@ fn begin(session: &mut Session<'_>, order: &Order<'_>, root: &Root) -> Result<Jo
         }
         session.restart();
     }
-    protect_caller(order, root)?;
+    if order.asked != Goal::Restore && !order.joined {
+        caller::protect(&scope(order, root)?, root)?;
+    }
     // Only now: an earlier run's preflight takes away what it finds. Somebody else's request is not replaced,
     // and stays.
     let asked = order.request.ask(root).map_err(|error| {
@@ -181,28 +183,13 @@ fn begin(session: &mut Session<'_>, order: &Order<'_>, root: &Root) -> Result<Jo
     })
 }
 
-/// Refuses to begin where the run would end what this command runs in: the steps are systemd's, and cannot
-/// know who asked.
-fn protect_caller(order: &Order<'_>, root: &Root) -> Result<()> {
-    if order.asked == Goal::Restore || order.joined {
-        return Ok(());
+/// The GPUs whose users the run stops: of a reset, those of its plan, which has also those that go along.
+fn scope(order: &Order<'_>, root: &Root) -> Result<Scope> {
+    let of_some = order.request.reset.as_ref().is_some_and(|gpus| !gpus.is_empty());
+    match &order.plan {
+        ShowPlan::UnlessShown(Some(shown)) if of_some => caller::scope(&shown.plan, root),
+        _ => Ok(Scope::default()),
     }
-    let scan = holders::scan(root).map_err(|error| {
-        let remedy = "`nvidia-reload status` shows what can be read";
-        Fault::refused("it is not known who holds the GPU; nothing was begun", remedy).because(&error)
-    })?;
-    let caller = Caller::this(root);
-    let rules = Rules { caller: Some(&caller), screens: true, ..Rules::default() };
-    for holder in &scan.holders {
-        if !caller.is(holder.pid) && !caller.runs_in(&holder.owner) {
-            continue;
-        }
-        if let Disposition::Refuse { why, remedy } = rules.disposition(holder) {
-            let who = format!("process {} ({})", holder.pid, holder.command_line());
-            return Err(Fault::refused(format!("{who} {why}; nothing was begun"), remedy));
-        }
-    }
-    Ok(())
 }
 
 enum Ended {
