@@ -15,6 +15,7 @@ mod policy;
 mod restore;
 mod stale_hook;
 mod take;
+mod taken;
 
 #[cfg(test)]
 mod fake_engine;

@@ -13,7 +13,7 @@ use holders::Scope;
 use ledger::{Act, Intent, Object, Pod, Step, Unit};
 use step::{Config, Context, Order, Reason, Undo, order_unit};
 
-use crate::{policy, survey, take};
+use crate::{policy, survey};
 
 /// The role of a kubelet in the ledger.
 const KUBELET: &str = "kubelet";
@@ -68,7 +68,7 @@ fn came_up(reasons: &[Reason]) -> Error {
 
 async fn stop(context: &Context, pod: &Container, act: Intent<'_>, config: &Config) -> Result<()> {
     let client = pods::client(&context.root, &pod.socket)?;
-    let grace = take::grace(pod.stop_timeout, config.containers.stop_timeout_max);
+    let grace = policy::grace(pod.stop_timeout, config.containers.stop_timeout_max);
     match client.stop(&pod.id, grace).await {
         Ok(()) | Err(cri::Error::Gone) => {}
         // An intent still: the undo sees whether it runs.

@@ -11,6 +11,7 @@ use engines::{Client, Direction, Ended, Error, Kind, Member};
 use ledger::{Act, Container, Object, Run, Step};
 use step::{Context, Undo};
 
+use crate::taken::Taken;
 use crate::{again, cdi, podman, pods, stale_hook};
 
 /// How long an engine may be away, as it is while its daemon starts again.
@@ -27,12 +28,6 @@ const ENGINES: usize = 64;
 
 /// How often an engine may die over the starts.
 const DEATHS: u32 = 3;
-
-/// A container and the act that took it.
-pub(crate) struct Taken {
-    act: u64,
-    pub(crate) container: Container,
-}
 
 pub(crate) fn undo(context: &Context) -> Result<()> {
     let Some(undo) = Undo::begin(context)? else { return Ok(()) };

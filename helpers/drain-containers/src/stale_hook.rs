@@ -10,7 +10,7 @@ use engines::{Client, Error, Kind};
 use ledger::{Object, Step};
 use step::{Order, Undo, order_unit};
 
-use crate::restore::Taken;
+use crate::taken::Taken;
 
 /// Docker's daemon, and the sockets that are its own.
 const DAEMON: &str = "docker.service";
@@ -55,7 +55,7 @@ async fn restart(undo: &Undo<'_>, client: &Client, name: &Object, why: &Error) -
         }
     }
     context.warn(format!("{name} does not start ({why}): {DAEMON} is restarted, and it is tried once more"));
-    let restarted = engines::beside(|| order_unit(Order::Restart, DAEMON)).await;
+    let restarted = engines::in_background(|| order_unit(Order::Restart, DAEMON)).await;
     let problem = match restarted {
         Ok(Ok(true)) => return true,
         Ok(Ok(false)) => "there is no such unit".to_owned(),

@@ -10,12 +10,8 @@ use engines::{Client, Container, Direction, Ended, Member, Presence, Running};
 use ledger::{Intent, Object, Step};
 use step::{AutoRemove, Containers, Context, Stop};
 
-use crate::policy::{self, Sorted};
+use crate::policy::{self, Sorted, grace};
 use crate::{cdi, ended, podman, pods, survey, unreachable};
-
-/// What an engine takes for a container that names no stop timeout of its own: Docker's and
-/// Podman's default.
-const STOP_TIMEOUT: i64 = 10;
 
 /// How long a user's side gets for the stops, beside the longest stop timeout; and how many users at once.
 const USER: Duration = Duration::from_secs(45);
@@ -227,13 +223,6 @@ async fn stop(
     act.done()?;
     context.info(format!("stopped {container}: it {}", container.reasons()));
     Ok(())
-}
-
-/// The time between the stop signal and SIGKILL: the container's own, bounded.
-pub(crate) fn grace(own: Option<i64>, longest: u64) -> Duration {
-    // Negative is for ever.
-    let own = u64::try_from(own.unwrap_or(STOP_TIMEOUT)).unwrap_or(longest);
-    Duration::from_secs(own.min(longest))
 }
 
 fn members(containers: &[&Container]) -> Vec<Member> {

@@ -5,7 +5,7 @@ use ledger::{Recorded, Run};
 use serde::Serialize;
 use step::{Config, Root};
 
-use crate::plan::Kind;
+use crate::kind::Kind;
 use crate::report::Outcome;
 use crate::runs::{Summary, What, in_short, on_record};
 

@@ -7,7 +7,7 @@ use step::{Exit, Reason, Versions};
 use ledger::{Object, Run, Step};
 
 use crate::follow::{Progress, State};
-use crate::status::PutBack;
+use crate::put_back::PutBack;
 
 /// The name and version of the JSON of a run.
 pub const SCHEMA: &str = "nvidia-reload.run/1";
@@ -51,7 +51,7 @@ impl Outcome {
             Outcome::Refused => Exit::Refused,
             Outcome::RebootRequired => Exit::RebootRequired,
             Outcome::Degraded | Outcome::Unfinished => Exit::Degraded,
-            Outcome::Interrupted => return crate::command::INTERRUPTED,
+            Outcome::Interrupted => return crate::interrupt::INTERRUPTED,
         };
         exit as u8
     }

@@ -17,10 +17,11 @@ use crate::expected::measured;
 use crate::fault::{Fault, Result};
 use crate::gpus::look;
 use crate::names;
+use crate::put_back::PutBack;
 use crate::target::Target;
 use crate::users::Users;
 
-pub use model::{AtWork, Driver, Gate, Gpu, Initramfs, PutBack, Refusal, RunInShort, Runs, State, Status};
+pub use model::{AtWork, Driver, Gate, Gpu, Initramfs, Refusal, RunInShort, Runs, State, Status};
 
 /// The name and version of the JSON.
 pub const SCHEMA: &str = "nvidia-reload.status/1";

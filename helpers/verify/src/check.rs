@@ -10,7 +10,7 @@ use gpu::{Answer, Library, Seen, State};
 use ledger::Run;
 use messages::{Log, read_log};
 use modules::{DRIVER, Disk, chain, driver_version, nodes};
-pub(crate) use step::{Check, Grade};
+use step::{Check, Grade};
 use step::{Context, VERIFIED_SCHEMA, Verified, Verify, Versions};
 
 use crate::gpus::{self, Fabric};

@@ -6,7 +6,7 @@ use health::Health;
 use ledger::Gpu;
 use xid::{Address, Class, Evidence};
 
-use crate::check::{Check, Grade};
+use step::{Check, Grade};
 
 /// `NVML_GPU_FABRIC_STATE_COMPLETED`.
 pub(crate) const COMPLETED: u8 = 3;

@@ -11,8 +11,8 @@ use messages::read_log;
 use step::Context;
 use xid::Evidence;
 
-use crate::check::Grade;
 use crate::gpus::{self, Fabric};
+use step::Grade;
 
 /// NVML starts in tens of milliseconds; on a machine with many GPUs that wake up, in seconds.
 const TIME: Duration = Duration::from_secs(60);

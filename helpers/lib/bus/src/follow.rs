@@ -38,6 +38,17 @@ pub enum Event {
     Anew,
 }
 
+impl Manager {
+    /// Follows jobs to their end, and what becomes of `units`: open it before the first job is
+    /// queued.
+    ///
+    /// # Errors
+    /// The manager does not answer.
+    pub fn follow(&self, units: &[&str]) -> Result<Follower, Error> {
+        Follower::new(self.clone(), units)
+    }
+}
+
 /// Queues jobs and follows them. The signals are listened to before the first job is queued, so
 /// that no end is missed, however short the job.
 #[derive(Debug)]

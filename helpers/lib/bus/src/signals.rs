@@ -18,6 +18,15 @@ use crate::{ActiveState, Error, Job, JobResult, Manager};
 /// How long after a deadline the queue is still read.
 const SETTLE: Duration = Duration::from_millis(200);
 
+impl Manager {
+    /// What happens from now on, of jobs and of `units`.
+    pub(crate) fn signals(&self, units: &[&str]) -> Result<Signals, Error> {
+        let paths: Vec<_> =
+            units.iter().map(|unit| (crate::manager::path_of(unit), (*unit).to_owned())).collect();
+        Signals::open(self, &paths)
+    }
+}
+
 /// What changed of a unit; none for what did not. The fields are those of [`Unit`] and [`Service`].
 ///
 /// [`Unit`]: crate::Unit

@@ -33,7 +33,7 @@ use path::{percent_encoded, segment};
 pub(crate) use runtimes::Runtimes;
 
 use crate::numbers::Number;
-use crate::{Definition, Inspect, Kind, find, user};
+use crate::{Definition, Error, Inspect, Kind, find, user};
 
 /// How long an engine gets for an answer. A daemon that comes up with hundreds of containers is
 /// slow; one that has hung stays silent for ever.
@@ -42,36 +42,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How long an engine gets for an order, beside what the container itself may take: many at once on
 /// a busy machine, each with its mounts, networks and hooks.
 const ORDER: Duration = Duration::from_secs(240);
-
-/// Why an engine did not do what was asked.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
-    /// It knows no such container.
-    #[error("the engine knows no such container")]
-    Gone,
-    /// It could not be asked, or went away over it: the order may or may not have arrived.
-    #[error("the engine does not answer: {reason}")]
-    Unreachable {
-        /// The kernel's error number, if there was one.
-        errno: Option<i32>,
-        /// What happened to the connection.
-        reason: String,
-    },
-    /// It did not answer in time.
-    #[error("the engine did not answer within {} s", .0.as_secs())]
-    TimedOut(Duration),
-    /// It said no.
-    #[error("the engine answered {status}: {message}")]
-    Refused {
-        /// The HTTP status.
-        status: u16,
-        /// The engine's words, for a reader only.
-        message: String,
-    },
-    /// It said what nobody here understands.
-    #[error("the engine's answer cannot be understood: {0}")]
-    Odd(String),
-}
 
 /// An engine's API.
 #[derive(Debug, Clone)]

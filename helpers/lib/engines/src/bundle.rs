@@ -15,7 +15,6 @@ use serde::Deserialize;
 use step::Root;
 
 use crate::numbers::Number;
-use crate::select::is_nvidias_program;
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -189,6 +188,15 @@ pub fn mounted(root: &Root, directory: &str) -> Vec<(String, Number)> {
 pub(crate) fn is_id(id: &str) -> bool {
     let is_fine = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     !id.is_empty() && !id.starts_with('.') && id.bytes().all(is_fine)
+}
+
+/// Whether a program is NVIDIA's runtime, in any of its modes, or the hook of it that goes by the environment.
+pub fn is_nvidias_program(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    name == "nvidia-container-runtime"
+        || name == "nvidia-container-runtime-hook"
+        || name == "nvidia-container-toolkit"
+        || name.strip_prefix("nvidia-container-runtime.").is_some_and(|mode| !mode.is_empty())
 }
 
 #[cfg(test)]

@@ -9,11 +9,11 @@ use std::collections::BTreeSet;
 
 use step::Root;
 
+use crate::answer::holds;
 use crate::inspect::{HostConfig, Inspect};
 use crate::numbers::Machine;
 use crate::running::{DOCKERS, PODS, Running};
 use crate::select::{self, Evidence, Runtime};
-use crate::survey::holds;
 use crate::{Container, Kind, Owner};
 
 /// What containerd's CRI notes of the container that holds a pod together.

@@ -6,12 +6,12 @@ use serde::Deserialize;
 use serde_json::Value;
 use step::Root;
 
+use crate::answer::{Answer, holds};
 use crate::bundle::Bundle;
 use crate::inspect::{HostConfig, Inspect};
 use crate::numbers::Machine;
 use crate::running::{PODS, Running};
 use crate::select::{self, Evidence, Runtime};
-use crate::survey::{Answer, holds};
 use crate::{Container, Engine, Error, Kind, Owner};
 
 /// What a pod gets to end when it names no time, in seconds: Kubernetes' default.

@@ -15,8 +15,8 @@ use rustix::process::Pid;
 use step::Root;
 
 use crate::bundle::{Bundle, is_id};
+use crate::clients::unit_of;
 use crate::ids::{Ids, is_roots};
-use crate::owner::unit_of;
 
 /// What the kernel keeps of `containerd-shim-runc-v2`, and of every other shim of containerd's.
 const SHIM: &[u8] = b"containerd-shim";

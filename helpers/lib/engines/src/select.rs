@@ -5,7 +5,7 @@
 //! works on it, so what it was given counts as much as what it holds. Only fields with a meaning
 //! are looked at: a container that is merely called "nvidia-exporter" is not touched.
 
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, is_nvidias_program};
 use crate::inspect::{DeviceRequest, HostConfig};
 use crate::numbers::{Found, Host, Number};
 use crate::{Inspect, Why};
@@ -210,15 +210,6 @@ pub fn is_nvidia_runtime(name: &str) -> bool {
         name,
         "nvidia" | "nvidia-cdi" | "nvidia-legacy" | "nvidia-experimental" | "nvidia-container-runtime"
     ) || is_nvidias_program(name)
-}
-
-/// Whether a program is NVIDIA's runtime, in any of its modes, or the hook of it that goes by the environment.
-pub fn is_nvidias_program(path: &str) -> bool {
-    let name = path.rsplit('/').next().unwrap_or_default();
-    name == "nvidia-container-runtime"
-        || name == "nvidia-container-runtime-hook"
-        || name == "nvidia-container-toolkit"
-        || name.strip_prefix("nvidia-container-runtime.").is_some_and(|mode| !mode.is_empty())
 }
 
 /// A qualified CDI name of a vendor that is NVIDIA: `nvidia.com/gpu=0`,

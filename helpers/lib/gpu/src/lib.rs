@@ -17,6 +17,6 @@ mod state;
 pub use child::{HELPER, Question, ask_helper, ask_state, talk};
 pub use guard::only_look;
 pub use links::{Links, links};
-pub use nvml::{Answer, Library, Memory, Usage, Used, library, state, usage};
+pub use nvml::{Memory, Usage, Used, library, state, usage};
 pub use set::{Restored, restore};
-pub use state::{Seen, State, Trouble};
+pub use state::{Answer, Library, Seen, State, Trouble};

@@ -5,9 +5,9 @@
 //! comes from a process (command line, name, path) is escaped for display, see
 //! [`escape`](crate::text::escape): no byte is lost and no control character reaches a terminal.
 
-use crate::refcounts::taken_by_name;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use step::BY_NAME;
 
 /// The answer to "who has the GPU".
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -404,4 +404,14 @@ impl<'de> Deserialize<'de> for Rdev {
             .and_then(|(major, minor)| Some(Self { major: major.parse().ok()?, minor: minor.parse().ok()? }))
             .ok_or_else(|| serde::de::Error::custom(format!("{text:?} is not MAJOR:MINOR")))
     }
+}
+
+/// How many references to the driver those of `modules` take that do not stand in its `holders`.
+pub fn taken_by_name(modules: &[Module]) -> u64 {
+    let is_listed = |name: &str| {
+        let driver = modules.iter().find(|module| module.name == graph::DRIVER);
+        driver.is_some_and(|driver| driver.dependents.iter().any(|dependent| dependent == name))
+    };
+    let is_loaded = |name: &str| modules.iter().any(|module| module.name == name);
+    BY_NAME.iter().filter(|(name, _)| is_loaded(name) && !is_listed(name)).map(|(_, taken)| taken).sum()
 }

@@ -19,10 +19,7 @@ use serde::{Deserialize, Serialize};
 use step::Root;
 
 use crate::manifest::Entry;
-use crate::{Slot, linker, place, store};
-
-/// Where the libraries lie, a folder for each word size, and what CDI specifications were.
-pub const HEALED: &str = "/var/lib/nvidia-reload/healed";
+use crate::{HEALED, Slot, linker, place, store};
 
 /// What is written down.
 const STATE: &str = "/var/lib/nvidia-reload/healed.json";

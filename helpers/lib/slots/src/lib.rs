@@ -27,16 +27,17 @@ mod rpm;
 mod save;
 mod slot;
 mod store;
+
 #[cfg(test)]
 mod tests;
 mod tree;
 
 pub use damaged::find;
 pub use dpkg::Package;
-pub use healed::{HEALED, Healed, end, heal, lacks};
+pub use healed::{Healed, end, heal, lacks};
 pub use linker::version_on_disk;
 pub use lock::{lock_for_run, lock_to_save};
-pub use manifest::{Entry, KeptFile, KeptLink, KeptModule, Manifest, Origin};
+pub use manifest::{Entry, Manifest, Origin, SavedFile, SavedLink, SavedModule};
 pub use note::{Note, sentence};
 pub use place::{Placed, on_disk, put_in_place, sync};
 pub use room::Short;
@@ -45,3 +46,7 @@ pub use slot::{Slot, Unusable, all, library_in_slot, slots, untrusted};
 
 /// Below the ledger's directory.
 pub const DIRECTORY: &str = "/var/lib/nvidia-reload/slots";
+
+/// Where the libraries of a driver lie that `heal` puts before those on disk: a folder for each word size, and what CDI
+/// specifications were.
+pub const HEALED: &str = "/var/lib/nvidia-reload/healed";

@@ -16,7 +16,7 @@ use modules::{Disk, is_driver_version};
 use step::Root;
 
 use crate::collect::below;
-use crate::manifest::{Entry, KeptFile, KeptLink};
+use crate::manifest::{Entry, SavedFile, SavedLink};
 use crate::{Slot, attributes, damaged, linker, store, tree};
 
 /// The modules that carry the driver's version; what others build on it has its own.
@@ -145,7 +145,7 @@ pub fn on_disk(root: &Root, disk: &Disk, slot: Option<&Slot>) -> Result<BTreeSet
 }
 
 /// Puts one file in place, unless it is there. Whether it had to be.
-pub(crate) fn put_file(root: &Root, slot: &Slot, file: &KeptFile) -> Result<bool> {
+pub(crate) fn put_file(root: &Root, slot: &Slot, file: &SavedFile) -> Result<bool> {
     let to = root.path(&file.path);
     match fs::symlink_metadata(&to) {
         Ok(data)
@@ -180,7 +180,7 @@ pub(crate) fn put_file(root: &Root, slot: &Slot, file: &KeptFile) -> Result<bool
     })
 }
 
-fn put_link(root: &Root, link: &KeptLink) -> Result<bool> {
+fn put_link(root: &Root, link: &SavedLink) -> Result<bool> {
     let to = root.path(&link.path);
     if fs::read_link(&to).is_ok_and(|target| target == Path::new(&link.target)) {
         return Ok(false);

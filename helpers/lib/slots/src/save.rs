@@ -13,7 +13,7 @@ use modules::{DRIVER, Disk, File, Loaded};
 use step::Root;
 
 use crate::collect::{Driver, below, collect};
-use crate::manifest::{self, Entry, KeptFile, KeptLink, KeptModule, Manifest};
+use crate::manifest::{self, Entry, Manifest, SavedFile, SavedLink, SavedModule};
 use crate::slot::{self, Slot};
 use crate::{DIRECTORY, Healed, attributes, linker, store, tree};
 
@@ -89,22 +89,22 @@ pub(crate) fn entries(root: &Root, driver: &Driver) -> Result<BTreeMap<PathBuf, 
 }
 
 fn linked(path: &Path, target: &Path) -> Result<Entry> {
-    Ok(Entry::Link(KeptLink { path: text(path)?, target: text(target)? }))
+    Ok(Entry::Link(SavedLink { path: text(path)?, target: text(target)? }))
 }
 
-fn described(root: &Root, path: &Path, module: Option<&File>) -> Result<KeptFile> {
+fn described(root: &Root, path: &Path, module: Option<&File>) -> Result<SavedFile> {
     let real = root.path(path);
     let data = fs::symlink_metadata(&real).with_context(|| format!("look at {}", real.display()))?;
-    Ok(KeptFile {
+    Ok(SavedFile {
         path: text(path)?,
         mode: data.mode() & MODE,
         uid: data.uid(),
         gid: data.gid(),
         size: data.size(),
-        modified_nsec: store::modified_nsec(&data),
+        modified_nsec: attributes::modified_nsec(&data),
         sha256: String::new(),
         attributes: attributes::read(&real)?,
-        module: module.map(|file| KeptModule {
+        module: module.map(|file| SavedModule {
             name: file.name.clone(),
             version: file.version.clone(),
             srcversion: file.srcversion.clone(),
@@ -121,7 +121,7 @@ fn text(path: &Path) -> Result<String> {
 /// Whether `slot` holds the driver already. Told by size and time: what it says of itself is checked
 /// when it is used.
 pub(crate) fn still_right(slot: &Slot, wanted: &BTreeMap<PathBuf, Entry>) -> bool {
-    let is_there = |file: &KeptFile| {
+    let is_there = |file: &SavedFile| {
         fs::symlink_metadata(slot.directory.join(file.stored_as())).is_ok_and(|data| data.size() == file.size)
     };
     if !slot.manifest.regular().all(is_there) {
@@ -151,7 +151,7 @@ fn is_module(entry: &Entry) -> bool {
 
 fn without_sum(entry: &Entry) -> Entry {
     match entry {
-        Entry::File(file) => Entry::File(KeptFile { sha256: String::new(), ..file.clone() }),
+        Entry::File(file) => Entry::File(SavedFile { sha256: String::new(), ..file.clone() }),
         Entry::Link(_) => entry.clone(),
     }
 }
@@ -196,7 +196,7 @@ fn fill(
     let is_linked = |path: &Path| driver.files.get(path).copied().unwrap_or(false);
     let mut donors = slot::all(root)?.0;
     donors.retain(|slot| slot.manifest.version == version && slot.misfit().is_some());
-    let is_copied = |file: &KeptFile| {
+    let is_copied = |file: &SavedFile| {
         (!is_linked(Path::new(&file.path)) || !may_link(file)) && donor(&donors, file).is_none()
     };
     let regular = wanted.values().filter_map(|entry| match entry {
@@ -219,7 +219,7 @@ fn fill(
                     None => store::save(&root.path(&path), &to, is_linked(&path) && may_link(&file), rest)?,
                 };
                 // It was looked at before hundreds of others were copied.
-                if described(root, &path, None)? != (KeptFile { module: None, ..file.clone() }) {
+                if described(root, &path, None)? != (SavedFile { module: None, ..file.clone() }) {
                     bail!("{} {CHANGED}", path.display());
                 }
                 if is_copied(&file) {
@@ -285,18 +285,18 @@ pub(crate) fn prune(root: &Root, newest: &str) -> Result<()> {
 
 /// Whether a slot may share this file by a hard link, see [`store::save`]: no program that may more than who runs
 /// it stays in reach.
-fn may_link(file: &KeptFile) -> bool {
+fn may_link(file: &SavedFile) -> bool {
     store::may_link(file.mode) && !attributes::gives_capabilities(&file.attributes)
 }
 
 /// The same file in a slot of the same driver for another kernel, with its checksum. A set-user-ID bit is no
 /// matter: a slot has none.
-fn donor<'a>(slots: &'a [Slot], file: &KeptFile) -> Option<(PathBuf, &'a str)> {
+fn donor<'a>(slots: &'a [Slot], file: &SavedFile) -> Option<(PathBuf, &'a str)> {
     if file.module.is_some() {
         return None;
     }
     slots.iter().find_map(|slot| {
-        let is_it = |other: &&KeptFile| KeptFile { sha256: String::new(), ..(*other).clone() } == *file;
+        let is_it = |other: &&SavedFile| SavedFile { sha256: String::new(), ..(*other).clone() } == *file;
         let found = slot.manifest.regular().find(is_it)?;
         Some((slot.directory.join(found.stored_as()), found.sha256.as_str()))
     })

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
 //! The slots that there are, and whether one is whole.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -11,8 +13,9 @@ use files::{OwnerError, Untrusted, check_owner};
 use modules::File;
 use step::Root;
 
-use crate::manifest::{self, KeptFile, Manifest};
-use crate::{DIRECTORY, store};
+use crate::manifest::{self, Manifest, SavedFile};
+use crate::room::{self, Short};
+use crate::{DIRECTORY, attributes, store};
 
 /// Between the driver and the kernel in a slot's name.
 pub(crate) const FOR: char = '@';
@@ -69,11 +72,11 @@ impl Slot {
         }
     }
 
-    fn regular(&self) -> impl Iterator<Item = &KeptFile> {
+    fn regular(&self) -> impl Iterator<Item = &SavedFile> {
         self.manifest.regular()
     }
 
-    fn module(&self, file: &KeptFile) -> Option<File> {
+    fn module(&self, file: &SavedFile) -> Option<File> {
         let module = file.module.as_ref()?;
         Some(File {
             name: module.name.clone(),
@@ -96,7 +99,7 @@ impl Slot {
         self.problems(|_| true)
     }
 
-    fn problems(&self, wanted: impl Fn(&KeptFile) -> bool) -> Vec<String> {
+    fn problems(&self, wanted: impl Fn(&SavedFile) -> bool) -> Vec<String> {
         let mut found = Vec::new();
         for file in self.regular().filter(|file| wanted(file)) {
             let path = self.directory.join(file.stored_as());
@@ -159,6 +162,43 @@ pub fn all(root: &Root) -> Result<(Vec<Slot>, Vec<Unusable>)> {
     found.sort_by_key(|slot| (slot.misfit().is_some(), std::cmp::Reverse(slot.used)));
     unusable.sort_by(|a, b| a.version.cmp(&b.version));
     Ok((found, unusable))
+}
+
+impl Slot {
+    /// The file systems that have no room for the files of this slot, where they belong: for those that are
+    /// not there yet, each beside what it replaces.
+    ///
+    /// # Errors
+    /// A file system cannot be asked.
+    pub fn shortages(&self, root: &Root) -> Result<Vec<Short>> {
+        let mut places: BTreeMap<u64, (PathBuf, u64, u64)> = BTreeMap::new();
+        for file in self.manifest.regular() {
+            let to = root.path(&file.path);
+            let now = fs::symlink_metadata(&to).ok().filter(fs::Metadata::is_file);
+            if now.as_ref().is_some_and(|now| is_in_place(now, file)) {
+                continue;
+            }
+            let (place, device) = room::file_system(&to)?;
+            let (_, more, largest) = places.entry(device).or_insert((place, 0, 0));
+            *more += file.size.saturating_sub(now.map_or(0, |now| now.size()));
+            *largest = file.size.max(*largest);
+        }
+        let mut short = Vec::new();
+        for (place, more, largest) in places.into_values() {
+            let needed = more + largest + room::MARGIN;
+            // What is set aside for root is for this, if for anything.
+            let free = room::bytes(&place, |data| data.f_bfree)?;
+            if free < needed {
+                short.push(Short { place, free, needed });
+            }
+        }
+        Ok(short)
+    }
+}
+
+/// Told by size and time, as fast as that has to be.
+fn is_in_place(now: &fs::Metadata, file: &SavedFile) -> bool {
+    now.size() == file.size && attributes::modified_nsec(now) == file.modified_nsec
 }
 
 /// The slots, newest first. One that cannot be read is reported and left out: it cannot be rolled back to.

@@ -111,11 +111,6 @@ fn text(hash: Sha256) -> String {
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// When a file was changed last, in nanoseconds since 1970.
-pub(crate) fn modified_nsec(data: &fs::Metadata) -> i64 {
-    data.mtime().saturating_mul(1_000_000_000).saturating_add(data.mtime_nsec())
-}
-
 /// Makes the file `path` what it was: owner, permissions and time of change.
 ///
 /// # Errors
@@ -185,6 +180,6 @@ mod tests {
         set_metadata(&path, own.uid(), own.gid(), 0o4751, 1_500_000_000_123_456_789).expect("sets");
         let data = fs::metadata(&path).expect("is there");
         assert_eq!(data.mode() & 0o7777, 0o4751);
-        assert_eq!(modified_nsec(&data), 1_500_000_000_123_456_789);
+        assert_eq!(crate::attributes::modified_nsec(&data), 1_500_000_000_123_456_789);
     }
 }

@@ -8,8 +8,6 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::sibling::MARGIN;
-
 /// The sibling.
 const ASKED: &str = "/usr/libexec/nvidia-reload/stop-units";
 
@@ -89,6 +87,9 @@ fn order_by(helper: &Path, order: Order, unit: &str) -> io::Result<bool> {
         _ => Err(io::Error::other(format!("{} {verb} {unit} ended with {status}", helper.display()))),
     }
 }
+
+/// What starting and killing an undo takes.
+pub(crate) const MARGIN: Duration = Duration::from_secs(30);
 
 /// Has the system's manager start `unit` and waits until its work has ended, `limit` at most, which is the unit's
 /// own; `tell` gets its status lines. Whether there is such a unit.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use ledger::Step;
 
 use crate::Context;
-use crate::manager::{Order, order_unit, run_unit};
+use crate::manager::{MARGIN, Order, order_unit, run_unit};
 use crate::services::services_there;
 
 /// Where the helpers are installed.
@@ -57,9 +57,6 @@ pub fn stop_undos(steps: &[Step]) -> Vec<String> {
 pub(crate) fn undo_unit(step: Step) -> String {
     format!("nvidia-reload-undo-{}.service", step.name())
 }
-
-/// What starting and killing an undo takes.
-pub(crate) const MARGIN: Duration = Duration::from_secs(30);
 
 /// What whoever runs undos may take afterwards: rollback loads the driver of a boot and reads back.
 const REST: Duration = Duration::from_secs(15 * 60);

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::class::class;
+use crate::classify::class;
 use crate::{Address, Branch, Class, Detail, Event, Severity, catalogue};
 
 /// A kernel message of this boot.

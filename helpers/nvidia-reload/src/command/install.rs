@@ -10,7 +10,7 @@ use super::reload::{Launch, run};
 use super::{Place, guard};
 use crate::cli::{Install, Reload};
 use crate::fault::Result;
-use crate::plan::Kind;
+use crate::kind::Kind;
 use crate::{installer, slots};
 
 /// Checks the file, asks, builds, and reloads with the driver in it.

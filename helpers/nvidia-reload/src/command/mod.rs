@@ -29,14 +29,12 @@ use crate::cli::{
 };
 use crate::fault::{Fault, Result};
 use crate::interrupt::Interrupt;
-use crate::plan::{Kind, Proposal};
+use crate::kind::Kind;
+use crate::plan::Proposal;
 use crate::report::Outcome;
 use crate::terminal::{Stream, Terminal};
 use crate::{check, metrics, past, slots, status, verify, view};
 use propose::Answer;
-
-/// What an interrupted command exits with, as shells do: 128 and SIGINT.
-pub const INTERRUPTED: u8 = 130;
 
 /// Does what was typed.
 pub fn dispatch(arguments: &Arguments) -> ExitCode {

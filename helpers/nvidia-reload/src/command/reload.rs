@@ -10,7 +10,8 @@ use super::{Place, guard};
 use crate::cli::Reload;
 use crate::fault::{Fault, Result};
 use crate::follow::Goal;
-use crate::plan::{Kind, Proposal, Wanted, plan};
+use crate::kind::Kind;
+use crate::plan::{Proposal, Wanted, plan};
 use crate::status::{self, State, state};
 use crate::target::Target;
 

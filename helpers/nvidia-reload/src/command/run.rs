@@ -10,9 +10,11 @@ use step::{Exit, Plan, Reason, Root, RunRequest, Versions, announce_start, monot
 use super::{Place, caller};
 use crate::fault::{Fault, Result};
 use crate::follow::{Event, Facts, Goal, Phase, PlanOfRun, Progress, Session, Wait, outcome};
-use crate::plan::{Kind, Proposal};
+use crate::kind::Kind;
+use crate::plan::Proposal;
+use crate::put_back::PutBack;
 use crate::report::{Outcome, Report};
-use crate::status::{PutBack, versions};
+use crate::status::versions;
 
 /// What is to be done.
 pub struct Order<'a> {

@@ -14,7 +14,8 @@ pub use outcome::{Facts, Goal, outcome};
 pub use progress::{Change, Phase, Progress, State, StepProgress};
 
 use crate::interrupt::Interrupt;
-use crate::plan::{Kind, Proposal};
+use crate::kind::Kind;
+use crate::plan::Proposal;
 
 /// How often whoever shows the run may move its clocks.
 const TICK: Duration = Duration::from_millis(100);

@@ -8,11 +8,12 @@ use holders::{Console, Holder, Module, Unexplained};
 use ledger::{Act, Object, Run, Starter, Step};
 use request::Request;
 use serde::Serialize;
-use slots::Note;
+
 use step::{Plan, Reason, Root, Verdict, monotonic_usec};
 
 use crate::expected::Took;
 use crate::gpus::{Detail, Need};
+use crate::put_back::PutBack;
 use crate::users::Users;
 
 /// The driver, loaded and on disk.
@@ -82,39 +83,6 @@ pub struct AtWork {
     pub says: String,
     /// The target that it is for; null where systemd does not tell.
     pub target: Option<&'static str>,
-}
-
-/// A driver whose files were put on disk without its package manager or installer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct PutBack {
-    /// The driver whose files are on disk.
-    pub version: String,
-    /// The driver that they replaced, if it is known.
-    pub instead_of: Option<String>,
-    /// The run that did it.
-    pub run: String,
-    /// What brings the disk and the package database together, in words.
-    pub remedy: String,
-}
-
-impl PutBack {
-    /// What is noted of it, as long as it holds.
-    ///
-    /// # Errors
-    /// The note is there and cannot be read.
-    pub fn read(root: &Root) -> anyhow::Result<Option<Self>> {
-        Ok(Note::read(root)?.map(|Note { version, instead_of, run, remedy, .. }| Self {
-            version,
-            instead_of,
-            run,
-            remedy,
-        }))
-    }
-
-    /// What is so, in a sentence without its end.
-    pub fn sentence(&self) -> String {
-        slots::sentence(&self.version, self.instead_of.as_deref())
-    }
 }
 
 /// What the machine is doing.

@@ -20,9 +20,11 @@ use crate::expected::{Expected, Took};
 use crate::fault::Fault;
 use crate::follow::{Phase, Progress};
 use crate::gpus::{Detail, Need};
-use crate::plan::{Kind as Command, Proposal};
+use crate::kind::Kind as Command;
+use crate::plan::Proposal;
+use crate::put_back::PutBack;
 use crate::report::{Outcome, Report};
-use crate::status::{Driver, Gate, Gpu, Initramfs, PutBack, RunInShort, Runs, SCHEMA, State, Status};
+use crate::status::{Driver, Gate, Gpu, Initramfs, RunInShort, Runs, SCHEMA, State, Status};
 use crate::users::Users;
 
 /// The moment at which the pages are read.

@@ -7,7 +7,8 @@ use step::{Action, Plan, Reason, Verdict};
 use super::settings::alike;
 use super::text::{clean, pad, seconds, width, wrap};
 use super::{Paint, Style};
-use crate::plan::{Kind, Proposal};
+use crate::kind::Kind;
+use crate::plan::Proposal;
 
 /// What most are told, and so is said of none.
 const USUAL: &str = "stop, start again afterwards";

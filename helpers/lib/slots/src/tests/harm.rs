@@ -137,7 +137,7 @@ fn a_slot_for_another_kernel_leaves_the_modules_of_this_one() {
     fs::write(&here, module(DRIVER, NEW)).expect("writes");
     slot.manifest.kernel = "1.0-another".into();
     for entry in &mut slot.manifest.files {
-        if let Entry::File(KeptFile { module: Some(_), path, .. }) = entry {
+        if let Entry::File(SavedFile { module: Some(_), path, .. }) = entry {
             *path = "/lib/modules/1.0-another/updates/nvidia.ko".into();
         }
     }
