@@ -12,6 +12,7 @@
 mod account;
 mod cgroup;
 mod console;
+mod device;
 mod devices;
 mod display;
 mod disposition;
@@ -43,14 +44,14 @@ mod walk;
 
 pub use cgroup::{groups_of, owner};
 pub use console::consoles;
+pub use device::{Device, Kind, Rdev, Via};
 pub use disposition::{Disposition, Rules};
 pub use graph::is_of_driver;
 pub use guard::Guarded;
 pub use guests::{Bystanders, Guest, MpsControl, bystanders, mps};
 pub use line::{Caller, below};
 pub use model::{
-    Console, Container, Device, Engine, Holder, Kind, Module, Owner, Place, Pod, Rdev, Scan, Unexplained,
-    Via, taken_by_name,
+    Console, Container, Engine, Holder, Module, Owner, Place, Pod, Scan, Unexplained, taken_by_name,
 };
 pub use names::{is_core, is_host};
 pub use namespace::is_of_user;

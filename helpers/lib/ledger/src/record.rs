@@ -7,7 +7,9 @@ use std::fmt;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::object::{Object, Process, Snapshot, Step};
+use crate::object::{Object, Process};
+use crate::snapshot::Snapshot;
+use crate::step::Step;
 
 /// The format that this program writes. Older ones are read and finished: whatever a newer one adds has a
 /// default here. A ledger of a newer one is refused, never overwritten.

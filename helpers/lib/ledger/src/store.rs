@@ -13,8 +13,10 @@ use files::{check_owner, lock};
 use rustix::fs::OFlags;
 
 use crate::intent::Intent;
-use crate::object::{Object, Snapshot, Step};
+use crate::object::Object;
 use crate::record::{Event, Outcome, Record, Run, VERSION};
+use crate::snapshot::Snapshot;
+use crate::step::Step;
 use crate::tally::Tally;
 use crate::{retire, room};
 
