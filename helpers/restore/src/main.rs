@@ -86,7 +86,7 @@ fn steps(run: &Run) -> Vec<Step> {
 
 #[cfg(test)]
 mod tests {
-    use ledger::{Event, Object, Record, Snapshot};
+    use ledger::{Event, Object};
 
     use super::*;
 
@@ -105,10 +105,8 @@ mod tests {
             let object = || Object::Gate { path: "any".into() };
             let intents =
                 (1..).zip(took).map(|(id, step)| Event::Intent { id, step: *step, object: object() });
-            let opened = Event::Opened { snapshot: Box::new(Snapshot::default()) };
-            let record = |event| Record { v: 1, run: "r".into(), boot: "b".into(), realtime_usec: 1, event };
-            let records: Vec<Record> = std::iter::once(opened).chain(intents).map(record).collect();
-            assert_eq!(steps(&Run::from_records(&records).expect("adds up")), expected, "{took:?}");
+            let intents: Vec<Event> = intents.collect();
+            assert_eq!(steps(&golden::run(&intents)), expected, "{took:?}");
         }
     }
 }

@@ -1,18 +1,9 @@
 // SPDX-License-Identifier: MIT
-use ledger::{DriverFiles, Event, Ledger, Object, Record, Snapshot, Unit};
+use golden::run;
+use ledger::{DriverFiles, Event, Ledger, Object, Snapshot, Unit};
 use step::Root;
 
 use super::*;
-
-fn run(events: &[Event]) -> Run {
-    let opened = Event::Opened { snapshot: Box::new(Snapshot::default()) };
-    let record = |event: &Event| {
-        let event = event.clone();
-        Record { v: 1, run: "r".into(), boot: "b".into(), realtime_usec: 1, event }
-    };
-    let records: Vec<Record> = std::iter::once(&opened).chain(events).map(record).collect();
-    Run::from_records(&records).expect("adds up")
-}
 
 fn failed(step: Step, cancelled: bool) -> Event {
     Event::StepFailed { step, reason: "r".into(), cancelled }

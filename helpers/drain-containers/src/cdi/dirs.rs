@@ -121,11 +121,7 @@ mod tests {
     fn each_engines_configuration_is_read() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let root = Root::at(directory.path());
-        let write = |path: &str, text: &str| {
-            let path = root.path(path);
-            fs::create_dir_all(path.parent().expect("has a parent")).expect("creates");
-            fs::write(path, text).expect("writes");
-        };
+        let write = |path: &str, text: &str| golden::write(&root, path, text);
         for path in ["/proc", "/etc/cdi", "/run/cdi", "/a", "/b", "/c", "/d", "/e", "/f"] {
             fs::create_dir_all(root.path(path)).expect("creates");
         }

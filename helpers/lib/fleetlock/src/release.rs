@@ -108,22 +108,10 @@ fn queue(unit: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use ledger::{Event, Record, Snapshot, Step};
+    use golden::run;
+    use ledger::{Event, Step};
 
     use super::*;
-
-    fn run(events: &[Event]) -> Run {
-        let opened = Event::Opened { snapshot: Box::new(Snapshot::default()) };
-        let record = |event: &Event| Record {
-            v: 1,
-            run: "r1".into(),
-            boot: "b".into(),
-            realtime_usec: 1,
-            event: event.clone(),
-        };
-        let records: Vec<Record> = std::iter::once(&opened).chain(events).map(record).collect();
-        Run::from_records(&records).expect("adds up")
-    }
 
     #[test]
     fn a_lease_is_released_when_the_driver_works_and_kept_where_the_run_failed() {

@@ -143,12 +143,7 @@ pub const MATCHES: &str = "/run/nvidia-reload/initramfs-matches";
 /// It cannot be told, and is not noted as known then; or the note cannot be written.
 pub fn note(root: &Root, disk: &Disk) -> Result<()> {
     let note = root.path(MATCHES);
-    match fs::remove_file(&note) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("remove {}", note.display()));
-        }
-        _ => {}
-    }
+    files::remove(&note).with_context(|| format!("remove {}", note.display()))?;
     let archives = archives(root, &modules::release(root)?)?;
     // It may be somewhere else, or the machine may have none: that is not known.
     let mut matches = !archives.is_empty();

@@ -95,12 +95,7 @@ impl Ledger {
         // Written aside and then named: whoever reads sees no ledger or one with its first line. What a power
         // cut left under that name may be a run in the history, too: it is never written to.
         let new = self.directory.join("ledger.jsonl.new");
-        match fs::remove_file(&new) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("remove {}", new.display()));
-            }
-            _ => {}
-        }
+        files::remove(&new).with_context(|| format!("remove {}", new.display()))?;
         // The command lines in it are nobody else's business: root only.
         let file = OpenOptions::new()
             .write(true)

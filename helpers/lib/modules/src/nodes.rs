@@ -148,11 +148,7 @@ pub fn refresh(root: &Root, before: &[Node]) -> Result<Vec<Change>> {
         let path = Path::new(&node.path);
         let number = if node.major == FIXED { Some(FIXED) } else { now.get(&node.class).copied() };
         let Some(number) = number else {
-            match fs::remove_file(path) {
-                Ok(()) => {}
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => return Err(error).with_context(|| format!("remove {}", path.display())),
-            }
+            files::remove(path).with_context(|| format!("remove {}", path.display()))?;
             continue;
         };
         let device = makedev(number.into(), node.minor.into());
@@ -177,11 +173,7 @@ fn make(path: &Path, node: &Node, device: nix::libc::dev_t) -> Result<()> {
     let directory = path.parent().context("has a parent")?;
     fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
     let new = path.with_extension("nvidia-reload-new");
-    match fs::remove_file(&new) {
-        Ok(()) => {}
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
-        Err(error) => return Err(error).with_context(|| format!("remove {}", new.display())),
-    }
+    files::remove(&new).with_context(|| format!("remove {}", new.display()))?;
     mknod(&new, SFlag::S_IFCHR, Mode::from_bits_truncate(0o600), device)
         .with_context(|| format!("make {}", new.display()))?;
     chown(&new, Some(node.uid), Some(node.gid))

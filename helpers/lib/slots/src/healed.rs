@@ -268,13 +268,13 @@ fn put(root: &Root, libraries: &Libraries) -> Result<BTreeSet<&'static str>> {
             fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
         }
         let to = base.join(folder).join(name);
-        remove_file(&to)?;
+        place::remove(&to)?;
         // Nobody but root writes to either; what is pruned meanwhile stays here.
         fs::hard_link(saved, &to).with_context(|| format!("link {} to {}", saved.display(), to.display()))?;
     }
     for ((folder, name), target) in &libraries.links {
         let link = base.join(folder).join(name);
-        remove_file(&link)?;
+        place::remove(&link)?;
         std::os::unix::fs::symlink(target, &link).with_context(|| format!("link {}", link.display()))?;
     }
     Ok(folders)
@@ -294,7 +294,7 @@ pub fn end(root: &Root) -> Result<bool> {
     // What is written may be half of it, or not be there: the linker's file alone counts, too.
     let healed = Healed::read(root);
     let conf = root.path(LINKER);
-    let is_named = remove_file(&conf)?;
+    let is_named = place::remove(&conf)?;
     let is_written = !matches!(healed, Ok(None));
     if !is_named && !is_written {
         return Ok(false);
@@ -319,7 +319,7 @@ pub fn end(root: &Root) -> Result<bool> {
         bail!("{}", problems.join("; "));
     }
     clear(root)?;
-    remove_file(&root.path(STATE))?;
+    place::remove(&root.path(STATE))?;
     Ok(true)
 }
 
@@ -332,7 +332,7 @@ fn take_firmware(root: &Root, path: &str, version: &str) -> Result<()> {
     {
         return Ok(());
     }
-    remove_file(&root.path(path))?;
+    place::remove(&root.path(path))?;
     match fs::remove_dir(root.path(folder)) {
         Err(error) if !matches!(error.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::NotFound) => {
             Err(error).with_context(|| format!("remove {}", folder.display()))
@@ -367,9 +367,4 @@ fn clear(root: &Root) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// Whether it was there.
-fn remove_file(path: &Path) -> Result<bool> {
-    files::remove(path).with_context(|| format!("remove {}", path.display()))
 }

@@ -207,12 +207,9 @@ fn rename(from: &Path, to: &Path) -> Result<bool> {
     Ok(true)
 }
 
-fn remove(path: &Path) -> Result<bool> {
-    match fs::remove_file(path) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error).with_context(|| format!("remove {}", path.display())),
-    }
+/// Removes a file. Whether there was one.
+pub(crate) fn remove(path: &Path) -> Result<bool> {
+    files::remove(path).with_context(|| format!("remove {}", path.display()))
 }
 
 /// Takes away what the linker and modprobe would find instead: of several libraries for one name the

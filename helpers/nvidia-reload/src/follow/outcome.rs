@@ -77,13 +77,11 @@ fn without_run(facts: &Facts, job: &JobResult) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ledger::{Event, Record, Snapshot};
+    use ledger::Event;
 
     fn run(outcome: Option<ledger::Outcome>) -> Run {
-        let record = |event| Record { v: 1, run: "r".into(), boot: "b".into(), realtime_usec: 1, event };
-        let mut records = vec![record(Event::Opened { snapshot: Box::new(Snapshot::default()) })];
-        records.extend(outcome.map(|outcome| record(Event::Closed { outcome })));
-        Run::from_records(&records).expect("adds up")
+        let closed: Vec<Event> = outcome.map(|outcome| Event::Closed { outcome }).into_iter().collect();
+        golden::run(&closed)
     }
 
     #[test]
