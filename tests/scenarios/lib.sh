@@ -116,7 +116,7 @@ loaded_modules() {
 
 # --- what a run of nvidia-reload leaves
 
-# Waits until no step is active, starting or stopping any more. A way back runs depmod, which took a minute
+# Waits until no step is active, starting or stopping any more. An undo runs depmod, which took a minute
 # and a half where other machines were emulated on the same cores.
 settled() {
 	wait_for 300 no_step_active
@@ -326,19 +326,19 @@ job_is() { # NUMBER STATE
 
 # --- faults
 
-# fail_step STEP: the step fails without having done anything, until mend_step.
+# fail_step STEP: the step fails without having done anything, until fix_step.
 fail_step() {
 	mkdir -p "/run/systemd/system/nvidia-reload-$1.service.d"
 	printf '[Service]\nExecStart=\nExecStart=/bin/false\n' >"/run/systemd/system/nvidia-reload-$1.service.d/fault.conf"
 	systemctl daemon-reload
 }
-# before_step STEP COMMAND: the step begins with that, until mend_step: what preflight could not see.
+# before_step STEP COMMAND: the step begins with that, until fix_step: what preflight could not see.
 before_step() {
 	mkdir -p "/run/systemd/system/nvidia-reload-$1.service.d"
 	printf '[Service]\nExecStartPre=+%s\n' "$2" >"/run/systemd/system/nvidia-reload-$1.service.d/fault.conf"
 	systemctl daemon-reload
 }
-mend_step() {
+fix_step() {
 	rm "/run/systemd/system/nvidia-reload-$1.service.d/fault.conf"
 	systemctl daemon-reload
 }

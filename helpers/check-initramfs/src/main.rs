@@ -54,7 +54,7 @@ fn main() -> ExitCode {
 }
 
 fn act(root: &Root, verb: &Verb) -> Result<()> {
-    // What the next boot is to load is known once the new driver serves.
+    // What the next boot is to load is known once the new driver works.
     if matches!(verb, Verb::Run) && !open_ledger(root)?.read()?.is_some_and(|run| run.committed) {
         return Ok(());
     }
@@ -125,7 +125,7 @@ fn look(root: &Root, disk: &Disk, release: &str) -> Result<Option<(PathBuf, Vec<
             Err(error) => failed = Some(error),
         }
     }
-    initramfs::keep(root, all)?;
+    initramfs::save(root, all)?;
     match (first, failed) {
         (Some(first), _) => Ok(Some(first)),
         (None, Some(error)) => Err(error),

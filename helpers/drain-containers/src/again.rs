@@ -35,7 +35,7 @@ async fn by_id(context: &Context, client: &Client, taken: &Container, id: &str) 
     }
 }
 
-/// One that its engine deletes when it stops: made anew, unless it never stopped.
+/// One that its engine deletes when it stops: recreated, unless it never stopped.
 async fn from_definition(
     context: &Context,
     client: &Client,

@@ -107,7 +107,7 @@ fn reply(method: &str, parts: &[&str], name: &str, state: &mut State) -> Option<
             Some((200, list.collect()))
         }
         ("GET", ["images", ..]) => Some((200, json!({"Id": "sha256:feed"}))),
-        // By its id, or by the name that it is made anew with: here that is its id.
+        // By its id, or by the name that it is recreated with: here that is its id.
         ("GET", ["containers", id, "json"]) => Some(match state.containers.get_mut(*id) {
             Some(fake) => {
                 let shown = describe(id, fake);

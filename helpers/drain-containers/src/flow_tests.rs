@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! Taking and giving back, against the [fake engine](crate::fake_engine).
+//! Stopping and restarting, against the [fake engine](crate::fake_engine).
 
 mod crash;
 
@@ -11,7 +11,7 @@ use ledger::{Act, Ledger, Snapshot, State, Step};
 use step::{Context, Root, Stop};
 
 use crate::fake_engine::{Engine, Fake, container, serve};
-use crate::{give_back, take};
+use crate::{restore, take};
 
 struct Machine {
     _directory: tempfile::TempDir,
@@ -55,8 +55,8 @@ impl Machine {
         take::run(&self.context).map_err(|error| format!("{error:#}"))
     }
 
-    fn give_back(&self) -> Result<(), String> {
-        give_back::undo(&self.context).map_err(|error| format!("{error:#}"))
+    fn restore(&self) -> Result<(), String> {
+        restore::undo(&self.context).map_err(|error| format!("{error:#}"))
     }
 
     fn status(&self, name: &str) -> String {
@@ -91,12 +91,12 @@ fn what_is_taken_comes_back_as_it_was() {
     let mut orders = machine.orders();
     orders.sort();
     assert_eq!(orders, ["stop a", "stop bb", "unpause bb"]);
-    machine.give_back().expect("starts them");
+    machine.restore().expect("starts them");
     assert_eq!(machine.states(), [State::Undone, State::Undone]);
     assert_eq!((machine.status("a"), machine.status("bb")), ("running".into(), "paused".into()));
     assert_eq!(machine.status("x"), "exited", "was not ours");
     machine.orders();
-    machine.give_back().expect("has nothing to do");
+    machine.restore().expect("has nothing to do");
     assert!(machine.orders().is_empty());
 }
 
@@ -129,7 +129,7 @@ fn what_died_with_its_engine_before_its_turn_is_started_again() {
             }
         }
         assert_eq!(taken, states);
-        machine.give_back().expect("starts what it owes");
+        machine.restore().expect("starts what is left");
         assert_eq!((machine.status("a").as_str(), machine.status("bb").as_str()), (status, "running"));
         assert_eq!(machine.status("x"), "exited", "it did not run when the run was opened");
     }
@@ -143,7 +143,7 @@ fn what_died_early_comes_back_also_where_nothing_else_runs_or_the_run_is_refused
         let machine = machine_of(containers, "", found(&["a"], 1234));
         assert_eq!(machine.take().is_err(), more.is_some());
         assert_eq!(machine.states(), [State::Intent]);
-        machine.give_back().expect("starts it");
+        machine.restore().expect("starts it");
         assert_eq!(machine.status("a"), "running");
     }
 }
@@ -158,7 +158,7 @@ fn no_more_are_started_at_once_than_the_run_was_told() {
         let snapshot = Snapshot { parallel, ..Snapshot::default() };
         let machine = machine_of(["a", "bb", "ccc", "dddd"].map(slow), "", snapshot);
         machine.take().expect("stops them");
-        machine.give_back().expect("starts them");
+        machine.restore().expect("starts them");
         assert_eq!(machine.docker.lock().expect("not poisoned").starting.1, most);
     }
 }
@@ -172,7 +172,7 @@ fn one_that_will_not_stop_does_not_hold_up_the_others() {
     assert!(error.contains("cannot stop it"), "{error}");
     // Whether the order is carried out after all, nobody knows: the undo looks.
     assert_eq!(machine.states(), [State::Intent, State::Done]);
-    machine.give_back().expect("gives both back");
+    machine.restore().expect("starts both");
     assert_eq!(machine.states(), [State::Undone, State::Undone]);
     assert_eq!((machine.status("a"), machine.status("bb")), ("running".into(), "running".into()));
 }
@@ -184,13 +184,13 @@ fn an_engine_that_hangs_up_is_asked_again() {
     machine.take().expect("stops it");
     assert_eq!(machine.states(), [State::Done]);
     machine.with("a", |fake| fake.hangs_up = true);
-    machine.give_back().expect("starts it");
+    machine.restore().expect("starts it");
     assert_eq!(machine.orders(), ["stop a", "start a"], "the look showed that each was heard");
     assert_eq!(machine.states(), [State::Undone]);
 }
 
 #[test]
-fn what_runs_without_its_engine_knowing_is_ended_and_started_anew() {
+fn what_runs_without_its_engine_knowing_is_ended_and_started_again() {
     let machine = machine([container("a", "running"), container("bb", "running")], "");
     machine.take().expect("stops them");
     // Of a and of bb, whose engines say that they are down; only that of a is refused for it.
@@ -208,7 +208,7 @@ fn what_runs_without_its_engine_knowing_is_ended_and_started_anew() {
         first
     });
     machine.with("a", |fake| fake.cut_off = Some(firsts[0].id()));
-    machine.give_back().expect("starts them");
+    machine.restore().expect("starts them");
     assert_eq!((machine.status("a"), machine.status("bb")), ("running".into(), "running".into()));
     assert_eq!(machine.states(), [State::Undone, State::Undone]);
     let ended = firsts[0].wait().expect("has ended");
@@ -236,7 +236,7 @@ fn what_happened_meanwhile_is_seen() {
     machine.with("a", |fake| fake.status = "running".into());
     machine.docker.lock().expect("not poisoned").containers.remove("idbb");
     machine.with("ccc", |fake| fake.fails = (3, u32::MAX));
-    let error = machine.give_back().expect_err("one does not start");
+    let error = machine.restore().expect_err("one does not start");
     assert!(error.contains("docker container ccc"), "{error}");
     assert!(error.contains("exit status 3"), "{error}");
     let states = machine.states();
@@ -245,9 +245,9 @@ fn what_happened_meanwhile_is_seen() {
     assert!(matches!(&states[2], State::UndoFailed(_)), "{states:?}");
     let mut orders = machine.orders();
     orders.sort();
-    assert_eq!(orders, ["start ccc", "start dddd"], "one that runs is left alone");
+    assert_eq!(orders, ["start ccc", "start dddd"], "one that runs is not touched");
     machine.with("ccc", |fake| fake.fails.1 = 0);
-    machine.give_back().expect("the second try works");
+    machine.restore().expect("the second try works");
     assert_eq!(machine.states()[2], State::Undone);
 }
 
@@ -256,7 +256,7 @@ fn who_shares_a_network_stops_first_and_starts_last() {
     let shares = |(id, fake)| (id, Fake { network: "container:iddddd".into(), ..fake });
     let machine = machine([shares(container("a", "running")), container("dddd", "running")], "");
     machine.take().expect("stops them");
-    machine.give_back().expect("starts them");
+    machine.restore().expect("starts them");
     assert_eq!(machine.orders(), ["stop a", "stop dddd", "start dddd", "start a"]);
 }
 
@@ -271,20 +271,20 @@ fn what_would_be_deleted_is_refused_or_let_go() {
     gone.take().expect("lets it go");
     assert!(matches!(&gone.states()[0], State::Lost(reason) if reason.contains("--rm")));
     assert_eq!(gone.status("brief"), "gone");
-    gone.give_back().expect("has nothing to do");
+    gone.restore().expect("has nothing to do");
 }
 
 #[test]
-fn what_was_deleted_is_made_anew_once() {
+fn what_was_deleted_is_recreated_once() {
     let brief = || [("idbrief".to_owned(), Fake { auto_remove: true, ..container("brief", "paused").1 })];
     let machine = machine(brief(), "[containers]\nauto-remove = \"recreate\"");
     machine.take().expect("stops it");
     assert_eq!((machine.states(), machine.status("brief")), (vec![State::Done], "gone".into()));
     machine.orders();
-    machine.give_back().expect("makes it anew");
+    machine.restore().expect("recreates it");
     assert_eq!(machine.orders(), ["create brief", "start newbrief", "pause newbrief"]);
     assert_eq!(machine.states(), [State::Undone]);
-    machine.give_back().expect("has nothing to do");
+    machine.restore().expect("has nothing to do");
     assert!(machine.orders().is_empty());
 }
 
@@ -294,7 +294,7 @@ fn without_an_open_run_nothing_is_stopped() {
     machine.context.ledger.close(ledger::Outcome::Done).expect("closes");
     machine.take().expect_err("there is nowhere to write it down");
     assert_eq!(machine.status("a"), "running");
-    machine.give_back().expect("has nothing to do");
+    machine.restore().expect("has nothing to do");
 }
 
 #[test]
@@ -308,12 +308,12 @@ fn a_health_check_is_waited_for_where_that_is_configured() {
     let looks_left = |machine: &Machine| machine.with("slow", |fake| fake.health.len());
     let machine = self::machine(containers(), "[containers]\nhealth-timeout = 60\n");
     machine.take().expect("stops");
-    machine.give_back().expect("starts, also the one that is ill");
+    machine.restore().expect("starts, also the one that is ill");
     assert_eq!(looks_left(&machine), 1, "it is healthy");
     assert_eq!((machine.status("slow").as_str(), machine.status("ill").as_str()), ("running", "running"));
     let machine = self::machine([check("slow", &["starting"; 50])], "");
     machine.take().expect("stops");
-    machine.give_back().expect("starts");
+    machine.restore().expect("starts");
     assert!(looks_left(&machine) > 30, "nobody waits");
 }
 
@@ -324,7 +324,7 @@ fn what_an_engine_took_along_when_it_died_is_started_again() {
     // The order was carried out, and the next look shows it killed: once, or each time.
     machine.with("a", |fake| fake.fails = (137, 1));
     machine.with("bb", |fake| fake.fails = (137, u32::MAX));
-    let error = machine.give_back().expect_err("one does not start");
+    let error = machine.restore().expect_err("one does not start");
     assert_eq!(machine.status("a"), "running");
     assert!(!error.contains("container a"), "{error}");
     assert!(error.contains("docker container bb") && error.contains("exit status 137"), "{error}");
@@ -338,11 +338,11 @@ fn a_ledger_that_cannot_be_written_keeps_no_container_down() {
     let lock = machine.context.root.path("/var/lib/nvidia-reload/ledger.lock");
     fs::remove_file(&lock).expect("removes");
     fs::create_dir(&lock).expect("is in the way");
-    let error = machine.give_back().expect_err("nothing is written");
+    let error = machine.restore().expect_err("nothing is written");
     for name in ["a", "bb", "ccc"] {
         assert_eq!(machine.status(name), "running", "{error}");
     }
     fs::remove_dir(&lock).expect("removes");
-    machine.give_back().expect("writes that they run");
+    machine.restore().expect("writes that they run");
     assert_eq!(machine.states(), vec![State::Undone; 3]);
 }

@@ -9,12 +9,13 @@
 mod again;
 mod cdi;
 mod ended;
-mod give_back;
 mod podman;
 mod pods;
 mod policy;
+mod restore;
 mod stale_hook;
 mod take;
+mod taken;
 
 #[cfg(test)]
 mod fake_engine;
@@ -51,7 +52,7 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
-    step::main_with(Step::DrainContainers, take::run, give_back::undo, |context, verb| match verb {
+    step::main_with(Step::DrainContainers, take::run, restore::undo, |context, verb| match verb {
         Verb::List { json, nodes } => list(context, json, &nodes.into_iter().collect()),
         Verb::CdiSpecs => {
             println!("{}", serde_json::to_string(&cdi::paths(context)?)?);

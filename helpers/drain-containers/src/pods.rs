@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //! The containers of pods. It is the kubelet that starts them, and again as soon as one ends: so it is
-//! stopped first, then they are; and to give them back is to start it, and to see that each runs again.
+//! stopped first, then they are; and to restore them is to start it, and to see that each runs again.
 
 use std::collections::BTreeSet;
 use std::thread::sleep;
@@ -13,7 +13,7 @@ use holders::Scope;
 use ledger::{Act, Intent, Object, Pod, Step, Unit};
 use step::{Config, Context, Order, Reason, Undo, order_unit};
 
-use crate::{policy, survey, take};
+use crate::{policy, survey};
 
 /// The role of a kubelet in the ledger.
 const KUBELET: &str = "kubelet";
@@ -30,7 +30,7 @@ pub(crate) fn take(context: &Context, config: &Config, scope: &Scope, found: &[C
     let unit = Unit { name: kubelet.to_owned(), user: None, role: KUBELET.to_owned() };
     context.status(format!("stopping {kubelet}"));
     context.ledger.act(Step::DrainContainers, Object::Unit(unit), || {
-        Ok(order_unit(Order::Halt, kubelet).with_context(|| format!("stop {kubelet}"))?)
+        Ok(order_unit(Order::StopAndWait, kubelet).with_context(|| format!("stop {kubelet}"))?)
     })?;
     context.info(format!("stopped {kubelet}: it would start the containers of pods again"));
     // Until then it may have started others, and it does not show in a survey any more.
@@ -68,10 +68,10 @@ fn came_up(reasons: &[Reason]) -> Error {
 
 async fn stop(context: &Context, pod: &Container, act: Intent<'_>, config: &Config) -> Result<()> {
     let client = pods::client(&context.root, &pod.socket)?;
-    let grace = take::grace(pod.stop_timeout, config.containers.stop_timeout_max);
+    let grace = policy::grace(pod.stop_timeout, config.containers.stop_timeout_max);
     match client.stop(&pod.id, grace).await {
         Ok(()) | Err(cri::Error::Gone) => {}
-        // An intent still: whoever gives back sees whether it runs.
+        // An intent still: the undo sees whether it runs.
         Err(error) => return Err(error.into()),
     }
     act.done()?;
@@ -130,7 +130,7 @@ pub(crate) fn start_kubelets(undo: &Undo, acts: &mut Vec<Act>) -> bool {
     all
 }
 
-/// The pods' containers among what is to be given back.
+/// The pods' containers among what is to be restored.
 pub(crate) fn of_pods(acts: &mut Vec<Act>) -> Vec<(u64, ledger::Container)> {
     let is_pods = |act: &mut Act| matches!(&act.object, Object::Container(taken) if taken.pod.is_some());
     let acts = acts.extract_if(.., is_pods);

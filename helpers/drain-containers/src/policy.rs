@@ -1,8 +1,14 @@
 // SPDX-License-Identifier: MIT
 //! Which of the containers are stopped here, and which must not be.
 
+use std::time::Duration;
+
 use engines::{Container, Decision, decide};
 use step::{Config, Reason};
+
+/// What an engine takes for a container that names no stop timeout of its own: Docker's and
+/// Podman's default.
+const STOP_TIMEOUT: i64 = 10;
 
 /// What becomes of the containers that have a GPU.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -31,6 +37,13 @@ pub(crate) fn sort(containers: Vec<Container>, config: &Config) -> Sorted {
         }
     }
     sorted
+}
+
+/// The time between the stop signal and SIGKILL: the container's own, bounded.
+pub(crate) fn grace(own: Option<i64>, longest: u64) -> Duration {
+    // Negative is for ever.
+    let own = u64::try_from(own.unwrap_or(STOP_TIMEOUT)).unwrap_or(longest);
+    Duration::from_secs(own.min(longest))
 }
 
 #[cfg(test)]
@@ -123,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn only_docker_makes_containers_anew() {
+    fn only_docker_recreates_containers() {
         let docker = container("brief", Owner::Engine, true);
         let podman = Container { engine: Kind::Podman, ..docker.clone() };
         let sorted = sort(vec![docker, podman], &config("[containers]\nauto-remove = \"recreate\""));

@@ -10,7 +10,7 @@ use engines::{Client, Error, Kind};
 use ledger::{Object, Step};
 use step::{Order, Undo, order_unit};
 
-use crate::give_back::Taken;
+use crate::taken::Taken;
 
 /// Docker's daemon, and the sockets that are its own.
 const DAEMON: &str = "docker.service";
@@ -29,7 +29,7 @@ pub(crate) async fn renew(
     }
     for (one, error) in failed.iter().filter(|(_, error)| matches!(error, Error::Refused { .. })) {
         let container = &one.container;
-        // One that was made anew has another id and the same name.
+        // One that was recreated has another id and the same name.
         let id = if container.definition.is_some() { &container.name } else { &container.id };
         if matches!(client.starts_by_nvidias_hook(id).await, Ok(true)) {
             return restart(undo, client, &Object::Container(container.clone()), error).await;
@@ -55,7 +55,7 @@ async fn restart(undo: &Undo<'_>, client: &Client, name: &Object, why: &Error) -
         }
     }
     context.warn(format!("{name} does not start ({why}): {DAEMON} is restarted, and it is tried once more"));
-    let restarted = engines::beside(|| order_unit(Order::Restart, DAEMON)).await;
+    let restarted = engines::in_background(|| order_unit(Order::Restart, DAEMON)).await;
     let problem = match restarted {
         Ok(Ok(true)) => return true,
         Ok(Ok(false)) => "there is no such unit".to_owned(),

@@ -6,16 +6,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use engines::{Client, Container, Ended, Member, Presence, Running, Way};
+use engines::{Client, Container, Direction, Ended, Member, Presence, Running};
 use ledger::{Intent, Object, Step};
 use step::{AutoRemove, Containers, Context, Stop};
 
-use crate::policy::{self, Sorted};
+use crate::policy::{self, Sorted, grace};
 use crate::{cdi, ended, podman, pods, survey, unreachable};
-
-/// What an engine takes for a container that names no stop timeout of its own: Docker's and
-/// Podman's default.
-const STOP_TIMEOUT: i64 = 10;
 
 /// How long a user's side gets for the stops, beside the longest stop timeout; and how many users at once.
 const USER: Duration = Duration::from_secs(45);
@@ -154,7 +150,7 @@ async fn stop_all(
     if !ours.is_empty() {
         context.status(format!("stopped 0 of {}", ours.len()));
     }
-    for wave in engines::waves(&members(ours), Way::Down) {
+    for wave in engines::waves(&members(ours), Direction::Down) {
         let results = engines::side_by_side(wave, config.parallel, async |index: usize| {
             let (container, act) = (ours[index], acts[index]);
             let result = stop(context, &clients[container.socket.as_str()], container, act, config).await;
@@ -201,7 +197,7 @@ async fn stop(
 ) -> Result<()> {
     let grace = grace(container.stop_timeout, config.stop_timeout_max);
     // An error leaves the act as it is, an intent: the order may have been heard and be carried out
-    // later, so whoever gives back has to look, and finds it running or starts it.
+    // later, so the undo has to look, and finds it running or starts it.
     let ended = engines::bring_down(client, &container.id, grace).await?;
     if container.auto_remove && config.auto_remove == AutoRemove::Recreate {
         act.done()?;
@@ -227,13 +223,6 @@ async fn stop(
     act.done()?;
     context.info(format!("stopped {container}: it {}", container.reasons()));
     Ok(())
-}
-
-/// The time between the stop signal and SIGKILL: the container's own, bounded.
-pub(crate) fn grace(own: Option<i64>, longest: u64) -> Duration {
-    // Negative is for ever.
-    let own = u64::try_from(own.unwrap_or(STOP_TIMEOUT)).unwrap_or(longest);
-    Duration::from_secs(own.min(longest))
 }
 
 fn members(containers: &[&Container]) -> Vec<Member> {

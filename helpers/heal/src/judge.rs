@@ -147,9 +147,9 @@ pub(crate) fn judge(root: &Root) -> Result<Judged> {
             &format!("reload; or install driver {version} again"),
         ),
         Some(slot) => {
-            let spoiled = slot.spoiled();
-            if !spoiled.is_empty() {
-                refuse(format!("the slot of driver {version} is damaged: {}", spoiled.join("; ")), "reload");
+            let corrupt = slot.corrupt_files();
+            if !corrupt.is_empty() {
+                refuse(format!("the slot of driver {version} is damaged: {}", corrupt.join("; ")), "reload");
             } else if let Some(lacks) = lacks(root, &slot)? {
                 refuse(lacks, "reload");
             } else {
@@ -191,16 +191,16 @@ fn place(root: &Root, refuse: &mut impl FnMut(String, &str)) -> Result<()> {
     Ok(())
 }
 
-/// Services of a fabric that fell to the mismatch do not come up for the old libraries: their programs are of the
+/// Services of a fabric that failed because of the mismatch do not come up for the old libraries: their programs are of the
 /// version on disk.
 fn fabric(refuse: &mut impl FnMut(String, &str)) -> Result<()> {
     let manager = Manager::system()?;
     for name in FABRIC {
         let standing = manager.standing(name)?;
         let unit = &standing.unit;
-        let fell = unit.active == ActiveState::Failed
+        let failed = unit.active == ActiveState::Failed
             || (unit.active == ActiveState::Activating && standing.restarts > 0);
-        if unit.load == LoadState::Loaded && fell {
+        if unit.load == LoadState::Loaded && failed {
             refuse(
                 format!("{name} does not run, and its program is not of the loaded driver's version"),
                 "reload",

@@ -165,7 +165,7 @@ fn specifications(root: &Root, mut healed: Healed) -> Result<()> {
     if paths.is_empty() {
         return Ok(());
     }
-    healed.keep_cdi(root, paths)?;
+    healed.save_cdi(root, paths)?;
     let status = bounded::run(Command::new(CDI).arg("cdi-refresh").env_remove("NOTIFY_SOCKET"), until)
         .with_context(|| format!("run {CDI}"))?;
     if !status.success() {

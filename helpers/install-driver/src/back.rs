@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! The way back: the files of the driver that was loaded, where the new one failed.
+//! The undo: the files of the driver that was loaded, where the new one failed.
 
 use std::collections::BTreeSet;
 
@@ -125,8 +125,8 @@ fn announced(act: &Act) -> impl Iterator<Item = &String> {
 
 /// Whether the disk has the very driver that was loaded, and no other's libraries.
 fn is_on_disk(context: &Context, disk: &Disk, run: &Run, version: &str) -> Result<bool> {
-    let kept = slots(&context.root)?.into_iter().find(|slot| slot.manifest.version == version);
-    if !without(on_disk(&context.root, disk, kept.as_ref())?, version).is_empty() {
+    let slot = slots(&context.root)?.into_iter().find(|slot| slot.manifest.version == version);
+    if !without(on_disk(&context.root, disk, slot.as_ref())?, version).is_empty() {
         return Ok(false);
     }
     for module in &run.snapshot.modules {
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_for_another_kernel_is_no_way_back_without_modules_for_this_one() {
+    fn a_slot_for_another_kernel_cannot_be_rolled_back_to_without_modules_for_this_one() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let root = Root::at(directory.path());
         let disk = Disk::open(&root).expect("opens");

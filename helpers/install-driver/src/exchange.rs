@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! Another driver on disk: a kept one, or what NVIDIA's installer brings.
+//! Another driver on disk: one from a slot, or what NVIDIA's installer brings.
 
 use std::collections::BTreeSet;
 use std::os::unix::process::CommandExt;
@@ -22,7 +22,7 @@ const SHOWN: usize = 8;
 /// How long the installer may take: it may have DKMS build the modules for each kernel.
 const INSTALLER: Duration = Duration::from_secs(30 * 60);
 
-/// Puts the kept driver `version` on disk.
+/// Puts driver `version` of a slot on disk.
 pub(crate) fn from_slot(context: &Context, run: &Run, version: &str) -> Result<()> {
     let _lock = lock_for_run(context)?;
     let slot = slots(&context.root)?
@@ -54,10 +54,10 @@ pub(crate) fn by_installer(
     arguments: &[String],
 ) -> Result<()> {
     let old = old(run).context("no driver was loaded: there is none to roll back to")?;
-    // Who keeps a driver meanwhile would keep half of each.
+    // A save to a slot meanwhile would have half of each.
     let _lock = lock_for_run(context)?;
     let slot = slots(&context.root)?.into_iter().find(|slot| slot.find(old).is_some());
-    // From its first file on there is no other way back.
+    // From its first file on there is no other way to undo it.
     let slot = slot.context("the loaded driver has no slot: a rollback would not be possible")?;
     must_be_whole(&slot)?;
     let files = exchanged(context, run, &Disk::open(&context.root)?, &slot, version)?;
@@ -74,7 +74,7 @@ fn run_installer(root: &Root, version: &str, file: &Path, arguments: &[String]) 
     command
         .arg(file)
         // Nothing is asked; and the module is not tried out by loading it: that is the next step's, which
-        // knows the way back.
+        // knows how to undo it.
         .args(["--silent", "--skip-module-load", "--tmpdir"])
         .arg(file.parent().unwrap_or(Path::new("/tmp")))
         .args(arguments)
@@ -126,9 +126,9 @@ pub(crate) fn old(run: &Run) -> Option<&Module> {
 }
 
 pub(crate) fn must_be_whole(slot: &Slot) -> Result<()> {
-    let spoiled = slot.spoiled();
-    if !spoiled.is_empty() {
-        bail!("the slot of driver {} is corrupt: {}", slot.manifest.version, spoiled.join("; "));
+    let corrupt = slot.corrupt_files();
+    if !corrupt.is_empty() {
+        bail!("the slot of driver {} is corrupt: {}", slot.manifest.version, corrupt.join("; "));
     }
     Ok(())
 }

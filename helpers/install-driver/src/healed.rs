@@ -40,5 +40,5 @@ fn again(context: &Context, version: &str, instead_of: Option<String>, cdi: &[St
     let mut healed = heal(&context.root, &slot, instead_of)?;
     // The undo of drain-containers, which comes later, has them written again.
     let there = cdi.iter().filter(|path| context.root.path(path).exists()).cloned().collect();
-    healed.keep_cdi(&context.root, there)
+    healed.save_cdi(&context.root, there)
 }

@@ -40,7 +40,7 @@ fn run(context: &Context) -> Result<()> {
 mod tests {
     use step::Root;
 
-    /// A kept driver 535.261.03 for `kernel`, without files.
+    /// A slot of driver 535.261.03 for `kernel`, without files.
     pub(crate) fn slot(root: &Root, kernel: &str) -> slots::Slot {
         let directory = root.path(slots::DIRECTORY).join("535.261.03");
         std::fs::create_dir_all(&directory).expect("creates");

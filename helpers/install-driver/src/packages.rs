@@ -10,7 +10,7 @@ use step::Context;
 /// A part of what the unit has (TimeoutStartSec=): the installer needs the rest.
 const BEFORE: Duration = Duration::from_secs(15 * 60);
 
-/// What the way back waits (TimeoutStopSec= has to last for the files as well): the workloads are out until it
+/// What the undo waits (TimeoutStopSec= has to last for the files as well): the workloads are out until it
 /// is done.
 const BACK: Duration = Duration::from_secs(2 * 60);
 
@@ -28,7 +28,7 @@ pub(crate) fn wait(context: &Context) -> Result<()> {
     }
 }
 
-/// The same on the way back, which has to go on in any case.
+/// The same for the undo, which has to go on in any case.
 pub(crate) fn wait_a_little(context: &Context) {
     let goes_on = "the driver's files are put back nevertheless";
     match wait_for_packages(context, BACK) {

@@ -15,20 +15,20 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use holders::{Caller, Fate, Holder, Rules, Scan, Scope};
+use holders::{Caller, Disposition, Holder, Rules, Scan, Scope};
 use ledger::{Object, Run, State, Step};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use step::{Context, Guard, Priority, log};
 
 use victim::{Victim, name, wait};
-use words::{MOST_NAMED, cut_short, place, record, why_spared};
+use words::{MOST_NAMED, cut_short, place, record, why_not_killed};
 
 /// How long the kernel may take to clean up after a killed process. One that had the memory of
 /// many GPUs mapped takes seconds; one that is stuck in the driver never ends.
 const CLEANUP: Duration = Duration::from_secs(30);
 /// How long somebody who may not be killed may take to let go by himself: what a monitoring
 /// service starts to look at the GPU is gone in an instant.
-const GLANCE: Duration = Duration::from_secs(5);
+const SETTLE: Duration = Duration::from_secs(5);
 /// How often the references are counted while nobody is seen who has them.
 const COUNT: Duration = Duration::from_millis(2);
 /// From this round on nobody is asked first: those who are still there made new ones of their
@@ -47,7 +47,7 @@ fn main() -> ExitCode {
 fn run(context: &Context) -> Result<()> {
     let config = context.config()?;
     let grace = Duration::from_secs(config.processes.grace);
-    let deadline = Instant::now() + grace * LAST_ASKED + CLEANUP + GLANCE;
+    let deadline = Instant::now() + grace * LAST_ASKED + CLEANUP + SETTLE;
     allow_descriptors();
     let guards = (
         Guard::read(&context.root, &config.units.protect)?,
@@ -65,15 +65,15 @@ fn run(context: &Context) -> Result<()> {
         let rules = rules(&guards, &caller, &dealt_with);
         let (mut plain, mut others) = (Vec::new(), Vec::new());
         for holder in &scan.holders {
-            match rules.fate(holder) {
-                Fate::Kill => plain.push(holder.clone()),
-                fate => others.push((holder.clone(), fate)),
+            match rules.disposition(holder) {
+                Disposition::Kill => plain.push(holder.clone()),
+                disposition => others.push((holder.clone(), disposition)),
             }
         }
         if !others.is_empty() {
-            spare(context, others)?;
+            await_others(context, others)?;
         } else if plain.is_empty() {
-            if scan.is_left_to_the_kernel() || quiet(context, GLANCE)? || nobody_seen(context)? {
+            if scan.is_left_to_the_kernel() || quiet(context, SETTLE)? || unexplained(context)? {
                 break;
             }
         } else {
@@ -82,7 +82,7 @@ fn run(context: &Context) -> Result<()> {
             // Whoever looks at the GPU again and again is gone for a moment each time, and there is
             // no more to be had: it is innocent of what starts it.
             // Where others go on to use theirs, the references tell nothing.
-            if scope.is_all() && quiet(context, GLANCE / 5)? {
+            if scope.is_all() && quiet(context, SETTLE / 5)? {
                 break;
             }
         }
@@ -132,19 +132,20 @@ fn dealt_with(run: Option<&Run>) -> Vec<(Option<u32>, String)> {
 }
 
 /// Gives those who may not be killed the time to let go by themselves; an error names who did not.
-fn spare(context: &Context, others: Vec<(Holder, Fate)>) -> Result<()> {
-    let until = Instant::now() + GLANCE;
+fn await_others(context: &Context, others: Vec<(Holder, Disposition)>) -> Result<()> {
+    let until = Instant::now() + SETTLE;
     let mut watched = Vec::new();
     for (holder, _) in &others {
         watched.extend(Victim::take(&context.root, holder.clone())?);
     }
     let left = wait(watched, until)?;
     let still: HashSet<i32> = left.iter().map(|victim| victim.holder.pid).collect();
-    let left: Vec<&(Holder, Fate)> =
+    let left: Vec<&(Holder, Disposition)> =
         others.iter().filter(|(holder, _)| still.contains(&holder.pid)).collect();
     if !left.is_empty() {
-        let named =
-            left.iter().map(|(holder, fate)| (holder, format!("{} {}", name(holder), why_spared(fate))));
+        let named = left.iter().map(|(holder, disposition)| {
+            (holder, format!("{} {}", name(holder), why_not_killed(disposition)))
+        });
         bail!("the GPU is still held: {}", cut_short(named.collect(), "; "));
     }
     Ok(())
@@ -226,7 +227,7 @@ fn quiet(context: &Context, patience: Duration) -> Result<bool> {
 
 /// References remain and nobody is seen who has them: an error that says how many and where they
 /// may be. True if what remains is not this step's to remove, false if the next look will tell more.
-fn nobody_seen(context: &Context) -> Result<bool> {
+fn unexplained(context: &Context) -> Result<bool> {
     let scan = holders::scan(&context.root)?;
     let Some(rest) = scan.unexplained.first().filter(|_| scan.holders.is_empty()) else {
         return Ok(scan.is_free() || scan.is_left_to_the_kernel());
@@ -326,10 +327,10 @@ mod tests {
     fn who_is_spared_is_waited_for_and_then_named() {
         let (_directory, context) = context();
         let (mut child, holder) = process("echo; exec sleep 0.2");
-        let fate = Fate::StopUnit { user: Some(7), unit: "x.service".into() };
-        spare(&context, vec![(holder, fate.clone())]).expect("lets go by itself");
+        let disposition = Disposition::StopUnit { user: Some(7), unit: "x.service".into() };
+        await_others(&context, vec![(holder, disposition.clone())]).expect("lets go by itself");
         let _ = child.wait();
-        assert!(why_spared(&fate).contains("x.service of user 7"));
+        assert!(why_not_killed(&disposition).contains("x.service of user 7"));
     }
 
     #[test]

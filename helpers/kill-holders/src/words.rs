@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use holders::{Fate, Holder, Place};
+use holders::{Disposition, Holder, Place};
 use ledger::Process;
 
 use crate::victim::user;
@@ -13,18 +13,20 @@ const LONGEST_RECORDED: usize = 512;
 /// More processes than this are counted in a message, and not named.
 pub(crate) const MOST_NAMED: usize = 12;
 
-pub(crate) fn why_spared(fate: &Fate) -> String {
-    match fate {
-        Fate::StopContainer => "is in a container that was not stopped, or was started since".to_owned(),
-        Fate::StopUnit { user: None, unit } => {
+pub(crate) fn why_not_killed(disposition: &Disposition) -> String {
+    match disposition {
+        Disposition::StopContainer => {
+            "is in a container that was not stopped, or was started since".to_owned()
+        }
+        Disposition::StopUnit { user: None, unit } => {
             format!("is in {unit}, which was not stopped, or was started since")
         }
-        Fate::StopUnit { user: Some(uid), unit } => {
+        Disposition::StopUnit { user: Some(uid), unit } => {
             format!("is in {unit} of user {uid}, which was not stopped, or was started since")
         }
-        Fate::Refuse { why, remedy } => format!("{why}: {remedy}"),
-        Fate::Release => "keeps it for a session: `loginctl` shows the sessions".to_owned(),
-        Fate::Kill => String::new(),
+        Disposition::Refuse { why, remedy } => format!("{why}: {remedy}"),
+        Disposition::Release => "keeps it for a session: `loginctl` shows the sessions".to_owned(),
+        Disposition::Kill => String::new(),
     }
 }
 

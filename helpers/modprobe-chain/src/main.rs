@@ -169,7 +169,7 @@ mod tests {
             (None, Ok(false)),
             (now("550", "B", State::Live), Ok(true)),
             (now("535", "A", State::Live), Err("nvidia is loaded in version 535 although it was unloaded")),
-            // Of the same version and built anew.
+            // Of the same version and rebuilt.
             (now("550", "C", State::Live), Err("nvidia is loaded in version 550 although it was unloaded")),
             (now("550", "B", State::Coming), Err("nvidia is on its way into the kernel")),
             (now("550", "B", State::Going), Err("nvidia is on its way out of the kernel")),

@@ -71,8 +71,8 @@ pub fn public(account: &Account, recorded: &Recorded) -> Result<Public> {
         clean(&mut entry.message);
     }
     account.unseen.iter_mut().for_each(clean);
-    if let Some(kept) = &account.at_failure {
-        let mut value = encode(kept)?;
+    if let Some(failure) = &account.at_failure {
+        let mut value = encode(failure)?;
         redact::json(&mut value, &known);
         account.at_failure = serde_json::from_value(value).map_err(|error| broken(&error))?;
     }
@@ -96,7 +96,7 @@ impl Bundle {
             lines.push(b'\n');
         }
         let mut ended = runs::as_report(recorded);
-        for text in ended.ended.iter_mut().chain(&mut ended.given_back).chain(&mut ended.kept) {
+        for text in ended.ended.iter_mut().chain(&mut ended.restored).chain(&mut ended.staying) {
             *text = redact::text(text, &known);
         }
         ended.failures.clone_from(&account.failures);
@@ -109,8 +109,8 @@ impl Bundle {
             ("report.json", pretty(account)?),
             ("ledger.jsonl", lines),
         ];
-        if let Some(kept) = &account.at_failure {
-            files.push(("failure.json", pretty(kept)?));
+        if let Some(failure) = &account.at_failure {
+            files.push(("failure.json", pretty(failure)?));
         }
         let folder = format!("nvidia-reload-{}", view::history::short(&account.summary.run));
         let modified = account.summary.ended_usec.unwrap_or(account.summary.began_usec) / 1_000_000;
@@ -168,7 +168,7 @@ mod tests {
     use super::*;
     use crate::view::runs_gallery::{account, on_record, zone};
 
-    fn kept() -> Failure {
+    fn failure() -> Failure {
         Failure {
             schema: FAILURE_SCHEMA.into(),
             run: "r".into(),
@@ -191,7 +191,7 @@ mod tests {
     fn an_archive_has_all_of_a_run_and_no_command_line() {
         let history = on_record();
         let mut account = account();
-        account.at_failure = Some(kept());
+        account.at_failure = Some(failure());
         account.journal[1].message =
             "terminated process 4711 of user alice (/usr/bin/python3 train.py --token=s3cret)".into();
         assert!(

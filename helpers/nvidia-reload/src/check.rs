@@ -15,84 +15,15 @@ use crate::fault::{Fault, Result};
 use crate::gpus::{Looked, Need, look};
 use crate::status::versions;
 
+mod condition;
+
+pub use condition::Condition;
+
 /// The name and version of the JSON.
 pub const SCHEMA: &str = "nvidia-reload.check/1";
 
 /// Monitors give a plugin ten seconds by default.
 const NVML_TIME: Duration = Duration::from_secs(8);
-
-/// What the driver needs; the worst comes last, but for what is not known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Condition {
-    /// Nothing: what is loaded is what is on disk, and no GPU complains.
-    InStep,
-    /// It cannot be told, or it is in no state that a reload or a reset is for.
-    Unknown,
-    /// A reload: another driver is on disk than is loaded.
-    ReloadNeeded,
-    /// The driver that is installed has no modules for the running kernel: no reload can help now.
-    NotInstalled,
-    /// Whatever helps a GPU that does not work: a reload may, a reset, a reboot.
-    GpuFailed,
-    /// A reset of a GPU.
-    ResetNeeded,
-    /// A reboot.
-    RebootNeeded,
-}
-
-impl Condition {
-    /// All of them.
-    pub const ALL: [Condition; 7] = [
-        Condition::InStep,
-        Condition::ReloadNeeded,
-        Condition::NotInstalled,
-        Condition::GpuFailed,
-        Condition::ResetNeeded,
-        Condition::RebootNeeded,
-        Condition::Unknown,
-    ];
-
-    /// What it is called in JSON and in metrics.
-    pub fn key(self) -> &'static str {
-        match self {
-            Condition::InStep => "in-step",
-            Condition::ReloadNeeded => "reload-needed",
-            Condition::NotInstalled => "not-installed",
-            Condition::GpuFailed => "gpu-failed",
-            Condition::ResetNeeded => "reset-needed",
-            Condition::RebootNeeded => "reboot-needed",
-            Condition::Unknown => "unknown",
-        }
-    }
-
-    /// In words.
-    pub fn words(self) -> &'static str {
-        match self {
-            Condition::InStep => "versions match",
-            Condition::ReloadNeeded => "reload needed",
-            Condition::NotInstalled => "not installed for this kernel",
-            Condition::GpuFailed => "GPU failed",
-            Condition::ResetNeeded => "reset needed",
-            Condition::RebootNeeded => "reboot needed",
-            Condition::Unknown => "unknown",
-        }
-    }
-
-    /// What a monitor's plugin exits with (Monitoring Plugins' guidelines): OK, WARNING, CRITICAL,
-    /// UNKNOWN.
-    pub fn exit(self) -> u8 {
-        match self {
-            Condition::InStep => 0,
-            Condition::ReloadNeeded => 1,
-            Condition::NotInstalled
-            | Condition::GpuFailed
-            | Condition::ResetNeeded
-            | Condition::RebootNeeded => 2,
-            Condition::Unknown => 3,
-        }
-    }
-}
 
 /// Which monitor reads the line and the exit status.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -146,10 +77,10 @@ impl Checked {
 
     /// Whether programs that start can use the GPUs: also while a reload waits, if they find the loaded driver's
     /// libraries.
-    pub fn serves(&self) -> bool {
+    pub fn works(&self) -> bool {
         let is_healed = self.healed.is_some() && self.healed == self.driver.loaded;
         match self.condition {
-            Condition::InStep => true,
+            Condition::Match => true,
             Condition::ReloadNeeded => is_healed,
             _ => false,
         }
@@ -159,10 +90,10 @@ impl Checked {
     pub fn exit(&self, format: Format) -> u8 {
         match (format, self.condition) {
             (Format::Nagios, condition) => condition.exit(),
-            (Format::Npd, Condition::InStep) => 0,
+            (Format::Npd, Condition::Match) => 0,
             (Format::Npd, Condition::Unknown) => 2,
             (Format::Npd, _) => 1,
-            (Format::Nhc, _) => u8::from(!self.serves()),
+            (Format::Nhc, _) => u8::from(!self.works()),
         }
     }
 }
@@ -178,7 +109,7 @@ impl Findings {
 
     /// The worst, with the reasons for it and for nothing less.
     fn condition(self) -> (Condition, Vec<String>) {
-        let worst = self.0.iter().map(|(condition, _)| *condition).max().unwrap_or(Condition::InStep);
+        let worst = self.0.iter().map(|(condition, _)| *condition).max().unwrap_or(Condition::Match);
         let why = self.0.into_iter().filter(|(condition, _)| *condition == worst).map(|(_, why)| why);
         (worst, why.collect())
     }
@@ -258,7 +189,7 @@ fn on_disk(root: &Root, driver: &Versions, library: Option<&str>, findings: &mut
         }
         Err(error) => Some(format!("the driver on disk: {error:#}")),
     };
-    in_step(driver, library, Manager::of(root), findings);
+    compare(driver, library, Manager::of(root), findings);
     unseen
 }
 
@@ -277,7 +208,7 @@ fn only_a_boot(driver: &Versions, library: Option<&str>, reason: &Reason, findin
 }
 
 /// Whether what is loaded, what is on disk and what programs link are one driver.
-fn in_step(driver: &Versions, library: Option<&str>, manager: Manager, findings: &mut Findings) {
+fn compare(driver: &Versions, library: Option<&str>, manager: Manager, findings: &mut Findings) {
     let (Some(loaded), Some(on_disk)) = (&driver.loaded, &driver.on_disk) else {
         findings.add(
             Condition::Unknown,
@@ -334,7 +265,7 @@ mod tests {
     fn of(loaded: Option<&str>, on_disk: Option<&str>, library: Option<&str>) -> (Condition, Vec<String>) {
         let mut findings = Findings::default();
         let driver = Versions { loaded: loaded.map(Into::into), on_disk: on_disk.map(Into::into) };
-        in_step(&driver, library, Manager::Unknown, &mut findings);
+        compare(&driver, library, Manager::Unknown, &mut findings);
         findings.condition()
     }
 
@@ -346,9 +277,9 @@ mod tests {
     }
 
     #[test]
-    fn the_driver_is_in_step_when_all_three_are_one() {
-        assert_eq!(of(Some("1"), Some("1"), Some("1")), (Condition::InStep, Vec::new()));
-        assert_eq!(of(Some("1"), Some("1"), None).0, Condition::InStep, "no userland is no mismatch");
+    fn the_versions_match_when_all_three_are_one() {
+        assert_eq!(of(Some("1"), Some("1"), Some("1")), (Condition::Match, Vec::new()));
+        assert_eq!(of(Some("1"), Some("1"), None).0, Condition::Match, "no userland is no mismatch");
         assert_eq!(of(Some("1"), Some("2"), Some("2")).0, Condition::ReloadNeeded);
         assert_eq!(of(Some("1"), Some("2"), Some("1")).0, Condition::Unknown, "an upgrade half done");
         assert_eq!(of(Some("1"), Some("1"), Some("2")).0, Condition::Unknown);
@@ -407,7 +338,7 @@ mod tests {
         ] {
             assert_eq!(condition(class), (expected, 2, vec!["GPU 0: a".to_owned()]));
         }
-        assert_eq!(condition(Class::Support), (Condition::InStep, 0, vec![]));
+        assert_eq!(condition(Class::Support), (Condition::Match, 0, vec![]));
     }
 
     #[test]

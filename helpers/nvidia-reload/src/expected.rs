@@ -5,7 +5,7 @@ use ledger::{Recorded, Run};
 use serde::Serialize;
 use step::{Config, Root};
 
-use crate::plan::Kind;
+use crate::kind::Kind;
 use crate::report::Outcome;
 use crate::runs::{Summary, What, in_short, on_record};
 
@@ -93,7 +93,7 @@ mod tests {
         let boot = root.path("/proc/sys/kernel/random/boot_id");
         fs::create_dir_all(boot.parent().expect("has one")).expect("creates");
         fs::write(boot, "b\n").expect("writes");
-        let keep = |at: u64, id: &str, snapshot, outcome| {
+        let record = |at: u64, id: &str, snapshot, outcome| {
             let text = lines(
                 id,
                 &[
@@ -110,10 +110,10 @@ mod tests {
             fs::write(history.join(format!("{:020}-{id}.jsonl", at * 1_000_000)), text).expect("writes");
         };
         let held = Snapshot { hold: Some(true), ..Snapshot::default() };
-        keep(100, "good", Snapshot::default(), ledger::Outcome::Done);
-        keep(200, "held", held, ledger::Outcome::Done);
-        keep(300, "failed", Snapshot::default(), ledger::Outcome::RolledBack);
-        keep(400, "reset", Snapshot { reset: true, ..Snapshot::default() }, ledger::Outcome::Done);
+        record(100, "good", Snapshot::default(), ledger::Outcome::Done);
+        record(200, "held", held, ledger::Outcome::Done);
+        record(300, "failed", Snapshot::default(), ledger::Outcome::RolledBack);
+        record(400, "reset", Snapshot { reset: true, ..Snapshot::default() }, ledger::Outcome::Done);
         fs::write(history.join("00000000000500000000-torn.jsonl"), b"{\n").expect("writes");
         let took = |at: u64| {
             Some(Took { seconds: 10.0, downtime_seconds: Some(7.0), ended_usec: (at + 10) * 1_000_000 })

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use gpu::{Answer, Memory, Seen, State, ask_state};
 use health::{Health, judge};
-use messages::{Heard, hear};
+use messages::{Log, read_log};
 use serde::Serialize;
 use step::{Config, Root};
 use xid::{Address, Class};
@@ -127,15 +127,15 @@ pub fn look(root: &Root, ask: bool, time: Duration) -> Looked {
         looked.unseen.push(format!("the driver's GPUs: {error:#}"));
         Vec::new()
     });
-    let heard = hear(root).unwrap_or_else(|error| {
+    let log = read_log(root).unwrap_or_else(|error| {
         looked.unseen.push(format!("what the kernel said: {error:#}"));
-        Heard::default()
+        Log::default()
     });
     let ignore = Config::load(root).map(|config| config.gpus.ignore).unwrap_or_else(|error| {
         looked.unseen.push(format!("the configuration: {error:#}"));
         Vec::new()
     });
-    match judge(root, &heard, looked.nvml.as_ref(), &ignore) {
+    match judge(root, &log, looked.nvml.as_ref(), &ignore) {
         Ok(judged) => looked.judged = judged,
         Err(error) => looked.unseen.push(format!("the GPUs: {error:#}")),
     }

@@ -7,7 +7,8 @@ use std::thread;
 
 use nix::sys::signal::{SigSet, Signal};
 
-use crate::command::INTERRUPTED;
+/// What an interrupted command exits with, as shells do: 128 and SIGINT.
+pub const INTERRUPTED: u8 = 130;
 
 /// Whether somebody asked this command to end.
 #[derive(Debug, Clone, Default)]

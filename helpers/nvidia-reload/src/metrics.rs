@@ -240,7 +240,7 @@ mod tests {
     fn the_same_state_has_the_same_text() {
         let checked = Checked {
             schema: SCHEMA,
-            condition: Condition::InStep,
+            condition: Condition::Match,
             why: Vec::new(),
             driver: Versions::default(),
             library: None,
@@ -337,7 +337,7 @@ mod tests {
         };
         let checked = Checked {
             schema: SCHEMA,
-            condition: Condition::InStep,
+            condition: Condition::Match,
             why: Vec::new(),
             driver: Versions { loaded: Some("1".into()), on_disk: Some("1".into()) },
             library: None,

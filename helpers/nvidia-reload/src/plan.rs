@@ -11,7 +11,7 @@ use step::{Exit, PLAN_SCHEMA, Plan, Root};
 use crate::expected::{Expected, expected};
 use crate::fault::{Fault, Result};
 use crate::helper;
-use crate::target::Target;
+use crate::kind::Kind;
 use crate::users::Users;
 
 /// The helper that knows. It asks the container engines, so that this command holds no HTTP.
@@ -19,50 +19,6 @@ const HELPER: &str = "/usr/libexec/nvidia-reload/preflight";
 
 /// It reads, and asks engines with deadlines of their own.
 const PATIENCE: Duration = Duration::from_secs(120);
-
-/// What a plan is of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Kind {
-    /// `reload`
-    Reload,
-    /// `reset`
-    Reset,
-    /// `stop`
-    Stop,
-    /// `stop --offline`
-    StopOffline,
-    /// `start`
-    Start,
-    /// `rollback`
-    Rollback,
-    /// `recover`
-    Recover,
-    /// `install`
-    Install,
-}
-
-impl Kind {
-    /// The target that is reached.
-    pub fn target(self) -> Target {
-        match self {
-            Kind::Reload | Kind::Rollback | Kind::Install | Kind::Start | Kind::Recover => Target::Reload,
-            Kind::Reset => Target::Reset,
-            Kind::Stop => Target::Drained,
-            Kind::StopOffline => Target::Offline,
-        }
-    }
-
-    /// Whether what is stopped stays so until `start`.
-    pub fn holds(self) -> bool {
-        matches!(self, Kind::Stop | Kind::StopOffline)
-    }
-
-    /// Whether it restores what an earlier command stopped.
-    pub fn restores(self) -> bool {
-        matches!(self, Kind::Start | Kind::Recover)
-    }
-}
 
 /// What a command would do.
 #[derive(Debug, Clone, PartialEq, Serialize)]

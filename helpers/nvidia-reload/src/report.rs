@@ -6,8 +6,8 @@ use step::{Exit, Reason, Versions};
 
 use ledger::{Object, Run, Step};
 
-use crate::engine::{Progress, State};
-use crate::status::PutBack;
+use crate::follow::{Progress, State};
+use crate::put_back::PutBack;
 
 /// The name and version of the JSON of a run.
 pub const SCHEMA: &str = "nvidia-reload.run/1";
@@ -16,7 +16,7 @@ pub const SCHEMA: &str = "nvidia-reload.run/1";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
-    /// The driver is loaded anew and everything is back; or, of `start`, everything is back.
+    /// The driver was reloaded and everything is back; or, of `start`, everything is back.
     Done,
     /// What holds the GPUs is stopped, and stays so until `start`.
     Stopped,
@@ -36,7 +36,7 @@ pub enum Outcome {
     RebootRequired,
     /// It ended, and something is not back.
     Degraded,
-    /// It did not end in time: it goes on in systemd, or something is still to be given back.
+    /// It did not end in time: it goes on in systemd, or something is still to be restored.
     Unfinished,
     /// This command was told to end; the run goes on in systemd.
     Interrupted,
@@ -51,7 +51,7 @@ impl Outcome {
             Outcome::Refused => Exit::Refused,
             Outcome::RebootRequired => Exit::RebootRequired,
             Outcome::Degraded | Outcome::Unfinished => Exit::Degraded,
-            Outcome::Interrupted => return crate::command::INTERRUPTED,
+            Outcome::Interrupted => return crate::interrupt::INTERRUPTED,
         };
         exit as u8
     }
@@ -67,7 +67,7 @@ pub struct StepReport {
     pub result: State,
     /// How long its work took; null where it did not run.
     pub seconds: Option<f64>,
-    /// How long giving back took; null where it did not.
+    /// How long the restore took; null where it did not.
     pub undo_seconds: Option<f64>,
     /// Its last words.
     pub status: String,
@@ -118,7 +118,7 @@ pub struct Report {
     pub before: Versions,
     /// The driver now.
     pub after: Versions,
-    /// From the start to the last thing given back.
+    /// From the start to the last thing restored.
     pub seconds: f64,
     /// The steps, in order.
     pub steps: Vec<StepReport>,
@@ -130,9 +130,11 @@ pub struct Report {
     #[serde(skip)]
     pub reasons_shown: bool,
     /// What was taken and is back, in words.
-    pub given_back: Vec<String>,
-    /// What was taken and is kept until `start`, in words.
-    pub kept: Vec<String>,
+    #[serde(rename = "given_back")]
+    pub restored: Vec<String>,
+    /// What was stopped and stays so until `start`, in words.
+    #[serde(rename = "kept")]
+    pub staying: Vec<String>,
     /// Processes that were ended and sessions' devices that were released, in words: they do not come back by
     /// themselves.
     pub ended: Vec<String>,
@@ -165,8 +167,8 @@ impl Report {
             failures: Vec::new(),
             reasons: Vec::new(),
             reasons_shown: false,
-            given_back: Vec::new(),
-            kept: Vec::new(),
+            restored: Vec::new(),
+            staying: Vec::new(),
             ended: Vec::new(),
             changed: Vec::new(),
             stale: Vec::new(),
@@ -222,7 +224,7 @@ impl Report {
         };
         for act in run.acts.iter().filter(|act| act.state == ledger::State::Undone && is_theirs(&act.object))
         {
-            self.given_back.push(act.object.to_string());
+            self.restored.push(act.object.to_string());
         }
         for act in run.missing() {
             let reason = match &act.state {
@@ -232,7 +234,7 @@ impl Report {
             // A machine that stays as it was has the rest stopped on purpose.
             if matches!(self.outcome, Outcome::Stopped | Outcome::Refused) {
                 if is_theirs(&act.object) {
-                    self.kept.push(act.object.to_string());
+                    self.staying.push(act.object.to_string());
                 }
             } else {
                 let object = act.object.clone();

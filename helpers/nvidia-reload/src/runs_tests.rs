@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 use ledger::{Install, Snapshot};
 
+use ledger::Starter;
+
 use super::*;
 use crate::view::runs_gallery::{account, at, good_account, history, on_record, recorded};
 

@@ -17,10 +17,11 @@ use crate::expected::measured;
 use crate::fault::{Fault, Result};
 use crate::gpus::look;
 use crate::names;
+use crate::put_back::PutBack;
 use crate::target::Target;
 use crate::users::Users;
 
-pub use model::{AtWork, Driver, Gate, Gpu, Initramfs, PutBack, Refusal, RunInShort, Runs, State, Status};
+pub use model::{AtWork, Driver, Gate, Gpu, Initramfs, Refusal, RunInShort, Runs, State, Status};
 
 /// The name and version of the JSON.
 pub const SCHEMA: &str = "nvidia-reload.status/1";
@@ -307,7 +308,7 @@ pub fn state(units: &Units) -> State {
         return State::Busy;
     }
     if steps.clone().any(|state| state == ActiveState::Deactivating) {
-        return State::GivingBack;
+        return State::Restoring;
     }
     match () {
         () if of(Target::Offline) == ActiveState::Active => State::Offline,
@@ -336,7 +337,7 @@ mod tests {
             (units(&[]), State::InService),
             (units(&[(preflight, Activating)]), State::Busy),
             (units(&[(preflight, Active)]), State::Busy),
-            (units(&[(preflight, Active), (drain, Deactivating)]), State::GivingBack),
+            (units(&[(preflight, Active), (drain, Deactivating)]), State::Restoring),
             (units(&[(preflight, Active), ("nvidia-drained.target", Active)]), State::Drained),
             (
                 units(&[
@@ -349,6 +350,21 @@ mod tests {
             (units(&[("nvidia-reload-rollback.service", Activating)]), State::Busy),
         ] {
             assert_eq!(state(&of), expected, "{of:?}");
+        }
+    }
+
+    #[test]
+    fn states_have_the_names_that_docs_json_md_promises() {
+        let names = [
+            (State::InService, "in-service"),
+            (State::Busy, "busy"),
+            (State::Restoring, "giving-back"),
+            (State::Drained, "drained"),
+            (State::Offline, "offline"),
+            (State::Unknown, "unknown"),
+        ];
+        for (state, name) in names {
+            assert_eq!(serde_json::to_value(state).expect("a name"), name);
         }
     }
 

@@ -7,7 +7,7 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use rustix::termios::tcgetwinsize;
 
 use crate::cli::Output;
-use crate::engine::{Event, Progress, Sink};
+use crate::follow::{Event, Progress, Sink};
 use crate::view::Style;
 use crate::view::live::{footer, picture, sentence};
 

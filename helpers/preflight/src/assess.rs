@@ -5,13 +5,13 @@ use anyhow::Result;
 use engines::Survey;
 use holders::{Kind, Scan, Scope};
 use ledger::{Chosen, Install, Step};
-use messages::{Heard, hear};
+use messages::{Log, read_log};
 use modules::{DRIVER, chain};
 use step::{Action, Config, Context, OFF, Plan, RunRequest};
 
-use crate::choose::{Pick, chosen, pick};
+use crate::choose::{Pick, pick};
 use crate::findings::Findings;
-use crate::{bystanders, driver, felled, gpus, health, inhibited, of_slurm, reset, users};
+use crate::{bystanders, driver, failed_services, gpus, health, inhibited, of_slurm, reset, users};
 
 /// What was found.
 pub(crate) struct Assessed {
@@ -23,7 +23,7 @@ pub(crate) struct Assessed {
     pub(crate) containers: Vec<ledger::Container>,
     pub(crate) dockerd: Option<u64>,
     /// What the kernel said so far.
-    pub(crate) heard: Heard,
+    pub(crate) log: Log,
     /// The GPUs as NVML shows them, with what is to be set again.
     pub(crate) seen: Vec<ledger::Gpu>,
     /// The GPUs of a reset that is not for all.
@@ -61,27 +61,27 @@ fn assess_beside(
     earlier_run(context, &mut findings)?;
     let mut loaded = chain(&context.root)?;
     // Before NVML is asked: what the kernel says of that is not what a run is judged by.
-    let heard = hear(&context.root)?;
+    let log = read_log(&context.root)?;
     // NVML takes its time, and so do Slurm and files of many megabytes. Whoever asks NVML holds the driver, and is
     // gone before holders are looked for.
     let is_of_some = asked.reset.as_ref().is_some_and(|ids| !ids.is_empty());
-    let (versions, slurm, fell, state, inhibitors) = std::thread::scope(|scope| {
+    let (versions, slurm, failed, state, inhibitors) = std::thread::scope(|scope| {
         let slurm = scope.spawn(|| match is_of_some {
             false => slurm::look(&context.root),
             true => slurm::look_at_processes(&context.root),
         });
-        let fell = scope.spawn(|| felled::ask(context, config));
+        let failed = scope.spawn(|| failed_services::ask(context, config));
         let state = scope.spawn(|| gpus::ask(context, &loaded));
         let inhibitors = scope.spawn(|| step::inhibitors(&context.root));
         let driver = driver::assess(context, &loaded, exchange, &mut findings);
-        (driver, slurm.join(), fell.join(), state.join(), inhibitors.join())
+        (driver, slurm.join(), failed.join(), state.join(), inhibitors.join())
     });
     let versions = versions?;
     let slurm = slurm.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     let state = state.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     let inhibitors = inhibitors.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     inhibited::assess(inhibitors, asked.if_idle, &mut findings);
-    health::assess(context, config, &heard, state.as_ref(), &versions, reset, &mut findings)?;
+    health::assess(context, config, &log, state.as_ref(), &versions, reset, &mut findings)?;
     let scan = holders::scan(&context.root)?;
     let (mut picked, mut chosen) = (Vec::new(), Vec::new());
     if let Some(ids) = &asked.reset {
@@ -90,7 +90,9 @@ fn assess_beside(
         if ids.is_empty() {
             picked = bound.into_iter().map(|pci| Pick { pci, why: "asked for".into() }).collect();
         } else {
-            chosen = picked.iter().map(|pick| self::chosen(context, &pick.pci)).collect::<Result<_>>()?;
+            for Pick { pci, .. } in &picked {
+                chosen.push(Chosen { pci: pci.clone(), nodes: modules::nodes::of_gpu(&context.root, pci)? });
+            }
         }
     }
     if exchange.is_none() {
@@ -108,8 +110,8 @@ fn assess_beside(
     let mut actions = users::assess(context, config, &survey, &scan, &nodes, &mut findings)?;
     let held = of_slurm::held(&context.root, &survey, &scan.holders);
     let slurmd = of_slurm::assess(slurm.as_ref(), held, &mut actions, &mut findings);
-    let fell = fell.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    felled::add(fell, &mut actions, &mut findings);
+    let failed = failed.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    failed_services::add(failed, &mut actions, &mut findings);
     // A reset of some GPUs leaves the modules of the others as they are.
     if nodes.is_empty() {
         bystanders::assess(context, &scan.holders, &actions, &mut findings)?;
@@ -156,7 +158,7 @@ fn assess_beside(
             .collect(),
         containers: users::to_drain(config, &survey),
         dockerd: survey.dockerd,
-        heard,
+        log,
         seen,
         chosen,
     })

@@ -4,10 +4,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use gpu::{HELPER, Links, Question, Seen, State, ask_helper};
-use ledger::Chosen;
-use step::Context;
 use xid::Address;
 
 use crate::findings::Findings;
@@ -114,36 +112,6 @@ fn add_linked(picked: &mut Vec<Pick>, links: &[Links], fabric_manager: bool) {
     }
 }
 
-/// A GPU as the ledger has it, with the names of its device nodes.
-///
-/// # Errors
-/// The kernel does not tell its nodes.
-pub(crate) fn chosen(context: &Context, pci: &str) -> Result<Chosen> {
-    let path = context.root.path(format!("/proc/driver/nvidia/gpus/{pci}/information"));
-    let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-    let minor = minor(&text).with_context(|| format!("{} has no device minor", path.display()))?;
-    let mut nodes = vec![format!("nvidia{minor}")];
-    for class in ["drm", "graphics"] {
-        let path = context.root.path(format!("/sys/bus/pci/devices/{pci}/{class}"));
-        match std::fs::read_dir(&path) {
-            Ok(entries) => {
-                for entry in entries {
-                    let entry = entry.with_context(|| format!("read {}", path.display()))?;
-                    nodes.push(entry.file_name().to_string_lossy().into_owned());
-                }
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
-        }
-    }
-    Ok(Chosen { pci: pci.to_owned(), nodes })
-}
-
-/// The minor number of `/dev/nvidiaN`, which has nothing in sysfs.
-fn minor(information: &str) -> Option<u32> {
-    information.lines().find_map(|line| line.strip_prefix("Device Minor:"))?.trim().parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -213,11 +181,5 @@ mod tests {
             assert_eq!(resolve(id), None, "{id}");
         }
         assert_eq!(super::resolve("0000:01:00.0", None, &bound).as_deref(), Some("0000:01:00.0"));
-    }
-
-    #[test]
-    fn the_minor_is_the_kernels() {
-        assert_eq!(minor("Model: \t\t NVIDIA\nDevice Minor: \t 3\nGPU Excluded:\t No\n"), Some(3));
-        assert_eq!(minor("Model: x\n"), None);
     }
 }

@@ -50,9 +50,9 @@ pub(crate) fn assess(
         return Ok(Versions { loaded: version, on_disk: None });
     }
     if let Some(exchange) = exchange {
-        // What is on disk may be what this is to mend; it goes with the exchange.
+        // What is on disk may be what this is to fix; it goes with the exchange.
         predict::room(&context.root, &[], findings)?;
-        way_back(context, loaded, &[], findings)?;
+        slot_of_loaded(context, loaded, &[], findings)?;
         return Ok(Versions { loaded: version, on_disk: Some(exchange.to_owned()) });
     }
     let disk = Disk::open_thoroughly(&context.root)?;
@@ -66,7 +66,7 @@ pub(crate) fn assess(
             None => disk.find(DRIVER)?.and_then(|file| file.version),
         },
     };
-    way_back(context, loaded, &files, findings)?;
+    slot_of_loaded(context, loaded, &files, findings)?;
     Ok(versions)
 }
 
@@ -116,18 +116,23 @@ pub(crate) fn reach(root: &Root, state: Option<&NvmlState>, findings: &mut Findi
 }
 
 /// Whether the loaded driver could serve again, should the one on disk not.
-fn way_back(context: &Context, loaded: &[Loaded], files: &[File], findings: &mut Findings) -> Result<()> {
+fn slot_of_loaded(
+    context: &Context,
+    loaded: &[Loaded],
+    files: &[File],
+    findings: &mut Findings,
+) -> Result<()> {
     let mut lost: Vec<&Loaded> =
         loaded.iter().filter(|module| !files.iter().any(|file| file.is(&module.module))).collect();
     if !lost.is_empty() {
-        let kept = slots(&context.root)?;
-        lost.retain(|module| !kept.iter().any(|slot| slot.find(&module.module).is_some()));
+        let saved = slots(&context.root)?;
+        lost.retain(|module| !saved.iter().any(|slot| slot.find(&module.module).is_some()));
     }
     if !lost.is_empty() {
         let lost: Vec<&str> = lost.iter().map(|module| module.module.name.as_str()).collect();
         findings.warn(
             format!("no slot has the loaded {}: if the new driver fails, a rollback is not possible", lost.join(", ")),
-            "install the old version again and run `systemctl start nvidia-reload-keep.service`, if that must not be",
+            "install the old version again and run `systemctl start nvidia-reload-save-driver.service`, if that must not be",
         );
     }
     Ok(())

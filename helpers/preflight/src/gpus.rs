@@ -8,7 +8,7 @@ use anyhow::Result;
 use gpu::{Answer, HELPER, Library, Seen, State, ask_state};
 use ledger::{Gpu, Setting, Settings};
 use modules::{DRIVER, Loaded, Manager, Shadowed, shadowed};
-use slots::{HEALED, kept_library, version_on_disk};
+use slots::{HEALED, library_in_slot, version_on_disk};
 use step::{Context, Gpus, Root, Versions};
 
 use crate::findings::Findings;
@@ -20,7 +20,7 @@ const TIME: Duration = Duration::from_secs(60);
 
 /// What helps where a reload does not. nvidia-smi, which resets, has to be of the version that is loaded.
 pub(crate) fn reset_remedy(versions: &Versions) -> String {
-    let reset = "`nvidia-reload reset` stops what uses the GPUs, resets them, and gives everything back";
+    let reset = "`nvidia-reload reset` stops what uses the GPUs, resets them, and restores everything";
     match (&versions.loaded, &versions.on_disk) {
         (Some(loaded), Some(on_disk)) if loaded != on_disk => format!(
             "reboot the machine, which loads {on_disk}; or install driver {loaded} again: then {reset}"
@@ -34,8 +34,8 @@ pub(crate) fn reset_remedy(versions: &Versions) -> String {
 pub(crate) fn ask(context: &Context, loaded: &[Loaded]) -> Result<Option<State>> {
     let driver = loaded.iter().find(|module| module.module.name == DRIVER);
     let version = driver.and_then(|driver| driver.module.version.as_deref());
-    let kept = version.map(|version| kept_library(&context.root, version));
-    ask_state(Path::new(HELPER), kept.as_deref(), true, TIME)
+    let fallback = version.map(|version| library_in_slot(&context.root, version));
+    ask_state(Path::new(HELPER), fallback.as_deref(), true, TIME)
 }
 
 /// Looks at what a run would lose of what is set. How the GPUs are is judged in `health`. Returns the GPUs,

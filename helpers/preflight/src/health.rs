@@ -4,7 +4,7 @@
 use anyhow::Result;
 use gpu::State;
 use health::{Health, judge};
-use messages::Heard;
+use messages::Log;
 use step::{Config, Context, Versions};
 use xid::{Class, Evidence};
 
@@ -18,13 +18,13 @@ use crate::gpus::reset_remedy;
 pub(crate) fn assess(
     context: &Context,
     config: &Config,
-    heard: &Heard,
+    log: &Log,
     nvml: Option<&State>,
     versions: &Versions,
     reset: bool,
     findings: &mut Findings,
 ) -> Result<()> {
-    if let Some(usec) = heard.lost_before {
+    if let Some(usec) = log.lost_before {
         findings.warn(
             format!(
                 "kernel messages from before {} are lost, and the journal does not have them: a GPU may need more than a reload",
@@ -33,7 +33,7 @@ pub(crate) fn assess(
             "let journald store kernel messages",
         );
     }
-    let judged = judge(&context.root, heard, nvml, &config.gpus.ignore)?;
+    let judged = judge(&context.root, log, nvml, &config.gpus.ignore)?;
     mean_all(&judged, versions, reset, findings);
     Ok(())
 }
@@ -79,7 +79,7 @@ fn mean(health: &Health, evidence: &Evidence, versions: &Versions, reset: bool, 
         Class::App if evidence.by_nvml => {
             findings.warn(what, "the run terminates what uses it, and checks again")
         }
-        // The programs start anew with a reload, and a mismatch of versions ends with it.
+        // The programs are restarted by a reload, and a mismatch of versions ends with it.
         Class::App | Class::Reload | Class::Info => {}
     }
 }

@@ -7,7 +7,7 @@ mod assess;
 mod bystanders;
 mod choose;
 mod driver;
-mod felled;
+mod failed_services;
 mod findings;
 #[cfg(test)]
 mod golden;
@@ -129,7 +129,7 @@ fn begin(context: &Context, made: &mut Option<Plan>) -> Result<()> {
     let config = context.config()?;
     package::wait(context)?;
     context.status("checking the driver and what holds it");
-    let Assessed { plan, container_units, containers, dockerd, heard, seen, chosen } =
+    let Assessed { plan, container_units, containers, dockerd, log, seen, chosen } =
         assess::assess(context, &config, &asked)?;
     let plan = made.insert(plan);
     for warning in &plan.warnings {
@@ -137,7 +137,7 @@ fn begin(context: &Context, made: &mut Option<Plan>) -> Result<()> {
     }
     // Also where the run is refused: what outlives the driver may be forgotten by the kernel's log and the
     // journal before anybody asks again. Verify asks for what is said from here on.
-    heard.remember(&context.root)?;
+    log.save(&context.root)?;
     match plan.verdict {
         Verdict::Ready => {}
         Verdict::Refused => return Err(Stop::Refused(plan.reasons.clone()).into()),

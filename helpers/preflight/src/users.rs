@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use anyhow::Result;
 use engines::{Container, Decision, Engine, Kind, Owner, Presence, SURVEY_SCHEMA, Survey, decide};
-use holders::{Caller, Fate, Holder, Rules, Scan, below, mps};
+use holders::{Caller, Disposition, Holder, Rules, Scan, below, mps};
 use ledger::Step;
 use serde::Deserialize;
 use slurm::Slurm;
@@ -38,31 +38,31 @@ pub(crate) fn assess(
         if below.contains(&holder.pid) || matches!(holder.owner, holders::Owner::SlurmStep { .. }) {
             continue;
         }
-        let fate = rules.fate(holder);
+        let disposition = rules.disposition(holder);
         if let Some(name) = holder.unguarded_by(&units_protected, &protected)
-            && !matches!(fate, Fate::Refuse { .. })
+            && !matches!(disposition, Disposition::Refuse { .. })
         {
             unguarded.entry((name.to_owned(), user(holder))).or_insert_with(Vec::new).push(holder.pid);
         }
-        match fate {
-            Fate::StopContainer if is_surveyed(survey, holder) => {}
+        match disposition {
+            Disposition::StopContainer if is_surveyed(survey, holder) => {}
             // A user's claim that no engine of that user's confirms.
-            Fate::StopContainer if is_users_claim(holder) => add_plain(&mut plain, holder),
-            Fate::StopContainer => findings.refuse(
+            Disposition::StopContainer if is_users_claim(holder) => add_plain(&mut plain, holder),
+            Disposition::StopContainer => findings.refuse(
                 format!("{} runs in a container that no engine here answers for", described(holder)),
                 match is_in_pod(holder) {
                     true => "drain this machine in Kubernetes first, or start the pod's containerd",
                     false => "stop it, or start its engine",
                 },
             ),
-            Fate::StopUnit { user, unit } => add_unit(&mut actions, user, unit, holder),
-            Fate::Kill => add_plain(&mut plain, holder),
+            Disposition::StopUnit { user, unit } => add_unit(&mut actions, user, unit, holder),
+            Disposition::Kill => add_plain(&mut plain, holder),
             // What PID 1 keeps for logind goes with what that closes.
-            Fate::Release if holder.pid == 1 => {}
-            Fate::Release => actions.extend(sessions::released(context, config, holder, findings)?),
+            Disposition::Release if holder.pid == 1 => {}
+            Disposition::Release => actions.extend(sessions::released(context, config, holder, findings)?),
             // For which service PID 1 keeps it is stop-units' to find out, below.
-            Fate::Refuse { .. } if holder.pid == 1 => {}
-            Fate::Refuse { why, remedy } => {
+            Disposition::Refuse { .. } if holder.pid == 1 => {}
+            Disposition::Refuse { why, remedy } => {
                 findings.refuse(format!("{} holds {} and {why}", described(holder), devices(holder)), remedy);
             }
         }
@@ -79,7 +79,7 @@ pub(crate) fn assess(
         if let Some(first) = first
             && !units.units.iter().any(|unit| unit.role == "keeper")
             && !holders::is_logind(&first.owner)
-            && let Fate::Refuse { why, remedy } = rules.fate(first)
+            && let Disposition::Refuse { why, remedy } = rules.disposition(first)
         {
             findings.refuse(format!("{} holds {} and {why}", described(first), devices(first)), remedy);
         }

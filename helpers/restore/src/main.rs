@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use ledger::{Object, Run, Step, Unit};
-use step::{Context, await_fabric, note_felled, stop_undos, undo_steps};
+use step::{Context, await_fabric, note_failed_services, stop_undos, undo_steps};
 
-/// What is given back after a good run, in this order: the reverse of the taking. The settings come
+/// What is restored after a good run, in this order: the reverse of the taking. The settings come
 /// first: workloads find the GPUs as they left them, and MIG cannot be set up under them.
 const STEPS: [Step; 4] = [Step::Settings, Step::UnbindVt, Step::StopUnits, Step::DrainContainers];
 
@@ -20,7 +20,7 @@ fn main() -> ExitCode {
 
 fn run(context: &Context) -> Result<()> {
     context.status("restoring what was stopped");
-    let mut failed: Vec<String> = note_felled(context).err().into_iter().collect();
+    let mut failed: Vec<String> = note_failed_services(context).err().into_iter().collect();
     let run = context.ledger.read()?.context("there is no open run: start nvidia-reload.target")?;
     // What computes comes when the fabric is there.
     let (containers, first): (Vec<Step>, Vec<Step>) =
@@ -86,7 +86,7 @@ fn steps(run: &Run) -> Vec<Step> {
 
 #[cfg(test)]
 mod tests {
-    use ledger::{Event, Object, Record, Snapshot};
+    use ledger::{Event, Object};
 
     use super::*;
 
@@ -105,10 +105,8 @@ mod tests {
             let object = || Object::Gate { path: "any".into() };
             let intents =
                 (1..).zip(took).map(|(id, step)| Event::Intent { id, step: *step, object: object() });
-            let opened = Event::Opened { snapshot: Box::new(Snapshot::default()) };
-            let record = |event| Record { v: 1, run: "r".into(), boot: "b".into(), realtime_usec: 1, event };
-            let records: Vec<Record> = std::iter::once(opened).chain(intents).map(record).collect();
-            assert_eq!(steps(&Run::from_records(&records).expect("adds up")), expected, "{took:?}");
+            let intents: Vec<Event> = intents.collect();
+            assert_eq!(steps(&golden::run(&intents)), expected, "{took:?}");
         }
     }
 }

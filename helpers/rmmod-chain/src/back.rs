@@ -24,7 +24,7 @@ pub(crate) fn undo(context: &Context) -> Result<()> {
     let undo = match Undo::begin(context) {
         Ok(Some(undo)) if kind::is_beside(&undo.run) => return Ok(()),
         Ok(Some(undo)) => undo,
-        // Also then the driver must not be kept out.
+        // Also then the driver must not be blocked.
         other => return gate::open(&context.root).and(other.map(drop)),
     };
     let loaded = modules_back(&undo);
@@ -56,12 +56,12 @@ fn modules_back(undo: &Undo) -> Result<()> {
     }
     context.status("loading the driver that was loaded before");
     let disk = Disk::open(&context.root)?;
-    let kept = whole(context, slots(&context.root)?);
+    let slots = whole(context, slots(&context.root)?);
     let until = Instant::now() + LOADS;
     let mut result = Ok(());
     for act in acts {
         let Object::Module(module) = &act.object else { continue };
-        result = bring(context, &disk, &kept, module, until);
+        result = bring(context, &disk, &slots, module, until);
         match &result {
             Ok(()) => undo.restored(act.id, &act.object),
             // What comes later needs what could not be loaded.
@@ -81,7 +81,7 @@ fn modules_back(undo: &Undo) -> Result<()> {
 }
 
 /// Loads `module` again, unless it was never unloaded.
-fn bring(context: &Context, disk: &Disk, kept: &[Slot], module: &Module, until: Instant) -> Result<()> {
+fn bring(context: &Context, disk: &Disk, slots: &[Slot], module: &Module, until: Instant) -> Result<()> {
     if let Some(now) = loaded(&context.root, &module.name)? {
         if let Some(trouble) = now.trouble() {
             bail!("{trouble}");
@@ -92,7 +92,7 @@ fn bring(context: &Context, disk: &Disk, kept: &[Slot], module: &Module, until: 
         bail!("{} is loaded in version {} and cannot be replaced", module.name, text(&now.module.version));
     }
     let on_disk = find(disk, &module.name)?;
-    let in_slot = kept.iter().find_map(|slot| slot.find(module));
+    let in_slot = slots.iter().find_map(|slot| slot.find(module));
     let changed = |file: &File| {
         context.warn(format!(
             "{} is loaded with the options {:?} that it had; modprobe.d has {:?} now",
@@ -131,7 +131,7 @@ fn bring(context: &Context, disk: &Disk, kept: &[Slot], module: &Module, until: 
 /// Where the very module that was loaded can be loaded from, best first: from disk, with the options that it
 /// had, since those on disk may be what the new driver failed on; or from its slot.
 fn sources(module: &Module, on_disk: Option<&File>, in_slot: Option<&File>) -> Vec<Source> {
-    let options = |file: &File| in_slot.map_or_else(|| file.options.clone(), |kept| kept.options.clone());
+    let options = |file: &File| in_slot.map_or_else(|| file.options.clone(), |file| file.options.clone());
     let from_disk = on_disk
         .filter(|file| file.is(module))
         .map(|file| Source::Disk(File { options: options(file), ..file.clone() }));
@@ -139,16 +139,16 @@ fn sources(module: &Module, on_disk: Option<&File>, in_slot: Option<&File>) -> V
 }
 
 /// The slots whose modules are whole: the kernel need not notice a corrupt file.
-fn whole(context: &Context, mut kept: Vec<Slot>) -> Vec<Slot> {
-    kept.retain(|slot| {
-        let spoiled = slot.spoiled_modules();
-        if !spoiled.is_empty() {
+fn whole(context: &Context, mut slots: Vec<Slot>) -> Vec<Slot> {
+    slots.retain(|slot| {
+        let corrupt = slot.corrupt_modules();
+        if !corrupt.is_empty() {
             let version = &slot.manifest.version;
-            context.warn(format!("the slot of driver {version} cannot be used: {}", spoiled.join("; ")));
+            context.warn(format!("the slot of driver {version} cannot be used: {}", corrupt.join("; ")));
         }
-        spoiled.is_empty()
+        corrupt.is_empty()
     });
-    kept
+    slots
 }
 
 fn text(version: &Option<String>) -> &str {
@@ -214,15 +214,15 @@ mod tests {
         let same = file("535", "A", "of disk");
         let newer = file("550", "B", "of disk");
         let rebuilt = file("535", "C", "of disk");
-        let kept = file("535", "A", "of slot");
+        let in_slot = file("535", "A", "of slot");
         let disk = |options: &str| Source::Disk(file("535", "A", options));
-        let slot = || Source::Slot(kept.clone());
+        let slot = || Source::Slot(in_slot.clone());
         for (on_disk, in_slot, expected) in [
             (Some(&same), None, vec![disk("of disk")]),
-            (Some(&same), Some(&kept), vec![disk("of slot"), slot()]),
-            (Some(&newer), Some(&kept), vec![slot()]),
-            (Some(&rebuilt), Some(&kept), vec![slot()]),
-            (None, Some(&kept), vec![slot()]),
+            (Some(&same), Some(&in_slot), vec![disk("of slot"), slot()]),
+            (Some(&newer), Some(&in_slot), vec![slot()]),
+            (Some(&rebuilt), Some(&in_slot), vec![slot()]),
+            (None, Some(&in_slot), vec![slot()]),
             (Some(&newer), None, vec![]),
             (None, None, vec![]),
         ] {

@@ -51,7 +51,7 @@ struct Moment {
     announced: BTreeSet<String>,
 }
 
-/// What plays a run, and keeps its moments.
+/// What plays a run, and records its moments.
 struct Player {
     _directory: tempfile::TempDir,
     context: Context,
@@ -90,8 +90,8 @@ impl Player {
         self.context.root.path("/lib/ledger.jsonl")
     }
 
-    /// Keeps this moment; none where no ledger is.
-    fn keep(&mut self) {
+    /// Records this moment; none where no ledger is.
+    fn record(&mut self) {
         if let Some(text) = text(&self.path()) {
             let (machine, announced) = (self.machine.clone(), self.announced.clone());
             self.moments.push(Moment { text, machine, announced });
@@ -105,14 +105,14 @@ impl Player {
         self.announced.insert(key.clone());
         // The line is on disk before the machine changes.
         let result = ledger.act(step, object.clone(), || {
-            self.keep();
+            self.record();
             let line = text(&path).unwrap_or_default();
             assert!(
                 String::from_utf8_lossy(&line).lines().last().is_some_and(|line| line.contains("intent"))
             );
             if matches!(turn, Turn::Done | Turn::Unknown) {
                 self.machine.taken.insert(key.clone());
-                self.keep();
+                self.record();
             }
             match turn {
                 Turn::Done => Ok(()),
@@ -121,7 +121,7 @@ impl Player {
             }
         });
         assert_eq!(result.is_ok(), turn == Turn::Done);
-        self.keep();
+        self.record();
     }
 
     /// The undo of a step, as each of them does it: it looks, restores what is taken, and writes that.
@@ -152,11 +152,11 @@ impl Player {
             } else {
                 if self.machine.taken.remove(&key) {
                     self.machine.undone.insert(key);
-                    self.keep();
+                    self.record();
                 }
                 undo.note(&act, Ok(()));
             }
-            self.keep();
+            self.record();
         }
         undo.end("not undone").expect("everything is written");
     }
@@ -178,7 +178,7 @@ impl Player {
 
     fn play(&mut self, script: &Script) {
         self.context.ledger.open(Snapshot::default()).expect("opens");
-        self.keep();
+        self.record();
         let objects = objects();
         for (at, turn) in &script.acts {
             let (step, object) = &objects[*at];
@@ -187,14 +187,14 @@ impl Player {
         match script.end {
             End::Failed(step) => {
                 self.context.ledger.step_failed(step, "it failed\nfor a reason").expect("writes");
-                self.keep();
+                self.record();
             }
             End::Committed | End::RestoreFailed => {
                 self.context.ledger.commit().expect("writes");
-                self.keep();
+                self.record();
                 if script.end == End::RestoreFailed {
                     self.context.ledger.step_failed(Step::Restore, "late").expect("writes");
-                    self.keep();
+                    self.record();
                 }
                 for step in [Step::Settings, Step::UnbindVt, Step::StopUnits, Step::DrainContainers] {
                     self.undo(step);
@@ -220,7 +220,7 @@ impl Player {
                     self.undo(Step::InstallDriver);
                 }
                 let run = self.context.ledger.read().expect("is read").expect("is open");
-                for step in owed(&run) {
+                for step in steps_to_undo(&run) {
                     self.undo(step);
                 }
                 self.finish(Leftovers::GiveUp);
@@ -302,7 +302,7 @@ fn recovered(moment: &Moment, torn: &[u8], boot: &str, again: usize) {
         let taken = |name: &String| run.acts.iter().any(|act| act.object.to_string() == *name);
         assert!(player.machine.taken.iter().all(taken), "taken and not recorded");
     }
-    player.keep();
+    player.record();
     player.recover();
     let moments = std::mem::take(&mut player.moments);
     check(&mut player, was.as_ref());

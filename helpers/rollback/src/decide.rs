@@ -39,20 +39,11 @@ pub(crate) fn decide(run: Option<&Run>, boot: &str, units: &OurUnits, is_switche
 
 #[cfg(test)]
 mod tests {
-    use ledger::{Event, Record, Snapshot, Step};
+    use golden::run;
+    use ledger::{Event, Step};
     use step::{DRAINED, OFFLINE, RESET};
 
     use super::*;
-
-    fn run(events: &[Event]) -> Run {
-        let opened = Event::Opened { snapshot: Box::new(Snapshot::default()) };
-        let record = |event: &Event| {
-            let event = event.clone();
-            Record { v: 1, run: "r".into(), boot: "b".into(), realtime_usec: 1, event }
-        };
-        let records: Vec<Record> = std::iter::once(&opened).chain(events).map(record).collect();
-        Run::from_records(&records).expect("adds up")
-    }
 
     #[test]
     fn a_run_is_ended_that_has_failed_or_that_nobody_owns() {

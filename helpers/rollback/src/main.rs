@@ -108,7 +108,7 @@ fn of_another_boot(context: &Context, open: &Run) -> Result<()> {
     conclude(context, goes_back)
 }
 
-/// Whether the files on disk are exchanged for those of before: only where the run had exchanged them, or had seen
+/// Whether the files on disk are exchanged for the previous ones: only where the run had exchanged them, or had seen
 /// the driver fail.
 fn goes_back(run: &Run) -> bool {
     let was_exchanged = run.acts.iter().any(|act| matches!(act.object, Object::DriverFiles(_)));
@@ -118,7 +118,7 @@ fn goes_back(run: &Run) -> bool {
 /// Ends the run of another boot. What is not restored comes before what is wrong with the driver.
 fn conclude(context: &Context, goes_back: bool) -> Result<()> {
     let ended = context.ledger.read()?.map_or(Ok(()), |run| end(context, &run));
-    let matched = if goes_back { in_step(context) } else { Ok(()) };
+    let matched = if goes_back { reload_on_mismatch(context) } else { Ok(()) };
     ended.and(matched)
 }
 
@@ -162,7 +162,7 @@ fn match_disk(context: &Context, open: &Run) -> Result<()> {
 
 /// The boot may have loaded what an install left half done, before the files were put back: then what is
 /// on disk now is loaded as after any other change of the disk.
-fn in_step(context: &Context) -> Result<()> {
+fn reload_on_mismatch(context: &Context) -> Result<()> {
     let loaded = driver_version(&context.root)?;
     let on_disk = Disk::open(&context.root)?.find(DRIVER)?.and_then(|file| file.version);
     if let (Some(loaded), Some(on_disk)) = (&loaded, &on_disk)
@@ -177,17 +177,17 @@ fn in_step(context: &Context) -> Result<()> {
 }
 
 /// The steps whose undo has something to do, in the order in which they are undone.
-fn owed(run: &Run) -> Vec<Step> {
-    let owes = |step: &Step| {
+fn steps_to_undo(run: &Run) -> Vec<Step> {
+    let has_work = |step: &Step| {
         !run.outstanding(*step).is_empty()
             // The power may have gone after the new driver was found to fail, and before its files went.
             || (*step == Step::InstallDriver && run.driver_failed && !run.committed)
     };
-    Step::TAKING.into_iter().rev().filter(owes).collect()
+    Step::TAKING.into_iter().rev().filter(has_work).collect()
 }
 
 fn end(context: &Context, run: &Run) -> Result<()> {
-    let steps = owed(run);
+    let steps = steps_to_undo(run);
     for problem in undo_steps(context, &steps) {
         context.warn(problem);
     }

@@ -1,18 +1,9 @@
 // SPDX-License-Identifier: MIT
-use ledger::{DriverFiles, Event, Ledger, Object, Record, Snapshot, Unit};
+use golden::run;
+use ledger::{DriverFiles, Event, Ledger, Object, Snapshot, Unit};
 use step::Root;
 
 use super::*;
-
-fn run(events: &[Event]) -> Run {
-    let opened = Event::Opened { snapshot: Box::new(Snapshot::default()) };
-    let record = |event: &Event| {
-        let event = event.clone();
-        Record { v: 1, run: "r".into(), boot: "b".into(), realtime_usec: 1, event }
-    };
-    let records: Vec<Record> = std::iter::once(&opened).chain(events).map(record).collect();
-    Run::from_records(&records).expect("adds up")
-}
 
 fn failed(step: Step, cancelled: bool) -> Event {
     Event::StepFailed { step, reason: "r".into(), cancelled }
@@ -71,7 +62,7 @@ fn those_steps_are_undone_that_have_something_left_the_last_first() {
         (vec![failed(Step::Verify, true)], vec![]),
         (vec![failed(Step::Verify, false), Event::Committed], vec![]),
     ] {
-        assert_eq!(owed(&run(&events)), expected, "{events:?}");
+        assert_eq!(steps_to_undo(&run(&events)), expected, "{events:?}");
     }
 }
 
@@ -88,7 +79,7 @@ fn what_is_not_restored_is_not_hidden_by_what_is_wrong_with_the_driver() {
     std::fs::create_dir_all(root.path("/sys/module/nvidia/version")).expect("creates");
     let ledger = ledger("now");
     let context = Context { step: Step::Rollback, root, ledger };
-    in_step(&context).expect_err("cannot tell");
+    reload_on_mismatch(&context).expect_err("cannot tell");
     let error = conclude(&context, true).expect_err("one unit is lost").to_string();
     assert!(error.contains("not everything is as it should be: a.service"), "{error}");
 }

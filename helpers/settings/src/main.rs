@@ -14,10 +14,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
-use gpu::{Given, give_back, talk};
+use gpu::{Restored, restore, talk};
 use ledger::{Act, Object, Settings, Step};
 use modules::driver_version;
-use slots::kept_library;
+use slots::library_in_slot;
 use step::{Context, Undo};
 
 /// NVML wakes up one GPU after the other, and an instance of MIG takes it a second to make.
@@ -31,7 +31,7 @@ enum Verb {
     Apply {
         /// The library to ask where the linker's does not fit the loaded driver.
         #[arg(long)]
-        kept: Option<PathBuf>,
+        fallback: Option<PathBuf>,
     },
 }
 
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
         Step::Settings,
         |_| bail!("there is nothing to run: `undo` restores the settings"),
         undo,
-        |_, Verb::Apply { kept }| apply(kept),
+        |_, Verb::Apply { fallback }| apply(fallback),
     )
 }
 
@@ -53,7 +53,9 @@ fn undo(context: &Context) -> Result<()> {
     let settings: Vec<Settings> = acts.iter().filter_map(|act| settings_of(act)).cloned().collect();
     if !settings.is_empty() {
         match set(context, settings) {
-            Ok(given) => acts.iter().zip(given).for_each(|(act, given)| record(&undo, act, &given)),
+            Ok(restored) => {
+                acts.iter().zip(restored).for_each(|(act, restored)| record(&undo, act, &restored))
+            }
             Err(error) => {
                 undo.problem(format!("{error:#}"));
                 acts.iter().for_each(|act| undo.also_failed(act.id, &act.object, &error));
@@ -71,7 +73,7 @@ fn settings_of(act: &Act) -> Option<&Settings> {
 }
 
 /// Has it set by a process of its own.
-fn set(context: &Context, wanted: Vec<Settings>) -> Result<Vec<Given>> {
+fn set(context: &Context, wanted: Vec<Settings>) -> Result<Vec<Restored>> {
     // Whoever asks NVML without a driver makes the kernel load one.
     let Some(version) = driver_version(&context.root)? else {
         bail!("the driver is not loaded: nothing can be set");
@@ -79,23 +81,23 @@ fn set(context: &Context, wanted: Vec<Settings>) -> Result<Vec<Given>> {
     context.status("setting the GPUs as they were");
     let own = std::env::current_exe().context("find this program")?;
     let mut command = Command::new(own);
-    command.arg("apply").arg("--kept").arg(kept_library(&context.root, &version));
-    let given: Option<Vec<Given>> = talk(&mut command, &serde_json::to_vec(&wanted)?, TIME)?;
-    let given = given.with_context(|| format!("NVML did not answer in {} seconds", TIME.as_secs()))?;
-    if given.len() != wanted.len() {
-        bail!("expected the results of {} GPUs, and got {}", wanted.len(), given.len());
+    command.arg("apply").arg("--fallback").arg(library_in_slot(&context.root, &version));
+    let restored: Option<Vec<Restored>> = talk(&mut command, &serde_json::to_vec(&wanted)?, TIME)?;
+    let restored = restored.with_context(|| format!("NVML did not answer in {} seconds", TIME.as_secs()))?;
+    if restored.len() != wanted.len() {
+        bail!("expected the results of {} GPUs, and got {}", wanted.len(), restored.len());
     }
-    Ok(given)
+    Ok(restored)
 }
 
 /// Notes what became of one GPU.
-fn record(undo: &Undo, act: &Act, given: &Given) {
+fn record(undo: &Undo, act: &Act, restored: &Restored) {
     let (context, name) = (undo.context, &act.object);
-    for note in &given.notes {
+    for note in &restored.notes {
         context.warn(format!("{name}: {note}"));
     }
-    if !given.differences.is_empty() {
-        return undo.failed(act.id, name, given.differences.join("; "));
+    if !restored.differences.is_empty() {
+        return undo.failed(act.id, name, restored.differences.join("; "));
     }
     let settings = settings_of(act).into_iter().flat_map(|settings| &settings.settings);
     let all: Vec<String> = settings.map(ToString::to_string).collect();
@@ -103,17 +105,17 @@ fn record(undo: &Undo, act: &Act, given: &Given) {
     undo.restored(act.id, name);
 }
 
-fn apply(kept: Option<PathBuf>) -> Result<ExitCode> {
+fn apply(fallback: Option<PathBuf>) -> Result<ExitCode> {
     let mut text = Vec::new();
     std::io::stdin().read_to_end(&mut text).context("read standard input")?;
     let wanted: Vec<Settings> = serde_json::from_slice(&text).context("understand what is to be set")?;
-    println!("{}", serde_json::to_string(&give_back(&wanted, kept.as_deref()))?);
+    println!("{}", serde_json::to_string(&restore(&wanted, fallback.as_deref()))?);
     Ok(ExitCode::SUCCESS)
 }
 
 #[cfg(test)]
 mod tests {
-    use gpu::Given;
+    use gpu::Restored;
     use ledger::{Ledger, Snapshot, State};
     use step::Root;
 
@@ -140,27 +142,27 @@ mod tests {
 
     #[test]
     fn each_gpu_is_back_or_not_by_what_was_read_back_of_it() {
-        let given = |differences: &[&str], notes: &[&str]| Given {
+        let restored = |differences: &[&str], notes: &[&str]| Restored {
             differences: differences.iter().map(ToString::to_string).collect(),
             notes: notes.iter().map(ToString::to_string).collect(),
-            ..Given::default()
+            ..Restored::default()
         };
-        for (given, expected, problem) in [
-            (given(&[], &[]), State::Undone, None),
+        for (restored, expected, problem) in [
+            (restored(&[], &[]), State::Undone, None),
             // Worth a word, and no difference in what was asked for.
-            (given(&[], &["another id"]), State::Undone, None),
+            (restored(&[], &["another id"]), State::Undone, None),
             (
-                given(&["power limit: refused", "MIG is off"], &[]),
+                restored(&["power limit: refused", "MIG is off"], &[]),
                 State::UndoFailed("power limit: refused; MIG is off".into()),
                 Some("not all: settings of GPU A (GPU-A): power limit: refused; MIG is off"),
             ),
         ] {
             let (_directory, context) = context("then");
             let undo = Undo::begin(&context).expect("reads").expect("is open");
-            record(&undo, &undo.run.acts[0], &given);
+            record(&undo, &undo.run.acts[0], &restored);
             let error = undo.end("not all").err().map(|error| error.to_string());
-            assert_eq!(error.as_deref(), problem, "{given:?}");
-            assert_eq!(states(&context), [expected, State::Done], "{given:?}");
+            assert_eq!(error.as_deref(), problem, "{restored:?}");
+            assert_eq!(states(&context), [expected, State::Done], "{restored:?}");
         }
     }
 

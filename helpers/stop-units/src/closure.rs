@@ -47,7 +47,7 @@ pub(crate) enum Role {
     /// It owns a holder.
     Holder,
     /// PID 1 keeps a descriptor of a device for it (`FileDescriptorStoreMax=`).
-    Keeper,
+    FdStore,
     /// It owns a holder and serves the others: stopped after them, and up again before them.
     Service,
     /// It would start another.
@@ -56,20 +56,20 @@ pub(crate) enum Role {
     Dependent,
 }
 
-/// The word in the ledger for [`Role::Service`]: the way back has to know.
+/// The word in the ledger for [`Role::Service`]: the undo has to know.
 pub(crate) const SERVICE: &str = "service";
 
 impl Role {
     /// Whether it is stopped for its own sake.
     fn is_own(self) -> bool {
-        matches!(self, Role::Holder | Role::Keeper | Role::Service)
+        matches!(self, Role::Holder | Role::FdStore | Role::Service)
     }
 
-    /// The word in the ledger.
+    /// The word in the ledger, which stays as it was in its first format.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Role::Holder => "holder",
-            Role::Keeper => "keeper",
+            Role::FdStore => "keeper",
             Role::Service => SERVICE,
             Role::Trigger => "trigger",
             Role::Dependent => "dependent",
@@ -101,7 +101,7 @@ pub(crate) fn closure(
 ) -> Result<Vec<Planned>> {
     let mut closure = Closure { units, protected, seen: BTreeSet::new(), planned: Vec::new() };
     // Who serves others goes after them.
-    for own in [Role::Holder, Role::Keeper, Role::Service] {
+    for own in [Role::Holder, Role::FdStore, Role::Service] {
         for (name, role) in holders.iter().filter(|(_, role)| *role == own) {
             closure.visit(name, *role)?;
         }

@@ -7,7 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod closure;
-mod felled;
+mod failed_services;
 #[cfg(test)]
 mod fuzz;
 mod inhibitors;
@@ -92,12 +92,12 @@ enum Verb {
         #[arg(long)]
         wait: bool,
     },
-    /// Tell as JSON the services that a run would start that the old driver has felled.
+    /// Print as JSON the services that failed because of the old driver and that a run would start.
     #[command(hide = true)]
-    ListFelled,
-    /// Note the services in the open run that the old driver, or the run, has felled.
+    ListFailed,
+    /// Note in the open run the services that failed because of the old driver or the run.
     #[command(hide = true)]
-    NoteFelled,
+    NoteFailed,
     /// Start the units of users that were stopped: last, when the system's own units and containers run.
     #[command(hide = true)]
     UndoUsers,
@@ -116,8 +116,8 @@ fn main() -> ExitCode {
         Verb::RunUnit { unit, seconds } => single::run(&unit, Duration::from_secs(seconds)),
         Verb::RestartUnit { unit } => single::restart(&unit),
         Verb::StopUnit { unit, wait } => single::stop(&unit, wait),
-        Verb::ListFelled => felled::list(context).map(|()| ExitCode::SUCCESS),
-        Verb::NoteFelled => felled::note(context).map(|()| ExitCode::SUCCESS),
+        Verb::ListFailed => failed_services::list(context).map(|()| ExitCode::SUCCESS),
+        Verb::NoteFailed => failed_services::note(context).map(|()| ExitCode::SUCCESS),
         Verb::UndoUsers => start::undo_users(context).map(|()| ExitCode::SUCCESS),
     })
 }
@@ -135,4 +135,4 @@ fn answer(context: &Context, said: Result<bool>) -> ExitCode {
 }
 
 /// A manager's unit: the user whose manager it is, none for the system's, and the name.
-type Whose = (Option<u32>, String);
+type UnitKey = (Option<u32>, String);

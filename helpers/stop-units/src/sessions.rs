@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use bus::{Manager, Mode};
-use holders::{Fate, Holder, Rules, Scope, is_logind, sessions_of};
+use holders::{Disposition, Holder, Rules, Scope, is_logind, sessions_of};
 use ledger::{Object, Session, Step};
 use step::{Config, Context, Guard, Logind};
 
@@ -26,7 +26,7 @@ pub(crate) fn release(context: &Context, config: &Config, scope: &Scope) -> Resu
     let units = Guard::read(&context.root, &config.units.protect)?;
     let rules = Rules { units: &units, ..Rules::default() };
     let scan = holders::scan(&context.root)?.within(scope);
-    let keeper = |holder: &&Holder| holder.pid != 1 && rules.fate(holder) == Fate::Release;
+    let keeper = |holder: &&Holder| holder.pid != 1 && rules.disposition(holder) == Disposition::Release;
     let Some(logind) = scan.holders.iter().find(keeper) else { return Ok(()) };
     let mut acts = Vec::new();
     for session in sessions_of(&context.root, logind)?.unwrap_or_default() {

@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use bus::{ActiveState, Event, JobResult, LoadState, Manager, Mode};
 use step::{Away, NO_SUCH_UNIT};
 
-use crate::felled;
+use crate::failed_services;
 
 /// How long a start, or a stop, may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -24,7 +24,7 @@ pub(crate) fn start(unit: &str) -> Result<ExitCode> {
         return Ok(ExitCode::from(NO_SUCH_UNIT));
     }
     // It may have hit its start limit: the toolkit's refresh does, where udev starts it again and again.
-    felled::forgive(&manager, unit);
+    failed_services::reset_failed(&manager, unit);
     let mut follower = manager.follow(&[])?;
     let job = follower.start(unit)?;
     let result = follower.wait(&job, Instant::now() + PATIENCE)?;

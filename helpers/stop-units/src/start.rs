@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! The way back: what was stopped is started, in reverse order.
+//! The undo: what was stopped is started, in reverse order.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use ledger::{Act, Object, Step, Unit};
 use step::{Context, Undo};
 
 use crate::closure::SERVICE;
-use crate::felled::{self, FELLED};
+use crate::failed_services::{self, FAILED_SERVICE};
 use crate::stop::shown;
 use crate::{transient, users};
 
@@ -100,8 +100,8 @@ fn restore_system(undo: &Undo, acts: &[Taken]) {
         let patience = left.map_or(PATIENCE, |left| left.min(PATIENCE));
         let names: Vec<&str> = wave.iter().map(|(_, unit)| unit.name.as_str()).collect();
         wave.iter()
-            .filter(|(_, unit)| unit.role == FELLED)
-            .for_each(|(_, unit)| felled::forgive(follower.manager(), &unit.name));
+            .filter(|(_, unit)| unit.role == FAILED_SERVICE)
+            .for_each(|(_, unit)| failed_services::reset_failed(follower.manager(), &unit.name));
         let mut revive = |name: &str| transient::revive(&context.root, name);
         bus::start_each(&mut follower, &names, patience, &mut revive, |at, result| {
             if matches!(result, Ok(Up::Already | Up::Started)) {
@@ -113,7 +113,7 @@ fn restore_system(undo: &Undo, acts: &[Taken]) {
                 Up::Queued => Started::Queued,
             });
             match result {
-                Ok(Started::Already | Started::Started) if wave[at].1.role == FELLED => {
+                Ok(Started::Already | Started::Started) if wave[at].1.role == FAILED_SERVICE => {
                     came_up.push(wave[at]);
                 }
                 result => note(undo, wave[at], result),
@@ -121,7 +121,7 @@ fn restore_system(undo: &Undo, acts: &[Taken]) {
         });
     }
     for taken in came_up {
-        let stays = felled::stays(follower.manager(), &taken.1.name);
+        let stays = failed_services::stays(follower.manager(), &taken.1.name);
         note(undo, taken, stays.map(|()| Started::Started));
     }
 }
@@ -130,7 +130,7 @@ fn restore_system(undo: &Undo, acts: &[Taken]) {
 fn by_rank(services: Vec<&Taken>) -> Vec<Vec<&Taken>> {
     let mut ranks: BTreeMap<usize, Vec<&Taken>> = BTreeMap::new();
     for taken in services {
-        ranks.entry(felled::rank(&taken.1.name)).or_default().push(taken);
+        ranks.entry(failed_services::rank(&taken.1.name)).or_default().push(taken);
     }
     ranks.into_values().collect()
 }
@@ -187,7 +187,7 @@ fn waves(acts: &[Taken]) -> [Vec<&Taken>; 3] {
     let (sockets, others): (Vec<_>, Vec<_>) =
         acts.iter().partition(|(_, unit)| unit.name.ends_with(".socket"));
     let (services, rest) =
-        others.into_iter().partition(|(_, unit)| unit.role == SERVICE || unit.role == FELLED);
+        others.into_iter().partition(|(_, unit)| unit.role == SERVICE || unit.role == FAILED_SERVICE);
     [sockets, services, rest]
 }
 

@@ -12,7 +12,7 @@ use ledger::{Intent, Object, Step, Unit};
 use step::{Context, Guard, is_slurmd};
 
 use crate::closure::{Planned, Role, closure};
-use crate::{Whose, sessions, transient, users, wanted};
+use crate::{UnitKey, sessions, transient, users, wanted};
 
 /// How often holders are looked for again: a unit may be started by something unknown while
 /// others stop, but not again and again.
@@ -29,7 +29,7 @@ pub(crate) fn run(context: &Context) -> Result<()> {
     let protected = Guard::read(&context.root, &config.units.protect)?;
     let run = context.ledger.read()?.context("there is no open run: start nvidia-reload.target")?;
     let limit = Instant::now() + Duration::from_secs(config.units.stop_timeout);
-    let mut tried: BTreeSet<Whose> = BTreeSet::new();
+    let mut tried: BTreeSet<UnitKey> = BTreeSet::new();
     let scope = run.snapshot.chosen_nodes().collect();
     let mut stopped = 0;
     for round in 0..ROUNDS {
@@ -50,7 +50,7 @@ pub(crate) fn run(context: &Context) -> Result<()> {
         if !system.is_empty() {
             let manager = Manager::system()?;
             let plan = closure(&manager, &system, Guarded { user: None, units: &protected })?;
-            spare_jobs(context, &plan)?;
+            protect_jobs(context, &plan)?;
             tried.extend(plan.iter().map(|planned| (None, planned.name.clone())));
             stopped += plan.iter().filter(|planned| planned.up).count();
             stop(context, &manager, &plan, limit)?;
@@ -70,7 +70,7 @@ pub(crate) fn run(context: &Context) -> Result<()> {
 }
 
 /// Slurm's daemon is stopped only where no job is that it is in charge of: one may have begun since the plan.
-fn spare_jobs(context: &Context, plan: &[Planned]) -> Result<()> {
+fn protect_jobs(context: &Context, plan: &[Planned]) -> Result<()> {
     let Some(slurmd) = plan.iter().find(|planned| planned.up && is_slurmd(&planned.name)) else {
         return Ok(());
     };
@@ -88,7 +88,7 @@ fn spare_jobs(context: &Context, plan: &[Planned]) -> Result<()> {
 type Named = Vec<(String, Role)>;
 
 /// The units of the system's manager, and those of each user's.
-pub(crate) fn by_manager(units: &BTreeMap<Whose, Role>) -> (Named, BTreeMap<u32, Named>) {
+pub(crate) fn by_manager(units: &BTreeMap<UnitKey, Role>) -> (Named, BTreeMap<u32, Named>) {
     let (mut system, mut users) = (Named::new(), BTreeMap::<u32, Named>::new());
     for ((user, name), role) in units {
         let named = user.map_or(&mut system, |uid| users.entry(uid).or_default());
@@ -102,7 +102,7 @@ fn stop(context: &Context, manager: &Manager, plan: &[Planned], limit: Instant) 
     let begun = Instant::now();
     for planned in plan {
         if planned.up {
-            transient::keep(&context.root, &planned.name, &planned.fragment)?;
+            transient::save(&context.root, &planned.name, &planned.fragment)?;
         }
         let act = intent(context, None, &planned.name, planned.role)?;
         if planned.up {
@@ -129,7 +129,7 @@ fn stop(context: &Context, manager: &Manager, plan: &[Planned], limit: Instant) 
                 problems.push(format!("{} is not stopped: {why}", planned.name));
                 act.failed(why)
             }
-            // The act stays open: its stop may still go on, and then it has to be given back.
+            // The act stays open: its stop may still go on, and then it has to be restored.
             Err(NotDown::Up(state)) => {
                 let seconds = begun.elapsed().as_secs();
                 problems.push(format!("{} is not stopped after {seconds} s: it is {state}", planned.name));

@@ -23,11 +23,11 @@ const TRANSIENT: &str = "/run/systemd/transient";
 const ADMINISTRATOR: &str = "/run/systemd/system";
 
 /// Keeps the file of a unit that would vanish; others need no copy.
-pub(crate) fn keep(root: &Root, name: &str, fragment: &str) -> Result<()> {
+pub(crate) fn save(root: &Root, name: &str, fragment: &str) -> Result<()> {
     if name.contains('/') || Path::new(fragment) != Path::new(TRANSIENT).join(name) {
         return Ok(());
     }
-    let (from, to) = (root.path(fragment), kept(root, name));
+    let (from, to) = (root.path(fragment), copy_of(root, name));
     let mut builder = DirBuilder::new();
     builder
         .recursive(true)
@@ -48,9 +48,9 @@ fn sync(directory: &Path) -> io::Result<()> {
     directory.ancestors().skip(1).take(2).try_for_each(|parent| File::open(parent)?.sync_all())
 }
 
-/// Puts a kept file where its manager finds it; false if there is none.
+/// Puts a saved file where its manager finds it; false if there is none.
 pub(crate) fn revive(root: &Root, name: &str) -> io::Result<bool> {
-    let from = kept(root, name);
+    let from = copy_of(root, name);
     if name.contains('/') || !from.exists() {
         return Ok(false);
     }
@@ -62,15 +62,15 @@ pub(crate) fn revive(root: &Root, name: &str) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Forgets what was kept of a unit.
+/// Removes the copy of a unit.
 pub(crate) fn forget(root: &Root, name: &str) {
     if !name.contains('/') {
         // What is left over is overwritten by the next copy.
-        let _ = fs::remove_file(kept(root, name));
+        let _ = fs::remove_file(copy_of(root, name));
     }
 }
 
-fn kept(root: &Root, name: &str) -> PathBuf {
+fn copy_of(root: &Root, name: &str) -> PathBuf {
     root.path(KEPT).join(name)
 }
 
@@ -86,7 +86,7 @@ mod tests {
         let file = root.path(transient);
         fs::create_dir_all(file.parent().expect("has a parent")).expect("creates");
         fs::write(&file, "[Service]\n").expect("writes");
-        keep(&root, "job.service", transient).expect("keeps");
+        save(&root, "job.service", transient).expect("saves");
         fs::remove_file(&file).expect("removes");
         assert!(revive(&root, "job.service").expect("revives"));
         let back = root.path("/run/systemd/system/job.service");
@@ -103,18 +103,18 @@ mod tests {
         let file = root.path(transient);
         fs::create_dir_all(file.parent().expect("has a parent")).expect("creates");
         fs::write(&file, "[Service]\n").expect("writes");
-        keep(&root, "job.service", transient).expect("keeps");
-        // Another name for the file of before: written over in place, a power cut could leave half of it.
+        save(&root, "job.service", transient).expect("saves");
+        // Another name for the previous file: written over in place, a power cut could leave half of it.
         let before = directory.path().join("before");
-        fs::hard_link(kept(&root, "job.service"), &before).expect("links");
+        fs::hard_link(copy_of(&root, "job.service"), &before).expect("links");
         fs::write(&file, "[Service]\nExecStart=/bin/true\n").expect("writes");
-        keep(&root, "job.service", transient).expect("keeps");
+        save(&root, "job.service", transient).expect("saves");
         assert_eq!(fs::read_to_string(before).expect("reads"), "[Service]\n");
-        let copy = kept(&root, "job.service");
+        let copy = copy_of(&root, "job.service");
         assert_eq!(fs::read(&copy).expect("reads"), fs::read(&file).expect("reads"));
         assert_eq!(fs::read_dir(root.path(KEPT)).expect("lists").count(), 1, "nothing is left beside it");
         fs::remove_file(&file).expect("removes");
-        keep(&root, "job.service", transient).expect_err("there is nothing to keep");
+        save(&root, "job.service", transient).expect_err("there is nothing to save");
     }
 
     #[test]
@@ -127,7 +127,7 @@ mod tests {
             ("../../../etc/shadow", "/run/systemd/transient/../../../etc/shadow"),
             ("/etc/shadow", "/etc/shadow"),
         ] {
-            keep(&root, name, fragment).expect("does nothing");
+            save(&root, name, fragment).expect("does nothing");
             assert!(!revive(&root, name).expect("looks"), "{name}");
         }
     }

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use bus::Manager;
 use engines::{Owner, SURVEY_SCHEMA, Survey};
-use holders::{Fate, Guarded, Holder, Kind, Rules, Scope, is_logind};
+use holders::{Disposition, Guarded, Holder, Kind, Rules, Scope, is_logind};
 use step::{Config, Context, Guard};
 
-use crate::Whose;
+use crate::UnitKey;
 use crate::closure::Role;
 
 /// The helper that speaks with the engines.
@@ -22,7 +22,11 @@ const SURVEY: Duration = Duration::from_secs(300);
 
 /// The units that own a holder at this moment, and those that look after containers, as the engines
 /// say now; of the GPUs with these device nodes, or of all.
-pub(crate) fn of_all(context: &Context, config: &Config, nodes: &[String]) -> Result<BTreeMap<Whose, Role>> {
+pub(crate) fn of_all(
+    context: &Context,
+    config: &Config,
+    nodes: &[String],
+) -> Result<BTreeMap<UnitKey, Role>> {
     let mut units = of_holders(context, config, &nodes.iter().cloned().collect())?;
     for unit in of_containers(nodes)? {
         units.entry(unit).or_insert(Role::Holder);
@@ -31,7 +35,11 @@ pub(crate) fn of_all(context: &Context, config: &Config, nodes: &[String]) -> Re
 }
 
 /// The units that own a holder of `scope` at this moment.
-pub(crate) fn of_holders(context: &Context, config: &Config, scope: &Scope) -> Result<BTreeMap<Whose, Role>> {
+pub(crate) fn of_holders(
+    context: &Context,
+    config: &Config,
+    scope: &Scope,
+) -> Result<BTreeMap<UnitKey, Role>> {
     let scan = holders::scan(&context.root)?.within(scope);
     let units = Guard::read(&context.root, &config.units.protect)?;
     let processes = Guard::read(&context.root, &config.processes.protect)?;
@@ -41,7 +49,7 @@ pub(crate) fn of_holders(context: &Context, config: &Config, scope: &Scope) -> R
     for holder in &scan.holders {
         // Others are not this step's. Those that may not be touched were refused before, or are
         // gone in an instant; the next step names them if they are not.
-        if let Fate::StopUnit { user, unit } = rules.fate(holder) {
+        if let Disposition::StopUnit { user, unit } = rules.disposition(holder) {
             let serves = serves_others(&unit, holder);
             let role = wanted.entry((user, unit)).or_insert(Role::Holder);
             if serves {
@@ -51,13 +59,13 @@ pub(crate) fn of_holders(context: &Context, config: &Config, scope: &Scope) -> R
     }
     let keeps = |holder: &&Holder| holder.pid == 1 && !is_logind(&holder.owner);
     if let Some(first) = scan.holders.iter().find(keeps) {
-        for unit in keepers(&Manager::system()?, first)? {
+        for unit in fd_store_owners(&Manager::system()?, first)? {
             if guarded.why(&unit).is_some() {
                 continue;
             }
-            let role = wanted.entry((None, unit)).or_insert(Role::Keeper);
+            let role = wanted.entry((None, unit)).or_insert(Role::FdStore);
             if *role == Role::Holder {
-                *role = Role::Keeper;
+                *role = Role::FdStore;
             }
         }
     }
@@ -67,7 +75,7 @@ pub(crate) fn of_holders(context: &Context, config: &Config, scope: &Scope) -> R
 /// The services for which PID 1 keeps descriptors of the devices that it holds. Where it does not
 /// tell what it keeps (before systemd 254), the one service for which it keeps anything: with
 /// several nobody can know, and the next step says so.
-fn keepers(manager: &Manager, first: &Holder) -> Result<Vec<String>> {
+fn fd_store_owners(manager: &Manager, first: &Holder) -> Result<Vec<String>> {
     let numbers: Vec<(u32, u32)> =
         first.devices.iter().filter_map(|device| device.rdev.map(|rdev| (rdev.major, rdev.minor))).collect();
     let mut sure = Vec::new();
@@ -101,7 +109,7 @@ fn serves_others(unit: &str, holder: &Holder) -> bool {
 
 /// The units that look after a container with a GPU, which may be idle: they would start it again
 /// behind the back of its engine.
-fn of_containers(nodes: &[String]) -> Result<BTreeSet<Whose>> {
+fn of_containers(nodes: &[String]) -> Result<BTreeSet<UnitKey>> {
     let mut command = Command::new(DRAIN);
     command.args(["list", "--json"]).args(nodes.iter().map(|node| format!("--node={node}")));
     let (status, output) = bounded::child(&mut command, Instant::now() + SURVEY, bounded::BODY)
@@ -112,7 +120,7 @@ fn of_containers(nodes: &[String]) -> Result<BTreeSet<Whose>> {
     units_of(&output)
 }
 
-fn units_of(survey: &[u8]) -> Result<BTreeSet<Whose>> {
+fn units_of(survey: &[u8]) -> Result<BTreeSet<UnitKey>> {
     let survey: Survey =
         serde_json::from_slice(survey).with_context(|| format!("understand the output of {DRAIN} list"))?;
     if survey.schema != SURVEY_SCHEMA {

@@ -23,7 +23,7 @@ pub(crate) enum Disk {
     /// The driver is not the host's.
     Managed(Reason),
     /// What is loaded is what is on disk, in this version.
-    InStep(String),
+    Match(String),
     /// It holds no whole driver: an upgrade is not at its end, or has failed half-way.
     Unfinished(Reason),
     /// No reload can help: the driver that is installed has no modules for the running kernel.
@@ -55,7 +55,7 @@ pub(crate) fn judge(root: &Root, library: Option<String>) -> Result<Disk> {
     if let Some(reason) = cannot_unload(root)? {
         // What programs link is what counts: the modules may have come from elsewhere than the disk.
         return Ok(match (library, driver_version(root)?) {
-            (Some(library), Some(loaded)) if library == loaded => Disk::InStep(loaded),
+            (Some(library), Some(loaded)) if library == loaded => Disk::Match(loaded),
             _ => Disk::CannotUnload(reason),
         });
     }
@@ -64,7 +64,7 @@ pub(crate) fn judge(root: &Root, library: Option<String>) -> Result<Disk> {
     }
     let unfinished = |what: String| Disk::Unfinished(Reason::new(what, Manager::of(root).finish()));
     let disk = modules::Disk::open(root)?;
-    let mut in_step = true;
+    let mut matches = true;
     // Modules of other people that hang on the driver have versions of their own.
     let mut version: Option<String> = None;
     // The driver itself is unloaded last.
@@ -82,7 +82,7 @@ pub(crate) fn judge(root: &Root, library: Option<String>) -> Result<Disk> {
             }
             return Ok(unfinished(format!("there is no file on disk for {}", module.name)));
         };
-        in_step &= file.is(module);
+        matches &= file.is(module);
         if !is_of_driver {
             continue;
         }
@@ -103,7 +103,7 @@ pub(crate) fn judge(root: &Root, library: Option<String>) -> Result<Disk> {
     {
         return Ok(unfinished(format!("the modules on disk are {version} and the libraries {library}")));
     }
-    Ok(if in_step { Disk::InStep(version) } else { Disk::Differs })
+    Ok(if matches { Disk::Match(version) } else { Disk::Differs })
 }
 
 #[cfg(test)]
@@ -117,7 +117,7 @@ mod tests {
             let text = match disk {
                 Disk::NotLoaded => "dropped, not loaded".to_owned(),
                 Disk::Managed(reason) => format!("dropped, {}", reason.what),
-                Disk::InStep(version) => format!("dropped, {version} is loaded and on disk"),
+                Disk::Match(version) => format!("dropped, {version} is loaded and on disk"),
                 Disk::Unfinished(reason) => format!("waits for packages, then ends: {}", reason.what),
                 Disk::OutOfReach(_) => "ends, not installed for this kernel".to_owned(),
                 Disk::CannotUnload(_) => "ends, reboot required".to_owned(),

@@ -25,7 +25,7 @@ struct Answer {
     remedy: String,
 }
 
-/// Reloads, with `if_idle` only if nobody loses work by it. None when the new driver serves, else how it
+/// Reloads, with `if_idle` only if nobody loses work by it. None when the new driver works, else how it
 /// ended and why.
 ///
 /// # Errors

@@ -88,7 +88,7 @@ fn moment(root: &Root, config: &Config, request: &Request, unfinished: &mut Opti
     match look(root)? {
         Disk::NotLoaded => return Ok(Next::Drop("the driver is not loaded".into())),
         Disk::Managed(reason) => return Ok(Next::Drop(reason.what)),
-        Disk::InStep(version) => return Ok(Next::Drop(format!("{version} is loaded and on disk"))),
+        Disk::Match(version) => return Ok(Next::Drop(format!("{version} is loaded and on disk"))),
         Disk::Unfinished(reason) => {
             *unfinished = Some(since.unwrap_or_else(Instant::now));
             return Ok(rest_of_packages(reason, *unfinished));

@@ -53,10 +53,7 @@ fn put(from: &Path, to: &Path) -> io::Result<()> {
     let folder = to.parent().ok_or(io::ErrorKind::InvalidInput)?;
     fs::create_dir_all(folder)?;
     let beside = folder.join(".nvidia-reload");
-    match fs::remove_file(&beside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    files::remove(&beside)?;
     let mut file = fs::OpenOptions::new().write(true).create_new(true).open(&beside)?;
     io::Write::write_all(&mut file, &text)?;
     fs::rename(&beside, to)

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use gpu::{Answer, Library, Seen, State};
 use ledger::Run;
-use messages::{Heard, hear};
+use messages::{Log, read_log};
 use modules::{DRIVER, Disk, chain, driver_version, nodes};
-pub(crate) use step::{Check, Grade};
+use step::{Check, Grade};
 use step::{Context, VERIFIED_SCHEMA, Verified, Verify, Versions};
 
 use crate::gpus::{self, Fabric};
-use crate::{gpus_are_there, modules_serve, nvml};
+use crate::{gpus_are_there, modules_match, nvml};
 
 /// Prints what is found; with `smoke`, runs the configured test, too.
 pub(crate) fn check(context: &Context, smoke: bool) -> Result<ExitCode> {
@@ -60,12 +60,12 @@ fn look(context: &Context, smoke: bool) -> Result<Verified> {
     if loaded.is_some() {
         let before = run.as_ref().map_or(&[][..], |run| &run.snapshot.seen);
         checks.extend(of_nvml(state.as_ref(), loaded.as_deref()));
-        let heard = hear(&context.root).unwrap_or_else(|error| {
+        let log = read_log(&context.root).unwrap_or_else(|error| {
             let what = format!("cannot be read: {error:#}");
             checks.push(Check::new("kernel messages", Grade::Note, what));
-            Heard::default()
+            Log::default()
         });
-        let judged = health::judge(&context.root, &heard, state.as_ref(), &ignore)?;
+        let judged = health::judge(&context.root, &log, state.as_ref(), &ignore)?;
         let answered = state.filter(|state| matches!(state.nvml, Answer::Ok { .. }));
         let before = if answered.is_some() { before } else { &[] };
         seen = answered.map(|state| state.gpus).unwrap_or_default();
@@ -104,7 +104,7 @@ fn modules(context: &Context, disk: &Disk) -> Result<Check> {
         return Ok(Check::new("modules", Grade::Failed, "the driver is not loaded"));
     }
     let names: Vec<&str> = loaded.iter().map(|module| module.module.name.as_str()).collect();
-    Ok(match modules_serve(context, names.iter().copied(), disk) {
+    Ok(match modules_match(context, names.iter().copied(), disk) {
         Ok(()) => Check::new("modules", Grade::Ok, format!("{} match the disk", names.join(", "))),
         Err(error) => Check::new("modules", Grade::Failed, format!("{error:#}")),
     })
@@ -134,7 +134,7 @@ fn of_nvml(state: Option<&State>, loaded: Option<&str>) -> Vec<Check> {
             return vec![Check::new("library", Grade::Note, format!("it is not installed: {reason}"))];
         }
     };
-    let nvml = match nvml::serves(&state.nvml) {
+    let nvml = match nvml::works(&state.nvml) {
         Ok(what) => Check::new("NVML", Grade::Ok, what),
         Err(error) => Check::new("NVML", Grade::Failed, format!("{error:#}")),
     };

@@ -6,7 +6,7 @@ use health::Health;
 use ledger::Gpu;
 use xid::{Address, Class, Evidence};
 
-use crate::check::{Check, Grade};
+use step::{Check, Grade};
 
 /// `NVML_GPU_FABRIC_STATE_COMPLETED`.
 pub(crate) const COMPLETED: u8 = 3;
@@ -157,7 +157,7 @@ mod tests {
     use super::*;
     use gpu::{Answer, Library, State, Trouble};
     use ledger::RemappedRows;
-    use messages::Heard;
+    use messages::Log;
     use step::Root;
     use xid::Message;
 
@@ -177,7 +177,7 @@ mod tests {
     }
 
     /// The grades, on a machine whose driver has the GPUs `bound`, and after the kernel said `said`, a second
-    /// apart. What is not newer than `news` seconds is of before.
+    /// apart. What is not newer than `news` seconds is old.
     fn graded(bound: &[&str], before: &[Gpu], now: &[Seen], said: &[&str], news: u64) -> Vec<Grade> {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let root = Root::at(directory.path());
@@ -190,8 +190,8 @@ mod tests {
             text: (*text).to_owned(),
             event: xid::parse(text).expect("is a message"),
         };
-        let mut heard = Heard::default();
-        heard.messages = said.iter().enumerate().map(message).collect();
+        let mut log = Log::default();
+        log.messages = said.iter().enumerate().map(message).collect();
         let state = State {
             library: Library::Absent { reason: String::new() },
             instead: None,
@@ -199,7 +199,7 @@ mod tests {
             confidential_computing: None,
             gpus: now.to_vec(),
         };
-        let judged = health::judge(&root, &heard, Some(&state), &[]).expect("judges");
+        let judged = health::judge(&root, &log, Some(&state), &[]).expect("judges");
         let counts = |evidence: &Evidence| evidence.usec.is_none_or(|usec| usec > news);
         let checks = check(before, now, &judged, counts, Fabric::NotBroken);
         checks.into_iter().map(|check| check.grade).collect()

@@ -14,14 +14,14 @@ use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
 use ledger::{Run, Step};
 use modules::{Disk, State, chain, changed_parameters, gpus, loaded, nodes};
-use slots::{keep, lock_to_save};
+use slots::{lock_to_save, save};
 use step::Context;
 
 /// What else this helper does.
 #[derive(Debug, Clone, Subcommand)]
 enum Verb {
-    /// Keep the loaded driver for the way back, if it is the one on disk.
-    Keep,
+    /// Save the loaded driver to a slot, if it is the one on disk.
+    SaveDriver,
     /// Wait until the GPUs are in the fabric, and say as JSON which are not; changes nothing.
     #[command(hide = true)]
     Fabric,
@@ -42,8 +42,8 @@ fn main() -> ExitCode {
 
 fn extra(context: &Context, verb: Verb) -> Result<ExitCode> {
     match verb {
-        Verb::Keep => {
-            keep_driver(context, &Disk::open(&context.root)?)?;
+        Verb::SaveDriver => {
+            save_driver(context, &Disk::open(&context.root)?)?;
             Ok(ExitCode::SUCCESS)
         }
         Verb::Fabric => fabric::wait(context),
@@ -81,13 +81,13 @@ fn run(context: &Context) -> Result<()> {
 }
 
 fn all_but_nvml(context: &Context, run: &Run, disk: &Disk) -> Result<()> {
-    modules_serve(context, run.snapshot.modules.iter().map(|module| module.name.as_str()), disk)?;
+    modules_match(context, run.snapshot.modules.iter().map(|module| module.name.as_str()), disk)?;
     nodes::check(&context.root, &run.snapshot.nodes).context("a device node leads elsewhere")?;
     gpus_are_there(context, &run.snapshot.gpus)
 }
 
 /// Every one of these modules is loaded, and is the one on disk.
-fn modules_serve<'a>(context: &Context, names: impl Iterator<Item = &'a str>, disk: &Disk) -> Result<()> {
+fn modules_match<'a>(context: &Context, names: impl Iterator<Item = &'a str>, disk: &Disk) -> Result<()> {
     for name in names {
         let Some(now) = loaded(&context.root, name)? else { bail!("{name} is not loaded") };
         if now.state != State::Live {
@@ -116,17 +116,17 @@ fn gpus_are_there(context: &Context, before: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn keep_driver(context: &Context, disk: &Disk) -> Result<()> {
+fn save_driver(context: &Context, disk: &Disk) -> Result<()> {
     // Before anything is looked for: a run takes it, too, before it is opened.
     let _lock = lock_to_save(&context.root)?;
-    // What is on disk in the midst of an exchange, or after one that was cut off, is nothing to go back to. A
-    // run that ends well has the driver kept after its commit.
+    // What is on disk in the middle of an exchange, or after one that was cut off, is nothing to go back to. A
+    // run that ends well has the driver saved after its commit.
     if context.ledger.read()?.is_some_and(|run| !run.committed) {
         context.info("a run is open: the driver is saved when it has ended");
         return Ok(());
     }
     let loaded = chain(&context.root)?;
-    match keep(&context.root, disk, &loaded).context("save the driver to a slot")? {
+    match save(&context.root, disk, &loaded).context("save the driver to a slot")? {
         Some(version) => context.info(format!("driver {version} is saved to a slot")),
         None if loaded.is_empty() => {}
         None => context.warn("the loaded driver is not the one on disk: it cannot be saved to a slot"),

@@ -7,12 +7,12 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use gpu::{Answer, HELPER, State, ask_state};
 use ledger::Gpu;
-use messages::hear;
+use messages::read_log;
 use step::Context;
 use xid::Evidence;
 
-use crate::check::Grade;
 use crate::gpus::{self, Fabric};
+use step::Grade;
 
 /// NVML starts in tens of milliseconds; on a machine with many GPUs that wake up, in seconds.
 const TIME: Duration = Duration::from_secs(60);
@@ -28,7 +28,7 @@ pub(crate) fn hung() -> String {
     format!("NVML did not answer in {} seconds", TIME.as_secs())
 }
 
-/// Whether the answer is that of a driver that serves, and every GPU is well: those of `before`, and those
+/// Whether the answer is that of a driver that works, and every GPU is healthy: those of `before`, and those
 /// on the bus. An error from before the driver was loaded, or from before the run, is not the new driver's.
 pub(crate) fn judge(context: &Context, before: &[Gpu], state: Option<&State>) -> Result<()> {
     let Some(state) = state else { bail!(hung()) };
@@ -39,13 +39,13 @@ pub(crate) fn judge(context: &Context, before: &[Gpu], state: Option<&State>) ->
     } else if state.nvml == Answer::NotLoaded && before.is_empty() && !control.exists() {
         context.warn(format!("NVML cannot be asked: there is no {}", control.display()));
     } else {
-        context.info(format!("NVML works: {}", serves(&state.nvml)?));
+        context.info(format!("NVML works: {}", works(&state.nvml)?));
     }
-    let heard = hear(&context.root)?;
-    let judged = health::judge(&context.root, &heard, Some(state), &ignored(context))?;
-    let news = heard.news_since();
+    let log = read_log(&context.root)?;
+    let judged = health::judge(&context.root, &log, Some(state), &ignored(context))?;
+    let news = log.news_since();
     let is_new = |evidence: &Evidence| evidence.usec.is_none_or(|usec| usec > news);
-    // Without its word the GPUs of before cannot be compared.
+    // Without its word the GPUs that were there before cannot be compared.
     let before = if matches!(state.nvml, Answer::Ok { .. }) { before } else { &[] };
     let mut failed = Vec::new();
     for check in gpus::check(before, &state.gpus, &judged, is_new, Fabric::NotBroken) {
@@ -74,7 +74,7 @@ pub(crate) fn ignored(context: &Context) -> Vec<String> {
 }
 
 /// What NVML says of itself, where it works.
-pub(crate) fn serves(answer: &Answer) -> Result<String> {
+pub(crate) fn works(answer: &Answer) -> Result<String> {
     match answer {
         Answer::Ok { driver_version, devices: 1 } => Ok(format!("driver {driver_version}, 1 GPU")),
         Answer::Ok { driver_version, devices } => Ok(format!("driver {driver_version}, {devices} GPUs")),

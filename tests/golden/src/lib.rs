@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod made_up;
 mod packed;
 mod tree;
 mod unified;
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use step::Root;
 
+pub use made_up::{run, write};
 pub use packed::{Form, packed};
 pub use unified::unified;
 

@@ -26,7 +26,7 @@ use nix::unistd::{ForkResult, chdir, chroot, dup2_stderr, dup2_stdin, dup2_stdou
 
 use crate::{Held, Options};
 
-/// Opens all devices as told.
+/// Opens all devices as the arguments say.
 pub fn acquire(options: &Options) -> Result<Held> {
     let paths = prepare(options)?;
     if options.userns {

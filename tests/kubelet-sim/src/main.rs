@@ -3,7 +3,7 @@
 //! interface, with the labels and annotations that a kubelet puts on.
 //!
 //! It does of a kubelet what a stop and a start show: for each pod in a folder, one JSON file each, it makes
-//! a sandbox and starts the containers; one that has ended is made and started anew, where the pod's
+//! a sandbox and starts the containers; one that has ended is recreated and started, where the pod's
 //! restart policy says so; what runs when the kubelet ends goes on. There are no probes, no volumes, no
 //! network but the machine's, no device plugins and no control plane.
 

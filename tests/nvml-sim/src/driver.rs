@@ -34,7 +34,7 @@ impl Driver {
 
 /// What tells one load of the module from the next; none while it is not loaded.
 ///
-/// sysfs gives inode numbers in turn (kernfs, `idr_alloc_cyclic`): a directory that is made anew has
+/// sysfs gives inode numbers in turn (kernfs, `idr_alloc_cyclic`): a directory that is made again has
 /// another one. Its times would not do, they are those of the inode in memory.
 pub fn generation() -> Option<u64> {
     fs::metadata("/sys/module/nvidia").ok().map(|metadata| metadata.ino())

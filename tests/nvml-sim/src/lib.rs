@@ -9,7 +9,7 @@
 //!   makes the kernel load the driver;
 //! * it refuses to start when its version, which is in its file's name, is not that of the loaded
 //!   module;
-//! * what was set is lost when the module is loaded anew: it looks at the real module;
+//! * what was set is lost when the module is reloaded: it looks at the real module;
 //! * what changes a GPU or lists MIG instances needs CAP_SYS_ADMIN (`NV_IS_SUSER`, nv-linux.h of
 //!   NVIDIA/open-gpu-kernel-modules).
 //!

@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 use nix::mount::{MsFlags, mount};
 use nvml_sim::config::{Config, FILE};
 use nvml_sim::driver::generation;
-use nvml_sim::settings::{self, Kept};
+use nvml_sim::settings::{self, Stored};
 
 /// Simulate NVML in the test machine
 #[derive(Parser)]
@@ -87,9 +87,9 @@ fn install(description: &Path, library: &Path) -> Result<()> {
         fs::remove_file(EXCEPTION).with_context(|| format!("remove {EXCEPTION}"))?;
     }
     let generation = generation().context("the driver is not loaded")?;
-    settings::with(Path::new(settings::FILE), generation, &config, |kept| {
+    settings::with(Path::new(settings::FILE), generation, &config, |stored| {
         let set = config.gpu.iter().map(|gpu| (gpu.uuid.clone().unwrap_or_default(), gpu.set.clone()));
-        *kept = Kept { generation, gpus: set.collect() };
+        *stored = Stored { generation, gpus: set.collect() };
     })
 }
 
@@ -118,8 +118,8 @@ fn libraries() -> Result<Vec<PathBuf>> {
 fn show() -> Result<()> {
     let config = Config::load()?;
     let generation = generation().context("the driver is not loaded")?;
-    let text = settings::with(Path::new(settings::FILE), generation, &config, |kept| {
-        serde_json::to_string_pretty(&kept.gpus)
+    let text = settings::with(Path::new(settings::FILE), generation, &config, |stored| {
+        serde_json::to_string_pretty(&stored.gpus)
     })??;
     println!("{text}");
     Ok(())

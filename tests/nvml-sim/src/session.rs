@@ -163,12 +163,12 @@ impl Call<'_> {
     /// What is set on `gpu`, after `act` has seen and perhaps changed it.
     ///
     /// # Errors
-    /// `act`'s own; or the settings cannot be kept.
+    /// `act`'s own; or the settings cannot be stored.
     pub fn settings<T>(&self, gpu: &Gpu, act: impl FnOnce(&mut Settings) -> Outcome<T>) -> Outcome<T> {
         let uuid = gpu.uuid.clone().unwrap_or_default();
         let generation = self.session.driver.generation;
-        settings::with(Path::new(settings::FILE), generation, self.config(), |kept| {
-            act(kept.gpus.entry(uuid).or_default())
+        settings::with(Path::new(settings::FILE), generation, self.config(), |stored| {
+            act(stored.gpus.entry(uuid).or_default())
         })
         .map_err(|error| {
             eprintln!("nvml-sim: {error:#}");

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 
-/// Where the settings are kept. Not in a place of files that last: the real ones are in the driver's
+/// Where the settings are stored. Not in a place of files that last: the real ones are in the driver's
 /// memory.
 pub const FILE: &str = "/dev/shm/nvml-sim.json";
 
@@ -63,14 +63,14 @@ pub struct Instance {
 
 /// The settings of all GPUs, by UUID.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Kept {
+pub struct Stored {
     /// The load of the module that they belong to.
     pub generation: u64,
     /// By UUID.
     pub gpus: BTreeMap<String, Settings>,
 }
 
-impl Kept {
+impl Stored {
     /// What is left of them in `generation`: all, or after a load what lies in the GPU itself.
     fn left_in(self, generation: u64, config: &Config) -> Self {
         if self.generation == generation {
@@ -92,12 +92,17 @@ impl Kept {
 ///
 /// # Errors
 /// The file cannot be read or written.
-pub fn with<T>(path: &Path, generation: u64, config: &Config, act: impl FnOnce(&mut Kept) -> T) -> Result<T> {
-    let (kept, file) = open(path)?;
-    let mut now = kept.clone().left_in(generation, config);
+pub fn with<T>(
+    path: &Path,
+    generation: u64,
+    config: &Config,
+    act: impl FnOnce(&mut Stored) -> T,
+) -> Result<T> {
+    let (stored, file) = open(path)?;
+    let mut now = stored.clone().left_in(generation, config);
     let result = act(&mut now);
     // Whoever only looks may be somebody who cannot write.
-    if now != kept
+    if now != stored
         && let Some(mut file) = file
     {
         let text = serde_json::to_vec(&now)?;
@@ -109,17 +114,17 @@ pub fn with<T>(path: &Path, generation: u64, config: &Config, act: impl FnOnce(&
     Ok(result)
 }
 
-fn open(path: &Path) -> Result<(Kept, Option<File>)> {
+fn open(path: &Path) -> Result<(Stored, Option<File>)> {
     let writable = File::options().read(true).write(true).create(true).truncate(false).open(path);
     let Ok(mut file) = writable else {
-        let kept = fs::read(path).ok().and_then(|text| serde_json::from_slice(&text).ok());
-        return Ok((kept.unwrap_or_default(), None));
+        let stored = fs::read(path).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        return Ok((stored.unwrap_or_default(), None));
     };
     file.lock().with_context(|| format!("lock {}", path.display()))?;
     let mut text = Vec::new();
     file.read_to_end(&mut text).with_context(|| format!("read {}", path.display()))?;
-    let kept = if text.is_empty() { Kept::default() } else { serde_json::from_slice(&text)? };
-    Ok((kept, Some(file)))
+    let stored = if text.is_empty() { Stored::default() } else { serde_json::from_slice(&text)? };
+    Ok((stored, Some(file)))
 }
 
 #[cfg(test)]
@@ -138,14 +143,14 @@ mod tests {
         };
         let config = Config { gpu: vec![gpu("a", true), gpu("b", false)], ..Config::default() };
         let set = Settings { mig: true, power_limit: Some(1), ..Settings::default() };
-        with(&path, 1, &config, |kept| {
-            kept.gpus = [("a".to_owned(), set.clone()), ("b".to_owned(), set.clone())].into();
+        with(&path, 1, &config, |stored| {
+            stored.gpus = [("a".to_owned(), set.clone()), ("b".to_owned(), set.clone())].into();
         })
         .expect("writes");
-        with(&path, 1, &config, |kept| assert_eq!(kept.gpus["b"], set)).expect("reads");
-        with(&path, 2, &config, |kept| {
-            assert_eq!(kept.gpus["a"], Settings { mig: true, ..Settings::default() });
-            assert_eq!(kept.gpus["b"], Settings::default());
+        with(&path, 1, &config, |stored| assert_eq!(stored.gpus["b"], set)).expect("reads");
+        with(&path, 2, &config, |stored| {
+            assert_eq!(stored.gpus["a"], Settings { mig: true, ..Settings::default() });
+            assert_eq!(stored.gpus["b"], Settings::default());
         })
         .expect("reads");
     }

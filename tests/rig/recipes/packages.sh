@@ -134,11 +134,11 @@ seen 'another driver' /var/lib/rpm/.rpm.lock
 rpm -i kmod-nvidia-550-1.rpm kmod-nvidia-dkms-550-1.rpm
 asked 'two packages of modules' 1
 echo '--- rpm: upgrade'
-systemctl --quiet --no-reload disable nvidia-reload-keep.service
+systemctl --quiet --no-reload disable nvidia-reload-save-driver.service
 rpm -U recorder-2.rpm
 asked 'an upgrade of the package' 1
-[ "$(systemctl --root=/ is-enabled nvidia-reload-keep.service || :)" = disabled ] || fail 'the upgrade has enabled a unit'
-systemctl --quiet --no-reload enable nvidia-reload-keep.service
+[ "$(systemctl --root=/ is-enabled nvidia-reload-save-driver.service || :)" = disabled ] || fail 'the upgrade has enabled a unit'
+systemctl --quiet --no-reload enable nvidia-reload-save-driver.service
 enabled enabled
 echo '--- rpm: removal'
 mkdir -p /run/systemd/system /var/lib/nvidia-reload/slots/550

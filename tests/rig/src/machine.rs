@@ -113,7 +113,7 @@ impl Machine {
         let state = state.to_str().context("the cache's path is not UTF-8")?;
         let zstd = accel.tools.shell("zstd")?;
         machine.qmp.load(&format!("{zstd} -q -dc {}", shlex::try_quote(state)?))?;
-        // Its console starts anew when it wakes: what it said before is not in there.
+        // Its console starts again when it wakes: what it said before is not in there.
         machine.boots = 0;
         machine.connect(Duration::from_secs(60))?;
         Ok(machine)

@@ -101,7 +101,7 @@ enum Verb {
         to: bench::To,
     },
     /// Run all checks and scenarios but those that take long, or those named
-    Test(suite::Asked),
+    Test(suite::Options),
     /// Build the packages, for dpkg and for rpm
     Package {
         /// Also those for arm64

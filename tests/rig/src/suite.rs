@@ -77,7 +77,7 @@ impl Test {
 
 /// What is asked for on the command line.
 #[derive(Debug, Default, Args)]
-pub struct Asked {
+pub struct Options {
     /// Names, as --list shows them
     names: Vec<String>,
     /// Run all of them, each as a whole
@@ -125,7 +125,7 @@ impl Shard {
 
 /// Runs the tests that are asked for: the checks one after the other, since cargo takes all cores, then
 /// scenarios in several machines at once, the longest first.
-pub fn test(asked: &Asked) -> Result<u8> {
+pub fn test(asked: &Options) -> Result<u8> {
     let all = all_tests()?;
     if asked.list {
         for test in &all {

@@ -67,7 +67,7 @@ pub(super) fn directories(root: &Root) -> io::Result<(Vec<String>, Vec<String>)>
                 continue;
             }
         };
-        match told(&file, &text) {
+        match configured(&file, &text) {
             Ok(directories) => found.extend(directories),
             Err(error) => problems.push(format!("{file}: {error}")),
         }
@@ -87,7 +87,7 @@ pub(super) fn directories(root: &Root) -> io::Result<(Vec<String>, Vec<String>)>
 }
 
 /// What a configuration says of directories, wherever in it.
-fn told(file: &str, text: &str) -> Result<Vec<String>, String> {
+fn configured(file: &str, text: &str) -> Result<Vec<String>, String> {
     let value: serde_json::Value = match file.ends_with(".json") {
         true => serde_json::from_str(text).map_err(|error| error.to_string())?,
         false => toml::from_str(text).map_err(|error| error.to_string())?,
@@ -121,11 +121,7 @@ mod tests {
     fn each_engines_configuration_is_read() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let root = Root::at(directory.path());
-        let write = |path: &str, text: &str| {
-            let path = root.path(path);
-            fs::create_dir_all(path.parent().expect("has a parent")).expect("creates");
-            fs::write(path, text).expect("writes");
-        };
+        let write = |path: &str, text: &str| golden::write(&root, path, text);
         for path in ["/proc", "/etc/cdi", "/run/cdi", "/a", "/b", "/c", "/d", "/e", "/f"] {
             fs::create_dir_all(root.path(path)).expect("creates");
         }

@@ -52,7 +52,7 @@ pub(crate) fn paths(context: &Context) -> Result<Vec<String>> {
     Ok(specs.into_iter().map(|spec| spec.path).collect())
 }
 
-/// Sees to it that the specifications fit the driver that serves now. What is still wrong with them
+/// Sees to it that the specifications fit the driver that is loaded now. What is still wrong with them
 /// then is said and is no error: who needs them fails by name when it is started.
 ///
 /// # Errors
@@ -192,12 +192,7 @@ fn rewrite(
         true => put_in_place(root, old, &Spec::read(root, draft.clone()), others),
         false => bail!("there is no {program}"),
     });
-    match fs::remove_file(root.path(&draft)) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            result.and(Err(error).with_context(|| format!("remove {draft}")))
-        }
-        _ => result,
-    }
+    result.and(files::remove(&root.path(&draft)).map(drop).with_context(|| format!("remove {draft}")))
 }
 
 fn put_in_place(root: &Root, old: &Spec, new: &Spec, others: &[&Spec]) -> Result<()> {

@@ -49,7 +49,7 @@ fn at_each_line_of_the_ledger_the_undo_starts_what_was_stopped() {
             // As another process, which has read nothing before.
             let ledger = Ledger::new(machine.context.root.path("/var/lib/nvidia-reload"), "this-boot");
             let context = Context { step: Step::DrainContainers, root: machine.context.root.clone(), ledger };
-            give_back::undo(&context).expect("starts them");
+            restore::undo(&context).expect("starts them");
             let expected: Vec<&str> = [(one, "start a"), (other, "start bb")]
                 .into_iter()
                 .filter(|(was, _)| **was == "exited")
@@ -63,7 +63,7 @@ fn at_each_line_of_the_ledger_the_undo_starts_what_was_stopped() {
             let run = context.ledger.read().expect("reads").expect("is open");
             assert!(run.damaged.is_empty() && run.acts.iter().all(|act| act.state == State::Undone), "{cut}");
             // Twice is as once.
-            give_back::undo(&context).expect("has nothing to do");
+            restore::undo(&context).expect("has nothing to do");
             assert_eq!(machine.orders(), Vec::<String>::new());
             (states, started) = (states + 1, started + expected.len());
         }

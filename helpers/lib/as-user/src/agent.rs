@@ -248,10 +248,7 @@ fn listen(root: &Root, uid: u32) -> io::Result<(File, UnixListener)> {
         }
     }
     let file = lock(&path.with_extension("lock"), OTHERS, |_| ()).map_err(io::Error::other)?;
-    match remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    files::remove(&path)?;
     let listener = UnixListener::bind(&path)?;
     set_permissions(&path, Permissions::from_mode(0o600))?;
     chown(&path, Some(uid), None)?;

@@ -15,32 +15,32 @@ fn lines() {
     fuzz::run(env!("CARGO_MANIFEST_DIR"), "lines", |said| {
         let (ours, theirs) = UnixStream::pair().expect("a pair");
         let deadline = Instant::now() + Duration::from_secs(10);
-        let heard = thread::scope(|scope| {
+        let received = thread::scope(|scope| {
             scope.spawn(|| {
                 // Who listens may have had enough.
                 let _ = (&theirs).write_all(said);
                 let _ = theirs.shutdown(Shutdown::Write);
             });
             let mut lines = Lines::new(ours, LONGEST, 64 << 10);
-            let mut heard = Vec::new();
+            let mut received = Vec::new();
             loop {
                 match lines.next(deadline) {
                     Ok(Some(line)) => {
                         // A line may be read to its end with what was read last.
                         assert!(line.len() <= 2 * LONGEST && !line.contains(&b'\n'));
-                        heard.extend([&line[..], b"\n"].concat());
+                        received.extend([&line[..], b"\n"].concat());
                     }
-                    Ok(None) => break heard,
+                    Ok(None) => break received,
                     Err(error) => {
                         assert_eq!(error.kind(), ErrorKind::InvalidData, "{error}");
                         assert!(said.len() > LONGEST);
-                        break heard;
+                        break received;
                     }
                 }
             }
         });
-        assert!(said.starts_with(&heard));
+        assert!(said.starts_with(&received));
         let whole = said.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
-        assert!(heard.len() == whole || said.len() > LONGEST);
+        assert!(received.len() == whole || said.len() > LONGEST);
     });
 }

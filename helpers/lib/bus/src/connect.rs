@@ -89,7 +89,7 @@ impl Scope {
 
 /// The answer of `future`, waited for.
 ///
-/// zbus' own `block_on` is made anew for each type of future, with a scheduler inside: boxed, it is
+/// zbus' own `block_on` is compiled again for each type of future, with a scheduler inside: boxed, it is
 /// there once.
 pub(crate) fn wait<T>(future: impl Future<Output = T>) -> T {
     let mut answer = None;
@@ -135,7 +135,7 @@ fn open(address: &Address, owner: Option<u32>) -> zbus::Result<Connection> {
         return Err(zbus::Error::InputOutput(std::io::Error::new(ErrorKind::PermissionDenied, what).into()));
     }
     let builder = match address {
-        Address::Direct(_) => Builder::unix_stream(relay::mended(stream)?).p2p(),
+        Address::Direct(_) => Builder::unix_stream(relay::patched(stream)?).p2p(),
         Address::Bus(_) => Builder::unix_stream(stream),
     };
     wait(builder.method_timeout(PATIENCE).build())

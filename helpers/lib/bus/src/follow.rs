@@ -11,7 +11,7 @@ use crate::{Error, Job, JobResult, Manager, Mode, UnitChange};
 /// How often a manager that is out of reach is looked for.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// For how long. A manager that executes itself anew is back within seconds.
+/// For how long. A manager that re-executes itself is back within seconds.
 const ABSENCE: Duration = Duration::from_secs(30);
 
 /// How long a signal that was sent before the answer to a question may be behind it.
@@ -36,6 +36,17 @@ pub enum Event {
     },
     /// Something may have been missed: read the state of what matters.
     Anew,
+}
+
+impl Manager {
+    /// Follows jobs to their end, and what becomes of `units`: open it before the first job is
+    /// queued.
+    ///
+    /// # Errors
+    /// The manager does not answer.
+    pub fn follow(&self, units: &[&str]) -> Result<Follower, Error> {
+        Follower::new(self.clone(), units)
+    }
 }
 
 /// Queues jobs and follows them. The signals are listened to before the first job is queued, so

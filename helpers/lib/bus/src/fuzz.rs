@@ -8,13 +8,13 @@ use crate::relay::relay;
 #[test]
 fn messages() {
     fuzz::run(env!("CARGO_MANIFEST_DIR"), "messages", |said| {
-        let mut heard = Vec::new();
-        let end = relay(said, &mut heard).expect_err("it ends");
+        let mut received = Vec::new();
+        let end = relay(said, &mut received).expect_err("it ends");
         assert!(matches!(end.kind(), ErrorKind::UnexpectedEof | ErrorKind::InvalidData), "{end}");
-        assert!(heard.len() <= said.len());
+        assert!(received.len() <= said.len());
         // One byte of each sender, and nothing else.
-        for (said, heard) in said.iter().zip(&heard) {
-            assert!(said == heard || *heard == b':');
+        for (said, received) in said.iter().zip(&received) {
+            assert!(said == received || *received == b':');
         }
     });
 }

@@ -7,8 +7,7 @@ use zbus::{Connection, OwnedObjectPath, OwnedVariant};
 
 use crate::connect::{Scope, connect, wait};
 use crate::proxies::{ManagerProxy, PropertiesProxy};
-use crate::signals::Signals;
-use crate::{Dependents, Error, Follower, Job, Listed, Service, Standing, SystemState, Unit};
+use crate::{Dependents, Error, Job, Listed, Service, Standing, SystemState, Unit};
 
 const MANAGER: &str = "/org/freedesktop/systemd1";
 const UNIT: &str = "org.freedesktop.systemd1.Unit";
@@ -124,21 +123,6 @@ impl Manager {
         self.ask(&format!("reset the failed state of {unit}"), Some(unit), async |manager| {
             manager.reset_failed_unit(unit).await
         })
-    }
-
-    /// Follows jobs to their end, and what becomes of `units`: open it before the first job is
-    /// queued.
-    ///
-    /// # Errors
-    /// The manager does not answer.
-    pub fn follow(&self, units: &[&str]) -> Result<Follower, Error> {
-        Follower::new(self.clone(), units)
-    }
-
-    /// What happens from now on, of jobs and of `units`.
-    pub(crate) fn signals(&self, units: &[&str]) -> Result<Signals, Error> {
-        let paths: Vec<_> = units.iter().map(|unit| (path_of(unit), (*unit).to_owned())).collect();
-        Signals::open(self, &paths)
     }
 
     /// What `name` is. A unit that does not exist is one with [`LoadState::NotFound`].

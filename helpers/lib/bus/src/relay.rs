@@ -3,7 +3,7 @@
 //!
 //! What systemd sends over a private socket names `org.freedesktop.systemd1` as its sender. On a bus
 //! that field is the bus daemon's to fill in and holds a unique name, so zbus refuses the message,
-//! and with it the connection. A relay within the process mends the one byte: a unique name begins
+//! and with it the connection. A relay within the process corrects the one byte: a unique name begins
 //! with a colon.
 
 use std::io::{self, Read, Write};
@@ -24,7 +24,7 @@ const LINE: usize = 16 << 10;
 const LONGEST: usize = 128 << 20;
 
 /// A connection to systemd, made one that zbus can use.
-pub(crate) fn mended(systemd: UnixStream) -> io::Result<UnixStream> {
+pub(crate) fn patched(systemd: UnixStream) -> io::Result<UnixStream> {
     let (ours, theirs) = UnixStream::pair()?;
     let (mut from, mut to) = (theirs.try_clone()?, systemd.try_clone()?);
     thread::spawn(move || {
@@ -59,7 +59,7 @@ pub(crate) fn relay(mut from: impl Read, mut to: impl Write) -> io::Result<()> {
         fill(&mut message, &mut from, HEADER)?;
         let length = length(&message).ok_or(io::ErrorKind::InvalidData)?;
         fill(&mut message, &mut from, length)?;
-        mend(&mut message);
+        patch(&mut message);
         to.write_all(&message)?;
         message.clear();
     }
@@ -86,7 +86,7 @@ fn length(header: &[u8]) -> Option<usize> {
 
 /// Makes the sender a unique name, if the message has one that is not. What is not understood is
 /// left to zbus.
-fn mend(message: &mut [u8]) {
+fn patch(message: &mut [u8]) {
     if let Some(at) = sender(message).filter(|at| *at < message.len())
         && message[at] != b':'
         && !message[at..].starts_with(b"org.freedesktop.DBus\0")
@@ -133,15 +133,15 @@ mod tests {
     }
 
     #[test]
-    fn only_the_sender_is_mended() {
+    fn only_the_sender_is_patched() {
         let systemd = signal("org.freedesktop.systemd1");
-        let mut mended = systemd.clone();
-        mend(&mut mended);
-        let changed: Vec<usize> = (0..systemd.len()).filter(|at| systemd[*at] != mended[*at]).collect();
+        let mut patched = systemd.clone();
+        patch(&mut patched);
+        let changed: Vec<usize> = (0..systemd.len()).filter(|at| systemd[*at] != patched[*at]).collect();
         assert_eq!(changed, [super::sender(&systemd).expect("has one")]);
-        let again = mended.clone();
-        mend(&mut mended);
-        assert_eq!(mended, again);
+        let again = patched.clone();
+        patch(&mut patched);
+        assert_eq!(patched, again);
     }
 
     #[test]
@@ -149,11 +149,11 @@ mod tests {
         let messages = [signal("org.freedesktop.systemd1"), signal(":1.2")];
         let mut said = b"OK 0123456789abcdef\r\nAGREE_UNIX_FD\r\n".to_vec();
         said.extend(messages.concat());
-        let mut heard = Vec::new();
-        let end = relay(said.as_slice(), &mut heard).expect_err("it ends");
+        let mut received = Vec::new();
+        let end = relay(said.as_slice(), &mut received).expect_err("it ends");
         assert_eq!(end.kind(), io::ErrorKind::UnexpectedEof);
-        assert_eq!(heard.len(), said.len());
-        assert_eq!(heard.iter().zip(&said).filter(|(heard, said)| heard != said).count(), 1);
+        assert_eq!(received.len(), said.len());
+        assert_eq!(received.iter().zip(&said).filter(|(received, said)| received != said).count(), 1);
     }
 
     #[test]

@@ -18,6 +18,15 @@ use crate::{ActiveState, Error, Job, JobResult, Manager};
 /// How long after a deadline the queue is still read.
 const SETTLE: Duration = Duration::from_millis(200);
 
+impl Manager {
+    /// What happens from now on, of jobs and of `units`.
+    pub(crate) fn signals(&self, units: &[&str]) -> Result<Signals, Error> {
+        let paths: Vec<_> =
+            units.iter().map(|unit| (crate::manager::path_of(unit), (*unit).to_owned())).collect();
+        Signals::open(self, &paths)
+    }
+}
+
 /// What changed of a unit; none for what did not. The fields are those of [`Unit`] and [`Service`].
 ///
 /// [`Unit`]: crate::Unit
@@ -54,7 +63,7 @@ pub enum Signal {
         /// The properties that changed, of those that are looked at.
         change: Box<UnitChange>,
     },
-    /// The manager begins (true) or ends to read its units anew. Signals may be missing from this
+    /// The manager begins (true) or ends a reload of its units. Signals may be missing from this
     /// time: list again what matters when it ends.
     Reloading(bool),
     /// The connection is gone, or another process took over as the manager: connect again.

@@ -60,7 +60,7 @@ words! {
     ActiveState {
         /// It does, or did its work and stays.
         Active = "active",
-        /// It does, and reads its configuration anew.
+        /// It does, and reloads its configuration.
         Reloading = "reloading",
         /// It does, and its mounts are refreshed.
         Refreshing = "refreshing",
@@ -91,7 +91,7 @@ words! {
         Initializing = "initializing",
         /// The boot is not over.
         Starting = "starting",
-        /// All is well.
+        /// Everything works.
         Running = "running",
         /// A unit failed.
         Degraded = "degraded",

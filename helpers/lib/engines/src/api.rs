@@ -33,7 +33,7 @@ use path::{percent_encoded, segment};
 pub(crate) use runtimes::Runtimes;
 
 use crate::numbers::Number;
-use crate::{Definition, Inspect, Kind, find, user};
+use crate::{Definition, Error, Inspect, Kind, find, user};
 
 /// How long an engine gets for an answer. A daemon that comes up with hundreds of containers is
 /// slow; one that has hung stays silent for ever.
@@ -43,47 +43,17 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// a busy machine, each with its mounts, networks and hooks.
 const ORDER: Duration = Duration::from_secs(240);
 
-/// Why an engine did not do what was asked.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
-    /// It knows no such container.
-    #[error("the engine knows no such container")]
-    Gone,
-    /// It could not be asked, or went away over it: the order may or may not have arrived.
-    #[error("the engine does not answer: {reason}")]
-    Unreachable {
-        /// The kernel's error number, if there was one.
-        errno: Option<i32>,
-        /// What happened to the connection.
-        reason: String,
-    },
-    /// It did not answer in time.
-    #[error("the engine did not answer within {} s", .0.as_secs())]
-    TimedOut(Duration),
-    /// It said no.
-    #[error("the engine answered {status}: {message}")]
-    Refused {
-        /// The HTTP status.
-        status: u16,
-        /// The engine's words, for a reader only.
-        message: String,
-    },
-    /// It said what nobody here understands.
-    #[error("the engine's answer cannot be understood: {0}")]
-    Odd(String),
-}
-
 /// An engine's API.
 #[derive(Debug, Clone)]
 pub struct Client {
     kind: Kind,
-    way: Way,
+    transport: Transport,
     away: Arc<AtomicBool>,
 }
 
 /// How an engine is spoken with.
 #[derive(Debug, Clone)]
-enum Way {
+enum Transport {
     /// Over its socket.
     Socket { path: String, docker: Docker },
     /// As the user whose it is.
@@ -100,7 +70,11 @@ impl Client {
         let path = path.to_str().ok_or_else(|| Error::Odd(format!("{socket} is no text")))?;
         let docker = Docker::connect_with_unix(path, PATIENCE.as_secs(), bollard::API_DEFAULT_VERSION)
             .map_err(|error| typed(error, PATIENCE))?;
-        Ok(Self { kind, way: Way::Socket { path: path.to_owned(), docker }, away: Arc::default() })
+        Ok(Self {
+            kind,
+            transport: Transport::Socket { path: path.to_owned(), docker },
+            away: Arc::default(),
+        })
     }
 
     /// The Podman of user `uid`, which can be asked until `budget` is over.
@@ -109,12 +83,16 @@ impl Client {
     /// The user's side does not answer.
     pub async fn of_user(root: &Root, uid: u32, budget: Duration) -> Result<Self, Error> {
         let agent = user::open(root, uid, budget).await?;
-        Ok(Self { kind: Kind::Podman, way: Way::User { root: root.clone(), agent }, away: Arc::default() })
+        Ok(Self {
+            kind: Kind::Podman,
+            transport: Transport::User { root: root.clone(), agent },
+            away: Arc::default(),
+        })
     }
 
     /// Ends the conversation, where it is one with a user's side.
     pub async fn end(self) {
-        if let Way::User { agent, .. } = self.way {
+        if let Transport::User { agent, .. } = self.transport {
             user::end(agent).await;
         }
     }
@@ -124,9 +102,9 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub(crate) async fn bundle(&self, directory: &str) -> Result<Vec<(String, Number)>, Error> {
-        match &self.way {
-            Way::Socket { .. } => Ok(Vec::new()),
-            Way::User { agent, .. } => user::bundle(agent, directory, PATIENCE).await,
+        match &self.transport {
+            Transport::Socket { .. } => Ok(Vec::new()),
+            Transport::User { agent, .. } => user::bundle(agent, directory, PATIENCE).await,
         }
     }
 
@@ -185,7 +163,7 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn up(&self) -> Result<Vec<String>, Error> {
-        if let Way::User { agent, .. } = &self.way {
+        if let Transport::User { agent, .. } = &self.transport {
             return user::up(agent, PATIENCE).await;
         }
         // Podman does not know the word "restarting", and refuses the whole question.
@@ -203,9 +181,9 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn inspect(&self, id: &str) -> Result<Inspect, Error> {
-        match &self.way {
-            Way::Socket { .. } => self.get(&format!("/containers/{}/json", segment(id)?)).await,
-            Way::User { root, agent } => user::inspect(root, agent, id, PATIENCE).await,
+        match &self.transport {
+            Transport::Socket { .. } => self.get(&format!("/containers/{}/json", segment(id)?)).await,
+            Transport::User { root, agent } => user::inspect(root, agent, id, PATIENCE).await,
         }
     }
 
@@ -273,9 +251,9 @@ impl Client {
     }
 
     fn uri(&self, target: &str) -> Result<Uri, Error> {
-        match &self.way {
-            Way::Socket { path, .. } => Ok(Uri::new(path, target)),
-            Way::User { .. } => Err(Error::Odd("that is not asked of a user's engine".into())),
+        match &self.transport {
+            Transport::Socket { path, .. } => Ok(Uri::new(path, target)),
+            Transport::User { .. } => Err(Error::Odd("that is not asked of a user's engine".into())),
         }
     }
 

@@ -15,7 +15,6 @@ use serde::Deserialize;
 use step::Root;
 
 use crate::numbers::Number;
-use crate::select::is_nvidias_program;
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -111,7 +110,7 @@ struct Node {
 
 /// What a container was started with.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Given {
+pub struct Bundle {
     /// The character devices.
     pub devices: Vec<(String, Number)>,
     /// The environment.
@@ -133,15 +132,15 @@ pub struct Given {
     pub pid: Option<i32>,
 }
 
-impl Given {
+impl Bundle {
     /// Reads the bundle in `directory`, with the notes that containerd's shim or CRI-O puts beside it; none
     /// where there is no bundle, or none that can be understood.
     pub fn read(directory: &Path) -> Option<Self> {
-        let mut given = Self::parse(&fs::read(directory.join("config.json")).ok()?)?;
+        let mut bundle = Self::parse(&fs::read(directory.join("config.json")).ok()?)?;
         let note = |name: &str| Some(fs::read_to_string(directory.join(name)).ok()?.trim().to_owned());
-        given.runtime = note("runtime").filter(|program| !program.is_empty());
-        given.pid = note("init.pid").or_else(|| note("pidfile")).and_then(|pid| pid.parse().ok());
-        Some(given)
+        bundle.runtime = note("runtime").filter(|program| !program.is_empty());
+        bundle.pid = note("init.pid").or_else(|| note("pidfile")).and_then(|pid| pid.parse().ok());
+        Some(bundle)
     }
 
     /// Reads the text of a bundle's `config.json`.
@@ -176,19 +175,28 @@ impl Given {
 /// The character devices of a bundle of a user's own Podman. Without the right to make nodes it mounts the
 /// host's.
 pub fn mounted(root: &Root, directory: &str) -> Vec<(String, Number)> {
-    let Some(given) = Given::read(&root.path(directory)) else { return Vec::new() };
-    let sources = given.mounts.iter().filter_map(|(source, _)| {
+    let Some(bundle) = Bundle::read(&root.path(directory)) else { return Vec::new() };
+    let sources = bundle.mounts.iter().filter_map(|(source, _)| {
         let node = fs::metadata(root.path(source)).ok()?;
         let number = (major(node.rdev()), minor(node.rdev()));
         node.file_type().is_char_device().then(|| (source.clone(), number))
     });
-    sources.chain(given.devices.iter().cloned()).collect()
+    sources.chain(bundle.devices.iter().cloned()).collect()
 }
 
 /// Whether an id can be a part of a path.
 pub(crate) fn is_id(id: &str) -> bool {
     let is_fine = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     !id.is_empty() && !id.starts_with('.') && id.bytes().all(is_fine)
+}
+
+/// Whether a program is NVIDIA's runtime, in any of its modes, or the hook of it that goes by the environment.
+pub fn is_nvidias_program(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    name == "nvidia-container-runtime"
+        || name == "nvidia-container-runtime-hook"
+        || name == "nvidia-container-toolkit"
+        || name.strip_prefix("nvidia-container-runtime.").is_some_and(|mode| !mode.is_empty())
 }
 
 #[cfg(test)]
@@ -200,12 +208,12 @@ mod tests {
         let text = br#"{"ociVersion":"1.0.2","linux":{"devices":[
             {"path":"/dev/nvidiactl","type":"c","major":195,"minor":255,"fileMode":438},
             {"path":"/dev/sda","type":"b","major":8,"minor":0}],"namespaces":[]}}"#;
-        let given = Given::parse(text).expect("is a bundle");
-        assert_eq!(given.devices, [("/dev/nvidiactl".to_owned(), (195, 255))]);
-        assert_eq!(Given::parse(b"{}"), Some(Given::default()));
-        assert_eq!(Given::parse(br#"{"linux":{"devices":null},"mounts":null}"#), Some(Given::default()));
+        let bundle = Bundle::parse(text).expect("is a bundle");
+        assert_eq!(bundle.devices, [("/dev/nvidiactl".to_owned(), (195, 255))]);
+        assert_eq!(Bundle::parse(b"{}"), Some(Bundle::default()));
+        assert_eq!(Bundle::parse(br#"{"linux":{"devices":null},"mounts":null}"#), Some(Bundle::default()));
         for torn in [&b""[..], b"{", br#"{"linux":7}"#] {
-            assert_eq!(Given::parse(torn), None, "what cannot be read does not say that there is no GPU");
+            assert_eq!(Bundle::parse(torn), None, "what cannot be read does not say that there is no GPU");
         }
     }
 
@@ -222,32 +230,32 @@ mod tests {
     #[test]
     fn a_privileged_container_may_open_all() {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let given = |rules: &str| {
+        let bundle = |rules: &str| {
             let text = format!(
                 r#"{{"process":{{"env":["A=1"]}},"linux":{{"resources":{{"devices":[{rules}]}},
                 "devices":[{{"path":"/dev/nvidia0","type":"c","major":195,"minor":0}}]}}}}"#
             );
             fs::write(directory.path().join("config.json"), text).expect("writes");
-            Given::read(directory.path()).expect("reads")
+            Bundle::read(directory.path()).expect("reads")
         };
-        let one = given(
+        let one = bundle(
             r#"{"allow":false,"access":"rwm"},{"allow":true,"type":"c","access":"m"},
             {"allow":true,"type":"c","major":195,"access":"rw"}"#,
         );
         assert_eq!(one.devices, [("/dev/nvidia0".to_owned(), (195, 0))]);
         assert_eq!((one.environment.as_slice(), one.privileged), (&["A=1".to_owned()][..], false));
-        let allows = |given: &Given, number| given.rules.iter().any(|rule| rule.allows(number));
+        let allows = |bundle: &Bundle, number| bundle.rules.iter().any(|rule| rule.allows(number));
         assert_eq!((allows(&one, (195, 7)), allows(&one, (510, 0))), (true, false), "to make is not to open");
-        assert!(given(r#"{"allow":true,"access":"rwm"}"#).privileged);
-        assert!(given(r#"{"allow":true,"type":"a","major":-1,"minor":-1,"access":"rwm"}"#).privileged);
-        assert!(!given(r#"{"allow":true,"type":"a","major":195,"access":"rwm"}"#).privileged);
+        assert!(bundle(r#"{"allow":true,"access":"rwm"}"#).privileged);
+        assert!(bundle(r#"{"allow":true,"type":"a","major":-1,"minor":-1,"access":"rwm"}"#).privileged);
+        assert!(!bundle(r#"{"allow":true,"type":"a","major":195,"access":"rwm"}"#).privileged);
     }
 
     #[test]
     fn the_runtime_and_its_hook_are_told() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let write = |name: &str, text: &str| fs::write(directory.path().join(name), text).expect("writes");
-        let read = || Given::read(directory.path()).expect("reads");
+        let read = || Bundle::read(directory.path()).expect("reads");
         write("config.json", r#"{"hooks":{"prestart":[{"path":"/usr/sbin/dockerd"}],"poststop":[]}}"#);
         write("runtime", "");
         write("init.pid", "4711");

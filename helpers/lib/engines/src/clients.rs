@@ -18,7 +18,6 @@ use std::path::Path;
 use step::Root;
 
 use crate::ids::Ids;
-use crate::owner::unit_of;
 use crate::{Inspect, Kind};
 
 /// What starts a container and stays with it.
@@ -106,6 +105,24 @@ fn attached(process: &Path, docker_group: Option<u32>) -> Option<Attached> {
         arguments = vec![b"start".to_vec(), arguments.get(id)?.clone()];
     }
     Some(Attached { engine, user, unit, arguments })
+}
+
+/// The service whose own control group the container runs in: then the unit was started with the
+/// container in it, and not beside it in a scope of the engine's.
+pub(crate) fn unit_of(cgroup: &str) -> Option<String> {
+    // The unified hierarchy, or systemd's own where there are several.
+    let path = cgroup.lines().find_map(|line| {
+        let (_, line) = line.split_once(':')?;
+        line.strip_prefix(':').or_else(|| line.strip_prefix("name=systemd:"))
+    })?;
+    let unit = path.split('/').rfind(|part| part.ends_with(".service") || part.ends_with(".scope"))?;
+    // Engines that keep their containers below themselves.
+    let engine = ["docker.service", "containerd.service", "podman.service"];
+    // Where an engine runs inside another's container, its paths start with the outer one's.
+    // A user's units are not the system's.
+    let ours = !engine.contains(&unit) && !unit.starts_with("nvidia-reload-") && !path.contains("/user@");
+    // What cron or a server of logins hosts is not its own.
+    (unit.ends_with(".service") && ours && !holders::is_host(unit)).then(|| unit.to_owned())
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
-//! A container made anew from what its engine said of it.
+//! A container recreated from what its engine said of it.
 //!
 //! Only for engines that take back what they say: Docker's `POST /containers/create` has the shape
 //! of `GET /containers/ID/json`, field by field, also those that this program does not know.
-//! Podman answers in that shape but loses things on the way back.
+//! Podman answers in that shape but loses things when they are read back.
 
 use std::collections::BTreeMap;
 
@@ -70,7 +70,7 @@ impl Definition {
     }
 }
 
-/// Of a network's settings, those that somebody chose: addresses are given out anew.
+/// Of a network's settings, those that somebody chose: addresses are assigned again.
 fn chosen(endpoint: &Value, short_id: &str) -> Value {
     let mut chosen = Map::new();
     for key in ["IPAMConfig", "Links", "DriverOpts", "GwPriority"] {

@@ -83,7 +83,7 @@ pub async fn bring_up(client: &Client, id: &str, paused: bool) -> Result<Ended, 
     reach(client, id, Goal::Up { paused }, Duration::ZERO).await
 }
 
-/// Waits until a container's health check says that it is well. Otherwise returns what it says, in the
+/// Waits until a container's health check says that it is healthy. Otherwise returns what it says, in the
 /// engine's word: `unhealthy` at once, `starting` after the time.
 ///
 /// # Errors

@@ -9,11 +9,11 @@ use std::collections::BTreeSet;
 
 use step::Root;
 
+use crate::answer::holds;
 use crate::inspect::{HostConfig, Inspect};
 use crate::numbers::Machine;
 use crate::running::{DOCKERS, PODS, Running};
-use crate::select::{self, Beside, Runtime};
-use crate::survey::holds;
+use crate::select::{self, Evidence, Runtime};
 use crate::{Container, Kind, Owner};
 
 /// What containerd's CRI notes of the container that holds a pod together.
@@ -36,22 +36,22 @@ pub(crate) fn containers(
         if namespace == DOCKERS || known.contains(&id) {
             continue;
         }
-        let Some(given) = running.of_containerd(root, namespace, &id) else { continue };
-        let is_alive = given.pid.is_some_and(|pid| root.path(format!("/proc/{pid}")).exists());
-        let is_sandbox = given.annotations.get(CRI_TYPE).is_some_and(|kind| kind == "sandbox");
+        let Some(bundle) = running.of_containerd(root, namespace, &id) else { continue };
+        let is_alive = bundle.pid.is_some_and(|pid| root.path(format!("/proc/{pid}")).exists());
+        let is_sandbox = bundle.annotations.get(CRI_TYPE).is_some_and(|kind| kind == "sandbox");
         if !is_alive || (namespace == PODS && is_sandbox) {
             continue;
         }
-        let program = given.runtime.as_deref().filter(|program| select::is_nvidia_runtime(program));
-        let beside = Beside {
-            bundle: Some(&given),
+        let program = bundle.runtime.as_deref().filter(|program| select::is_nvidia_runtime(program));
+        let evidence = Evidence {
+            bundle: Some(&bundle),
             runtime: program.map_or(Runtime::Other, Runtime::Usual),
-            holds: holds(root, holding, None, &id, given.pid),
+            holds: holds(root, holding, None, &id, bundle.pid),
             swarm: &[],
         };
-        let host_config = HostConfig { privileged: Some(given.privileged), ..HostConfig::default() };
+        let host_config = HostConfig { privileged: Some(bundle.privileged), ..HostConfig::default() };
         let described = Inspect { host_config: Some(host_config), ..Inspect::default() };
-        let why = select::why(&described, machine, beside);
+        let why = select::why(&described, machine, evidence);
         if why.is_empty() {
             continue;
         }
@@ -59,7 +59,7 @@ pub(crate) fn containers(
             engine: Kind::Containerd,
             user: None,
             socket: socket.to_owned(),
-            name: given.annotations.get(NERDCTL_NAME).cloned().unwrap_or_else(|| id.clone()),
+            name: bundle.annotations.get(NERDCTL_NAME).cloned().unwrap_or_else(|| id.clone()),
             paused: false,
             auto_remove: false,
             has_health_check: false,
@@ -69,7 +69,7 @@ pub(crate) fn containers(
             aliases: vec![id.clone()],
             id,
             needs: Vec::new(),
-            pid: given.pid.unwrap_or_default(),
+            pid: bundle.pid.unwrap_or_default(),
             why,
         });
     }

@@ -5,12 +5,12 @@ use std::fs;
 
 use step::Root;
 
-use crate::bundle::Given;
+use crate::bundle::Bundle;
 use crate::clients::Clients;
 use crate::ids::Ids;
 use crate::numbers::{Found, Host, Number};
 use crate::running::{DOCKERS, Running, texts_of};
-use crate::select::{Beside, Runtime, why};
+use crate::select::{Evidence, Runtime, why};
 use crate::{Definition, Engine, Inspect, Kind, Owner, Presence, owner, user};
 
 const HERE: &str = env!("CARGO_MANIFEST_DIR");
@@ -47,7 +47,7 @@ fn inspect() {
         let Ok(container) = serde_json::from_slice::<Inspect>(text) else { return };
         let bound = 16 * text.len() + 512;
         let reasons =
-            why(&container, &Fixture, Beside { runtime: Runtime::Usual("nvidia"), ..Beside::default() });
+            why(&container, &Fixture, Evidence { runtime: Runtime::Usual("nvidia"), ..Evidence::default() });
         fuzz::assert_at_most(bound, &reasons);
         fuzz::assert_at_most(bound, &[container.needs(), container.aliases()]);
         let (_, _, _) = (container.phase(), container.health(), container.finished_usec());
@@ -80,16 +80,19 @@ fn of_a_bundle() {
     fs::write(others.join("config.json"), r#"{"process":{"env":["SECRET=1"]}}"#).expect("writes");
     fuzz::run(HERE, "bundle", |text| {
         fs::write(place.join("config.json"), text).expect("writes");
-        let Some(given) = Running::default().of_containerd(&root, DOCKERS, ID) else { return };
-        let lengths =
-            given.devices.iter().map(|(path, _)| path.len()).chain(given.environment.iter().map(String::len));
+        let Some(bundle) = Running::default().of_containerd(&root, DOCKERS, ID) else { return };
+        let lengths = bundle
+            .devices
+            .iter()
+            .map(|(path, _)| path.len())
+            .chain(bundle.environment.iter().map(String::len));
         assert!(lengths.sum::<usize>() <= 3 * text.len());
-        assert_eq!(Given::parse(text), Some(given));
+        assert_eq!(Bundle::parse(text), Some(bundle));
     });
     fuzz::run(HERE, "bundle-id", |id| {
         let id = String::from_utf8_lossy(id);
-        let given = Running::default().of_containerd(&root, DOCKERS, &id).unwrap_or_default();
-        assert!(id == "others" || !given.environment.contains(&"SECRET=1".to_owned()), "{id:?}");
+        let bundle = Running::default().of_containerd(&root, DOCKERS, &id).unwrap_or_default();
+        assert!(id == "others" || !bundle.environment.contains(&"SECRET=1".to_owned()), "{id:?}");
     });
 }
 

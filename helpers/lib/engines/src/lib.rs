@@ -14,6 +14,8 @@ mod model;
 mod policy;
 
 #[cfg(feature = "client")]
+mod answer;
+#[cfg(feature = "client")]
 mod api;
 #[cfg(feature = "client")]
 mod bundle;
@@ -25,6 +27,8 @@ mod cut_off;
 mod definition;
 #[cfg(feature = "client")]
 mod drive;
+#[cfg(feature = "client")]
+mod error;
 #[cfg(feature = "client")]
 mod find;
 #[cfg(feature = "client")]
@@ -60,7 +64,7 @@ pub use model::{Container, Engine, Kind, Owner, Presence, SURVEY_SCHEMA, Survey,
 pub use policy::{Decision, decide};
 
 #[cfg(feature = "client")]
-pub use api::{Client, Error};
+pub use api::Client;
 #[cfg(feature = "client")]
 pub use bundle::mounted;
 #[cfg(feature = "client")]
@@ -70,11 +74,13 @@ pub use definition::Definition;
 #[cfg(feature = "client")]
 pub use drive::{Ended, become_healthy, bring_down, bring_up};
 #[cfg(feature = "client")]
+pub use error::Error;
+#[cfg(feature = "client")]
 pub use find::podman_listens;
 #[cfg(feature = "client")]
 pub use inspect::{Inspect, Phase};
 #[cfg(feature = "client")]
-pub use order::{Member, Way, waves};
+pub use order::{Direction, Member, waves};
 #[cfg(feature = "client")]
 pub use running::{Daemon, Running};
 #[cfg(feature = "client")]
@@ -82,4 +88,4 @@ pub use stale::stale;
 #[cfg(feature = "client")]
 pub use survey::{gpu_containers, side_by_side, wait_for};
 #[cfg(feature = "client")]
-pub use user::beside;
+pub use user::in_background;

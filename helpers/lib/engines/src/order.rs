@@ -14,7 +14,7 @@ pub struct Member {
 
 /// Which way to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub enum Direction {
     /// Start: who is needed comes first.
     Up,
     /// Stop: who is needed comes last.
@@ -25,8 +25,8 @@ pub enum Way {
 /// first that it can be in, so that who has to do with nobody waits for nobody. What is needed and
 /// not among the members runs anyway. Who need each other in a circle come last, together: their
 /// engine started them somehow before.
-pub fn waves(members: &[Member], way: Way) -> Vec<Vec<usize>> {
-    let before = before(members, way);
+pub fn waves(members: &[Member], direction: Direction) -> Vec<Vec<usize>> {
+    let before = before(members, direction);
     let mut placed = vec![false; members.len()];
     let mut waves = Vec::new();
     loop {
@@ -46,7 +46,7 @@ pub fn waves(members: &[Member], way: Way) -> Vec<Vec<usize>> {
 }
 
 /// For each member, whom it waits for.
-fn before(members: &[Member], way: Way) -> Vec<Vec<usize>> {
+fn before(members: &[Member], direction: Direction) -> Vec<Vec<usize>> {
     let mut place = BTreeMap::new();
     for (index, member) in members.iter().enumerate() {
         for alias in &member.aliases {
@@ -56,10 +56,10 @@ fn before(members: &[Member], way: Way) -> Vec<Vec<usize>> {
     let mut before = vec![Vec::new(); members.len()];
     for (index, member) in members.iter().enumerate() {
         for need in member.needs.iter().filter_map(|need| place.get(need.as_str()).copied()) {
-            match way {
+            match direction {
                 _ if need == index => {}
-                Way::Up => before[index].push(need),
-                Way::Down => before[need].push(index),
+                Direction::Up => before[index].push(need),
+                Direction::Down => before[need].push(index),
             }
         }
     }
@@ -77,18 +77,18 @@ mod tests {
 
     #[test]
     fn who_is_needed_starts_first_and_stops_last() {
-        assert_eq!(waves(&[], Way::Up), Vec::<Vec<usize>>::new());
-        assert_eq!(waves(&[member("a", &[]), member("b", &[])], Way::Up), [[0, 1]]);
+        assert_eq!(waves(&[], Direction::Up), Vec::<Vec<usize>>::new());
+        assert_eq!(waves(&[member("a", &[]), member("b", &[])], Direction::Up), [[0, 1]]);
         let members = [
             member("web", &["db", "elsewhere"]),
             member("db", &["net"]),
             member("net", &[]),
             member("x", &[]),
         ];
-        assert_eq!(waves(&members, Way::Up), [vec![2, 3], vec![1], vec![0]]);
-        assert_eq!(waves(&members, Way::Down), [vec![0, 3], vec![1], vec![2]], "x waits for nobody");
+        assert_eq!(waves(&members, Direction::Up), [vec![2, 3], vec![1], vec![0]]);
+        assert_eq!(waves(&members, Direction::Down), [vec![0, 3], vec![1], vec![2]], "x waits for nobody");
         let circle = [member("a", &["b"]), member("b", &["a"]), member("c", &["c"])];
-        assert_eq!(waves(&circle, Way::Up), [vec![2], vec![0, 1]]);
+        assert_eq!(waves(&circle, Direction::Up), [vec![2], vec![0, 1]]);
     }
 
     proptest! {
@@ -102,8 +102,8 @@ mod tests {
                     needs: needs.iter().map(usize::to_string).collect(),
                 })
                 .collect();
-            for way in [Way::Up, Way::Down] {
-                let mut all: Vec<usize> = waves(&members, way).concat();
+            for direction in [Direction::Up, Direction::Down] {
+                let mut all: Vec<usize> = waves(&members, direction).concat();
                 all.sort_unstable();
                 prop_assert_eq!(all, (0..members.len()).collect::<Vec<_>>());
             }

@@ -5,7 +5,7 @@ use std::fs;
 
 use step::Root;
 
-use crate::clients::Clients;
+use crate::clients::{Clients, unit_of};
 use crate::{Engine, Inspect, Owner};
 
 /// The owner, by the labels that each leaves on its containers, then by the control group, then by
@@ -64,7 +64,7 @@ fn unit(unit: impl Into<String>) -> Owner {
     Owner::Unit { unit: unit.into() }
 }
 
-/// A pod whose kubelet has Docker for its runtime, as it could be until Kubernetes 1.23: left alone.
+/// A pod whose kubelet has Docker for its runtime, as it could be until Kubernetes 1.23: not touched.
 fn docker_pod(pod: String) -> Owner {
     Owner::Kubernetes { pod, uid: String::new(), daemon_set: false, kubelet: None }
 }
@@ -80,24 +80,6 @@ fn compose(container: &Inspect) -> Option<Owner> {
 fn outside<'a>(cgroup: &'a str, id: &str) -> &'a str {
     let end = cgroup.find(id).filter(|_| !id.is_empty());
     end.map_or(cgroup, |end| cgroup[..end].trim_end_matches(|c| c != '/'))
-}
-
-/// The service whose own control group the container runs in: then the unit was started with the
-/// container in it, and not beside it in a scope of the engine's.
-pub(crate) fn unit_of(cgroup: &str) -> Option<String> {
-    // The unified hierarchy, or systemd's own where there are several.
-    let path = cgroup.lines().find_map(|line| {
-        let (_, line) = line.split_once(':')?;
-        line.strip_prefix(':').or_else(|| line.strip_prefix("name=systemd:"))
-    })?;
-    let unit = path.split('/').rfind(|part| part.ends_with(".service") || part.ends_with(".scope"))?;
-    // Engines that keep their containers below themselves.
-    let engine = ["docker.service", "containerd.service", "podman.service"];
-    // Where an engine runs inside another's container, its paths start with the outer one's.
-    // A user's units are not the system's.
-    let ours = !engine.contains(&unit) && !unit.starts_with("nvidia-reload-") && !path.contains("/user@");
-    // What cron or a server of logins hosts is not its own.
-    (unit.ends_with(".service") && ours && !holders::is_host(unit)).then(|| unit.to_owned())
 }
 
 #[cfg(test)]

@@ -6,12 +6,12 @@ use serde::Deserialize;
 use serde_json::Value;
 use step::Root;
 
-use crate::bundle::Given;
+use crate::answer::{Answer, holds};
+use crate::bundle::Bundle;
 use crate::inspect::{HostConfig, Inspect};
 use crate::numbers::Machine;
 use crate::running::{PODS, Running};
-use crate::select::{self, Beside, Runtime};
-use crate::survey::{Answer, holds};
+use crate::select::{self, Evidence, Runtime};
 use crate::{Container, Engine, Error, Kind, Owner};
 
 /// What a pod gets to end when it names no time, in seconds: Kubernetes' default.
@@ -46,32 +46,32 @@ pub(crate) async fn ask(
             Kind::CriO => running.of_monitor(root, &container.id),
             _ => running.of_containerd(root, PODS, &container.id),
         };
-        let given = match bundle {
-            Some(given) => Some(given),
+        let bundle = match bundle {
+            Some(bundle) => Some(bundle),
             None => match client.container_info(&container.id).await.map_err(typed) {
-                Ok(info) => info.as_deref().and_then(told),
+                Ok(info) => info.as_deref().and_then(parse_info),
                 // It ended while we asked.
                 Err(Error::Gone) => continue,
                 Err(error) => return Err(error),
             },
         };
-        if given.is_none() {
+        if bundle.is_none() {
             answer.unclear.push(format!(
                 "container {} of pod {pod}: its OCI bundle is not found, and {} does not report it: it is not known whether it has a GPU",
                 label(cri::CONTAINER_NAME), engine.kind
             ));
         }
-        let given = given.unwrap_or_default();
-        let host_config = HostConfig { privileged: Some(given.privileged), ..HostConfig::default() };
+        let bundle = bundle.unwrap_or_default();
+        let host_config = HostConfig { privileged: Some(bundle.privileged), ..HostConfig::default() };
         let described = Inspect { host_config: Some(host_config), ..Inspect::default() };
         let sandbox = sandboxes.iter().find(|sandbox| sandbox.id == container.pod_sandbox_id);
         let handler = sandbox.map_or("", |sandbox| &sandbox.runtime_handler);
-        let program = given.runtime.as_deref().or(running.runtime(0, &container.id));
-        let first = given.pid;
+        let program = bundle.runtime.as_deref().or(running.runtime(0, &container.id));
+        let first = bundle.pid;
         let holds = holds(root, holding, None, &container.id, first);
         let runtime = runtimes.of(handler, program);
-        let beside = Beside { bundle: Some(&given), runtime, holds, ..Beside::default() };
-        let why = select::why(&described, machine, beside);
+        let evidence = Evidence { bundle: Some(&bundle), runtime, holds, ..Evidence::default() };
+        let why = select::why(&described, machine, evidence);
         if why.is_empty() {
             continue;
         }
@@ -106,7 +106,7 @@ pub(crate) async fn ask(
 }
 
 /// What the runtime itself tells of a container.
-fn told(info: &str) -> Option<Given> {
+fn parse_info(info: &str) -> Option<Bundle> {
     #[derive(Deserialize)]
     struct Info {
         pid: Option<i32>,
@@ -114,8 +114,8 @@ fn told(info: &str) -> Option<Given> {
         spec: Value,
     }
     let Info { pid, spec } = serde_json::from_str(info).ok()?;
-    let given = Given::parse(spec.is_object().then(|| spec.to_string())?.as_bytes())?;
-    Some(Given { pid: pid.filter(|pid| *pid > 0), ..given })
+    let bundle = Bundle::parse(spec.is_object().then(|| spec.to_string())?.as_bytes())?;
+    Some(Bundle { pid: pid.filter(|pid| *pid > 0), ..bundle })
 }
 
 /// The runtimes of an engine of pods: their names and programs.
@@ -238,10 +238,11 @@ mod tests {
     #[test]
     fn what_the_runtime_tells_stands_for_the_bundle() {
         let spec = r#"{"linux":{"devices":[{"path":"/dev/nvidia0","type":"c","major":195,"minor":0}]}}"#;
-        let given = told(&format!(r#"{{"pid":42,"runtimeSpec":{spec},"config":{{}}}}"#)).expect("tells");
-        assert_eq!((given.pid, given.devices.len()), (Some(42), 1));
+        let bundle =
+            parse_info(&format!(r#"{{"pid":42,"runtimeSpec":{spec},"config":{{}}}}"#)).expect("tells");
+        assert_eq!((bundle.pid, bundle.devices.len()), (Some(42), 1));
         for nothing in ["", "{}", r#"{"pid":42}"#, r#"{"runtimeSpec":null}"#] {
-            assert_eq!(told(nothing), None, "{nothing}");
+            assert_eq!(parse_info(nothing), None, "{nothing}");
         }
     }
 }

@@ -14,9 +14,9 @@ use std::path::{Path, PathBuf};
 use rustix::process::Pid;
 use step::Root;
 
-use crate::bundle::{Given, is_id};
+use crate::bundle::{Bundle, is_id};
+use crate::clients::unit_of;
 use crate::ids::{Ids, is_roots};
-use crate::owner::unit_of;
 
 /// What the kernel keeps of `containerd-shim-runc-v2`, and of every other shim of containerd's.
 const SHIM: &[u8] = b"containerd-shim";
@@ -208,22 +208,22 @@ impl Running {
     }
 
     /// What a container of containerd's was started with; none where its bundle cannot be found.
-    pub(crate) fn of_containerd(&self, root: &Root, namespace: &str, id: &str) -> Option<Given> {
+    pub(crate) fn of_containerd(&self, root: &Root, namespace: &str, id: &str) -> Option<Bundle> {
         let known = self.places.iter().filter(|place| place.namespace == namespace);
         let usual = USUAL.iter().map(|place| root.path(place).join(namespace));
         let mut places = known.map(|place| place.directory.clone()).chain(usual);
-        is_id(id).then(|| places.find_map(|place| Given::read(&place.join(id))))?
+        is_id(id).then(|| places.find_map(|place| Bundle::read(&place.join(id))))?
     }
 
     /// The same of root's Podman or of CRI-O.
-    pub(crate) fn of_monitor(&self, root: &Root, id: &str) -> Option<Given> {
+    pub(crate) fn of_monitor(&self, root: &Root, id: &str) -> Option<Bundle> {
         if let Some(monitor) = self.monitor(0, id) {
-            return Given::read(&root.path(&monitor.bundle));
+            return Bundle::read(&root.path(&monitor.bundle));
         }
         let usual = STORES.iter().flat_map(|store| {
             DRIVERS.iter().map(move |driver| format!("{store}/{driver}-containers/{id}/userdata"))
         });
-        is_id(id).then(|| usual.into_iter().find_map(|place| Given::read(&root.path(place))))?
+        is_id(id).then(|| usual.into_iter().find_map(|place| Bundle::read(&root.path(place))))?
     }
 
     /// All containers of containerd's that have a bundle: its namespace, its id, the socket of its containerd.

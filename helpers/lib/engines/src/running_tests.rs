@@ -207,8 +207,8 @@ fn bundles_are_found_where_each_engine_has_them() {
         write(&root.path(format!("{place}/0a/config.json")), BUNDLE);
         shim(&root, 7, namespace, &format!("{place}/s"));
         let running = Running::look(&root).expect("looks");
-        let given = running.of_containerd(&root, namespace, "0a").expect(place);
-        assert_eq!(given.devices, [("/dev/nvidia0".to_owned(), (195, 0))], "{place}");
+        let bundle = running.of_containerd(&root, namespace, "0a").expect(place);
+        assert_eq!(bundle.devices, [("/dev/nvidia0".to_owned(), (195, 0))], "{place}");
         for (namespace, id) in [(namespace, "0b"), ("other", "0a"), (namespace, "../0a"), (namespace, "")] {
             assert_eq!(running.of_containerd(&root, namespace, id), None, "{place} {namespace} {id}");
         }

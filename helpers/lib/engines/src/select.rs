@@ -3,18 +3,18 @@
 //!
 //! An idle container that was given a GPU is as broken after a change of the driver as one that
 //! works on it, so what it was given counts as much as what it holds. Only fields with a meaning
-//! are looked at: a container that is merely called "nvidia-exporter" is left alone.
+//! are looked at: a container that is merely called "nvidia-exporter" is not touched.
 
-use crate::bundle::Given;
+use crate::bundle::{Bundle, is_nvidias_program};
 use crate::inspect::{DeviceRequest, HostConfig};
 use crate::numbers::{Found, Host, Number};
 use crate::{Inspect, Why};
 
 /// What is known of a container beside its engine's answer.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Beside<'a> {
+pub struct Evidence<'a> {
     /// Its OCI bundle; none where that cannot be found.
-    pub bundle: Option<&'a Given>,
+    pub bundle: Option<&'a Bundle>,
     /// The runtime that it was started by.
     pub runtime: Runtime<'a>,
     /// Whether a process of it was seen to hold a GPU.
@@ -36,29 +36,29 @@ pub enum Runtime<'a> {
 }
 
 /// Why `container` counts; empty when it does not.
-pub fn why(container: &Inspect, host: &dyn Host, beside: Beside<'_>) -> Vec<Why> {
+pub fn why(container: &Inspect, host: &dyn Host, evidence: Evidence<'_>) -> Vec<Why> {
     let mut why = Vec::new();
-    if beside.holds {
+    if evidence.holds {
         why.push(Why::Holds);
     }
     let given = container.host_config.clone().unwrap_or_default();
-    let nothing = Given::default();
-    let bundle = beside.bundle.unwrap_or(&nothing);
+    let nothing = Bundle::default();
+    let bundle = evidence.bundle.unwrap_or(&nothing);
     // A privileged container may open every device of the host and mostly wants none: only what
     // it holds counts. What was asked for by name counts for it as well.
     if !given.privileged.unwrap_or(bundle.privileged) {
-        devices(&given, beside.bundle, host, &mut why);
+        devices(&given, evidence.bundle, host, &mut why);
         by_rule(container, &given, host, &mut why);
         by_bundles_rule(bundle, host, &mut why);
     }
     for request in given.device_requests.iter().flatten() {
         requested(request, &mut why);
     }
-    wishes(container, bundle, beside, &mut why);
+    wishes(container, bundle, evidence, &mut why);
     why
 }
 
-fn devices(given: &HostConfig, bundle: Option<&Given>, host: &dyn Host, why: &mut Vec<Why>) {
+fn devices(given: &HostConfig, bundle: Option<&Bundle>, host: &dyn Host, why: &mut Vec<Why>) {
     for path in given.devices.iter().flatten().filter_map(|device| device.path_on_host.as_deref()) {
         if is_cdi(path) {
             why.push(Why::Cdi { name: path.to_owned() });
@@ -140,7 +140,7 @@ fn requested(request: &DeviceRequest, why: &mut Vec<Why>) {
 }
 
 /// The same of a bundle, whose rules always let some devices be opened: the driver's only by their number.
-fn by_bundles_rule(bundle: &Given, host: &dyn Host, why: &mut Vec<Why>) {
+fn by_bundles_rule(bundle: &Bundle, host: &dyn Host, why: &mut Vec<Why>) {
     if !bundle.rules.iter().any(|rule| rule.number().is_some_and(|number| host.class(number).is_some())) {
         return;
     }
@@ -155,8 +155,8 @@ fn by_bundles_rule(bundle: &Given, host: &dyn Host, why: &mut Vec<Why>) {
 /// NVIDIA's runtime and its hook go by `NVIDIA_VISIBLE_DEVICES` in the effective environment, and by mounts
 /// that say the same. Under another runtime these are wishes that nobody grants: every image of CUDA has the
 /// variable.
-fn wishes(container: &Inspect, bundle: &Given, beside: Beside<'_>, why: &mut Vec<Why>) {
-    let runtime = beside.runtime;
+fn wishes(container: &Inspect, bundle: &Bundle, evidence: Evidence<'_>, why: &mut Vec<Why>) {
+    let runtime = evidence.runtime;
     let name = match runtime {
         Runtime::Other if !bundle.has_hook => return,
         Runtime::Other => None,
@@ -166,7 +166,7 @@ fn wishes(container: &Inspect, bundle: &Given, beside: Beside<'_>, why: &mut Vec
         bundle.mounts.iter().filter_map(|(_, to)| REQUESTS.iter().find_map(|at| to.strip_prefix(at)));
     let mut requests: Vec<String> = requests.map(str::to_owned).collect();
     // A generic resource wins over the image's variable, as in the runtime.
-    requests.extend(beside.swarm.iter().filter_map(|name| {
+    requests.extend(evidence.swarm.iter().filter_map(|name| {
         let value = variable(container, bundle, name).filter(|value| !value.is_empty())?;
         Some(format!("{name}={value}"))
     }));
@@ -195,7 +195,7 @@ fn wishes(container: &Inspect, bundle: &Given, beside: Beside<'_>, why: &mut Vec
 const REQUESTS: [&str; 2] = ["/var/run/nvidia-container-devices/", "/run/nvidia-container-devices/"];
 
 /// The last setting of a variable: the one that the process sees.
-fn variable<'a>(container: &'a Inspect, bundle: &'a Given, name: &str) -> Option<&'a str> {
+fn variable<'a>(container: &'a Inspect, bundle: &'a Bundle, name: &str) -> Option<&'a str> {
     let asked = container.config.as_ref().and_then(|config| config.env.as_deref()).unwrap_or_default();
     // What the engine says comes last: it is what the runtime was asked with.
     bundle.environment.iter().chain(asked).rev().find_map(|setting| {
@@ -210,15 +210,6 @@ pub fn is_nvidia_runtime(name: &str) -> bool {
         name,
         "nvidia" | "nvidia-cdi" | "nvidia-legacy" | "nvidia-experimental" | "nvidia-container-runtime"
     ) || is_nvidias_program(name)
-}
-
-/// Whether a program is NVIDIA's runtime, in any of its modes, or the hook of it that goes by the environment.
-pub fn is_nvidias_program(path: &str) -> bool {
-    let name = path.rsplit('/').next().unwrap_or_default();
-    name == "nvidia-container-runtime"
-        || name == "nvidia-container-runtime-hook"
-        || name == "nvidia-container-toolkit"
-        || name.strip_prefix("nvidia-container-runtime.").is_some_and(|mode| !mode.is_empty())
 }
 
 /// A qualified CDI name of a vendor that is NVIDIA: `nvidia.com/gpu=0`,

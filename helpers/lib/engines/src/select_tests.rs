@@ -44,23 +44,23 @@ fn decode(json: &str) -> Inspect {
     serde_json::from_str(json).expect("is an answer")
 }
 
-fn reasons(json: &str, beside: Beside<'_>) -> String {
-    let why = why(&decode(json), &host(), beside);
+fn reasons(json: &str, evidence: Evidence<'_>) -> String {
+    let why = why(&decode(json), &host(), evidence);
     why.iter().map(Why::to_string).collect::<Vec<_>>().join("; ")
 }
 
 fn given(host_config: &str) -> String {
-    reasons(&format!("{{\"HostConfig\":{host_config}}}"), Beside::default())
+    reasons(&format!("{{\"HostConfig\":{host_config}}}"), Evidence::default())
 }
 
 fn environment_of(runtime: Runtime<'_>, env: &str) -> String {
     let json = format!("{{\"Config\":{{\"Env\":{env}}}}}");
-    reasons(&json, Beside { runtime, ..Beside::default() })
+    reasons(&json, Evidence { runtime, ..Evidence::default() })
 }
 
-fn bundle(devices: &[(&str, Number)]) -> Given {
+fn bundle(devices: &[(&str, Number)]) -> Bundle {
     let devices = devices.iter().map(|(path, number)| ((*path).to_owned(), *number)).collect();
-    Given { devices, ..Given::default() }
+    Bundle { devices, ..Bundle::default() }
 }
 
 #[test]
@@ -83,23 +83,23 @@ fn a_device_counts_by_its_number() {
 #[test]
 fn a_path_that_is_gone_counts_by_its_name_and_says_so() {
     let json = r#"{"HostConfig":{"Devices":[{"PathOnHost":"/dev/nvidia7"}]}}"#;
-    let gone = reasons(json, Beside::default());
+    let gone = reasons(json, Evidence::default());
     assert_eq!(gone, "was given /dev/nvidia7, which is gone from the host; by its name it was the driver's");
     let own = bundle(&[("/dev/nvidia7", (195, 7))]);
-    let known = reasons(json, Beside { bundle: Some(&own), ..Beside::default() });
+    let known = reasons(json, Evidence { bundle: Some(&own), ..Evidence::default() });
     assert_eq!(known, "was given /dev/nvidia7 (device 195:7, nvidia)", "the bundle knows the number");
     let other = bundle(&[("/dev/nvidia7", (1, 3))]);
-    assert_eq!(reasons(json, Beside { bundle: Some(&other), ..Beside::default() }), "");
+    assert_eq!(reasons(json, Evidence { bundle: Some(&other), ..Evidence::default() }), "");
 }
 
 #[test]
 fn what_the_runtime_injected_counts() {
     let bundle = bundle(&[("/dev/null", (1, 3)), ("/dev/nvidiactl", (195, 255))]);
-    let beside = Beside { bundle: Some(&bundle), ..Beside::default() };
-    assert_eq!(reasons("{}", beside), "was given /dev/nvidiactl (device 195:255, nvidia)");
+    let evidence = Evidence { bundle: Some(&bundle), ..Evidence::default() };
+    assert_eq!(reasons("{}", evidence), "was given /dev/nvidiactl (device 195:255, nvidia)");
     // A privileged container's bundle has every node of the host.
-    assert_eq!(reasons(r#"{"HostConfig":{"Privileged":true}}"#, beside), "");
-    let holds = Beside { holds: true, ..beside };
+    assert_eq!(reasons(r#"{"HostConfig":{"Privileged":true}}"#, evidence), "");
+    let holds = Evidence { holds: true, ..evidence };
     assert_eq!(reasons(r#"{"HostConfig":{"Privileged":true}}"#, holds), "holds a GPU");
 }
 
@@ -150,21 +150,21 @@ fn a_variable_is_a_request_under_nvidias_runtime_and_else_a_wish() {
 
 #[test]
 fn a_bundle_tells_what_a_pod_asks_its_runtime_for() {
-    let asks = Given { environment: vec!["NVIDIA_VISIBLE_DEVICES=GPU-1".into()], ..Given::default() };
-    let of = |bundle: &Given, runtime| {
-        reasons("{}", Beside { bundle: Some(bundle), runtime, ..Beside::default() })
+    let asks = Bundle { environment: vec!["NVIDIA_VISIBLE_DEVICES=GPU-1".into()], ..Bundle::default() };
+    let of = |bundle: &Bundle, runtime| {
+        reasons("{}", Evidence { bundle: Some(bundle), runtime, ..Evidence::default() })
     };
     assert_eq!(of(&asks, Runtime::Other), "");
     let asked = "has NVIDIA_VISIBLE_DEVICES=GPU-1; runs under runtime nvidia";
     assert_eq!(of(&asks, Runtime::Usual("nvidia")), asked);
     // The hook of old goes by the variable, whatever the runtime.
-    let hooked = Given { has_hook: true, ..asks.clone() };
+    let hooked = Bundle { has_hook: true, ..asks.clone() };
     assert_eq!(of(&hooked, Runtime::Other), "has NVIDIA_VISIBLE_DEVICES=GPU-1");
-    assert_eq!(of(&Given { has_hook: true, ..Given::default() }, Runtime::Other), "");
+    assert_eq!(of(&Bundle { has_hook: true, ..Bundle::default() }, Runtime::Other), "");
     // The device plugin's other ways to say it.
     let to = "/var/run/nvidia-container-devices/GPU-2".to_owned();
     let mounts = vec![("/dev/null".to_owned(), to)];
-    let mounted = Given { mounts, ..Given::default() };
+    let mounted = Bundle { mounts, ..Bundle::default() };
     assert_eq!(of(&mounted, Runtime::Other), "");
     let requested = "requests GPUs from driver nvidia (GPU-2); runs under runtime nvidia";
     assert_eq!(of(&mounted, Runtime::Usual("nvidia")), requested);
@@ -177,8 +177,8 @@ fn a_bundles_rule_counts_together_with_a_mounted_node() {
             r#"{{"mounts":[{{"source":"{source}","destination":"/x"}}],"linux":{{"resources":{{"devices":[
             {{"allow":false,"access":"rwm"}},{{"allow":true,"type":"c","access":"m"}},{rule}]}}}}}}"#
         );
-        let given = Given::parse(text.as_bytes()).expect("is a bundle");
-        reasons("{}", Beside { bundle: Some(&given), ..Beside::default() })
+        let given = Bundle::parse(text.as_bytes()).expect("is a bundle");
+        reasons("{}", Evidence { bundle: Some(&given), ..Evidence::default() })
     };
     let rule = r#"{"allow":true,"type":"c","major":195,"access":"rw"}"#;
     assert_eq!(of(rule, "/dev/nvidia0"), "was given /dev/nvidia0 (device 195:0, nvidia)");
@@ -215,7 +215,7 @@ fn a_rule_counts_together_with_a_mounted_node() {
             "{{\"HostConfig\":{{\"DeviceCgroupRules\":{rules}}},\
              \"Mounts\":[{{\"Type\":\"bind\",\"Source\":\"{source}\",\"Destination\":\"/x\"}}]}}"
         );
-        reasons(&json, Beside::default())
+        reasons(&json, Evidence::default())
     };
     let given = "was given /dev/nvidia0 (device 195:0, nvidia)";
     assert_eq!(with(r#"["c 195:* rwm"]"#, "/dev/nvidia0"), given);
@@ -238,7 +238,7 @@ fn a_generic_resource_of_swarm_is_a_request_where_the_runtime_takes_it_for_one()
     let swarm = ["DOCKER_RESOURCE_GPU".to_owned()];
     let of = |runtime, swarm: &[String], env: &str| {
         let json = format!("{{\"Config\":{{\"Env\":{env}}}}}");
-        reasons(&json, Beside { runtime, swarm, ..Beside::default() })
+        reasons(&json, Evidence { runtime, swarm, ..Evidence::default() })
     };
     let task = r#"["NVIDIA_VISIBLE_DEVICES=void","DOCKER_RESOURCE_GPU=GPU-1"]"#;
     let requested = "requests GPUs from driver nvidia (DOCKER_RESOURCE_GPU=GPU-1); runs under runtime nvidia";
@@ -254,7 +254,7 @@ fn the_word_nvidia_alone_counts_for_nothing() {
         "Config":{"Image":"nvidia/cuda","Labels":{"vendor":"nvidia.com/gpu=all"},"Env":["X=/dev/nvidia0"]},
         "HostConfig":{"Runtime":"runc","Binds":["/usr/lib/nvidia:/nvidia"]},
         "Mounts":[{"Source":"/usr/lib/nvidia"}]}"#;
-    assert_eq!(reasons(json, Beside::default()), "");
+    assert_eq!(reasons(json, Evidence::default()), "");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use step::Root;
 use crate::numbers::{Machine, NVIDIA};
 use crate::{Kind, Running};
 
-/// What of a container that runs leads to the driver of before: a sentence for each node.
+/// What of a container that runs leads to the previous driver: a sentence for each node.
 ///
 /// `before` are the driver's majors of then, with their names in `/proc/devices`.
 ///
@@ -59,11 +59,7 @@ mod tests {
     fn a_number_that_moved_is_named() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let root = Root::at(directory.path());
-        let write = |path: &str, text: &str| {
-            let path = root.path(path);
-            fs::create_dir_all(path.parent().expect("has a parent")).expect("creates");
-            fs::write(path, text).expect("writes");
-        };
+        let write = |path: &str, text: &str| golden::write(&root, path, text);
         let bundle = r#"{"linux":{"devices":[{"path":"/dev/thing","type":"c","major":195,"minor":255},
             {"path":"/dev/nvidia-uvm","type":"c","major":242,"minor":0},
             {"path":"/dev/fuse","type":"c","major":10,"minor":229}]}}"#;

@@ -10,30 +10,20 @@ use futures_util::StreamExt;
 use futures_util::stream;
 use step::Root;
 
+use crate::answer::{Answer, holds};
 use crate::api::Runtimes;
-use crate::bundle::Given;
+use crate::bundle::Bundle;
 use crate::clients::Clients;
 use crate::find::{find, of_pods};
 use crate::foreign;
 use crate::inspect::Inspect;
 use crate::numbers::{Host, Machine, Unseen};
 use crate::running::{DOCKERS, Running};
-use crate::select::{self, Beside, Runtime};
+use crate::select::{self, Evidence, Runtime};
 use crate::swarm;
 use crate::{
     Client, Container, Engine, Error, Kind, Owner, Phase, Presence, SURVEY_SCHEMA, Survey, owner, pods,
 };
-
-/// What an engine answers.
-#[derive(Debug, Default)]
-pub(crate) struct Answer {
-    /// Its containers that have a GPU, oldest first.
-    pub(crate) containers: Vec<Container>,
-    /// The ids of all that are up.
-    pub(crate) ids: Vec<String>,
-    /// Those of which it is not known, and why: a sentence each.
-    pub(crate) unclear: Vec<String>,
-}
 
 /// How many engines are asked at once: each user may have one.
 const ENGINES: usize = 64;
@@ -200,7 +190,7 @@ async fn ask_by(
             (None, Kind::Docker) => running.of_containerd(root, DOCKERS, id),
             (None, _) => running.of_monitor(root, id),
             (Some(uid), _) => match running.bundle(uid, id) {
-                Some(place) => Some(Given { devices: client.bundle(place).await?, ..Given::default() }),
+                Some(place) => Some(Bundle { devices: client.bundle(place).await?, ..Bundle::default() }),
                 None => None,
             },
         };
@@ -211,13 +201,13 @@ async fn ask_by(
                 container.name()
             ));
         }
-        let beside = Beside {
+        let evidence = Evidence {
             bundle: bundle.as_ref(),
             runtime: runtime(&container, engine, running, bundle.as_ref(), &runtimes),
             holds: holds(root, holding, engine.user, id, container.pid()),
             swarm: &swarm,
         };
-        let why = select::why(&container, host, beside);
+        let why = select::why(&container, host, evidence);
         if !why.is_empty() {
             answer.containers.push(describe(root, engine, &container, &clients, why));
         }
@@ -236,7 +226,7 @@ fn runtime<'a>(
     container: &'a Inspect,
     engine: &Engine,
     running: &'a Running,
-    bundle: Option<&'a Given>,
+    bundle: Option<&'a Bundle>,
     runtimes: &'a Runtimes,
 ) -> Runtime<'a> {
     let usual = runtimes.default_runtime.as_deref().filter(|name| !name.is_empty());
@@ -256,23 +246,6 @@ fn runtime<'a>(
     // Whether that was chosen is not told: the variable decides.
     let program = programs.into_iter().flatten().find(|program| select::is_nvidia_runtime(program));
     program.map_or(Runtime::Other, Runtime::Usual)
-}
-
-/// Whether one of `holding` is this container: of the same engine's user, with the same id, and in the group
-/// that its first process is in or below (that may be in a group of its own in there). A group that is
-/// merely called like the container is none of its.
-pub(crate) fn holds(
-    root: &Root,
-    holding: &[holders::Container],
-    user: Option<u32>,
-    id: &str,
-    pid: Option<i32>,
-) -> bool {
-    let mut claims = holding.iter().filter(|claim| claim.id == id && claim.uid == user).peekable();
-    let (Some(pid), Some(_)) = (pid, claims.peek()) else { return false };
-    let text = std::fs::read(root.path(format!("/proc/{pid}/cgroup"))).unwrap_or_default();
-    let groups = holders::groups_of(&text, id);
-    claims.any(|claim| groups.contains(&claim.group))
 }
 
 /// The first process of a container. A user's engine may name any: only one that is that user's, or in a

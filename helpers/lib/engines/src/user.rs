@@ -27,13 +27,13 @@ pub(crate) async fn ask<T: DeserializeOwned + Send + 'static>(
     patience: Duration,
 ) -> Result<T, Error> {
     let agent = agent.clone();
-    beside(move || agent.ask(ask, patience)).await?.map_err(typed)
+    in_background(move || agent.ask(ask, patience)).await?.map_err(typed)
 }
 
 /// Opens a conversation with the user's side.
 pub(crate) async fn open(root: &Root, uid: u32, budget: Duration) -> Result<Agent, Error> {
     let root = root.clone();
-    beside(move || Agent::open(&root, uid, budget))
+    in_background(move || Agent::open(&root, uid, budget))
         .await?
         .map_err(|error| Error::Unreachable { errno: None, reason: error.to_string() })
 }
@@ -41,14 +41,14 @@ pub(crate) async fn open(root: &Root, uid: u32, budget: Duration) -> Result<Agen
 /// Ends it: its end takes a moment that nobody has to wait for.
 pub(crate) async fn end(agent: Agent) {
     // The conversation is over either way.
-    let _ = beside(move || drop(agent)).await;
+    let _ = in_background(move || drop(agent)).await;
 }
 
-/// Does work that waits by itself, beside what else is under way.
+/// Does work that blocks, while what else is under way goes on.
 ///
 /// # Errors
 /// It ended without a result.
-pub async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
+pub async fn in_background<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
     tokio::task::spawn_blocking(work).await.map_err(|error| Error::Odd(error.to_string()))
 }
 

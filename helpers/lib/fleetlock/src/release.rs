@@ -13,7 +13,7 @@ pub const STEADY: &str = "nvidia-reload-steady.service";
 
 /// What a lease that is left needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
+enum Decision {
     /// The run that has it is not over.
     Stays,
     /// Nothing was touched, or all is done.
@@ -41,19 +41,19 @@ fn try_to_settle(context: &Context) -> Result<()> {
     let Some(lease) = locked.read()? else { return Ok(()) };
     let open = context.ledger.read()?.is_some();
     let last = context.ledger.last_closed()?;
-    let fate = fate(&lease, open, last.as_ref(), context.ledger.boot());
-    match fate {
-        Fate::Stays => Ok(()),
+    let decision = decide(&lease, open, last.as_ref(), context.ledger.boot());
+    match decision {
+        Decision::Stays => Ok(()),
         // The unit tries until the server has taken that.
-        Fate::Release => {
+        Decision::Release => {
             locked.write(&lease.entered(State::Releasing))?;
             queue(UNLOCK_UNIT)
         }
-        Fate::ReleaseIfVerified => {
+        Decision::ReleaseIfVerified => {
             context.info(format!("{} is released when the driver is verified ({STEADY})", lease.name()));
             queue(STEADY)
         }
-        Fate::Keep => {
+        Decision::Keep => {
             context.warn(format!(
                 "{} is kept, since the run failed: no other machine of the group begins; when the GPUs work, \
                  `systemctl start {STEADY}` releases it",
@@ -64,18 +64,18 @@ fn try_to_settle(context: &Context) -> Result<()> {
     }
 }
 
-fn fate(lease: &Lease, open: bool, last: Option<&Run>, boot: &str) -> Fate {
+fn decide(lease: &Lease, open: bool, last: Option<&Run>, boot: &str) -> Decision {
     let of_run = last.filter(|run| Some(&run.id) == lease.run.as_ref());
     match (lease.state, of_run) {
-        _ if open => Fate::Stays,
+        _ if open => Decision::Stays,
         // Nothing was stopped: the run never began.
-        (State::Asking | State::Releasing, _) => Fate::Release,
-        (State::Held, None) => Fate::Stays,
+        (State::Asking | State::Releasing, _) => Decision::Release,
+        (State::Held, None) => Decision::Stays,
         (State::Held, Some(run)) => match run.outcome {
-            Some(Outcome::Done) => Fate::Release,
+            Some(Outcome::Done) => Decision::Release,
             // It was interrupted, or somebody ended it: it has not failed. A boot is a new beginning.
-            Some(Outcome::RolledBack) if run.boot != boot || !has_failed(run) => Fate::ReleaseIfVerified,
-            _ => Fate::Keep,
+            Some(Outcome::RolledBack) if run.boot != boot || !has_failed(run) => Decision::ReleaseIfVerified,
+            _ => Decision::Keep,
         },
     }
 }
@@ -108,22 +108,10 @@ fn queue(unit: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use ledger::{Event, Record, Snapshot, Step};
+    use golden::run;
+    use ledger::{Event, Step};
 
     use super::*;
-
-    fn run(events: &[Event]) -> Run {
-        let opened = Event::Opened { snapshot: Box::new(Snapshot::default()) };
-        let record = |event: &Event| Record {
-            v: 1,
-            run: "r1".into(),
-            boot: "b".into(),
-            realtime_usec: 1,
-            event: event.clone(),
-        };
-        let records: Vec<Record> = std::iter::once(&opened).chain(events).map(record).collect();
-        Run::from_records(&records).expect("adds up")
-    }
 
     #[test]
     fn a_lease_is_released_when_the_driver_works_and_kept_where_the_run_failed() {
@@ -134,22 +122,25 @@ mod tests {
             ..Lease::new("http://lock".into(), "default".into(), "n1".into()).entered(state)
         };
         let held = || lease(State::Held, Some("r1"));
-        let of = |lease: &Lease, events: &[Event], boot| fate(lease, false, Some(&run(events)), boot);
+        let of = |lease: &Lease, events: &[Event], boot| decide(lease, false, Some(&run(events)), boot);
         let done = [Event::Committed, closed(Outcome::Done)];
         let rolled_back = [failed(false), closed(Outcome::RolledBack)];
         let degraded = [Event::Committed, failed(false), closed(Outcome::Degraded)];
-        assert_eq!(of(&held(), &done, "b"), Fate::Release);
-        assert_eq!(of(&held(), &rolled_back, "b"), Fate::Keep);
-        assert_eq!(of(&held(), &degraded, "b"), Fate::Keep);
-        assert_eq!(of(&held(), &degraded, "another"), Fate::Keep);
+        assert_eq!(of(&held(), &done, "b"), Decision::Release);
+        assert_eq!(of(&held(), &rolled_back, "b"), Decision::Keep);
+        assert_eq!(of(&held(), &degraded, "b"), Decision::Keep);
+        assert_eq!(of(&held(), &degraded, "another"), Decision::Keep);
         // Cancelled, ended by `start`, interrupted; and what a boot has ended.
-        assert_eq!(of(&held(), &[failed(true), closed(Outcome::RolledBack)], "b"), Fate::ReleaseIfVerified);
-        assert_eq!(of(&held(), &[closed(Outcome::RolledBack)], "b"), Fate::ReleaseIfVerified);
-        assert_eq!(of(&held(), &[closed(Outcome::RolledBack)], "another"), Fate::ReleaseIfVerified);
+        assert_eq!(
+            of(&held(), &[failed(true), closed(Outcome::RolledBack)], "b"),
+            Decision::ReleaseIfVerified
+        );
+        assert_eq!(of(&held(), &[closed(Outcome::RolledBack)], "b"), Decision::ReleaseIfVerified);
+        assert_eq!(of(&held(), &[closed(Outcome::RolledBack)], "another"), Decision::ReleaseIfVerified);
         // A later run was refused; that of the lease is open; it never began.
-        assert_eq!(of(&lease(State::Held, Some("r0")), &done, "b"), Fate::Stays);
-        assert_eq!(fate(&held(), true, None, "b"), Fate::Stays);
-        assert_eq!(of(&lease(State::Asking, None), &done, "b"), Fate::Release);
-        assert_eq!(of(&lease(State::Releasing, None), &rolled_back, "b"), Fate::Release);
+        assert_eq!(of(&lease(State::Held, Some("r0")), &done, "b"), Decision::Stays);
+        assert_eq!(decide(&held(), true, None, "b"), Decision::Stays);
+        assert_eq!(of(&lease(State::Asking, None), &done, "b"), Decision::Release);
+        assert_eq!(of(&lease(State::Releasing, None), &rolled_back, "b"), Decision::Release);
     }
 }

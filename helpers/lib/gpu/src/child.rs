@@ -50,7 +50,7 @@ pub fn ask_helper<T: DeserializeOwned>(
     talk(Command::new(helper).arg(question.word()), &[], time)
 }
 
-/// Asks `helper` how NVML and every GPU is; of the library `kept` where the linker's does not fit the
+/// Asks `helper` how NVML and every GPU is; of the library `fallback` where the linker's does not fit the
 /// loaded driver; with `if_started`, only if a GPU was started since the driver was loaded. None if it
 /// did not answer in time.
 ///
@@ -58,7 +58,7 @@ pub fn ask_helper<T: DeserializeOwned>(
 /// As for [`ask_helper`].
 pub fn ask_state(
     helper: &Path,
-    kept: Option<&Path>,
+    fallback: Option<&Path>,
     if_started: bool,
     time: Duration,
 ) -> Result<Option<State>> {
@@ -67,8 +67,8 @@ pub fn ask_state(
     if if_started {
         command.arg("--if-started");
     }
-    if let Some(kept) = kept {
-        command.arg("--kept").arg(kept);
+    if let Some(fallback) = fallback {
+        command.arg("--fallback").arg(fallback);
     }
     talk(&mut command, &[], time)
 }

@@ -15,58 +15,11 @@ use nvml_wrapper::struct_wrappers::device::ProcessInfo;
 use nvml_wrapper::{Device, Nvml};
 use serde::{Deserialize, Serialize};
 
-use crate::state::State;
+use crate::state::{Answer, Library, State};
 use crate::{guard, read};
 
 /// The name that programs link against; the file behind it carries the version.
 const SONAME: &str = "libnvidia-ml.so.1";
-
-/// The library that the linker chooses.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "state", rename_all = "kebab-case")]
-pub enum Library {
-    /// There is one.
-    Found {
-        /// The file.
-        path: PathBuf,
-        /// The version in its name, which is the driver's.
-        version: Option<String>,
-    },
-    /// The linker finds none: NVIDIA's userland is not installed.
-    Absent {
-        /// What the linker says.
-        reason: String,
-    },
-}
-
-/// What NVML says of itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "state", rename_all = "kebab-case")]
-pub enum Answer {
-    /// It works.
-    Ok {
-        /// The loaded driver's version.
-        driver_version: String,
-        /// How many GPUs it can serve.
-        devices: u32,
-    },
-    /// `NVML_ERROR_LIB_RM_VERSION_MISMATCH`: the library is of another version than the driver.
-    Mismatch,
-    /// `NVML_ERROR_DRIVER_NOT_LOADED`.
-    NotLoaded,
-    /// It was not asked: no GPU was started since the driver was loaded, so nothing is set on any.
-    Asleep,
-    /// There is no library.
-    NoLibrary {
-        /// What the linker says.
-        reason: String,
-    },
-    /// Any other error.
-    Failed {
-        /// NVML's name for it.
-        reason: String,
-    },
-}
 
 /// Who uses the GPUs, as NVML lists it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -144,12 +97,12 @@ fn open() -> anyhow::Result<(Option<libloading::Library>, Library)> {
 }
 
 /// How NVML and every GPU is. Where the linker's library is of another version than the loaded driver,
-/// as an upgrade leaves it, `kept` is asked instead, if it is there. With `if_started`, NVML is asked
+/// as an upgrade leaves it, `fallback` is asked instead, if it is there. With `if_started`, NVML is asked
 /// only if a GPU was started since the driver was loaded: to ask wakes up every GPU.
 ///
 /// # Errors
 /// `/proc/self/maps` cannot be read.
-pub fn state(kept: Option<&Path>, if_started: bool) -> anyhow::Result<State> {
+pub fn state(fallback: Option<&Path>, if_started: bool) -> anyhow::Result<State> {
     // It stays open: to load it once is enough.
     let (_opened, library) = open()?;
     if if_started && is_asleep(Path::new(GPUS)) {
@@ -161,7 +114,7 @@ pub fn state(kept: Option<&Path>, if_started: bool) -> anyhow::Result<State> {
             gpus: Vec::new(),
         });
     }
-    let (started, instead) = start(kept);
+    let (started, instead) = start(fallback);
     let mut state =
         State { library, instead, nvml: Answer::NotLoaded, confidential_computing: None, gpus: Vec::new() };
     match started {
@@ -197,16 +150,16 @@ fn is_asleep(list: &Path) -> bool {
     any
 }
 
-/// Starts NVML with the linker's library; with `kept` where that does not fit the loaded driver. Says
+/// Starts NVML with the linker's library; with `fallback` where that does not fit the loaded driver. Says
 /// whether it was that. Without a driver it is not started: it would load one.
-pub(crate) fn start(kept: Option<&Path>) -> (Result<Nvml, NvmlError>, Option<PathBuf>) {
+pub(crate) fn start(fallback: Option<&Path>) -> (Result<Nvml, NvmlError>, Option<PathBuf>) {
     if !guard::is_loaded() {
         return (Err(NvmlError::DriverNotLoaded), None);
     }
     let init = |library: &OsStr| Nvml::builder().lib_path(library).init();
-    match (init(SONAME.as_ref()), kept) {
-        (Err(NvmlError::LibRmVersionMismatch), Some(kept)) if kept.exists() => {
-            (init(kept.as_os_str()), Some(kept.to_owned()))
+    match (init(SONAME.as_ref()), fallback) {
+        (Err(NvmlError::LibRmVersionMismatch), Some(fallback)) if fallback.exists() => {
+            (init(fallback.as_os_str()), Some(fallback.to_owned()))
         }
         (started, _) => (started, None),
     }

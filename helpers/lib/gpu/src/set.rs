@@ -19,7 +19,7 @@ use crate::state::Trouble;
 
 /// What became of the settings of one GPU.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Given {
+pub struct Restored {
     /// What is set now.
     pub set: Vec<Setting>,
     /// What is not as it was, a sentence each. Empty when everything is back.
@@ -31,13 +31,13 @@ pub struct Given {
 /// Sets `wanted` again, GPU by GPU, and reads back what is set then. The answers are in the order of
 /// `wanted`.
 ///
-/// `kept` is the library to ask where the linker's does not fit the driver.
-pub fn give_back(wanted: &[Settings], kept: Option<&Path>) -> Vec<Given> {
+/// `fallback` is the library to ask where the linker's does not fit the driver.
+pub fn restore(wanted: &[Settings], fallback: Option<&Path>) -> Vec<Restored> {
     let all_fail = |why: String| {
-        let given = Given { differences: vec![why], ..Given::default() };
-        vec![given; wanted.len()]
+        let restored = Restored { differences: vec![why], ..Restored::default() };
+        vec![restored; wanted.len()]
     };
-    let nvml = match start(kept) {
+    let nvml = match start(fallback) {
         (Ok(nvml), _) => nvml,
         (Err(error), _) => return all_fail(format!("NVML does not start: {error}")),
     };
@@ -49,9 +49,9 @@ pub fn give_back(wanted: &[Settings], kept: Option<&Path>) -> Vec<Given> {
         .iter()
         .map(|wanted| match devices.iter().find(|(uuid, _)| *uuid == wanted.uuid) {
             Some((_, device)) => on(device, &wanted.settings),
-            None => Given {
+            None => Restored {
                 differences: vec!["the GPU is not there, or NVML does not show it".into()],
-                ..Given::default()
+                ..Restored::default()
             },
         })
         .collect()
@@ -66,9 +66,9 @@ fn by_uuid(nvml: &Nvml) -> Result<Vec<(String, Device<'_>)>, NvmlError> {
     Ok((0..nvml.device_count()?).filter_map(device).collect())
 }
 
-fn on(device: &Device<'_>, wanted: &[Setting]) -> Given {
+fn on(device: &Device<'_>, wanted: &[Setting]) -> Restored {
     let mut refused: Vec<(&Setting, NvmlError)> = Vec::new();
-    // What is set already is left alone: some of it cannot be set twice.
+    // What is set already is not touched: some of it cannot be set twice.
     let there = now(device).unwrap_or_default();
     for setting in wanted {
         if !is_there(setting, &there)
@@ -79,26 +79,26 @@ fn on(device: &Device<'_>, wanted: &[Setting]) -> Given {
     }
     let set = match now(device) {
         Ok(set) => set,
-        Err(why) => return Given { differences: vec![why], ..Given::default() },
+        Err(why) => return Restored { differences: vec![why], ..Restored::default() },
     };
-    let mut given = Given::default();
+    let mut restored = Restored::default();
     for setting in wanted {
         let error = refused.iter().find(|(refused, _)| *refused == setting).map(|(_, error)| error);
         match error {
-            Some(error) => given.differences.push(format!("{setting}: {error}")),
+            Some(error) => restored.differences.push(format!("{setting}: {error}")),
             // It has no getter: that NVML took it is all that can be known.
             None if matches!(setting, Setting::LockedClocks { .. }) => {}
-            None if is_there(setting, &set) => given.notes.extend(other_numbers(setting, &set)),
-            None => given.differences.push(format!("{setting}: it was set, and is not so when read back")),
+            None if is_there(setting, &set) => restored.notes.extend(other_numbers(setting, &set)),
+            None => restored.differences.push(format!("{setting}: it was set, and is not so when read back")),
         }
     }
     for setting in &set {
         if !is_there(setting, wanted) {
-            given.notes.push(format!("{setting}: it was not so before"));
+            restored.notes.push(format!("{setting}: it was not so before"));
         }
     }
-    given.set = set;
-    given
+    restored.set = set;
+    restored
 }
 
 fn now(device: &Device<'_>) -> Result<Vec<Setting>, String> {

@@ -7,7 +7,52 @@ use std::path::PathBuf;
 use ledger::Gpu;
 use serde::{Deserialize, Serialize};
 
-use crate::{Answer, Library};
+/// The library that the linker chooses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum Library {
+    /// There is one.
+    Found {
+        /// The file.
+        path: PathBuf,
+        /// The version in its name, which is the driver's.
+        version: Option<String>,
+    },
+    /// The linker finds none: NVIDIA's userland is not installed.
+    Absent {
+        /// What the linker says.
+        reason: String,
+    },
+}
+
+/// What NVML says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum Answer {
+    /// It works.
+    Ok {
+        /// The loaded driver's version.
+        driver_version: String,
+        /// How many GPUs it can serve.
+        devices: u32,
+    },
+    /// `NVML_ERROR_LIB_RM_VERSION_MISMATCH`: the library is of another version than the driver.
+    Mismatch,
+    /// `NVML_ERROR_DRIVER_NOT_LOADED`.
+    NotLoaded,
+    /// It was not asked: no GPU was started since the driver was loaded, so nothing is set on any.
+    Asleep,
+    /// There is no library.
+    NoLibrary {
+        /// What the linker says.
+        reason: String,
+    },
+    /// Any other error.
+    Failed {
+        /// NVML's name for it.
+        reason: String,
+    },
+}
 
 /// How NVML and every GPU is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

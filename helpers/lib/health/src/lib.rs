@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use gpu::{Answer, Seen, State, Trouble};
-use messages::Heard;
+use messages::Log;
 use modules::{gpus, on_bus};
 use step::Root;
 use xid::{Address, Class, Event, Evidence, Gpu, Message, NvmlState, verdicts};
@@ -51,15 +51,15 @@ impl Health {
 ///
 /// # Errors
 /// The driver's GPUs cannot be listed or looked at.
-pub fn judge(root: &Root, heard: &Heard, nvml: Option<&State>, ignore: &[String]) -> Result<Vec<Health>> {
+pub fn judge(root: &Root, log: &Log, nvml: Option<&State>, ignore: &[String]) -> Result<Vec<Health>> {
     let mut bound = Vec::new();
     for name in gpus(root)? {
         let Ok(pci) = name.parse() else { continue };
-        let reset_usec = heard.resets.get(&pci).copied();
+        let reset_usec = log.resets.get(&pci).copied();
         bound.push((name.clone(), Gpu { on_bus: on_bus(root, &name)?, reset_usec, ..Gpu::at(pci) }));
     }
     let ignore: Vec<Address> = ignore.iter().filter_map(|address| address.parse().ok()).collect();
-    Ok(of(bound, &heard.messages, nvml, &ignore))
+    Ok(of(bound, &log.messages, nvml, &ignore))
 }
 
 /// `bound`: the driver's GPUs, with their names on the bus.

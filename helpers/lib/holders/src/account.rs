@@ -6,9 +6,10 @@
 //! counted at the most references it can take; what remains beyond that is certainly held by
 //! something that was not found.
 
+use crate::device::Kind;
 use crate::devices::{Node, Table};
 use crate::kcmp;
-use crate::model::{Kind, Module};
+use crate::model::Module;
 use crate::search::{Found, OpenFile};
 use std::cell::Cell;
 use std::cmp::Ordering;

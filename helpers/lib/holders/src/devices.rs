@@ -7,7 +7,8 @@
 //! that belongs to a device bound to the driver (DRM, framebuffer, i2c), whatever its major.
 
 use crate::Result;
-use crate::model::{Kind, Module, Rdev};
+use crate::device::{Kind, Rdev};
+use crate::model::Module;
 use crate::refcounts::refcounts;
 use crate::text::escape;
 use std::fs;

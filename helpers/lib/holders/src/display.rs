@@ -5,7 +5,7 @@
 //! master becomes its master, wanted or not. One that drives a screen has a virtual terminal too,
 //! or is the master of a card that shows something.
 
-use crate::model::{Device, Kind, Rdev};
+use crate::device::{Device, Kind, Rdev};
 use crate::process::Process;
 use crate::walk::{each_entry, is_opened, number, open_dir, stat};
 use std::fs;
@@ -119,7 +119,7 @@ mod tests {
             kind,
             name: String::new(),
             module: String::new(),
-            via: crate::model::Via::Fd,
+            via: crate::device::Via::Fd,
             count: 1,
             path: String::new(),
         };

@@ -2,8 +2,8 @@
 //! What the configuration protects. A name says nothing of whose a process or a unit is: a bare one
 //! guards what is root's or the system's, and for a user's the configuration names the user.
 
-use crate::fate::{is_core, is_host};
 use crate::model::{Holder, Owner};
+use crate::names::{is_core, is_host};
 use step::Guard;
 
 /// The units of one manager, and which of them must not be stopped.

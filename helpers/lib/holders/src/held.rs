@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //! What one process holds, gathered from its tables.
 
+use crate::device::{Device, Kind, Rdev, Via};
 use crate::devices::Node;
-use crate::model::{Device, Kind, Rdev, Via};
 use crate::process::Process;
 use crate::search::{OpenFile, Search};
 use crate::tables::{exported_by, is_path_only};

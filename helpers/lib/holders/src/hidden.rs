@@ -5,7 +5,8 @@
 //! somebody else sent, what is registered with an io_uring, or behind a buffer that does not tell its
 //! driver, is not or cannot: those are likely places, and nobody is killed for having one.
 
-use crate::model::{Place, Rdev};
+use crate::device::Rdev;
+use crate::model::Place;
 use crate::process::Process;
 use crate::walk::{Scratch, each_entry, number, open_dir, walk};
 use crate::{Result, in_flight};

@@ -12,9 +12,10 @@
 mod account;
 mod cgroup;
 mod console;
+mod device;
 mod devices;
 mod display;
-mod fate;
+mod disposition;
 #[cfg(test)]
 mod fuzz;
 mod guard;
@@ -26,6 +27,7 @@ mod kcmp;
 mod line;
 mod maps;
 pub mod model;
+mod names;
 mod namespace;
 mod pod;
 mod process;
@@ -42,17 +44,19 @@ mod walk;
 
 pub use cgroup::{groups_of, owner};
 pub use console::consoles;
-pub use fate::{Fate, Rules, is_core, is_host};
+pub use device::{Device, Kind, Rdev, Via};
+pub use disposition::{Disposition, Rules};
 pub use graph::is_of_driver;
 pub use guard::Guarded;
 pub use guests::{Bystanders, Guest, MpsControl, bystanders, mps};
 pub use line::{Caller, below};
 pub use model::{
-    Console, Container, Device, Engine, Holder, Kind, Module, Owner, Place, Pod, Rdev, Scan, Unexplained, Via,
+    Console, Container, Engine, Holder, Module, Owner, Place, Pod, Scan, Unexplained, taken_by_name,
 };
+pub use names::{is_core, is_host};
 pub use namespace::is_of_user;
 pub use process::{Stat, user_name};
-pub use refcounts::{refcounts, taken_by_name};
+pub use refcounts::refcounts;
 pub use scan::{scan, sent_by_others};
 pub use scope::Scope;
 pub use sessions::{Session, is_logind, sessions_of};

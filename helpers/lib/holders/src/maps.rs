@@ -5,7 +5,7 @@
 //! device. `/proc/PID/map_files/RANGE` leads to the mapped file itself; looking there for every
 //! mapping of every process would be dear, so each distinct file is looked at once a scan.
 
-use crate::model::Rdev;
+use crate::device::Rdev;
 use crate::walk::{Scratch, Stat, stat};
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::{Mode, OFlags, openat};

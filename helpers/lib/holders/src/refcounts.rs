@@ -4,7 +4,7 @@
 use crate::Result;
 use crate::model::Module;
 use std::collections::BTreeMap;
-use step::{BY_NAME, Root};
+use step::Root;
 
 /// The loaded modules that have to go for `nvidia` to go, with their reference counts, dependents
 /// first. Empty when the driver is not loaded.
@@ -21,16 +21,6 @@ pub fn refcounts(root: &Root) -> Result<Vec<Module>> {
         (name.clone(), Module { name, refcount: module.refcount, dependents: module.holders, of_driver })
     });
     Ok(leaves_first(found.collect()))
-}
-
-/// How many references to the driver those of `modules` take that do not stand in its `holders`.
-pub fn taken_by_name(modules: &[Module]) -> u64 {
-    let is_listed = |name: &str| {
-        let driver = modules.iter().find(|module| module.name == graph::DRIVER);
-        driver.is_some_and(|driver| driver.dependents.iter().any(|dependent| dependent == name))
-    };
-    let is_loaded = |name: &str| modules.iter().any(|module| module.name == name);
-    BY_NAME.iter().filter(|(name, _)| is_loaded(name) && !is_listed(name)).map(|(_, taken)| taken).sum()
 }
 
 /// Orders modules so that each comes after all that stand on it.
@@ -53,6 +43,7 @@ fn leaves_first(mut modules: BTreeMap<String, Module>) -> Vec<Module> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::taken_by_name;
     use std::fs;
 
     fn tree(modules: &[(&str, i64, &[&str])]) -> tempfile::TempDir {

@@ -2,10 +2,11 @@
 //! The whole answer, put together.
 
 use crate::account::{Account, account, fewest};
+use crate::device::Rdev;
 use crate::devices::{Table, framebuffers};
-use crate::model::{Console, Holder, Module, Place, Rdev, Scan, Unexplained};
+use crate::model::{Console, Holder, Module, Place, Scan, Unexplained, taken_by_name};
 use crate::process::Process;
-use crate::refcounts::{refcounts, taken_by_name};
+use crate::refcounts::refcounts;
 use crate::search::{Found, Search};
 use crate::walk::open_dir;
 use crate::{Result, console, display, hidden, pod, process, sessions, unseen};

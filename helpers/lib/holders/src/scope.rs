@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //! Which GPUs a run is about: one of some GPUs only leaves the users of the others alone.
 
-use crate::model::{Holder, Kind, Scan};
+use crate::device::Kind;
+use crate::model::{Holder, Scan};
 
 /// The GPUs that a run is about, by the names of their device nodes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -62,7 +63,8 @@ impl Scan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Device, Module, Owner, Via};
+    use crate::device::{Device, Via};
+    use crate::model::{Module, Owner};
 
     fn holder(devices: &[(Kind, &str)]) -> Holder {
         let device = |(kind, name): &(Kind, &str)| Device {

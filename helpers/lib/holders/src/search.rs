@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
 //! The search itself: a quick look at every process, a thorough one at those that hold something.
 
+use crate::device::{Device, Via};
 use crate::devices::{Node, Table};
 use crate::held::Held;
 use crate::hidden::InFlight;
-use crate::model::{Device, Holder, Owner, Via};
+use crate::model::{Holder, Owner};
 use crate::process::Process;
 use crate::text::escape;
 use crate::walk::{Scratch, open_dir};
@@ -230,7 +231,7 @@ impl Search {
         }
         let command = process.command();
         let mut held = Held::default();
-        let mut mapped: BTreeMap<crate::model::Rdev, u64> = BTreeMap::new();
+        let mut mapped: BTreeMap<crate::device::Rdev, u64> = BTreeMap::new();
         // A map that may not be read adds nothing to what was found.
         let _ = self.each_mapped(scratch, process.dir.as_fd(), pid, |rdev, path| {
             if let Some(node) = self.table.find(rdev) {

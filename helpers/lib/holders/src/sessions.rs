@@ -8,7 +8,8 @@ use std::io::ErrorKind;
 
 use step::Root;
 
-use crate::model::{Holder, Kind, Owner, Rdev};
+use crate::device::{Kind, Rdev};
+use crate::model::{Holder, Owner};
 use crate::{Error, Result};
 
 /// Where logind keeps what it knows of each session, in files of root's.
@@ -111,7 +112,7 @@ pub(crate) fn attribute(holders: &mut [Holder]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Device, Via};
+    use crate::device::{Device, Via};
 
     const CARD0: Rdev = Rdev { major: 226, minor: 0 };
     const CARD1: Rdev = Rdev { major: 226, minor: 1 };

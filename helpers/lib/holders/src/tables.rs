@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //! The tables of open files and the maps of a process, looked through for the driver's devices.
 
+use crate::device::{Kind, Rdev};
 use crate::devices::Node;
-use crate::model::{Kind, Rdev};
 use crate::search::Search;
 use crate::walk::{Scratch, Stat, each_entry, number, open_dir, stat};
 use crate::{kcmp, maps};

@@ -6,7 +6,7 @@
 //! are watched: one that makes no progress is left behind with the process it is stuck on, and
 //! another takes its place.
 
-use crate::model::Rdev;
+use crate::device::Rdev;
 use crate::{Error, Result};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags, RawDir, StatxFlags, openat, statx};

@@ -146,7 +146,7 @@ pub fn not_found(release: &str) -> String {
     )
 }
 
-/// The command that makes `archive` anew, as a program and its arguments; none where no tool is known, or where
+/// The command that regenerates `archive`, as a program and its arguments; none where no tool is known, or where
 /// only another image of the whole system has another.
 pub fn maker(root: &Root, archive: &Path, release: &str) -> Option<Vec<String>> {
     let words = |words: &[&str]| Some(words.iter().map(|&word| word.to_owned()).collect());

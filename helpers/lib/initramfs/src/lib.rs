@@ -24,7 +24,7 @@ mod unified;
 pub use find::{archives, maker, not_found};
 pub use unified::open;
 
-/// Where it is kept.
+/// Where it is saved.
 const PATH: &str = "/var/lib/nvidia-reload/initramfs.json";
 
 /// The name and version of the JSON there.
@@ -95,21 +95,21 @@ impl Seen {
     }
 }
 
-/// What is kept: one entry for each archive.
+/// What is saved: one entry for each archive.
 #[derive(Serialize, Deserialize)]
-struct Kept {
+struct Record {
     schema: String,
     archives: Vec<Seen>,
 }
 
-/// Keeps what was seen in all archives, for whoever asks until they change.
+/// Saves what was seen in all archives, for whoever asks until they change.
 ///
 /// # Errors
 /// It cannot be written.
-pub fn keep(root: &Root, archives: Vec<Seen>) -> Result<()> {
+pub fn save(root: &Root, archives: Vec<Seen>) -> Result<()> {
     let path = root.path(PATH);
-    let kept = Kept { schema: SCHEMA.into(), archives };
-    let text = serde_json::to_vec_pretty(&kept).context("encode what the initramfs holds")?;
+    let record = Record { schema: SCHEMA.into(), archives };
+    let text = serde_json::to_vec_pretty(&record).context("encode what the initramfs holds")?;
     replace(&path, 0o644, &text).with_context(|| format!("write {}", path.display()))
 }
 
@@ -125,8 +125,8 @@ pub fn seen(root: &Root, archive: &Path) -> Result<Option<Seen>> {
         Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
     };
     // What another version wrote is as good as nothing: it is looked at again.
-    let Ok(kept) = serde_json::from_slice::<Kept>(&text) else { return Ok(None) };
-    let seen = kept.archives.into_iter().find(|seen| kept.schema == SCHEMA && seen.archive == archive);
+    let Ok(record) = serde_json::from_slice::<Record>(&text) else { return Ok(None) };
+    let seen = record.archives.into_iter().find(|seen| record.schema == SCHEMA && seen.archive == archive);
     match seen {
         Some(seen) if seen.marks == Marks::of(archive)? => Ok(Some(seen)),
         _ => Ok(None),
@@ -135,30 +135,25 @@ pub fn seen(root: &Root, archive: &Path) -> Result<Option<Seen>> {
 
 /// There while the initramfs is known to match the disk: a condition of the unit that would look
 /// into it.
-pub const IN_STEP: &str = "/run/nvidia-reload/initramfs-in-step";
+pub const MATCHES: &str = "/run/nvidia-reload/initramfs-matches";
 
 /// Notes whether the initramfs is known to match `disk`.
 ///
 /// # Errors
 /// It cannot be told, and is not noted as known then; or the note cannot be written.
 pub fn note(root: &Root, disk: &Disk) -> Result<()> {
-    let note = root.path(IN_STEP);
-    match fs::remove_file(&note) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("remove {}", note.display()));
-        }
-        _ => {}
-    }
+    let note = root.path(MATCHES);
+    files::remove(&note).with_context(|| format!("remove {}", note.display()))?;
     let archives = archives(root, &modules::release(root)?)?;
     // It may be somewhere else, or the machine may have none: that is not known.
-    let mut in_step = !archives.is_empty();
+    let mut matches = !archives.is_empty();
     for archive in archives {
-        in_step &= match seen(root, &archive)? {
+        matches &= match seen(root, &archive)? {
             Some(seen) => seen.stale(disk)?.is_empty(),
             None => false,
         };
     }
-    if in_step {
+    if matches {
         fs::write(&note, "").with_context(|| format!("write {}", note.display()))?;
     }
     Ok(())
@@ -169,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_known_is_not_noted_as_in_step() {
+    fn what_is_not_known_is_not_noted_as_a_match() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let root = Root::at(directory.path());
         let release = modules::release(&root).expect("runs");
@@ -179,20 +174,20 @@ mod tests {
         let disk = Disk::open(&root).expect("opens");
         let noted = || {
             note(&root, &disk).expect("notes");
-            root.path(IN_STEP).exists()
+            root.path(MATCHES).exists()
         };
         assert!(!noted(), "none was found");
         let archive = root.path("/boot").join(format!("initrd.img-{release}"));
         fs::write(&archive, "a").expect("writes");
         assert!(!noted(), "nobody has looked into it");
         let seen = |modules| Seen::new(archive.clone(), Marks::of(&archive).expect("looks"), modules);
-        keep(&root, vec![seen(Vec::new())]).expect("writes");
+        save(&root, vec![seen(Vec::new())]).expect("writes");
         assert!(noted(), "it holds nothing of the driver");
         let packed =
             Packed { name: "nvidia".into(), path: "a".into(), version: Some("1".into()), srcversion: None };
-        keep(&root, vec![seen(vec![packed])]).expect("writes");
+        save(&root, vec![seen(vec![packed])]).expect("writes");
         assert!(!noted(), "the disk has no such module");
-        keep(&root, vec![seen(Vec::new())]).expect("writes");
+        save(&root, vec![seen(Vec::new())]).expect("writes");
         fs::create_dir_all(root.path("/boot/efi/EFI/Pop_OS-0")).expect("creates");
         fs::write(root.path("/boot/efi/EFI/Pop_OS-0/initrd.img"), "a").expect("writes");
         assert!(!noted(), "the boot loader has a copy, and nobody has looked into that");
@@ -209,7 +204,7 @@ mod tests {
         let path = archives(&root, "6.1").expect("looks").remove(0);
         assert_eq!(seen(&root, &path).expect("reads"), None);
         let first = Seen::new(path.clone(), Marks::of(&path).expect("looks"), Vec::new());
-        keep(&root, vec![first.clone()]).expect("writes");
+        save(&root, vec![first.clone()]).expect("writes");
         assert_eq!(seen(&root, &path).expect("reads"), Some(first));
         fs::write(&path, "ab").expect("writes");
         assert_eq!(seen(&root, &path).expect("reads"), None);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! The runs on record, with the time of everything that happened, and what was kept of their failures.
+//! The runs on record, with the time of everything that happened, and what was saved of their failures.
 
 use std::fs;
 use std::io::{ErrorKind, Read};
@@ -13,7 +13,7 @@ use crate::retire::{FAILURE, closed, name};
 use crate::store::Ledger;
 use crate::tally::Tally;
 
-/// As much is read of what was kept of a failure.
+/// As much is read of what was saved of a failure.
 const MOST: u64 = 8 << 20;
 
 /// A run on record.
@@ -62,12 +62,12 @@ impl Ledger {
         Ok(history)
     }
 
-    /// Keeps `text`, the machine as it was when `run` failed, with the record of the run. Whether it did: the first
+    /// Saves `text`, the machine as it was when `run` failed, with the record of the run. Whether it did: the first
     /// one stays.
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn keep_failure(&self, run: &Run, text: &[u8]) -> Result<bool> {
+    pub fn save_failure(&self, run: &Run, text: &[u8]) -> Result<bool> {
         let path = self.failure_path(run);
         let _lock = self.lock()?;
         if path.try_exists().with_context(|| format!("look at {}", path.display()))? {
@@ -78,7 +78,7 @@ impl Ledger {
         Ok(true)
     }
 
-    /// What [`Ledger::keep_failure`] kept of `run`, if it did.
+    /// What [`Ledger::save_failure`] saved of `run`, if it did.
     ///
     /// # Errors
     /// It cannot be read, or is too long to have been written by this program.
@@ -143,14 +143,14 @@ mod tests {
     }
 
     #[test]
-    fn the_first_failure_is_kept_for_root_and_goes_with_the_record_of_its_run() {
+    fn the_first_failure_is_saved_for_root_and_goes_with_the_record_of_its_run() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let ledger = Ledger::new(directory.path().join("lib"), "boot-1");
         ledger.open(Snapshot::default()).expect("opens");
         let run = ledger.read().expect("reads").expect("is open");
         assert_eq!(ledger.failure(&run).expect("reads"), None);
-        assert!(ledger.keep_failure(&run, b"first").expect("keeps"));
-        assert!(!ledger.keep_failure(&run, b"second").expect("has one"));
+        assert!(ledger.save_failure(&run, b"first").expect("saves"));
+        assert!(!ledger.save_failure(&run, b"second").expect("has one"));
         assert_eq!(ledger.failure(&run).expect("reads").as_deref(), Some(&b"first"[..]));
         let path = ledger.failure_path(&run);
         assert_eq!(fs::metadata(&path).expect("is there").mode() & 0o7777, 0o600);

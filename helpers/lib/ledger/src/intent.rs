@@ -3,8 +3,9 @@
 
 use anyhow::{Context, Error, Result};
 
-use crate::object::{Object, Step};
+use crate::object::Object;
 use crate::record::Event;
+use crate::step::Step;
 use crate::store::Ledger;
 
 /// An act that is written and about to be done. Where nothing more is written, it stays open, and the undo

@@ -17,6 +17,8 @@ mod object;
 mod record;
 mod retire;
 mod room;
+mod snapshot;
+mod step;
 mod store;
 mod tally;
 
@@ -24,9 +26,8 @@ pub use gpu::{Fabric, Gpu, GpuInstance, Health, Instance, Mode, RemappedRows, Se
 pub use history::{History, Recorded};
 pub use install::Install;
 pub use intent::{Intent, NotDone};
-pub use object::{
-    Chosen, Console, Container, DriverFiles, Module, Node, Object, Pod, Process, Session, Settings, Snapshot,
-    Starter, Step, Unit,
-};
+pub use object::{Console, Container, DriverFiles, Module, Object, Pod, Process, Session, Settings, Unit};
 pub use record::{Act, Event, Outcome, Record, Run, State, VERSION};
+pub use snapshot::{Chosen, Node, Snapshot, Starter};
+pub use step::Step;
 pub use store::{DIRECTORY, Ledger};

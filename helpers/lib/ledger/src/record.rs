@@ -7,7 +7,9 @@ use std::fmt;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::object::{Object, Process, Snapshot, Step};
+use crate::object::{Object, Process};
+use crate::snapshot::Snapshot;
+use crate::step::Step;
 
 /// The format that this program writes. Older ones are read and finished: whatever a newer one adds has a
 /// default here. A ledger of a newer one is refused, never overwritten.
@@ -33,11 +35,11 @@ pub struct Record {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
-    /// The new driver serves and everything was given back.
+    /// The new driver works and everything was restored.
     Done,
-    /// The old state serves again and everything was given back.
+    /// The old state is back and everything was restored.
     RolledBack,
-    /// Something could not be given back; the run's records name it.
+    /// Something could not be restored; the run's records name it.
     Degraded,
 }
 
@@ -81,12 +83,12 @@ pub enum Event {
         /// Why.
         reason: String,
     },
-    /// What the act took was given back.
+    /// What the act took was restored.
     Undone {
         /// The intent's.
         id: u64,
     },
-    /// What the act took cannot be given back.
+    /// What the act took cannot be restored.
     Lost {
         /// The intent's.
         id: u64,
@@ -132,15 +134,15 @@ pub enum Event {
 pub enum State {
     /// Written, perhaps done: whoever undoes it looks first.
     Intent,
-    /// Done, not given back.
+    /// Done, not restored.
     Done,
     /// It did not happen.
     Failed(String),
     /// Given back.
     Undone,
-    /// Cannot be given back.
+    /// Cannot be restored.
     Lost(String),
-    /// Could not be given back so far.
+    /// Could not be restored so far.
     UndoFailed(String),
 }
 
@@ -164,7 +166,7 @@ impl Act {
         Act { object: self.object.without_secrets(), ..self }
     }
 
-    /// Whether something may still have to be given back.
+    /// Whether something may still have to be restored.
     pub fn is_outstanding(&self) -> bool {
         matches!(self.state, State::Intent | State::Done | State::UndoFailed(_))
     }
@@ -294,18 +296,20 @@ impl Run {
         !self.failures.is_empty()
     }
 
-    /// What `step` may still have to give back, newest first.
+    /// What `step` may still have to restore, newest first.
     pub fn outstanding(&self, step: Step) -> Vec<Act> {
         self.acts.iter().rev().filter(|act| act.step == step && act.is_outstanding()).cloned().collect()
     }
 
-    /// Everything that should have been given back and was not, newest first: outstanding or lost.
+    /// Everything that should have been restored and was not, newest first: outstanding or lost.
     /// Without the processes that were ended, of which it was known that they cannot come back.
     pub fn missing(&self) -> Vec<&Act> {
         self.acts
             .iter()
             .rev()
-            .filter(|act| (act.is_outstanding() || matches!(act.state, State::Lost(_))) && !self.is_kept(act))
+            .filter(|act| {
+                (act.is_outstanding() || matches!(act.state, State::Lost(_))) && !self.is_final(act)
+            })
             .collect()
     }
 
@@ -328,9 +332,9 @@ impl Run {
         released.map(|act| &act.object).filter(|object| matches!(object, Object::Session(_)))
     }
 
-    /// What was not meant to be given back: an ended process, a session's devices, and after the commit the driver's
+    /// What was not meant to be restored: an ended process, a session's devices, and after the commit the driver's
     /// modules and files, whose change was the purpose of the run.
-    fn is_kept(&self, act: &Act) -> bool {
+    fn is_final(&self, act: &Act) -> bool {
         match act.object {
             Object::Process(_) | Object::Session(_) => true,
             Object::Module(_) | Object::DriverFiles(_) | Object::Healed { .. } => self.committed,

@@ -12,7 +12,7 @@ use crate::record::{Event, Record};
 /// How many closed runs are kept.
 pub(crate) const HISTORY: usize = 50;
 
-/// What is kept beside a run's record ends with this instead of `.jsonl`.
+/// What is saved beside a run's record ends with this instead of `.jsonl`.
 pub(crate) const FAILURE: &str = "failure.json";
 
 /// The name of a run's record in the history.
@@ -79,7 +79,7 @@ pub(crate) fn closed(history: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Removes all but the last ones, and whatever is kept beside a record that is not there.
+/// Removes all but the last ones, and what is saved beside a record that is not there.
 pub(crate) fn prune(history: &Path) -> Result<()> {
     let mut closed = closed(history)?;
     let rest = closed.split_off(closed.len().saturating_sub(HISTORY));

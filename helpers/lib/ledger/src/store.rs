@@ -13,8 +13,10 @@ use files::{check_owner, lock};
 use rustix::fs::OFlags;
 
 use crate::intent::Intent;
-use crate::object::{Object, Snapshot, Step};
+use crate::object::Object;
 use crate::record::{Event, Outcome, Record, Run, VERSION};
+use crate::snapshot::Snapshot;
+use crate::step::Step;
 use crate::tally::Tally;
 use crate::{retire, room};
 
@@ -93,12 +95,7 @@ impl Ledger {
         // Written aside and then named: whoever reads sees no ledger or one with its first line. What a power
         // cut left under that name may be a run in the history, too: it is never written to.
         let new = self.directory.join("ledger.jsonl.new");
-        match fs::remove_file(&new) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("remove {}", new.display()));
-            }
-            _ => {}
-        }
+        files::remove(&new).with_context(|| format!("remove {}", new.display()))?;
         // The command lines in it are nobody else's business: root only.
         let file = OpenOptions::new()
             .write(true)
@@ -187,7 +184,7 @@ impl Ledger {
         })
     }
 
-    /// Writes that these acts did not happen, or took what cannot be given back (`lost`), with the reason.
+    /// Writes that these acts did not happen, or took what cannot be restored (`lost`), with the reason.
     ///
     /// # Errors
     /// No open run, or the file cannot be written.
@@ -197,7 +194,7 @@ impl Ledger {
         self.append(|_| ((), failed.chain(lost).collect()))
     }
 
-    /// Writes that what act `id` took was given back.
+    /// Writes that what act `id` took was restored.
     ///
     /// # Errors
     /// No open run, or the file cannot be written.
@@ -205,7 +202,7 @@ impl Ledger {
         self.event(Event::Undone { id })
     }
 
-    /// Writes that what act `id` took cannot be given back.
+    /// Writes that what act `id` took cannot be restored.
     ///
     /// # Errors
     /// No open run, or the file cannot be written.
@@ -213,7 +210,7 @@ impl Ledger {
         self.event(Event::Lost { id, reason: reason.into() })
     }
 
-    /// Writes that giving back act `id` failed this time.
+    /// Writes that restoring what act `id` took failed this time.
     ///
     /// # Errors
     /// No open run, or the file cannot be written.
@@ -245,7 +242,7 @@ impl Ledger {
         self.event(Event::StepDone { step, began_usec })
     }
 
-    /// Writes that the new driver serves: no undo touches it from here on.
+    /// Writes that the new driver works: no undo touches it from here on.
     ///
     /// # Errors
     /// No open run, or the file cannot be written.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! What programs can write to the kernel's log, and what is kept of it. See the crate `fuzz`.
+//! What programs can write to the kernel's log, and what is saved of it. See the crate `fuzz`.
 
 use std::fs;
 
@@ -55,7 +55,9 @@ fn memory() {
     fuzz::run(HERE, "memory", |text| {
         fs::write(root.path("/run/nvidia-reload/messages.json"), text).expect("writes");
         let memory = Memory::load(&root, "01234567-89ab-cdef-0123-456789abcdef").expect("reads");
-        assert!(memory.messages().len() <= memory.kept.len() && memory.resets().len() <= memory.resets.len());
+        assert!(
+            memory.messages().len() <= memory.saved.len() && memory.resets().len() <= memory.resets.len()
+        );
         if memory != Memory::default() {
             assert_eq!(
                 (memory.schema.as_str(), memory.boot.len()),

@@ -26,7 +26,7 @@ use memory::Memory;
 
 /// What the kernel said about NVIDIA's driver in this boot.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Heard {
+pub struct Log {
     /// The messages that can still mean something, in their order.
     pub messages: Vec<Message>,
     /// When each GPU was reset last, on the clock of the messages.
@@ -35,26 +35,26 @@ pub struct Heard {
     /// journal that has them.
     pub lost_before: Option<u64>,
     /// The time of the last record that was known before.
-    remembered: u64,
+    saved_until: u64,
     /// The time of the kernel's last record.
     until: u64,
     cursor: Option<String>,
 }
 
-impl Heard {
+impl Log {
     /// The time from which what the kernel says is about the driver that is loaded now and was not said
-    /// before the last [`Heard::remember`] of this boot.
+    /// before the last [`Log::save`] of this boot.
     pub fn news_since(&self) -> u64 {
         let is_load = |message: &&Message| matches!(message.event, Event::DriverLoad { .. });
         let load = self.messages.iter().rev().find(is_load).map_or(0, |message| message.usec);
-        load.max(self.remembered)
+        load.max(self.saved_until)
     }
 
-    /// Keeps this, so that nothing of it is lost in this boot, whatever becomes of the kernel's log.
+    /// Saves this, so that nothing of it is lost in this boot, whatever becomes of the kernel's log.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn remember(&self, root: &Root) -> Result<()> {
+    pub fn save(&self, root: &Root) -> Result<()> {
         let memory = Memory::of(step::boot_id(root)?, self.until, self.cursor.clone(), self);
         memory.save(root)
     }
@@ -64,7 +64,7 @@ impl Heard {
 ///
 /// # Errors
 /// Neither the kernel's log nor the journal can be read.
-pub fn hear(root: &Root) -> Result<Heard> {
+pub fn read_log(root: &Root) -> Result<Log> {
     let boot = step::boot_id(root)?;
     let memory = Memory::load(root, &boot)?;
     let ring = kmsg::read(&root.path(kmsg::DEVICE));
@@ -76,9 +76,9 @@ pub fn hear(root: &Root) -> Result<Heard> {
 /// # Errors
 /// The kernel's log cannot be read, or the file not written.
 pub fn note_reset(root: &Root, gpus: &[Address]) -> Result<()> {
-    let mut heard = hear(root)?;
-    heard.resets.extend(gpus.iter().map(|gpu| (*gpu, heard.until)));
-    heard.remember(root)
+    let mut log = read_log(root)?;
+    log.resets.extend(gpus.iter().map(|gpu| (*gpu, log.until)));
+    log.save(root)
 }
 
 /// Puts together what was known, what the journal has, and what the kernel's log has.
@@ -86,11 +86,11 @@ fn assemble(
     memory: Memory,
     ring: Result<Ring>,
     journal: impl FnOnce(Option<&str>, &mut dyn FnMut(&xid::Entry)) -> Result<()>,
-) -> Result<Heard> {
-    let mut heard = Heard { resets: memory.resets(), cursor: memory.cursor.clone(), ..Heard::default() };
+) -> Result<Log> {
+    let mut log = Log { resets: memory.resets(), cursor: memory.cursor.clone(), ..Log::default() };
     let mut messages = memory.messages();
-    heard.until = memory.usec;
-    heard.remembered = memory.usec;
+    log.until = memory.usec;
+    log.saved_until = memory.usec;
     let (ring, problem) = match ring {
         Ok(ring) => (ring, None),
         Err(error) => (Ring::default(), Some(error)),
@@ -102,10 +102,10 @@ fn assemble(
         let mut entries = 0;
         let read = journal(memory.cursor.as_deref(), &mut |entry| {
             entries += 1;
-            heard.cursor = Some(entry.cursor().into_owned());
+            log.cursor = Some(entry.cursor().into_owned());
             let Some(usec) = entry.usec() else { return };
             if problem.is_some() {
-                heard.until = heard.until.max(usec);
+                log.until = log.until.max(usec);
             }
             if entry.is_kernels() && usec > memory.usec && usec < until {
                 messages.extend(kmsg::message(usec, &entry.message()));
@@ -115,7 +115,7 @@ fn assemble(
             (Ok(()), None) if entries > 0 || memory.cursor.is_some() => {}
             (Ok(()), Some(_)) if entries > 0 || memory.cursor.is_some() => {}
             // No journal, or one without the kernel's messages: the kernel's log has to do.
-            (_, None) => heard.lost_before = gap,
+            (_, None) => log.lost_before = gap,
             (Ok(()), Some(problem)) => {
                 return Err(problem.context("the journal has no message of the kernel in this boot"));
             }
@@ -125,9 +125,9 @@ fn assemble(
         }
     }
     messages.extend(ring.messages.into_iter().filter(|message| message.usec > memory.usec));
-    heard.until = heard.until.max(ring.last.unwrap_or(0));
-    heard.messages = messages;
-    Ok(heard)
+    log.until = log.until.max(ring.last.unwrap_or(0));
+    log.messages = messages;
+    Ok(log)
 }
 
 /// Whether `event` says something about a GPU's health; the rest is left where it is.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! What is kept from one reading to the next, for as long as this boot lasts.
+//! What is saved from one reading to the next, for as long as this boot lasts.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,15 +11,15 @@ use serde::{Deserialize, Serialize};
 use step::Root;
 use xid::{Address, Message, condensed};
 
-use crate::{Heard, kmsg};
+use crate::{Log, kmsg};
 
-/// Where it is kept.
+/// Where it is saved.
 const FILE: &str = "/run/nvidia-reload/messages.json";
 
 /// The schema of the file.
 const SCHEMA: &str = "nvidia-reload.memory/1";
 
-/// What is kept.
+/// What is saved.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Memory {
     pub(crate) schema: String,
@@ -29,29 +29,30 @@ pub(crate) struct Memory {
     /// The last entry of the journal that was read, if any was.
     pub(crate) cursor: Option<String>,
     pub(crate) resets: BTreeMap<String, u64>,
-    pub(crate) kept: Vec<Kept>,
+    #[serde(rename = "kept")]
+    pub(crate) saved: Vec<Saved>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Kept {
+pub(crate) struct Saved {
     usec: u64,
     text: String,
 }
 
 impl Memory {
-    pub(crate) fn of(boot: String, usec: u64, cursor: Option<String>, heard: &Heard) -> Self {
-        let keep = |message: Message| Kept { usec: message.usec, text: message.text };
+    pub(crate) fn of(boot: String, usec: u64, cursor: Option<String>, log: &Log) -> Self {
+        let save = |message: Message| Saved { usec: message.usec, text: message.text };
         Self {
             schema: SCHEMA.to_owned(),
             boot,
             usec,
             cursor,
-            resets: heard.resets.iter().map(|(gpu, usec)| (gpu.to_string(), *usec)).collect(),
-            kept: condensed(&heard.messages).into_iter().map(keep).collect(),
+            resets: log.resets.iter().map(|(gpu, usec)| (gpu.to_string(), *usec)).collect(),
+            saved: condensed(&log.messages).into_iter().map(save).collect(),
         }
     }
 
-    /// What was kept in this boot; nothing where nothing was, or by another version.
+    /// What was saved in this boot; nothing where nothing was, or by another version.
     ///
     /// # Errors
     /// The file is there and cannot be read.
@@ -74,13 +75,13 @@ impl Memory {
     /// The file cannot be written.
     pub(crate) fn save(&self, root: &Root) -> Result<()> {
         let path = root.path(FILE);
-        let text = serde_json::to_vec(self).context("encode what is kept")?;
+        let text = serde_json::to_vec(self).context("encode what is saved")?;
         // Root's alone to read, as the kernel's log may be; /run needs no syncing.
         replace(&path, 0o600, &text).with_context(|| format!("write {}", path.display()))
     }
 
     pub(crate) fn messages(&self) -> Vec<Message> {
-        self.kept.iter().filter_map(|kept| kmsg::message(kept.usec, &kept.text)).collect()
+        self.saved.iter().filter_map(|saved| kmsg::message(saved.usec, &saved.text)).collect()
     }
 
     pub(crate) fn resets(&self) -> BTreeMap<Address, u64> {

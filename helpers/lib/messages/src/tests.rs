@@ -29,7 +29,7 @@ fn xid(code: u32) -> String {
     format!("NVRM: Xid (PCI:0000:01:00): {code}, pid=7, name=a, text")
 }
 
-fn heard(messages: &[Message]) -> Vec<(u64, String)> {
+fn log(messages: &[Message]) -> Vec<(u64, String)> {
     messages.iter().map(|message| (message.usec, message.text.clone())).collect()
 }
 
@@ -41,9 +41,9 @@ fn only_facility_0_is_the_kernels() {
         LOST.replace('\n', "\\x0a"),
     );
     let (_directory, root) = machine(&text);
-    let heard_now = hear(&root).expect("hears");
-    assert_eq!(heard(&heard_now.messages), [(600, xid(79)), (800, LOST.to_owned())]);
-    assert_eq!(heard_now.until, 800);
+    let log_now = read_log(&root).expect("reads");
+    assert_eq!(log(&log_now.messages), [(600, xid(79)), (800, LOST.to_owned())]);
+    assert_eq!(log_now.until, 800);
 }
 
 #[test]
@@ -54,11 +54,11 @@ fn no_program_takes_an_error_back() {
     let forged =
         format!("12,2,700,-;{healthy}\n12,3,800,-;{load}\n12,4,900,-;{reset}\n30,5,950,-;{healthy}\n");
     let (_directory, root) = machine(&format!("6,0,0,-;Linux version\n4,1,600,-;{}\n{forged}", xid(95)));
-    assert_eq!(heard(&hear(&root).expect("hears").messages), [(600, xid(95))]);
-    // The driver's own word is heard.
+    assert_eq!(log(&read_log(&root).expect("reads").messages), [(600, xid(95))]);
+    // The driver's own word is read.
     say(&root, &format!("6,0,0,-;Linux version\n4,1,600,-;{}\n{forged}4,6,990,-;{healthy}\n", xid(95)));
-    let messages = hear(&root).expect("hears").messages;
-    assert_eq!(heard(&messages), [(600, xid(95)), (990, healthy.to_owned())]);
+    let messages = read_log(&root).expect("reads").messages;
+    assert_eq!(log(&messages), [(600, xid(95)), (990, healthy.to_owned())]);
     // Nor by the journal, whatever the program's entry says of itself.
     let mut exported = exported(&[(100, &xid(95))]);
     for transport in ["syslog", "stdout", "journal"] {
@@ -70,36 +70,46 @@ fn no_program_takes_an_error_back() {
     let all = assemble(Memory::default(), Ok(ring(7, 900)), |_, each| {
         Ok(xid::read_export(exported.as_slice(), each)?)
     });
-    assert_eq!(heard(&all.expect("hears").messages), [(100, xid(95)), (900, xid(31))]);
+    assert_eq!(log(&all.expect("reads").messages), [(100, xid(95)), (900, xid(31))]);
+}
+
+/// Written by the first version: an upgrade loses no message.
+#[test]
+fn the_file_of_the_first_version_is_read() {
+    let (_directory, root) = machine("6,9,900,-;Linux version\n");
+    let text = include_str!("../corpus/memory/kept");
+    fs::write(root.path("/run/nvidia-reload/messages.json"), text).expect("writes");
+    let memory = Memory::load(&root, BOOT).expect("loads");
+    assert_eq!(log(&memory.messages()), [(600, xid(79))]);
 }
 
 #[test]
-fn what_is_remembered_is_not_new() {
+fn what_was_saved_is_not_new() {
     let (_directory, root) = machine(&format!("6,0,0,-;Linux version\n4,1,600,-;{}\n", xid(79)));
-    let first = hear(&root).expect("hears");
+    let first = read_log(&root).expect("reads");
     assert_eq!((first.messages.len(), first.news_since()), (1, 0));
-    first.remember(&root).expect("remembers");
+    first.save(&root).expect("saves");
     // The kernel's log forgot it.
     say(&root, &format!("6,9,500,-;older\n6,10,700,-;x\n4,11,900,-;{}\n", xid(31)));
-    let second = hear(&root).expect("hears");
-    assert_eq!(heard(&second.messages), [(600, xid(79)), (900, xid(31))]);
+    let second = read_log(&root).expect("reads");
+    assert_eq!(log(&second.messages), [(600, xid(79)), (900, xid(31))]);
     assert_eq!(second.news_since(), 600);
     // Another boot has nothing to do with it.
     fs::write(root.path("/proc/sys/kernel/random/boot_id"), "another\n").expect("writes");
     say(&root, "6,0,0,-;Linux version\n");
-    assert_eq!(hear(&root).expect("hears").messages, []);
+    assert_eq!(read_log(&root).expect("reads").messages, []);
 }
 
 #[test]
 fn news_are_the_loaded_drivers_own() {
     let load = "NVRM: loading NVIDIA UNIX x86_64 Kernel Module  550.163.01  Tue Apr  8 12:41:17 UTC 2025";
     let (_directory, root) = machine("6,0,0,-;Linux version\n");
-    hear(&root).and_then(|heard| heard.remember(&root)).expect("remembers");
+    read_log(&root).and_then(|log| log.save(&root)).expect("saves");
     say(
         &root,
         &format!("6,0,0,-;Linux version\n4,1,600,-;{}\n4,2,700,-;{load}\n4,3,800,-;{}\n", xid(119), xid(31)),
     );
-    assert_eq!(hear(&root).expect("hears").news_since(), 700);
+    assert_eq!(read_log(&root).expect("reads").news_since(), 700);
 }
 
 #[test]
@@ -107,9 +117,9 @@ fn a_reset_is_noted_at_the_time_of_the_log() {
     let (_directory, root) = machine(&format!("6,0,0,-;Linux version\n4,1,600,-;{}\n", xid(95)));
     let gpu: Address = "0000:01:00".parse().expect("an address");
     note_reset(&root, &[gpu]).expect("notes");
-    let heard = hear(&root).expect("hears");
-    assert_eq!(heard.resets, BTreeMap::from([(gpu, 600)]));
-    assert_eq!(heard.news_since(), 600);
+    let log = read_log(&root).expect("reads");
+    assert_eq!(log.resets, BTreeMap::from([(gpu, 600)]));
+    assert_eq!(log.news_since(), 600);
 }
 
 /// Entries of a journal, as journalctl exports them.
@@ -123,7 +133,7 @@ fn exported(entries: &[(u64, &str)]) -> Vec<u8> {
         .collect()
 }
 
-fn assembled(memory: Memory, ring: Result<Ring>, journal: Option<&[(u64, &str)]>) -> Result<Heard> {
+fn assembled(memory: Memory, ring: Result<Ring>, journal: Option<&[(u64, &str)]>) -> Result<Log> {
     assemble(memory, ring, |_, each| match journal {
         Some(entries) => Ok(xid::read_export(exported(entries).as_slice(), each)?),
         None => Err(anyhow!("there is no journal")),
@@ -139,22 +149,22 @@ fn ring(sequence: u64, usec: u64) -> Ring {
 fn what_the_kernel_forgot_comes_from_the_journal() {
     let (old, said) = (xid(95), xid(31));
     let journal: &[(u64, &str)] = &[(100, &old), (150, "usb"), (900, &said)];
-    let all = assembled(Memory::default(), Ok(ring(7, 900)), Some(journal)).expect("hears");
-    assert_eq!(heard(&all.messages), [(100, old.clone()), (900, said.clone())], "once each");
+    let all = assembled(Memory::default(), Ok(ring(7, 900)), Some(journal)).expect("reads");
+    assert_eq!(log(&all.messages), [(100, old.clone()), (900, said.clone())], "once each");
     assert_eq!(all.cursor.as_deref(), Some("c900"));
     // Nothing forgotten: the journal is not asked.
-    let all = assembled(Memory::default(), Ok(ring(0, 900)), None).expect("hears");
+    let all = assembled(Memory::default(), Ok(ring(0, 900)), None).expect("reads");
     assert_eq!((all.messages.len(), all.lost_before), (1, None));
     // Known up to there.
     let memory = Memory { usec: 950, ..Memory::default() };
-    let all = assembled(memory, Ok(ring(7, 900)), None).expect("hears");
+    let all = assembled(memory, Ok(ring(7, 900)), None).expect("reads");
     assert_eq!((all.messages.len(), all.lost_before), (0, None));
 }
 
 #[test]
 fn without_a_journal_it_is_said_what_may_be_missing() {
     for journal in [None, Some(&[][..])] {
-        let all = assembled(Memory::default(), Ok(ring(7, 900)), journal).expect("hears");
+        let all = assembled(Memory::default(), Ok(ring(7, 900)), journal).expect("reads");
         assert_eq!((all.messages.len(), all.lost_before), (1, Some(900)));
         let error =
             assembled(Memory::default(), Err(anyhow!("open /dev/kmsg")), journal).expect_err("hears nothing");
@@ -166,8 +176,8 @@ fn without_a_journal_it_is_said_what_may_be_missing() {
 fn without_the_kernels_log_the_journal_has_to_do() {
     let old = xid(95);
     let journal: &[(u64, &str)] = &[(100, &old), (150, "usb")];
-    let all = assembled(Memory::default(), Err(anyhow!("denied")), Some(journal)).expect("hears");
-    assert_eq!((heard(&all.messages), all.until), (vec![(100, old.clone())], 150));
+    let all = assembled(Memory::default(), Err(anyhow!("denied")), Some(journal)).expect("reads");
+    assert_eq!((log(&all.messages), all.until), (vec![(100, old.clone())], 150));
 }
 
 /// `MESSAGES_JOURNAL=DIRECTORY cargo test --release -p messages -- --ignored --nocapture`, with a journal

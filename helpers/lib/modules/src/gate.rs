@@ -10,7 +10,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::Command;
@@ -64,10 +64,8 @@ pub fn shut(root: &Root, names: &BTreeSet<String>) -> Result<()> {
 pub fn open(root: &Root) -> Result<()> {
     let mut result = Ok(());
     for path in [FILE, BUSY].map(|path| root.path(path)) {
-        match fs::remove_file(&path) {
-            Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => result = Err(error).with_context(|| format!("remove {}", path.display())),
+        if let Err(error) = files::remove(&path) {
+            result = Err(error).with_context(|| format!("remove {}", path.display()));
         }
     }
     if root.is_system()

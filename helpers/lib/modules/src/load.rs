@@ -16,7 +16,7 @@ use crate::watched::{Ended, in_child};
 pub enum Source {
     /// What the running kernel's module directory has.
     Disk(File),
-    /// What was kept for the way back.
+    /// What is in a slot, for the undo.
     Slot(File),
 }
 

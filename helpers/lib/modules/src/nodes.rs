@@ -2,7 +2,7 @@
 //! The driver's device nodes: recorded before, right after.
 //!
 //! The kernel makes none of them (NVIDIA's character devices are of no device class), so they
-//! outlive the module; and the major numbers of all but 195 are given out anew at each load.
+//! outlive the module; and the major numbers of all but 195 are assigned again at each load.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -33,6 +33,36 @@ pub fn majors(root: &Root) -> Result<BTreeMap<String, u32>> {
 fn of_driver(devices: Vec<(u32, String)>) -> BTreeMap<String, u32> {
     let is_ours = |(number, name): &(u32, String)| *number == FIXED || name.starts_with(DRIVER);
     devices.into_iter().filter(is_ours).map(|(number, name)| (name, number)).collect()
+}
+
+/// The names of the device nodes of the GPU at `pci`.
+///
+/// # Errors
+/// The kernel does not tell them.
+pub fn of_gpu(root: &Root, pci: &str) -> Result<Vec<String>> {
+    let path = root.path(format!("/proc/driver/nvidia/gpus/{pci}/information"));
+    let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    let minor = device_minor(&text).with_context(|| format!("{} has no device minor", path.display()))?;
+    let mut nodes = vec![format!("nvidia{minor}")];
+    for class in ["drm", "graphics"] {
+        let path = root.path(format!("/sys/bus/pci/devices/{pci}/{class}"));
+        match fs::read_dir(&path) {
+            Ok(entries) => {
+                for entry in entries {
+                    let entry = entry.with_context(|| format!("read {}", path.display()))?;
+                    nodes.push(entry.file_name().to_string_lossy().into_owned());
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+        }
+    }
+    Ok(nodes)
+}
+
+/// The minor number of `/dev/nvidiaN`, which has nothing in sysfs.
+fn device_minor(information: &str) -> Option<u32> {
+    information.lines().find_map(|line| line.strip_prefix("Device Minor:"))?.trim().parse().ok()
 }
 
 /// The nodes of the driver below /dev.
@@ -106,7 +136,7 @@ impl fmt::Display for Change {
     }
 }
 
-/// Makes the nodes of `before` right for the driver that serves now.
+/// Makes the nodes of `before` right for the driver that is loaded now.
 ///
 /// # Errors
 /// A node cannot be made. A node whose class the new driver does not have is removed: it leads
@@ -118,11 +148,7 @@ pub fn refresh(root: &Root, before: &[Node]) -> Result<Vec<Change>> {
         let path = Path::new(&node.path);
         let number = if node.major == FIXED { Some(FIXED) } else { now.get(&node.class).copied() };
         let Some(number) = number else {
-            match fs::remove_file(path) {
-                Ok(()) => {}
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => return Err(error).with_context(|| format!("remove {}", path.display())),
-            }
+            files::remove(path).with_context(|| format!("remove {}", path.display()))?;
             continue;
         };
         let device = makedev(number.into(), node.minor.into());
@@ -147,11 +173,7 @@ fn make(path: &Path, node: &Node, device: nix::libc::dev_t) -> Result<()> {
     let directory = path.parent().context("has a parent")?;
     fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
     let new = path.with_extension("nvidia-reload-new");
-    match fs::remove_file(&new) {
-        Ok(()) => {}
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
-        Err(error) => return Err(error).with_context(|| format!("remove {}", new.display())),
-    }
+    files::remove(&new).with_context(|| format!("remove {}", new.display()))?;
     mknod(&new, SFlag::S_IFCHR, Mode::from_bits_truncate(0o600), device)
         .with_context(|| format!("make {}", new.display()))?;
     chown(&new, Some(node.uid), Some(node.gid))
@@ -160,7 +182,7 @@ fn make(path: &Path, node: &Node, device: nix::libc::dev_t) -> Result<()> {
         .with_context(|| format!("put {} in place", path.display()))
 }
 
-/// Checks that the nodes of `before` lead to the driver that serves now.
+/// Checks that the nodes of `before` lead to the driver that is loaded now.
 ///
 /// # Errors
 /// The first node that does not, named with its numbers.
@@ -181,6 +203,13 @@ pub fn check(root: &Root, before: &[Node]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_minor_is_the_kernels() {
+        let text = "Model: \t\t NVIDIA\nDevice Minor: \t 3\nGPU Excluded:\t No\n";
+        assert_eq!(device_minor(text), Some(3));
+        assert_eq!(device_minor("Model: x\n"), None);
+    }
 
     #[test]
     fn majors_are_those_of_character_devices_of_the_driver() {

@@ -102,11 +102,7 @@ mod tests {
     fn what_changed_is_named() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let root = Root::at(directory.path());
-        let write = |path: &str, text: &str| {
-            let path = root.path(path);
-            fs::create_dir_all(path.parent().expect("has a parent")).expect("creates");
-            fs::write(path, text).expect("writes");
-        };
+        let write = |path: &str, text: &str| golden::write(&root, path, text);
         write("/sys/module/nvidia/parameters/rm_firmware_active", "all\n");
         write(DRIVERS, "EnableMSI: 1\nRegistryDwords: \"a=1\"\njunk\n");
         let parameters = parameters(&root, DRIVER).expect("reads");

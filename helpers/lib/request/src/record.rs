@@ -35,7 +35,7 @@ pub enum State {
     NotInstalled,
     /// Only a reboot helps, nothing was touched.
     RebootRequired,
-    /// The reload failed, and the old driver serves.
+    /// The reload failed, and the old driver works.
     Failed,
 }
 
@@ -109,7 +109,7 @@ impl Request {
         }
     }
 
-    /// The same request asked for once more: it is looked at anew.
+    /// The same request asked for once more: it is looked at again.
     pub(crate) fn join(&mut self, reason: &str, now_usec: u64) {
         if !self.reasons.iter().any(|known| known == reason) {
             self.reasons.push(reason.to_owned());
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_second_request_joins_the_first_and_begins_anew() {
+    fn a_second_request_joins_the_first_and_begins_again() {
         let mut request = Request::new("a", 1);
         assert!(request.enter(State::Refused, vec![Reason::new("x", "y")], 2));
         request.join("b", 3);

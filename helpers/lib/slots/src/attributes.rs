@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
-//! What a file has beside owner and mode: capabilities that a program gets, and SELinux's label.
+//! What a file has beside owner and mode: capabilities that a program gets, SELinux's label, and when it was changed.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -63,6 +65,11 @@ pub(crate) fn write(path: &Path, attributes: &Attributes) {
             step::say(&format!("{name} of {} cannot be set: {error}", path.display()));
         }
     }
+}
+
+/// When a file was changed last, in nanoseconds since 1970.
+pub(crate) fn modified_nsec(data: &fs::Metadata) -> i64 {
+    data.mtime().saturating_mul(1_000_000_000).saturating_add(data.mtime_nsec())
 }
 
 #[cfg(test)]

@@ -117,7 +117,7 @@ pub(crate) struct Driver {
 pub(crate) fn collect(root: &Root, disk: &Disk, version: &str, loaded: Vec<File>) -> Result<Driver> {
     let mut modules = loaded;
     // Modules of this driver that are not loaded now may be by the time they are needed; one that is
-    // installed later is kept when it is loaded. One that is damaged cannot be.
+    // installed later is saved when it is loaded. One that is damaged cannot be.
     for file in damaged::files(disk)?.0 {
         if file.version.as_deref() == Some(version) && modules.iter().all(|known| known.name != file.name) {
             modules.push(file);
@@ -202,7 +202,7 @@ pub(crate) fn collect(root: &Root, disk: &Disk, version: &str, loaded: Vec<File>
     }
     for directory in &directories {
         for path in tree::list(root, directory)? {
-            tree.lead(&path)?;
+            tree.add_links(&path)?;
         }
     }
     let files = tree.files.into_iter().map(|path| (path.clone(), owned.contains(&path))).collect();
@@ -242,7 +242,7 @@ impl Tree<'_> {
     }
 
     /// Adds the link `path`, and those behind it, if they lead to a file that is there already.
-    fn lead(&mut self, path: &Path) -> Result<()> {
+    fn add_links(&mut self, path: &Path) -> Result<()> {
         if !std::fs::symlink_metadata(self.root.path(path)).is_ok_and(|data| data.is_symlink()) {
             return Ok(());
         }

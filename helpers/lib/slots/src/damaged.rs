@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! Module files that cannot be read: after an install that was cut off, or whose blocks the power took before
 //! they were on disk, `nvidia.ko` may be all zeros. Such a file is no driver, and must not keep anybody from
-//! the way back.
+//! the undo.
 
 use anyhow::Result;
 use modules::{Disk, File, Unreadable};

@@ -19,10 +19,7 @@ use serde::{Deserialize, Serialize};
 use step::Root;
 
 use crate::manifest::Entry;
-use crate::{Slot, linker, place, store};
-
-/// Where the libraries lie, a folder for each word size, and what CDI specifications were.
-pub const HEALED: &str = "/var/lib/nvidia-reload/healed";
+use crate::{HEALED, Slot, linker, place, store};
 
 /// What is written down.
 const STATE: &str = "/var/lib/nvidia-reload/healed.json";
@@ -86,11 +83,11 @@ impl Healed {
             .with_context(|| format!("write {}", path.display()))
     }
 
-    /// Keeps what the CDI specifications `paths` are, before they are written again.
+    /// Saves what the CDI specifications `paths` are, before they are written again.
     ///
     /// # Errors
-    /// They cannot be read or kept.
-    pub fn keep_cdi(&mut self, root: &Root, paths: Vec<String>) -> Result<()> {
+    /// They cannot be read or saved.
+    pub fn save_cdi(&mut self, root: &Root, paths: Vec<String>) -> Result<()> {
         let folder = root.path(HEALED).join(CDI);
         fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
         for (at, path) in paths.iter().enumerate() {
@@ -145,10 +142,10 @@ fn libraries(slot: &Slot) -> Result<Libraries> {
         if !name.starts_with("lib") || !linker::is_of(path, version) {
             continue;
         }
-        let kept = slot.directory.join(file.kept());
-        if let Some(folder) = folder(&kept)? {
+        let saved = slot.directory.join(file.stored_as());
+        if let Some(folder) = folder(&saved)? {
             names.insert(path.to_owned(), (folder, name.clone()));
-            found.files.insert((folder, name), kept);
+            found.files.insert((folder, name), saved);
         }
     }
     // A link leads to a library by way of others.
@@ -265,19 +262,19 @@ pub fn heal(root: &Root, slot: &Slot, instead_of: Option<String>) -> Result<Heal
 fn put(root: &Root, libraries: &Libraries) -> Result<BTreeSet<&'static str>> {
     let base = root.path(HEALED);
     let mut folders = BTreeSet::new();
-    for ((folder, name), kept) in &libraries.files {
+    for ((folder, name), saved) in &libraries.files {
         if folders.insert(*folder) {
             let folder = base.join(folder);
             fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
         }
         let to = base.join(folder).join(name);
-        remove_file(&to)?;
+        place::remove(&to)?;
         // Nobody but root writes to either; what is pruned meanwhile stays here.
-        fs::hard_link(kept, &to).with_context(|| format!("link {} to {}", kept.display(), to.display()))?;
+        fs::hard_link(saved, &to).with_context(|| format!("link {} to {}", saved.display(), to.display()))?;
     }
     for ((folder, name), target) in &libraries.links {
         let link = base.join(folder).join(name);
-        remove_file(&link)?;
+        place::remove(&link)?;
         std::os::unix::fs::symlink(target, &link).with_context(|| format!("link {}", link.display()))?;
     }
     Ok(folders)
@@ -297,7 +294,7 @@ pub fn end(root: &Root) -> Result<bool> {
     // What is written may be half of it, or not be there: the linker's file alone counts, too.
     let healed = Healed::read(root);
     let conf = root.path(LINKER);
-    let is_named = remove_file(&conf)?;
+    let is_named = place::remove(&conf)?;
     let is_written = !matches!(healed, Ok(None));
     if !is_named && !is_written {
         return Ok(false);
@@ -322,12 +319,12 @@ pub fn end(root: &Root) -> Result<bool> {
         bail!("{}", problems.join("; "));
     }
     clear(root)?;
-    remove_file(&root.path(STATE))?;
+    place::remove(&root.path(STATE))?;
     Ok(true)
 }
 
 /// Removes a file of firmware that was put there, and its folder where that is empty then. A name that is none of
-/// that driver's firmware is left alone.
+/// that driver's firmware is not touched.
 fn take_firmware(root: &Root, path: &str, version: &str) -> Result<()> {
     let folder = Path::new(path).parent().unwrap_or(Path::new("/"));
     if plain(Path::new(path)) != Path::new(path)
@@ -335,7 +332,7 @@ fn take_firmware(root: &Root, path: &str, version: &str) -> Result<()> {
     {
         return Ok(());
     }
-    remove_file(&root.path(path))?;
+    place::remove(&root.path(path))?;
     match fs::remove_dir(root.path(folder)) {
         Err(error) if !matches!(error.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::NotFound) => {
             Err(error).with_context(|| format!("remove {}", folder.display()))
@@ -347,7 +344,7 @@ fn take_firmware(root: &Root, path: &str, version: &str) -> Result<()> {
 /// A specification that names our folder would be good for no container: it becomes what it was. Another has been
 /// written again by somebody since.
 fn put_cdi_back(root: &Root, path: &str, at: usize) -> Result<()> {
-    let (place, kept) = (root.path(path), root.path(HEALED).join(CDI).join(at.to_string()));
+    let (place, saved) = (root.path(path), root.path(HEALED).join(CDI).join(at.to_string()));
     let act = || format!("put {path} back as it was");
     match fs::read_to_string(&place) {
         Ok(text) if text.contains(HEALED) => {}
@@ -355,7 +352,7 @@ fn put_cdi_back(root: &Root, path: &str, at: usize) -> Result<()> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error).with_context(act),
     }
-    let text = fs::read(&kept).with_context(act)?;
+    let text = fs::read(&saved).with_context(act)?;
     // Through a link: the engine reads what it leads to.
     let place = fs::canonicalize(&place).with_context(act)?;
     let mode = fs::metadata(&place).with_context(act)?.permissions().mode();
@@ -370,9 +367,4 @@ fn clear(root: &Root) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// Whether it was there.
-fn remove_file(path: &Path) -> Result<bool> {
-    files::remove(path).with_context(|| format!("remove {}", path.display()))
 }

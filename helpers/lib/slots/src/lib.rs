@@ -17,7 +17,6 @@ mod damaged;
 mod dpkg;
 mod healed;
 mod installer;
-mod keep;
 mod linker;
 mod lock;
 mod manifest;
@@ -25,23 +24,29 @@ mod note;
 mod place;
 mod room;
 mod rpm;
+mod save;
 mod slot;
 mod store;
+
 #[cfg(test)]
 mod tests;
 mod tree;
 
 pub use damaged::find;
 pub use dpkg::Package;
-pub use healed::{HEALED, Healed, end, heal, lacks};
-pub use keep::keep;
+pub use healed::{Healed, end, heal, lacks};
 pub use linker::version_on_disk;
 pub use lock::{lock_for_run, lock_to_save};
-pub use manifest::{Entry, KeptFile, KeptLink, KeptModule, Manifest, Origin};
+pub use manifest::{Entry, Manifest, Origin, SavedFile, SavedLink, SavedModule};
 pub use note::{Note, sentence};
 pub use place::{Placed, on_disk, put_in_place, sync};
 pub use room::Short;
-pub use slot::{Slot, Unusable, all, kept_library, slots, untrusted};
+pub use save::save;
+pub use slot::{Slot, Unusable, all, library_in_slot, slots, untrusted};
 
 /// Below the ledger's directory.
 pub const DIRECTORY: &str = "/var/lib/nvidia-reload/slots";
+
+/// Where the libraries of a driver lie that `heal` puts before those on disk: a folder for each word size, and what CDI
+/// specifications were.
+pub const HEALED: &str = "/var/lib/nvidia-reload/healed";

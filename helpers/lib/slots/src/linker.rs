@@ -169,11 +169,7 @@ mod tests {
     fn what_the_configuration_names_is_looked_into() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let root = Root::at(directory.path());
-        let write = |path: &str, text: &str| {
-            let path = root.path(path);
-            fs::create_dir_all(path.parent().expect("has a parent")).expect("creates");
-            fs::write(path, text).expect("writes");
-        };
+        let write = |path: &str, text: &str| golden::write(&root, path, text);
         write("/etc/ld.so.conf", "include /etc/ld.so.conf.d/*.conf\n");
         write("/etc/ld.so.conf.d/a.conf", "# ours\n/opt/driver/lib:/opt/other # two\n/opt/cuda/compat\n");
         write("/etc/ld.so.conf.d/a.conf.bak", "/opt/bak\n");

@@ -14,12 +14,12 @@ use crate::DIRECTORY;
 const LOCK: &str = "/var/lib/nvidia-reload/slots.lock";
 
 /// What saves the driver at idle priority, a gigabyte at worst.
-const KEEP: &str = "nvidia-reload-keep.service";
+const SAVE: &str = "nvidia-reload-save-driver.service";
 
 /// To save a driver is worth no more: whoever has the lock may be exchanging it.
 const KEEP_TIME: Duration = Duration::from_secs(60);
 
-/// What a run waits for [`KEEP`] after it was told to stop: that has 10 seconds.
+/// What a run waits for [`SAVE`] after it was told to stop: that has 10 seconds.
 const RUN_TIME: Duration = Duration::from_secs(30);
 
 /// Keeps others from making or exchanging slots while the lock is held. For who saves the driver.
@@ -38,8 +38,8 @@ pub fn lock_for_run(context: &Context) -> Result<File> {
     lock(&context.root, RUN_TIME, |said| {
         context.status(said);
         context.info(said);
-        if let Err(error) = order_unit(Order::Stop, KEEP) {
-            context.warn(format!("{KEEP} is not stopped: {error}"));
+        if let Err(error) = order_unit(Order::Stop, SAVE) {
+            context.warn(format!("{SAVE} is not stopped: {error}"));
         }
     })
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dpkg::Package;
 
-/// The format that this program writes; a slot of any other is no way back, and is made anew.
+/// The format that this program writes; a slot of any other cannot be used, and is made again.
 pub(crate) const SCHEMA: &str = "nvidia-reload.slot/1";
 
 /// The manifest's name in the slot's directory.
@@ -29,7 +29,7 @@ pub enum Origin {
     Names,
 }
 
-/// A driver that is kept.
+/// A driver in a slot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
@@ -54,9 +54,9 @@ pub struct Manifest {
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Entry {
     /// A regular file.
-    File(KeptFile),
+    File(SavedFile),
     /// A symbolic link.
-    Link(KeptLink),
+    Link(SavedLink),
 }
 
 impl Entry {
@@ -83,7 +83,7 @@ impl Entry {
 /// A regular file, as it was where it belongs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct KeptFile {
+pub struct SavedFile {
     /// Where it belongs: absolute, without links in its directories.
     pub path: String,
     /// Permission bits, those for set-user-ID among them.
@@ -103,13 +103,13 @@ pub struct KeptFile {
     pub attributes: BTreeMap<String, String>,
     /// What it declares, if it is a kernel module.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub module: Option<KeptModule>,
+    pub module: Option<SavedModule>,
 }
 
 /// What a kernel module declares, and how it was loaded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct KeptModule {
+pub struct SavedModule {
     /// The name that it has once it is loaded.
     pub name: String,
     /// `modinfo -F version`.
@@ -125,16 +125,16 @@ pub struct KeptModule {
 /// A symbolic link.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct KeptLink {
+pub struct SavedLink {
     /// Where it belongs.
     pub path: String,
     /// What it says.
     pub target: String,
 }
 
-impl KeptFile {
+impl SavedFile {
     /// Where the slot has it, below the slot's directory.
-    pub fn kept(&self) -> String {
+    pub fn stored_as(&self) -> String {
         match &self.module {
             Some(module) => {
                 let suffix = self.path.find(".ko").map_or(".ko", |at| &self.path[at..]);
@@ -169,7 +169,7 @@ impl Manifest {
     }
 
     /// Its regular files.
-    pub fn regular(&self) -> impl Iterator<Item = &KeptFile> {
+    pub fn regular(&self) -> impl Iterator<Item = &SavedFile> {
         self.files.iter().filter_map(|entry| match entry {
             Entry::File(file) => Some(file),
             Entry::Link(_) => None,

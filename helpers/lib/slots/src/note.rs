@@ -21,7 +21,7 @@ use crate::{Placed, Slot, rpm};
 /// Below the ledger's directory.
 const FILE: &str = "/var/lib/nvidia-reload/put-back.json";
 
-/// The format that this program writes; a note of any other is left alone.
+/// The format that this program writes; a note of any other is not touched.
 const SCHEMA: &str = "nvidia-reload.put-back/1";
 
 /// What was put back, and how disk and package database come together again.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! Putting a kept driver back where it belongs.
+//! Putting a saved driver back where it belongs.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -16,7 +16,7 @@ use modules::{Disk, is_driver_version};
 use step::Root;
 
 use crate::collect::below;
-use crate::manifest::{Entry, KeptFile, KeptLink};
+use crate::manifest::{Entry, SavedFile, SavedLink};
 use crate::{Slot, attributes, damaged, linker, store, tree};
 
 /// The modules that carry the driver's version; what others build on it has its own.
@@ -106,7 +106,7 @@ pub fn sync(root: &Root) -> Result<()> {
     Ok(())
 }
 
-/// The versions of all drivers of which modprobe or the linker would find something: in the midst of an
+/// The versions of all drivers of which modprobe or the linker would find something: in the middle of an
 /// install there are several. Libraries count where `slot` has libraries, which they could be found in
 /// the stead of; without a slot, wherever the linker looks.
 ///
@@ -115,7 +115,7 @@ pub fn sync(root: &Root) -> Result<()> {
 /// # Errors
 /// The module index or a directory cannot be read.
 pub fn on_disk(root: &Root, disk: &Disk, slot: Option<&Slot>) -> Result<BTreeSet<String>> {
-    let kept: BTreeSet<String> = slot
+    let saved: BTreeSet<String> = slot
         .iter()
         .flat_map(|slot| &slot.manifest.files)
         .filter_map(|entry| stem(entry.path().as_ref()))
@@ -125,7 +125,7 @@ pub fn on_disk(root: &Root, disk: &Disk, slot: Option<&Slot>) -> Result<BTreeSet
         let name = file.name.as_str();
         let is_found = DRIVERS.contains(&name)
             && (file.alias == name
-                || kept.contains(&file.alias)
+                || saved.contains(&file.alias)
                 || damaged::find(disk, name)?.is_some_and(|first| first.path == file.path));
         found.extend(file.version.filter(|_| is_found));
     }
@@ -145,7 +145,7 @@ pub fn on_disk(root: &Root, disk: &Disk, slot: Option<&Slot>) -> Result<BTreeSet
 }
 
 /// Puts one file in place, unless it is there. Whether it had to be.
-pub(crate) fn put_file(root: &Root, slot: &Slot, file: &KeptFile) -> Result<bool> {
+pub(crate) fn put_file(root: &Root, slot: &Slot, file: &SavedFile) -> Result<bool> {
     let to = root.path(&file.path);
     match fs::symlink_metadata(&to) {
         Ok(data)
@@ -162,14 +162,14 @@ pub(crate) fn put_file(root: &Root, slot: &Slot, file: &KeptFile) -> Result<bool
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(error).with_context(|| format!("look at {}", to.display())),
     }
-    let new = aside(&to)?;
+    let new = temporary(&to)?;
     let put = || {
-        // A copy even where a link would do: who writes into the file must not spoil the slot.
-        let sum = store::copy(&slot.directory.join(file.kept()), &new, 0o600, 0)?;
+        // A copy even where a link would do: who writes into the file must not damage the slot.
+        let sum = store::copy(&slot.directory.join(file.stored_as()), &new, 0o600, 0)?;
         if sum != file.sha256 {
             bail!("the saved copy of {} is corrupt", file.path);
         }
-        store::dress(&new, file.uid, file.gid, file.mode, file.modified_nsec)?;
+        store::set_metadata(&new, file.uid, file.gid, file.mode, file.modified_nsec)?;
         // After the owner, whose change takes capabilities away.
         attributes::write(&new, &file.attributes);
         rename(&new, &to)
@@ -180,18 +180,18 @@ pub(crate) fn put_file(root: &Root, slot: &Slot, file: &KeptFile) -> Result<bool
     })
 }
 
-fn put_link(root: &Root, link: &KeptLink) -> Result<bool> {
+fn put_link(root: &Root, link: &SavedLink) -> Result<bool> {
     let to = root.path(&link.path);
     if fs::read_link(&to).is_ok_and(|target| target == Path::new(&link.target)) {
         return Ok(false);
     }
-    let new = aside(&to)?;
+    let new = temporary(&to)?;
     std::os::unix::fs::symlink(&link.target, &new).with_context(|| format!("link {}", new.display()))?;
     rename(&new, &to)
 }
 
 /// A free name beside `to`, on which nobody looks: what a power cut left there goes.
-fn aside(to: &Path) -> Result<PathBuf> {
+fn temporary(to: &Path) -> Result<PathBuf> {
     let parent = to.parent().with_context(|| format!("{} has no directory", to.display()))?;
     fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
     let mut name = OsString::from(".");
@@ -207,12 +207,9 @@ fn rename(from: &Path, to: &Path) -> Result<bool> {
     Ok(true)
 }
 
-fn remove(path: &Path) -> Result<bool> {
-    match fs::remove_file(path) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error).with_context(|| format!("remove {}", path.display())),
-    }
+/// Removes a file. Whether there was one.
+pub(crate) fn remove(path: &Path) -> Result<bool> {
+    files::remove(path).with_context(|| format!("remove {}", path.display()))
 }
 
 /// Takes away what the linker and modprobe would find instead: of several libraries for one name the
@@ -260,7 +257,7 @@ fn take_away(
         .into_iter()
         .filter(|file| file.version.as_ref().is_some_and(|version| others.contains(version)))
         .map(|file| file.path);
-    // Whose a damaged file was nobody can tell. It serves no one, and what it is called is looked for.
+    // Whose a damaged file was nobody can tell. Nothing uses it, and what it is called is looked for.
     let names: BTreeSet<String> =
         own.iter().filter_map(|path| stem(path)).chain(DRIVERS.map(str::to_owned)).collect();
     let damaged = damaged.into_iter().map(|file| file.0);

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
 //! The slots that there are, and whether one is whole.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -11,8 +13,9 @@ use files::{OwnerError, Untrusted, check_owner};
 use modules::File;
 use step::Root;
 
-use crate::manifest::{self, KeptFile, Manifest};
-use crate::{DIRECTORY, store};
+use crate::manifest::{self, Manifest, SavedFile};
+use crate::room::{self, Short};
+use crate::{DIRECTORY, attributes, store};
 
 /// Between the driver and the kernel in a slot's name.
 pub(crate) const FOR: char = '@';
@@ -20,7 +23,7 @@ pub(crate) const FOR: char = '@';
 /// NVML's library, without its version.
 const LIBRARY: &str = "libnvidia-ml.so.";
 
-/// A driver that is kept.
+/// A driver that is saved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slot {
     /// What it says of itself.
@@ -41,7 +44,7 @@ pub struct Unusable {
 }
 
 impl Slot {
-    /// The kept file of the very module that `loaded` was, with the options that it had; none where the
+    /// The saved file of the very module that `loaded` was, with the options that it had; none where the
     /// slot is for another kernel, which takes no other's modules.
     pub fn find(&self, loaded: &ledger::Module) -> Option<File> {
         self.has(loaded).filter(|_| self.misfit().is_none())
@@ -52,7 +55,7 @@ impl Slot {
         self.regular().filter_map(|file| self.module(file)).find(|file| file.is(loaded))
     }
 
-    /// The kept module `name`, whatever kernel it is for.
+    /// The saved module `name`, whatever kernel it is for.
     pub fn named(&self, name: &str) -> Option<File> {
         self.regular().filter_map(|file| self.module(file)).find(|file| file.name == name)
     }
@@ -69,16 +72,16 @@ impl Slot {
         }
     }
 
-    fn regular(&self) -> impl Iterator<Item = &KeptFile> {
+    fn regular(&self) -> impl Iterator<Item = &SavedFile> {
         self.manifest.regular()
     }
 
-    fn module(&self, file: &KeptFile) -> Option<File> {
+    fn module(&self, file: &SavedFile) -> Option<File> {
         let module = file.module.as_ref()?;
         Some(File {
             name: module.name.clone(),
             alias: module.name.clone(),
-            path: self.directory.join(file.kept()),
+            path: self.directory.join(file.stored_as()),
             version: module.version.clone(),
             srcversion: module.srcversion.clone(),
             vermagic: module.vermagic.clone(),
@@ -86,20 +89,20 @@ impl Slot {
         })
     }
 
-    /// What is wrong with the kept modules, file by file.
-    pub fn spoiled_modules(&self) -> Vec<String> {
+    /// What is wrong with the saved modules, file by file.
+    pub fn corrupt_modules(&self) -> Vec<String> {
         self.problems(|file| file.module.is_some())
     }
 
-    /// What is wrong with the kept files, file by file: every one is read.
-    pub fn spoiled(&self) -> Vec<String> {
+    /// What is wrong with the saved files, file by file: every one is read.
+    pub fn corrupt_files(&self) -> Vec<String> {
         self.problems(|_| true)
     }
 
-    fn problems(&self, wanted: impl Fn(&KeptFile) -> bool) -> Vec<String> {
+    fn problems(&self, wanted: impl Fn(&SavedFile) -> bool) -> Vec<String> {
         let mut found = Vec::new();
         for file in self.regular().filter(|file| wanted(file)) {
-            let path = self.directory.join(file.kept());
+            let path = self.directory.join(file.stored_as());
             // Else it could be another one by the time it is used.
             let checked = check_owner(&path).map_err(Into::into).and_then(|()| store::checksum(&path));
             match checked {
@@ -161,7 +164,44 @@ pub fn all(root: &Root) -> Result<(Vec<Slot>, Vec<Unusable>)> {
     Ok((found, unusable))
 }
 
-/// The slots, newest first. One that cannot be read is said, and left out: it is no way back.
+impl Slot {
+    /// The file systems that have no room for the files of this slot, where they belong: for those that are
+    /// not there yet, each beside what it replaces.
+    ///
+    /// # Errors
+    /// A file system cannot be asked.
+    pub fn shortages(&self, root: &Root) -> Result<Vec<Short>> {
+        let mut places: BTreeMap<u64, (PathBuf, u64, u64)> = BTreeMap::new();
+        for file in self.manifest.regular() {
+            let to = root.path(&file.path);
+            let now = fs::symlink_metadata(&to).ok().filter(fs::Metadata::is_file);
+            if now.as_ref().is_some_and(|now| is_in_place(now, file)) {
+                continue;
+            }
+            let (place, device) = room::file_system(&to)?;
+            let (_, more, largest) = places.entry(device).or_insert((place, 0, 0));
+            *more += file.size.saturating_sub(now.map_or(0, |now| now.size()));
+            *largest = file.size.max(*largest);
+        }
+        let mut short = Vec::new();
+        for (place, more, largest) in places.into_values() {
+            let needed = more + largest + room::MARGIN;
+            // What is set aside for root is for this, if for anything.
+            let free = room::bytes(&place, |data| data.f_bfree)?;
+            if free < needed {
+                short.push(Short { place, free, needed });
+            }
+        }
+        Ok(short)
+    }
+}
+
+/// Told by size and time, as fast as that has to be.
+fn is_in_place(now: &fs::Metadata, file: &SavedFile) -> bool {
+    now.size() == file.size && attributes::modified_nsec(now) == file.modified_nsec
+}
+
+/// The slots, newest first. One that cannot be read is reported and left out: it cannot be rolled back to.
 ///
 /// # Errors
 /// The directory cannot be read.
@@ -191,16 +231,16 @@ pub fn untrusted(root: &Root) -> Option<Untrusted> {
     }
 }
 
-/// Where NVML's library of `version` is kept, if it is: only a library of the loaded driver's version
+/// Where NVML's library of `version` is saved, if it is: only a library of the loaded driver's version
 /// can tell what is set on the GPUs, and an upgrade takes that away as well.
-pub fn kept_library(root: &Root, version: &str) -> PathBuf {
+pub fn library_in_slot(root: &Root, version: &str) -> PathBuf {
     let name = format!("{LIBRARY}{version}");
     let (slots, _) = all(root).unwrap_or_default();
-    let kept = slots.iter().filter(|slot| slot.manifest.version == version).find_map(|slot| {
+    let saved = slots.iter().filter(|slot| slot.manifest.version == version).find_map(|slot| {
         let file = slot.regular().find(|file| file.path.ends_with(&format!("/{name}")))?;
         // Root loads it.
-        Some(slot.directory.join(file.kept())).filter(|path| check_owner(path).is_ok())
+        Some(slot.directory.join(file.stored_as())).filter(|path| check_owner(path).is_ok())
     });
     // Where there is none, whoever looks for it finds none there.
-    kept.unwrap_or_else(|| root.path(DIRECTORY).join(version).join(name))
+    saved.unwrap_or_else(|| root.path(DIRECTORY).join(version).join(name))
 }

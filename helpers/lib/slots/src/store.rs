@@ -16,7 +16,7 @@ use crate::room;
 const SET_ID: u32 = 0o6000;
 
 /// What a copy has of a file's mode: nobody runs it as somebody else, and nobody but root writes to it.
-const KEPT: u32 = 0o755;
+const MODE: u32 = 0o755;
 
 /// Write permission for group and others.
 const OTHERS: u32 = 0o022;
@@ -25,18 +25,18 @@ const OTHERS: u32 = 0o022;
 ///
 /// A reflink shares the blocks until somebody writes. A hard link (`linked`) shares them for ever, so
 /// it is only for files whose owner replaces them by a rename, and never for a program that runs as
-/// somebody else: the old one would stay within everybody's reach when the upgrade has mended it.
+/// somebody else: the old one would stay within everybody's reach when the upgrade has fixed it.
 ///
 /// Where no blocks can be shared there has to be room for `rest` bytes: this file and all that follow.
 ///
 /// # Errors
 /// It cannot be copied, or changed meanwhile.
-pub(crate) fn keep(from: &Path, to: &Path, linked: bool, rest: u64) -> Result<String> {
+pub(crate) fn save(from: &Path, to: &Path, linked: bool, rest: u64) -> Result<String> {
     let before = fs::symlink_metadata(from).with_context(|| format!("look at {}", from.display()))?;
     if linked && may_link(before.mode()) && fs::hard_link(from, to).is_ok() {
         return checksum(to);
     }
-    let sum = copy(from, to, before.mode() & KEPT, rest.max(before.size()))?;
+    let sum = copy(from, to, before.mode() & MODE, rest.max(before.size()))?;
     let after = fs::symlink_metadata(from).with_context(|| format!("look at {}", from.display()))?;
     let same = |data: &fs::Metadata| (data.ino(), data.size(), data.mtime(), data.mtime_nsec());
     if same(&before) != same(&after) {
@@ -59,7 +59,7 @@ pub(crate) fn share(real: &Path, from: &Path, to: &Path, sum: &str) -> Option<St
     }
 }
 
-/// Whether a file of this mode may be shared by a hard link, see [`keep`].
+/// Whether a file of this mode may be shared by a hard link, see [`save`].
 pub(crate) fn may_link(mode: u32) -> bool {
     mode & (SET_ID | OTHERS) == 0
 }
@@ -111,16 +111,11 @@ fn text(hash: Sha256) -> String {
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// When a file was changed last, in nanoseconds since 1970.
-pub(crate) fn modified_nsec(data: &fs::Metadata) -> i64 {
-    data.mtime().saturating_mul(1_000_000_000).saturating_add(data.mtime_nsec())
-}
-
 /// Makes the file `path` what it was: owner, permissions and time of change.
 ///
 /// # Errors
 /// One of them cannot be set.
-pub(crate) fn dress(path: &Path, uid: u32, gid: u32, mode: u32, modified_nsec: i64) -> Result<()> {
+pub(crate) fn set_metadata(path: &Path, uid: u32, gid: u32, mode: u32, modified_nsec: i64) -> Result<()> {
     let act = || format!("set owner and mode of {}", path.display());
     std::os::unix::fs::lchown(path, Some(uid), Some(gid)).with_context(act)?;
     // After the owner, whose change takes the set-user-ID bit away.
@@ -155,21 +150,21 @@ mod tests {
         fs::write(at("a"), "abc").expect("writes");
         let sum = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         let inode = |name: &str| fs::metadata(at(name)).expect("is there").ino();
-        assert_eq!(keep(&at("a"), &at("linked"), true, 3).expect("links"), sum);
+        assert_eq!(save(&at("a"), &at("linked"), true, 3).expect("links"), sum);
         assert_eq!(inode("linked"), inode("a"));
-        assert_eq!(keep(&at("a"), &at("copied"), false, 3).expect("copies"), sum);
+        assert_eq!(save(&at("a"), &at("copied"), false, 3).expect("copies"), sum);
         assert_ne!(inode("copied"), inode("a"));
         fs::set_permissions(at("a"), fs::Permissions::from_mode(0o4755)).expect("sets");
-        keep(&at("a"), &at("copied too"), true, 3).expect("copies");
+        save(&at("a"), &at("copied too"), true, 3).expect("copies");
         assert_ne!(inode("copied too"), inode("a"));
         assert_eq!(fs::metadata(at("copied too")).expect("is there").mode() & 0o7777, 0o755);
         for (mode, copy) in [(0o600, 0o600), (0o2664, 0o644), (0o775, 0o755)] {
             fs::set_permissions(at("a"), fs::Permissions::from_mode(mode)).expect("sets");
-            keep(&at("a"), &at(&format!("{mode:o}")), mode != 0o600, 3).expect("copies");
+            save(&at("a"), &at(&format!("{mode:o}")), mode != 0o600, 3).expect("copies");
             let data = fs::metadata(at(&format!("{mode:o}"))).expect("is there");
             assert_eq!((data.mode() & 0o7777, data.nlink()), (copy, 1), "{mode:o}");
         }
-        assert!(keep(&at("a"), &at("copied"), false, 3).is_err(), "never over another file");
+        assert!(save(&at("a"), &at("copied"), false, 3).is_err(), "never over another file");
         let error =
             room::ask(&at("not/there/yet"), 1 << 60).expect_err("no file system has that").to_string();
         assert!(error.contains("MiB free, and 1099511627840 are needed"), "{error}");
@@ -182,9 +177,9 @@ mod tests {
         let path = directory.path().join("a");
         fs::write(&path, "abc").expect("writes");
         let own = fs::metadata(&path).expect("is there");
-        dress(&path, own.uid(), own.gid(), 0o4751, 1_500_000_000_123_456_789).expect("dresses");
+        set_metadata(&path, own.uid(), own.gid(), 0o4751, 1_500_000_000_123_456_789).expect("sets");
         let data = fs::metadata(&path).expect("is there");
         assert_eq!(data.mode() & 0o7777, 0o4751);
-        assert_eq!(modified_nsec(&data), 1_500_000_000_123_456_789);
+        assert_eq!(crate::attributes::modified_nsec(&data), 1_500_000_000_123_456_789);
     }
 }

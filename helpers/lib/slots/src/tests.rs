@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! A whole tree: kept, overwritten by another driver, put back.
+//! A whole tree: saved, overwritten by another driver, put back.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,8 +10,8 @@ use modules::Disk;
 use step::Root;
 
 use crate::collect::collect;
-use crate::keep::{entries, make, still_right};
 use crate::manifest::Origin;
+use crate::save::{entries, make, still_right};
 use crate::*;
 
 mod harm;
@@ -59,13 +59,13 @@ fn machine(root: &Root) {
     install(root, OLD);
 }
 
-/// Keeps the driver on disk, which has no kernel modules here.
-fn kept(root: &Root) -> Slot {
+/// Saves the driver on disk, which has no kernel modules here.
+fn saved(root: &Root) -> Slot {
     let disk = Disk::open(root).expect("opens");
     let driver = collect(root, &disk, OLD, Vec::new()).expect("collects");
     let _lock = lock_to_save(root).expect("locks");
     let place = crate::slot::place(root, OLD).expect("tells");
-    make(root, &driver, OLD, entries(root, &driver).expect("describes"), &place).expect("keeps");
+    make(root, &driver, OLD, entries(root, &driver).expect("describes"), &place).expect("saves");
     slots(root).expect("reads").remove(0)
 }
 
@@ -104,36 +104,36 @@ fn at_temporary() -> (tempfile::TempDir, Root) {
 #[test]
 fn a_slot_is_for_a_kernel_and_all_but_the_modules_is_there_once() {
     let (_directory, root) = at_temporary();
-    let first = kept(&root);
+    let first = saved(&root);
     let manifest = first.directory.join("manifest.json");
     let text = fs::read_to_string(&manifest).expect("reads");
     let other = text.replace(&first.manifest.kernel, "1.0-other");
     fs::write(&manifest, &other).expect("writes");
     // As if it were of another kernel, and then the same driver under this one.
     fs::write(root.path("/usr/bin/nvidia-debugdump"), "one that came later").expect("writes");
-    let second = kept(&root);
+    let second = saved(&root);
     assert_eq!(second.directory, root.path(DIRECTORY).join(format!("{OLD}@{}", first.manifest.kernel)));
     let (slots, unusable) = all(&root).expect("reads");
     let kernels: Vec<&str> = slots.iter().map(|slot| slot.manifest.kernel.as_str()).collect();
     assert_eq!((kernels, unusable), (vec![first.manifest.kernel.as_str(), "1.0-other"], Vec::new()));
-    assert!(slots.iter().all(|slot| slot.spoiled().is_empty()));
+    assert!(slots.iter().all(|slot| slot.corrupt_files().is_empty()));
     let inode = |slot: &Slot, path: &str| {
         fs::metadata(slot.directory.join("files").join(path)).expect("is there").ino()
     };
     let library = &format!("{LIB}/libcuda.so.{OLD}")[1..];
     assert_eq!(inode(&second, library), inode(&first, library));
-    assert!(kept_library(&root, OLD).starts_with(&second.directory), "that of the running kernel");
-    // What is spoiled there is no donor.
-    fs::write(first.directory.join("files").join(library), "spoiled").expect("writes");
+    assert!(library_in_slot(&root, OLD).starts_with(&second.directory), "that of the running kernel");
+    // What is corrupt there is no donor.
+    fs::write(first.directory.join("files").join(library), "corrupt").expect("writes");
     fs::remove_dir_all(&second.directory).expect("removes");
-    let second = kept(&root);
+    let second = saved(&root);
     assert_ne!(inode(&second, library), inode(&first, library));
-    assert_eq!(second.spoiled(), Vec::<String>::new());
+    assert_eq!(second.corrupt_files(), Vec::<String>::new());
     // Two kernels, and of the others the one that was used last.
     let third = root.path(DIRECTORY).join(format!("{OLD}@2.0-third"));
     fs::create_dir(&third).expect("creates");
     fs::write(third.join("manifest.json"), other.replace("1.0-other", "2.0-third")).expect("writes");
-    crate::keep::prune(&root, OLD).expect("removes");
+    crate::save::prune(&root, OLD).expect("removes");
     let left = [&first.directory, &second.directory, &third].map(|directory| directory.exists());
     assert_eq!(left, [false, true, true]);
 }
@@ -149,7 +149,7 @@ fn a_driver_of_rpm_has_what_its_packages_have() {
          *) printf 'package 0 {rule}\\npackage 0 {LIB}/libcuda.so.{OLD}\\npackage 0 /usr/share/doc/nvidia/a\\n';; esac\n"
     );
     write(&root, "/usr/bin/rpm", &script, 0o755);
-    let slot = kept(&root);
+    let slot = saved(&root);
     assert_eq!(slot.manifest.origin, Origin::Rpm);
     assert_eq!(slot.manifest.packages[0].version, format!("3:{OLD}-1.el9.x86_64"));
     let has = |path: &str| slot.manifest.files.iter().any(|entry| entry.path() == path);
@@ -161,13 +161,13 @@ fn a_driver_of_rpm_has_what_its_packages_have() {
 }
 
 #[test]
-fn what_was_kept_comes_back_whole_and_the_other_goes() {
+fn what_was_saved_comes_back_whole_and_the_other_goes() {
     let (_directory, root) = at_temporary();
     let before = tree(&root);
-    let slot = kept(&root);
+    let slot = saved(&root);
     assert_eq!(slot.manifest.origin, Origin::Names);
-    assert_eq!(slot.spoiled(), Vec::<String>::new());
-    assert!(kept_library(&root, OLD).exists());
+    assert_eq!(slot.corrupt_files(), Vec::<String>::new());
+    assert!(library_in_slot(&root, OLD).exists());
 
     // As a package does it, and then one that only the new driver has.
     for version in [OLD, NEW] {
@@ -192,34 +192,34 @@ fn what_was_kept_comes_back_whole_and_the_other_goes() {
     let disk = Disk::open(&root).expect("opens");
     let driver = collect(&root, &disk, OLD, Vec::new()).expect("collects");
     let wanted = entries(&root, &driver).expect("describes");
-    assert!(still_right(&slot, &wanted), "what was put back is what is kept");
+    assert!(still_right(&slot, &wanted), "what was put back is what is saved");
 }
 
 #[test]
-fn a_spoiled_slot_is_told_by_name_and_never_put_in_place() {
+fn a_corrupt_slot_is_named_and_never_put_in_place() {
     let (_directory, root) = at_temporary();
-    let slot = kept(&root);
-    let library = kept_library(&root, OLD);
-    fs::write(&library, "another text").expect("spoils");
-    let spoiled = slot.spoiled();
-    assert!(matches!(spoiled.as_slice(), [one] if one.contains("libnvidia-ml.so.535.261.03")), "{spoiled:?}");
-    assert_eq!(slot.spoiled_modules(), Vec::<String>::new());
+    let slot = saved(&root);
+    let library = library_in_slot(&root, OLD);
+    fs::write(&library, "another text").expect("writes");
+    let corrupt = slot.corrupt_files();
+    assert!(matches!(corrupt.as_slice(), [one] if one.contains("libnvidia-ml.so.535.261.03")), "{corrupt:?}");
+    assert_eq!(slot.corrupt_modules(), Vec::<String>::new());
     fs::remove_file(root.path(format!("{LIB}/libnvidia-ml.so.{OLD}"))).expect("removes");
     let disk = Disk::open(&root).expect("opens");
-    let error = put_in_place(&root, &slot, &disk, &Default::default()).expect_err("is spoiled").to_string();
+    let error = put_in_place(&root, &slot, &disk, &Default::default()).expect_err("is corrupt").to_string();
     assert!(error.contains("libnvidia-ml.so.535.261.03 is corrupt"), "{error}");
     assert!(!root.path(format!("{LIB}/libnvidia-ml.so.{OLD}")).exists());
     fs::remove_file(&library).expect("removes");
-    assert_eq!(slot.spoiled().len(), 1);
+    assert_eq!(slot.corrupt_files().len(), 1);
 }
 
 #[test]
 fn only_a_manifest_of_ours_makes_a_slot() {
     let (_directory, root) = at_temporary();
-    let slot = kept(&root);
+    let slot = saved(&root);
     let old = root.path(DIRECTORY).join("520.1");
     fs::create_dir(&old).expect("creates");
-    fs::write(old.join("nvidia.ko"), "kept by an earlier version").expect("writes");
+    fs::write(old.join("nvidia.ko"), "saved by an earlier version").expect("writes");
     let (found, unusable) = all(&root).expect("reads");
     assert_eq!((found, unusable[0].version.as_str()), (vec![slot], "520.1"));
     let manifest = root.path(DIRECTORY).join(OLD).join("manifest.json");
@@ -233,9 +233,9 @@ fn only_a_manifest_of_ours_makes_a_slot() {
 }
 
 #[test]
-fn a_change_on_disk_makes_the_slot_anew_and_missing_libraries_do_not() {
+fn a_change_on_disk_makes_the_slot_again_and_missing_libraries_do_not() {
     let (_directory, root) = at_temporary();
-    let slot = kept(&root);
+    let slot = saved(&root);
     let right = || {
         let disk = Disk::open(&root).expect("opens");
         let driver = collect(&root, &disk, OLD, Vec::new()).expect("collects");
@@ -244,18 +244,18 @@ fn a_change_on_disk_makes_the_slot_anew_and_missing_libraries_do_not() {
     assert!(right());
     write(&root, "/usr/bin/nvidia-debugdump", "more", 0o755);
     assert!(!right());
-    // In the midst of an upgrade one library after the other goes.
+    // In the middle of an upgrade one library after the other goes.
     for name in ["libcuda", "libnvidia-ml"] {
         fs::remove_file(root.path(format!("{LIB}/{name}.so.{OLD}"))).expect("removes");
         assert!(right());
     }
-    fs::remove_file(kept_library(&root, OLD)).expect("removes");
+    fs::remove_file(library_in_slot(&root, OLD)).expect("removes");
     assert!(!right());
     assert!(crate::slot::slot(&root.path(DIRECTORY).join(OLD)).is_ok());
 }
 
 #[test]
-fn packages_are_named_with_the_command_that_brings_them_in_step() {
+fn packages_are_named_with_the_command_that_makes_them_match() {
     let (_directory, root) = at_temporary();
     let packages = |version: &str| {
         let list = format!(
@@ -268,20 +268,20 @@ fn packages_are_named_with_the_command_that_brings_them_in_step() {
     write(&root, "/usr/share/doc/x", "not to serve", 0o644);
     write(&root, "/usr/share/nvidia-extra", "listed", 0o644);
     packages(OLD);
-    let slot = kept(&root);
+    let slot = saved(&root);
     assert_eq!(slot.manifest.origin, Origin::Dpkg);
     let has = |path: &str| slot.manifest.files.iter().any(|entry| entry.path() == path);
     assert!(has("/usr/share/nvidia-extra") && !has("/usr/share/doc/x"));
     // dpkg replaces by a rename: there a hard link is safe.
     let inode = |path: &Path| fs::metadata(path).expect("is there").ino();
     let library = format!("{LIB}/libnvidia-ml.so.{OLD}");
-    assert_eq!(inode(&kept_library(&root, OLD)), inode(&root.path(&library)));
+    assert_eq!(inode(&library_in_slot(&root, OLD)), inode(&root.path(&library)));
     fs::remove_file(root.path(&library)).expect("removes");
     install(&root, NEW);
     packages(NEW);
     let placed = put_back(&root, &slot);
     assert_ne!(
-        inode(&kept_library(&root, OLD)),
+        inode(&library_in_slot(&root, OLD)),
         inode(&root.path(&library)),
         "a copy: nobody writes into the slot"
     );

@@ -74,22 +74,10 @@ fn lacks_driver(run: &Run, boot: &str, step: Step) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use ledger::{Event, Module, Record, Snapshot};
+    use golden::run;
+    use ledger::{Event, Module};
 
     use super::*;
-
-    fn run(events: &[Event]) -> Run {
-        let opened = Event::Opened { snapshot: Box::new(Snapshot::default()) };
-        let record = |event: &Event| Record {
-            v: 1,
-            run: "r".into(),
-            boot: "b".into(),
-            realtime_usec: 1,
-            event: event.clone(),
-        };
-        let records: Vec<Record> = std::iter::once(&opened).chain(events).map(record).collect();
-        Run::from_records(&records).expect("adds up")
-    }
 
     #[test]
     fn a_step_has_its_turn_until_the_run_fails_or_is_committed() {

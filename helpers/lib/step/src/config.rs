@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT
 //! The configuration: fragments, merged, validated with file and key named.
 
+mod containers;
 #[cfg(test)]
 mod documented;
 mod fleet;
 mod fragments;
+mod gpus;
 #[cfg(test)]
 mod owner_tests;
 mod services;
@@ -12,7 +14,6 @@ mod units;
 mod upgrade;
 mod window;
 
-use std::collections::BTreeMap;
 use std::fs;
 
 use anyhow::{Context, Result};
@@ -22,7 +23,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Guard, Root};
 
+pub use containers::{AutoRemove, Containers, Pods};
 pub use fleet::Fleet;
+pub use gpus::{Gpus, LockedClocks};
 pub use services::Services;
 pub use units::{Logind, Units};
 pub use upgrade::{Heal, Initramfs, Policy, StaleInitramfs, Upgrade};
@@ -36,7 +39,7 @@ pub struct Config {
     pub containers: Containers,
     /// How systemd units are stopped.
     pub units: Units,
-    /// Which services run again that the old driver, or the run, has felled.
+    /// Which services are started that failed because of the old driver or the run.
     pub services: Services,
     /// How processes that nobody owns are ended.
     pub processes: Processes,
@@ -50,63 +53,6 @@ pub struct Config {
     pub initramfs: Initramfs,
     /// Who else has a say in when the machine may be out of service.
     pub fleet: Fleet,
-}
-
-/// What to do with a container that its engine deletes when it stops.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum AutoRemove {
-    /// Refuse the run, naming it, before anything is touched.
-    #[default]
-    Refuse,
-    /// Make it anew from its definition, where its engine can (Docker).
-    Recreate,
-    /// Let it go; the journal names it.
-    LetGo,
-}
-
-/// Which pods of a kubelet may be stopped.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Pods {
-    /// Those of DaemonSets, which are sure to be started again.
-    #[default]
-    DaemonSets,
-    /// All: somebody knows that each would be.
-    All,
-}
-
-/// How containers are stopped.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Containers {
-    /// The longest time a container gets between the stop signal and SIGKILL, in seconds. A
-    /// container's own stop timeout counts where it is shorter.
-    pub stop_timeout_max: u64,
-    /// How many containers are stopped or started at once; 0 for four a core.
-    pub parallel: usize,
-    /// What to do with containers started with `--rm`.
-    pub auto_remove: AutoRemove,
-    /// How long to wait for the health check of a container that was started again, in seconds, before
-    /// those that depend on it are started; 0 not to wait.
-    pub health_timeout: u64,
-    /// Which pods may be stopped.
-    pub pods: Pods,
-    /// How long the kubelet gets until a pod's container runs again, in seconds.
-    pub pods_timeout: u64,
-}
-
-impl Default for Containers {
-    fn default() -> Self {
-        Self {
-            stop_timeout_max: 60,
-            parallel: 0,
-            auto_remove: AutoRemove::Refuse,
-            health_timeout: 0,
-            pods: Pods::DaemonSets,
-            pods_timeout: 300,
-        }
-    }
 }
 
 /// How processes that nobody owns are ended.
@@ -125,79 +71,6 @@ impl Default for Processes {
     fn default() -> Self {
         Self { grace: 10, protect: Vec::new() }
     }
-}
-
-/// What is to be known of the GPUs.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Gpus {
-    /// Whether a reload may apply changes of ECC or MIG mode that wait for one.
-    pub allow_pending_changes: bool,
-    /// PCI addresses of GPUs that are bound to the driver and that NVML is known not to show: that they do
-    /// not start is no fault.
-    pub ignore: Vec<String>,
-    /// The locked clocks of all GPUs, lowest and highest in MHz: NVML has no call that reads them.
-    pub locked_gpu_clocks: Option<(u32, u32)>,
-    /// Those of their memory.
-    pub locked_memory_clocks: Option<(u32, u32)>,
-    /// Those of single GPUs, by UUID.
-    pub by_uuid: BTreeMap<String, LockedClocks>,
-}
-
-/// Locked clocks, each the lowest and the highest in MHz.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct LockedClocks {
-    /// Of the GPU.
-    pub locked_gpu_clocks: Option<(u32, u32)>,
-    /// Of its memory.
-    pub locked_memory_clocks: Option<(u32, u32)>,
-}
-
-impl Gpus {
-    /// The locked clocks of the GPU `uuid`; what is said of it alone wins.
-    pub fn locked_clocks(&self, uuid: &str) -> LockedClocks {
-        let own = self.by_uuid.get(uuid).copied().unwrap_or_default();
-        LockedClocks {
-            locked_gpu_clocks: own.locked_gpu_clocks.or(self.locked_gpu_clocks),
-            locked_memory_clocks: own.locked_memory_clocks.or(self.locked_memory_clocks),
-        }
-    }
-
-    fn validate(&self) -> Result<()> {
-        for address in &self.ignore {
-            if !is_pci(address) {
-                anyhow::bail!("gpus.ignore: {address:?} is no PCI address as `lspci -D` shows them");
-            }
-        }
-        for uuid in self.by_uuid.keys() {
-            if !uuid.starts_with("GPU-") {
-                anyhow::bail!("gpus.by-uuid: {uuid:?} is no GPU's UUID: `nvidia-smi -L` shows them");
-            }
-        }
-        let all = self.locked_clocks("");
-        for locked in self.by_uuid.values().chain([&all]) {
-            for (key, clocks) in [
-                ("locked-gpu-clocks", locked.locked_gpu_clocks),
-                ("locked-memory-clocks", locked.locked_memory_clocks),
-            ] {
-                if let Some((lowest, highest)) = clocks.filter(|(lowest, highest)| lowest > highest) {
-                    anyhow::bail!("gpus: {key} = [{lowest}, {highest}]: the lowest comes first");
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Whether it is `0000:3b:00.0`, or another in this form.
-fn is_pci(address: &str) -> bool {
-    let is_hex = |text: &str, length| {
-        text.len() == length && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    };
-    let Some((device, function)) = address.rsplit_once('.') else { return false };
-    let [domain, bus, device] = device.split(':').collect::<Vec<_>>()[..] else { return false };
-    is_hex(domain, 4) && is_hex(bus, 2) && is_hex(device, 2) && is_hex(function, 1)
 }
 
 /// How the driver is verified.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! The machine as it was when a step failed, kept before anything is rolled back: afterwards the journal may be
+//! The machine as it was when a step failed, saved before anything is rolled back: afterwards the journal may be
 //! gone, the kernel's log has the rollback's messages, and another driver is loaded.
 
 use std::fs;
@@ -19,13 +19,13 @@ pub const FAILURE_SCHEMA: &str = "nvidia-reload.failure/1";
 /// How long all of it may take: workloads wait.
 const TIME: Duration = Duration::from_secs(2);
 
-/// As many entries of each kind are kept, the last ones; and as many lines of /proc/modules.
+/// As many entries of each kind are saved, the last ones; and as many lines of /proc/modules.
 const MOST_ENTRIES: usize = 300;
 
-/// A longer plan is not kept, in bytes.
+/// A longer plan is not saved, in bytes.
 const LONGEST_PLAN: u64 = 1 << 20;
 
-/// What was kept.
+/// What was saved.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Failure {
     /// [`FAILURE_SCHEMA`].
@@ -58,15 +58,15 @@ pub struct Failure {
     pub unseen: Vec<String>,
 }
 
-/// Keeps it with the open run, if nothing is kept of that yet. That it cannot be kept changes nothing about the
+/// Saves it with the open run, if nothing is saved of that yet. That it cannot be saved changes nothing about the
 /// rollback.
-pub(crate) fn keep(context: &Context, step: Step, reason: &str) {
-    if let Err(error) = try_keep(context, step, reason) {
-        context.warn(format!("the state at the failure is not kept: {error:#}"));
+pub(crate) fn save(context: &Context, step: Step, reason: &str) {
+    if let Err(error) = try_save(context, step, reason) {
+        context.warn(format!("the state at the failure is not saved: {error:#}"));
     }
 }
 
-fn try_keep(context: &Context, step: Step, reason: &str) -> Result<()> {
+fn try_save(context: &Context, step: Step, reason: &str) -> Result<()> {
     let Some(run) = context.ledger.read()? else { return Ok(()) };
     if context.ledger.failure(&run)?.is_some() {
         return Ok(());
@@ -112,7 +112,7 @@ fn try_keep(context: &Context, step: Step, reason: &str) -> Result<()> {
         unseen,
     };
     let text = serde_json::to_vec(&failure).context("encode the state at the failure")?;
-    context.ledger.keep_failure(&run, &text).map(drop)
+    context.ledger.save_failure(&run, &text).map(drop)
 }
 
 /// The time, in microseconds since 1970.
@@ -154,7 +154,7 @@ mod tests {
     use crate::{Plan, Root};
 
     #[test]
-    fn the_first_failure_is_kept_with_the_plan_and_the_versions_of_that_moment() {
+    fn the_first_failure_is_saved_with_the_plan_and_the_versions_of_that_moment() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let root = Root::at(directory.path());
         let write = |path: &str, text: &str| {
@@ -170,19 +170,19 @@ mod tests {
         Plan::refused(Vec::new()).leave(&root).expect("writes");
         let ledger = Ledger::new(root.path(ledger::DIRECTORY), "b");
         let context = Context { step: Step::Verify, root: root.clone(), ledger };
-        keep(&context, Step::Verify, "no run is open");
+        save(&context, Step::Verify, "no run is open");
         let id = context.ledger.open(Snapshot::default()).expect("opens");
-        keep(&context, Step::Verify, "GPU 0 is\x1b gone");
+        save(&context, Step::Verify, "GPU 0 is\x1b gone");
         write("/sys/module/nvidia/version", "535.261.03\n");
-        keep(&context, Step::Restore, "a consequence");
+        save(&context, Step::Restore, "a consequence");
         let run = context.ledger.read().expect("reads").expect("is open");
-        let text = context.ledger.failure(&run).expect("reads").expect("is kept");
-        let kept: Failure = serde_json::from_slice(&text).expect("is one");
-        assert_eq!((kept.run, kept.step, kept.reason.as_str()), (id, Step::Verify, r"GPU 0 is\x1b gone"));
-        assert_eq!(kept.loaded.as_deref(), Some("550.163.01"));
-        assert_eq!(kept.distribution.as_deref(), Some("Debian GNU/Linux 12"));
-        assert_eq!(kept.modules, ["nvidia 1 2 nvidia_uvm, Live 0x0"]);
-        assert_eq!(kept.plan.and_then(|plan| plan.get("verdict").cloned()), Some("refused".into()));
-        assert_eq!((kept.kernel.as_deref(), kept.unseen), (Some("6.1.0-9"), Vec::new()));
+        let text = context.ledger.failure(&run).expect("reads").expect("is saved");
+        let saved: Failure = serde_json::from_slice(&text).expect("is one");
+        assert_eq!((saved.run, saved.step, saved.reason.as_str()), (id, Step::Verify, r"GPU 0 is\x1b gone"));
+        assert_eq!(saved.loaded.as_deref(), Some("550.163.01"));
+        assert_eq!(saved.distribution.as_deref(), Some("Debian GNU/Linux 12"));
+        assert_eq!(saved.modules, ["nvidia 1 2 nvidia_uvm, Live 0x0"]);
+        assert_eq!(saved.plan.and_then(|plan| plan.get("verdict").cloned()), Some("refused".into()));
+        assert_eq!((saved.kernel.as_deref(), saved.unseen), (Some("6.1.0-9"), Vec::new()));
     }
 }

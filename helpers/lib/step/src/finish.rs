@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
-//! The end of a run: nothing left to give back, or a list of what is not.
+//! The end of a run: nothing left to restore, or a list of what is not.
 
 use anyhow::{Result, bail};
 use ledger::{Outcome, Run, State, Step};
 
 use crate::{Context, Message, failure, system_is_stopping};
 
-/// What to do about things that could not be given back so far.
+/// What to do about things that could not be restored so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leftovers {
     /// Leave the run open: somebody will try again.
@@ -55,7 +55,7 @@ pub fn finish(
     if outcome == Outcome::Degraded {
         let missing: Vec<String> = run.missing().iter().map(|act| act.object.to_string()).collect();
         let reason = differences.iter().cloned().chain(missing).collect::<Vec<_>>().join("; ");
-        failure::keep(context, Step::Rollback, &format!("not restored: {reason}"));
+        failure::save(context, Step::Rollback, &format!("not restored: {reason}"));
     }
     let run = context.ledger.close(outcome)?;
     report(context, &run)?;

@@ -4,6 +4,7 @@
 mod admit;
 mod by_name;
 mod config;
+mod context;
 mod excerpt;
 mod failure;
 mod finish;
@@ -42,11 +43,12 @@ pub use config::{
     AutoRemove, Config, Containers, Fleet, Gpus, Heal, Initramfs, LockedClocks, Logind, Pods, Policy,
     Processes, StaleInitramfs, Units, Upgrade, Verify, Window, zone_file,
 };
+pub use context::{Context, show_status};
 pub use excerpt::{Entry, Excerpt, Of, excerpt};
 pub use failure::{FAILURE_SCHEMA, Failure, now_usec};
 pub use finish::{Leftovers, finish};
 pub use guard::Guard;
-pub use harness::{Context, NoVerb, Verb, boot_id, main, main_with, open_ledger, show_status};
+pub use harness::{NoVerb, Verb, boot_id, main, main_with, open_ledger};
 pub use inhibitors::{Inhibitor, inhibitors};
 pub use journal::{Priority, log, log_as, log_event, say};
 pub use machine::machine_id;
@@ -59,7 +61,8 @@ pub use run_request::RunRequest;
 pub use services::{NVIDIAS_SERVICES, services_there};
 pub use shutdown::system_is_stopping;
 pub use sibling::{
-    await_fabric, note_felled, restore_units_of_users, stop_undos, undo_limit, undo_settings, undo_steps,
+    await_fabric, note_failed_services, restore_units_of_users, stop_undos, undo_limit, undo_settings,
+    undo_steps,
 };
 pub use starter::{announce_start, take_start, withdraw_start};
 pub use stop::{Exit, Reason, Stop};

@@ -8,8 +8,6 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::sibling::MARGIN;
-
 /// The sibling.
 const ASKED: &str = "/usr/libexec/nvidia-reload/stop-units";
 
@@ -59,7 +57,7 @@ pub enum Order {
     /// Stop it, without waiting.
     Stop,
     /// Stop it, and wait until that has ended.
-    Halt,
+    StopAndWait,
 }
 
 /// Has a unit started or stopped by the system's manager. Whether there is such a unit.
@@ -77,7 +75,7 @@ fn order_by(helper: &Path, order: Order, unit: &str) -> io::Result<bool> {
         Order::Renew => ("start-unit", Some("--renew")),
         Order::Restart => ("restart-unit", None),
         Order::Stop => ("stop-unit", None),
-        Order::Halt => ("stop-unit", Some("--wait")),
+        Order::StopAndWait => ("stop-unit", Some("--wait")),
     };
     let mut command = Command::new(helper);
     command.args([verb, unit]).args(more);
@@ -89,6 +87,9 @@ fn order_by(helper: &Path, order: Order, unit: &str) -> io::Result<bool> {
         _ => Err(io::Error::other(format!("{} {verb} {unit} ended with {status}", helper.display()))),
     }
 }
+
+/// What starting and killing an undo takes.
+pub(crate) const MARGIN: Duration = Duration::from_secs(30);
 
 /// Has the system's manager start `unit` and waits until its work has ended, `limit` at most, which is the unit's
 /// own; `tell` gets its status lines. Whether there is such a unit.

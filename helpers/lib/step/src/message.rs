@@ -3,7 +3,7 @@
 //! them from the catalog in units/nvidia-reload.catalog, and programs can wait for them. An id never gets another
 //! meaning.
 
-use crate::Priority;
+use libsystemd::logging::Priority;
 
 /// What a message says, whatever its words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

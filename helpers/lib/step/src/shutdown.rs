@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// Whether the system manager is shutting the machine down.
 ///
 /// An undo that starts workloads asks first: what is started now would be stopped again at once,
-/// and the ledger would call it given back. At shutdown it leaves them to the next boot.
+/// and the ledger would call it restored. At shutdown it leaves them to the next boot.
 ///
 /// # Errors
 /// Nobody can tell: the helper that knows does not answer.

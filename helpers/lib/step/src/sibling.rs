@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use ledger::Step;
 
 use crate::Context;
-use crate::manager::{Order, order_unit, run_unit};
+use crate::manager::{MARGIN, Order, order_unit, run_unit};
 use crate::services::services_there;
 
 /// Where the helpers are installed.
@@ -48,7 +48,7 @@ pub fn undo_steps(context: &Context, steps: &[Step]) -> Vec<String> {
 pub fn stop_undos(steps: &[Step]) -> Vec<String> {
     let stop = |step: &Step| {
         let unit = undo_unit(*step);
-        order_unit(Order::Halt, &unit).err().map(|error| format!("{unit} is not stopped: {error}"))
+        order_unit(Order::StopAndWait, &unit).err().map(|error| format!("{unit} is not stopped: {error}"))
     };
     steps.iter().filter_map(stop).collect()
 }
@@ -57,9 +57,6 @@ pub fn stop_undos(steps: &[Step]) -> Vec<String> {
 pub(crate) fn undo_unit(step: Step) -> String {
     format!("nvidia-reload-undo-{}.service", step.name())
 }
-
-/// What starting and killing an undo takes.
-pub(crate) const MARGIN: Duration = Duration::from_secs(30);
 
 /// What whoever runs undos may take afterwards: rollback loads the driver of a boot and reads back.
 const REST: Duration = Duration::from_secs(15 * 60);
@@ -103,20 +100,20 @@ fn ask(step: Step, verb: &str, limit: Duration, most: usize) -> Result<Vec<u8>, 
     }
 }
 
-/// How long the look for felled services may take: each question to the manager has a limit of its own.
-const FELLED: Duration = Duration::from_secs(150);
+/// How long the look for failed services may take: each question to the manager has a limit of its own.
+const FAILED_SERVICES: Duration = Duration::from_secs(150);
 
-/// Has the services noted in the open run that the old driver, or the run, has felled: the undo of stop-units
+/// Has the services noted in the open run that failed because of the old driver or the run: the undo of stop-units
 /// starts them.
 ///
 /// # Errors
 /// The helper has named what it could not find out, or could not be run.
-pub fn note_felled(context: &Context) -> Result<(), String> {
+pub fn note_failed_services(context: &Context) -> Result<(), String> {
     // What is wrong with a configuration the helper says.
     if context.config().is_ok_and(|config| services_there(&context.root, &config).next().is_none()) {
         return Ok(());
     }
-    ask(Step::StopUnits, "note-felled", FELLED, 0).map(drop)
+    ask(Step::StopUnits, "note-failed", FAILED_SERVICES, 0).map(drop)
 }
 
 /// How long the GPUs get until they are in the fabric, beside what NVML takes to answer.

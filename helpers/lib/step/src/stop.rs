@@ -21,7 +21,7 @@ pub enum Exit {
     Refused = 3,
     /// Only a reboot helps; nothing was touched.
     RebootRequired = 4,
-    /// Done or rolled back, but something could not be given back.
+    /// Done or rolled back, but something could not be restored.
     Degraded = 5,
 }
 

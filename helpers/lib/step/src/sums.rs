@@ -113,7 +113,7 @@ fn run(step: Step) -> u64 {
         }
         Step::KillHolders => {
             2 * most("processes.grace")
-                + all(&[("kill-holders/src/main.rs", "CLEANUP"), ("kill-holders/src/main.rs", "GLANCE")])
+                + all(&[("kill-holders/src/main.rs", "CLEANUP"), ("kill-holders/src/main.rs", "SETTLE")])
         }
         Step::UnbindVt => 0,
         Step::RmmodChain => {
@@ -144,10 +144,10 @@ fn undo(step: Step) -> u64 {
     let stopping = of(("lib/step/src/shutdown.rs", "PATIENCE"));
     match step {
         Step::DrainContainers => {
-            let wave = of(("drain-containers/src/give_back.rs", "PATIENCE")) + all(&ORDER) + health();
+            let wave = of(("drain-containers/src/restore.rs", "PATIENCE")) + all(&ORDER) + health();
             let cdi = of(UNIT) + of(("drain-containers/src/cdi/refresh.rs", "PATIENCE"));
             let users =
-                all(&[("lib/step/src/sibling.rs", "USERS"), ("drain-containers/src/give_back.rs", "USER")]);
+                all(&[("lib/step/src/sibling.rs", "USERS"), ("drain-containers/src/restore.rs", "USER")]);
             // Before CDI and after it; the kubelet; its pods.
             // What NVIDIA's hook fails is tried once more, behind a restart of the engine.
             let renewed = of(UNIT) + all(&ORDER) + health();
@@ -159,7 +159,7 @@ fn undo(step: Step) -> u64 {
             let (waves, ranks) = (4, 6);
             let starts = waves * of(("stop-units/src/start.rs", "PATIENCE"))
                 + (ranks + 2) * of(("lib/bus/src/follow.rs", "ABSENCE"))
-                + 2 * of(("stop-units/src/felled.rs", "STAYS"));
+                + 2 * of(("stop-units/src/failed_services.rs", "STAYS"));
             4 * bus + starts + of(("stop-units/src/users.rs", "RESTORE"))
         }
         Step::InstallDriver => {
@@ -265,7 +265,7 @@ fn the_command_waits_longer_than_a_whole_run() {
     let undos: Duration = Step::TAKING.into_iter().map(undo_limit).sum();
     // restore, the undos of the steps, rollback.
     let run = forward + 3 * undos.as_secs() + unit(Step::Rollback, "TimeoutStartSec");
-    let limit = of(("nvidia-reload/src/engine/mod.rs", "LIMIT"));
+    let limit = of(("nvidia-reload/src/follow/mod.rs", "LIMIT"));
     assert!(run < limit, "a run may take {run} s, and the command waits {limit} s");
 }
 
@@ -298,7 +298,7 @@ fn who_asks_another_helper_waits_longer_than_that_helper() {
     let verified = nvml + 2 * lock;
     assert!(verified < of_unit("nvidia-reload-steady.service", "TimeoutStartSec"), "{verified} s");
     let run =
-        of(("nvidia-reload/src/engine/mod.rs", "LIMIT")) + of(("nvidia-reload/src/plan.rs", "PATIENCE"));
+        of(("nvidia-reload/src/follow/mod.rs", "LIMIT")) + of(("nvidia-reload/src/plan.rs", "PATIENCE"));
     assert!(run < of(("upgrade/src/reload.rs", "RUN")));
     let check = of(("check-initramfs/src/main.rs", "MAKE"));
     assert!(

@@ -14,7 +14,7 @@ pub const VERIFIED_SCHEMA: &str = "nvidia-reload.verify/1";
 pub enum Grade {
     /// As it should be.
     Ok,
-    /// Worth knowing; the driver serves.
+    /// Worth knowing; the driver works.
     Note,
     /// Not as it should be.
     Failed,

@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use crate::{Address, Class};
+use crate::Address;
 
 /// A message of the driver, understood. The names are those of the JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -243,7 +243,7 @@ pub enum Severity {
     Fatal,
     /// It goes on.
     Nonfatal,
-    /// It mended that itself.
+    /// It repaired that itself.
     Correctable,
 }
 
@@ -319,10 +319,5 @@ impl Event {
             Event::GpuSerial { pci, .. } => *pci,
             _ => None,
         }
-    }
-
-    /// What it means for a reload; none for messages that only tell.
-    pub fn class(&self) -> Option<Class> {
-        crate::class::class(self, None)
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! What processes can have the driver write, and logs of any machine. See the crate `fuzz`.
 
-use crate::{Event, Line, class, parse, read_export, read_log};
+use crate::{Event, Line, classify, parse, read_export, read_log};
 
 const HERE: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -10,7 +10,7 @@ fn message() {
     fuzz::run(HERE, "message", |bytes| {
         let text = String::from_utf8_lossy(bytes);
         if let Some(event) = parse(&text) {
-            let _ = class::class(&event, None);
+            let _ = classify::class(&event, None);
             fuzz::assert_at_most(16 * text.len() + 1024, &event);
         }
         if let Some(line) = Line::read(&text) {
@@ -53,7 +53,7 @@ fn log() {
 fn export() {
     fuzz::run(HERE, "export", |bytes| {
         let mut length = 0;
-        // An end in the midst of an entry is an error.
+        // An end in the middle of an entry is an error.
         let _ = read_export(bytes, |entry| length += entry.message().len() + entry.cursor().len());
         assert!(length <= 3 * bytes.len());
     });

@@ -9,6 +9,7 @@
 mod address;
 pub mod catalogue;
 mod class;
+mod classify;
 mod event;
 mod export;
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 
-use crate::class::class;
+use crate::classify::class;
 use crate::prefix::without_prefix;
 use crate::{Branch, Class, Detail, Event, nvlink, parse};
 

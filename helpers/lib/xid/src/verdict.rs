@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::class::class;
+use crate::classify::class;
 use crate::{Address, Branch, Class, Detail, Event, Severity, catalogue};
 
 /// A kernel message of this boot.
@@ -108,7 +108,7 @@ pub fn verdicts(messages: &[Message], gpus: &[Gpu]) -> Vec<Verdict> {
                 let pci = event.address();
                 let unknown =
                     || Subject::new(Gpu::at(pci.unwrap_or(Address { domain: 0, bus: 0, device: 0 })));
-                subjects.entry(pci).or_insert_with(unknown).hear(message, class);
+                subjects.entry(pci).or_insert_with(unknown).apply(message, class);
             }
         }
     }
@@ -170,7 +170,7 @@ impl Subject {
         self.recovery = None;
     }
 
-    fn hear(&mut self, message: &Message, class: Class) {
+    fn apply(&mut self, message: &Message, class: Class) {
         let evidence = Evidence {
             class,
             what: message.event.to_string(),
@@ -255,7 +255,7 @@ impl Subject {
 /// `SEC_FAULT`: only a cold reset clears it, says the driver's source (kern_gpu_gb202.c).
 const COLD: u32 = 110;
 
-/// What stays when the driver is loaded anew: in the hardware, in the switches, or in the reason for a
+/// What stays when the driver is reloaded: in the hardware, in the switches, or in the reason for a
 /// flag that only the flag forgets (nv_gpu_ops.c, nvGpuOpsReportFatalError).
 fn is_lasting(event: &Event) -> bool {
     match event {

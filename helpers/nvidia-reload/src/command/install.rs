@@ -6,12 +6,12 @@ use ledger::Install as Driver;
 use step::RunRequest;
 
 use super::propose::Answer;
-use super::reload::{Way, run};
+use super::reload::{Launch, run};
 use super::{Place, guard};
 use crate::cli::{Install, Reload};
 use crate::fault::Result;
-use crate::plan::Kind;
-use crate::{installer, kept};
+use crate::kind::Kind;
+use crate::{installer, slots};
 
 /// Checks the file, asks, builds, and reloads with the driver in it.
 ///
@@ -23,21 +23,21 @@ pub fn install(arguments: &Install, place: &mut Place) -> Result<Answer> {
         guard::switched_on(&place.root)?;
     }
     let installer = installer::check(&arguments.file)?;
-    kept::of_loaded(&place.root)?;
+    slots::of_loaded(&place.root)?;
     let version = &installer.version;
     let mut prepare = |place: &mut Place| {
         place.terminal.note(&format!("Building modules of {version} for the running kernel.\n"));
         let file = installer::build(&place.root, &installer, &arguments.arguments)?;
         Ok(Driver::Installer { version: version.clone(), file, arguments: arguments.arguments.clone() })
     };
-    let way = Way {
+    let launch = Launch {
         command: "install",
         kind: Kind::Install,
         gpus: &[],
         question: format!("Build and install driver {version}, and reload now?"),
         exchange: Some((version, &mut prepare)),
     };
-    let answer = run(way, &arguments.reload, place);
+    let answer = run(launch, &arguments.reload, place);
     // One that goes on in systemd needs what was built.
     let goes_on = match &answer {
         Ok(Answer::Report(report)) => report.is_left_to_systemd(),
@@ -59,18 +59,18 @@ pub fn install(arguments: &Install, place: &mut Place) -> Result<Answer> {
 /// # Errors
 /// It may not begin; nothing was touched.
 pub fn back_to(version: Option<&str>, arguments: &Reload, place: &mut Place) -> Result<Answer> {
-    let slot = kept::choose(&place.root, version)?;
-    kept::of_loaded(&place.root)?;
+    let slot = slots::choose(&place.root, version)?;
+    slots::of_loaded(&place.root)?;
     let version = slot.manifest.version.clone();
     let question = format!("Put driver {version} on disk, and reload now?");
     let put_on_disk = version.clone();
     let mut prepare = move |_: &mut Place| Ok(Driver::Slot { version: put_on_disk.clone() });
-    let way = Way {
+    let launch = Launch {
         command: "rollback",
         kind: Kind::Rollback,
         gpus: &[],
         question,
         exchange: Some((&version, &mut prepare)),
     };
-    run(way, arguments, place)
+    run(launch, arguments, place)
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! What each subcommand does, from the arguments to the exit status.
 
+mod caller;
 mod explain;
 mod guard;
 mod heal;
@@ -28,14 +29,12 @@ use crate::cli::{
 };
 use crate::fault::{Fault, Result};
 use crate::interrupt::Interrupt;
-use crate::plan::{Kind, Proposal};
+use crate::kind::Kind;
+use crate::plan::Proposal;
 use crate::report::Outcome;
 use crate::terminal::{Stream, Terminal};
-use crate::{check, kept, metrics, past, status, verify, view};
+use crate::{check, metrics, past, slots, status, verify, view};
 use propose::Answer;
-
-/// What an interrupted command exits with, as shells do: 128 and SIGINT.
-pub const INTERRUPTED: u8 = 130;
 
 /// Does what was typed.
 pub fn dispatch(arguments: &Arguments) -> ExitCode {
@@ -186,12 +185,12 @@ fn verify(arguments: &Verify) -> Result<u8> {
 }
 
 fn slots(output: Output) -> Result<u8> {
-    let list = kept::list(&Root::system())?;
+    let list = slots::list(&Root::system())?;
     if output.json {
         print(&list);
     } else {
         let mut terminal = Terminal::new(Stream::Out);
-        let text = view::kept::kept(&list, terminal.style(), SystemTime::now());
+        let text = view::slots::slots(&list, terminal.style(), SystemTime::now());
         terminal.write(&text);
     }
     Ok(list.exit() as u8)

@@ -8,14 +8,15 @@ use super::propose::{Answer, Next, propose};
 use super::run::{Order, ShowPlan, carry_out};
 use super::{Place, guard};
 use crate::cli::Reload;
-use crate::engine::Asked;
 use crate::fault::{Fault, Result};
-use crate::plan::{Kind, Proposal, Wanted, plan};
+use crate::follow::Goal;
+use crate::kind::Kind;
+use crate::plan::{Proposal, Wanted, plan};
 use crate::status::{self, State, state};
 use crate::target::Target;
 
 /// A reload or a reset, and what comes with it.
-pub struct Way<'a> {
+pub struct Launch<'a> {
     /// What was typed.
     pub command: &'static str,
     /// What it is.
@@ -41,28 +42,29 @@ pub fn reload(kind: Kind, gpus: &[String], arguments: &Reload, place: &mut Place
         Kind::Reset => ("reset", "Reset the GPUs now?"),
         _ => ("reload", "Reload the driver now?"),
     };
-    run(Way { command, kind, gpus, question: question.to_owned(), exchange: None }, arguments, place)
+    run(Launch { command, kind, gpus, question: question.to_owned(), exchange: None }, arguments, place)
 }
 
-/// Shows the plan, asks, and goes that way.
+/// Shows the plan, asks, and starts the run.
 ///
 /// # Errors
 /// It may not begin; nothing was touched.
-pub fn run(way: Way<'_>, arguments: &Reload, place: &mut Place) -> Result<Answer> {
-    guard::root(way.command)?;
+pub fn run(launch: Launch<'_>, arguments: &Reload, place: &mut Place) -> Result<Answer> {
+    guard::root(launch.command)?;
     let consent = arguments.consent;
     // A plan alone is whole: what would refuse it here is among its reasons.
     let (manager, joined) = match consent.dry_run {
         true => (None, false),
         false => {
-            let (manager, joined) = admit(&way, place)?;
+            let (manager, joined) = admit(&launch, place)?;
             (Some(manager), joined)
         }
     };
-    let Way { command, kind, gpus, question, exchange } = way;
+    let Launch { command, kind, gpus, question, exchange } = launch;
     let mut shown = None;
-    // What asks nothing first is shown the plan of the run itself. What makes another driver ready takes minutes.
-    if !joined && (!consent.yes || exchange.is_some()) {
+    // What asks nothing first is shown the plan of the run itself. What makes another driver ready takes minutes, and
+    // which GPUs a reset of some is of is in its plan.
+    if !joined && (!consent.yes || exchange.is_some() || !gpus.is_empty()) {
         let wanted = Wanted {
             reset: (kind == Kind::Reset).then_some(gpus),
             exchange: exchange.as_ref().map(|(version, _)| *version),
@@ -82,7 +84,7 @@ pub fn run(way: Way<'_>, arguments: &Reload, place: &mut Place) -> Result<Answer
     let order = Order {
         command,
         kind,
-        asked: Asked::Reload,
+        asked: Goal::Reload,
         unit: target.unit(),
         start: true,
         steps: target.steps(),
@@ -96,7 +98,7 @@ pub fn run(way: Way<'_>, arguments: &Reload, place: &mut Place) -> Result<Answer
 }
 
 /// Whether it may begin as the machine is, or joins the run that is under way.
-fn admit(way: &Way<'_>, place: &Place) -> Result<(Manager, bool)> {
+fn admit(launch: &Launch<'_>, place: &Place) -> Result<(Manager, bool)> {
     guard::switched_on(&place.root)?;
     let (manager, units) = guard::systemd()?;
     let joined = match state(&units) {
@@ -110,16 +112,16 @@ fn admit(way: &Way<'_>, place: &Place) -> Result<(Manager, bool)> {
                 "`nvidia-reload start` restarts the workloads, with the driver that is on disk then",
             ));
         }
-        State::Busy | State::GivingBack if way.exchange.is_some() => {
+        State::Busy | State::Restoring if launch.exchange.is_some() => {
             return Err(Fault::refused(
                 "another run is under way; nothing was touched",
                 "`nvidia-reload status` shows how far it is; try again when it has ended",
             ));
         }
-        State::Busy => status::is_started(&manager, way.kind.target())?,
+        State::Busy => status::is_started(&manager, launch.kind.target())?,
         _ => false,
     };
-    if joined && !way.gpus.is_empty() {
+    if joined && !launch.gpus.is_empty() {
         return Err(Fault::refused(
             "a reset is under way, and not known to be of those GPUs; nothing was begun",
             "`nvidia-reload status` shows how far it is; try again when it has ended",

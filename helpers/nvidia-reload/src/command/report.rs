@@ -50,7 +50,7 @@ pub fn report(arguments: &Report) -> Result<u8> {
     Ok(0)
 }
 
-/// With the journal and what was kept at a failure. What cannot be read is said, and the rest is there.
+/// With the journal and what was saved at a failure. What cannot be read is said, and the rest is there.
 fn whole(root: &Root, recorded: &Recorded) -> Result<Account> {
     let mut account = runs::account(root, recorded);
     for (of, what) in [(Of::OurUnits, "The journal"), (Of::Kernel, "The kernel's messages")] {
@@ -64,11 +64,11 @@ fn whole(root: &Root, recorded: &Recorded) -> Result<Account> {
             Err(error) => account.unseen.push(format!("{what}: {error:#}.")),
         }
     }
-    let kept = step::open_ledger(root)?.failure(&recorded.run).and_then(|text| {
+    let failure = step::open_ledger(root)?.failure(&recorded.run).and_then(|text| {
         text.map(|text| serde_json::from_slice(&text).map_err(anyhow::Error::from)).transpose()
     });
-    match kept {
-        Ok(kept) => account.at_failure = kept,
+    match failure {
+        Ok(failure) => account.at_failure = failure,
         Err(error) => account.unseen.push(format!("What was kept at the failure: {error:#}.")),
     }
     Ok(account)

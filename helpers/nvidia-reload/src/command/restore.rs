@@ -11,18 +11,19 @@ use super::propose::{Answer, Next, propose};
 use super::run::{Order, ShowPlan, carry_out};
 use super::{Place, guard, install};
 use crate::cli::{Restart, Rollback};
-use crate::engine::{Asked, Event, Phase, Session, Wait};
 use crate::fault::{Fault, Result};
-use crate::plan::{Kind, Proposal};
+use crate::follow::{Event, Goal, Phase, Session, Wait};
+use crate::kind::Kind;
+use crate::plan::Proposal;
 use crate::report::{Outcome, Report};
 use crate::status::{self, State, Units, our_units, state, state_of, versions};
 use crate::target::Target;
 
 /// Saves the driver to its slot after a run that went well: without that it cannot be rolled back to.
-const KEEP: &str = "nvidia-reload-keep.service";
+const SAVE: &str = "nvidia-reload-save-driver.service";
 
 /// How long that may take, as its unit says.
-const KEEP_TIME: Duration = Duration::from_secs(15 * 60);
+const SAVE_TIME: Duration = Duration::from_secs(15 * 60);
 
 /// How long a rollback that finds nothing to do is waited for.
 const ROLLBACK_TIME: Duration = Duration::from_secs(60);
@@ -143,7 +144,7 @@ pub fn recover(arguments: &Restart, place: &mut Place) -> Result<Answer> {
     let order = Order {
         command: "recover",
         kind: Kind::Recover,
-        asked: Asked::Restore,
+        asked: Goal::Restore,
         unit: &unit,
         start: true,
         steps: &[],
@@ -201,7 +202,7 @@ fn at_rest(place: &mut Place) -> Result<Manager> {
 
 /// Waits until the driver that a run has just loaded is in its slot.
 fn wait_for_slot(manager: &Manager, place: &mut Place) -> Result<()> {
-    await_end(KEEP, KEEP_TIME, "Waiting until the loaded driver is saved to its slot.", manager, place)
+    await_end(SAVE, SAVE_TIME, "Waiting until the loaded driver is saved to its slot.", manager, place)
 }
 
 /// Waits until the oneshot `unit` does not run; where it does, that is said.
@@ -263,7 +264,7 @@ fn go_on(manager: &Manager, place: &mut Place) -> Result<Report> {
     let order = Order {
         command: "start",
         kind: Kind::Start,
-        asked: Asked::Reload,
+        asked: Goal::Reload,
         unit: Target::Reload.unit(),
         start: true,
         steps: Target::Reload.steps(),
@@ -281,7 +282,7 @@ fn leave(target: Target, manager: &Manager, place: &mut Place) -> Result<Report>
     let order = Order {
         command: "start",
         kind: Kind::Start,
-        asked: Asked::Restore,
+        asked: Goal::Restore,
         unit: target.unit(),
         start: false,
         steps: target.steps(),

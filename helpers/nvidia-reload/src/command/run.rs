@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: MIT
-//! One run, from the start of a unit to the last thing given back.
+//! One run, from the start of a unit to the last thing restored.
 
 use bus::{Job, JobResult, Manager};
-use holders::{Caller, Fate, Guest, Rules};
+use holders::{Guest, Scope};
 use ledger::{Ledger, Node, Run, Step};
 use modules::{DRIVER, driver_version, nodes};
 use step::{Exit, Plan, Reason, Root, RunRequest, Versions, announce_start, monotonic_usec, withdraw_start};
 
-use super::Place;
-use crate::engine::{Asked, Event, Facts, Phase, PlanOfRun, Progress, Session, Wait, outcome};
+use super::{Place, caller};
 use crate::fault::{Fault, Result};
-use crate::plan::{Kind, Proposal};
+use crate::follow::{Event, Facts, Goal, Phase, PlanOfRun, Progress, Session, Wait, outcome};
+use crate::kind::Kind;
+use crate::plan::Proposal;
+use crate::put_back::PutBack;
 use crate::report::{Outcome, Report};
-use crate::status::{PutBack, versions};
+use crate::status::versions;
 
 /// What is to be done.
 pub struct Order<'a> {
@@ -21,7 +23,7 @@ pub struct Order<'a> {
     /// What its plan is of.
     pub kind: Kind,
     /// What for.
-    pub asked: Asked,
+    pub asked: Goal,
     /// The unit, and whether it is started or stopped.
     pub unit: &'a str,
     /// Whether `unit` is started; else it is stopped.
@@ -62,7 +64,7 @@ impl Before {
 
     /// The run of this order: one that is new, or the one that was open when it came.
     fn run(&self, ledger: &Ledger, order: &Order<'_>) -> Result<Option<Run>> {
-        let goes_on = order.joined || order.asked == Asked::Restore || !order.staying.is_empty();
+        let goes_on = order.joined || order.asked == Goal::Restore || !order.staying.is_empty();
         let is_ours = |run: &Run| goes_on || Some(&run.id) != self.open.as_ref();
         if let Some(run) = ledger.read()?.filter(is_ours) {
             return Ok(Some(run));
@@ -87,7 +89,7 @@ pub fn carry_out(order: &Order<'_>, manager: &Manager, place: &mut Place) -> Res
         false => began,
     };
     let phase = match (order.start, order.asked) {
-        (_, Asked::Restore) => Phase::Restoring,
+        (_, Goal::Restore) => Phase::Restoring,
         (true, _) => Phase::Forward,
         (false, _) => Phase::Unwinding,
     };
@@ -144,7 +146,7 @@ pub fn carry_out(order: &Order<'_>, manager: &Manager, place: &mut Place) -> Res
     Ok(report)
 }
 
-/// Starts the unit, after whatever an earlier run still gives back: a start in the middle of it
+/// Starts the unit, after whatever an earlier run still restores: a start in the middle of it
 /// would run only the steps that are back already.
 fn begin(session: &mut Session<'_>, order: &Order<'_>, root: &Root) -> Result<Job> {
     if !order.joined && !session.progress.is_settled(order.staying) {
@@ -157,7 +159,9 @@ fn begin(session: &mut Session<'_>, order: &Order<'_>, root: &Root) -> Result<Jo
         }
         session.restart();
     }
-    spare_caller(order, root)?;
+    if order.asked != Goal::Restore && !order.joined {
+        caller::protect(&scope(order, root)?, root)?;
+    }
     // Only now: an earlier run's preflight takes away what it finds. Somebody else's request is not replaced,
     // and stays.
     let asked = order.request.ask(root).map_err(|error| {
@@ -181,28 +185,13 @@ fn begin(session: &mut Session<'_>, order: &Order<'_>, root: &Root) -> Result<Jo
     })
 }
 
-/// Refuses to begin where the run would end what this command runs in: the steps are systemd's, and cannot
-/// know who asked.
-fn spare_caller(order: &Order<'_>, root: &Root) -> Result<()> {
-    if order.asked == Asked::Restore || order.joined {
-        return Ok(());
+/// The GPUs whose users the run stops: of a reset, those of its plan, which has also those that go along.
+fn scope(order: &Order<'_>, root: &Root) -> Result<Scope> {
+    let of_some = order.request.reset.as_ref().is_some_and(|gpus| !gpus.is_empty());
+    match &order.plan {
+        ShowPlan::UnlessShown(Some(shown)) if of_some => caller::scope(&shown.plan, root),
+        _ => Ok(Scope::default()),
     }
-    let scan = holders::scan(root).map_err(|error| {
-        let remedy = "`nvidia-reload status` shows what can be read";
-        Fault::refused("it is not known who holds the GPU; nothing was begun", remedy).because(&error)
-    })?;
-    let caller = Caller::this(root);
-    let rules = Rules { caller: Some(&caller), screens: true, ..Rules::default() };
-    for holder in &scan.holders {
-        if !caller.is(holder.pid) && !caller.runs_in(&holder.owner) {
-            continue;
-        }
-        if let Fate::Refuse { why, remedy } = rules.fate(holder) {
-            let who = format!("process {} ({})", holder.pid, holder.command_line());
-            return Err(Fault::refused(format!("{who} {why}; nothing was begun"), remedy));
-        }
-    }
-    Ok(())
 }
 
 enum Ended {
@@ -222,12 +211,12 @@ fn follow(session: &mut Session<'_>, job: &Job, order: &Order<'_>, ledger: &Ledg
         Wait::Late => return Ok(Ended::Facts { job: None, settled: false, at: monotonic_usec() }),
     };
     let at = monotonic_usec();
-    if order.asked == Asked::Stop && result.is_success() {
+    if order.asked == Goal::Stop && result.is_success() {
         return Ok(Ended::Facts { job: Some(result), settled: true, at });
     }
     let is_done = order.start && result.is_success();
     let at = move || if is_done { at } else { monotonic_usec() };
-    if order.start && order.asked != Asked::Restore {
+    if order.start && order.asked != Goal::Restore {
         // After the commit the driver stays: what is left is to let go of the units.
         let committed = result.is_success() || ledger.read()?.is_some_and(|run| run.committed);
         session.enter(if committed { Phase::Closing } else { Phase::Unwinding });

@@ -9,9 +9,10 @@ use super::restore::under_way;
 use super::run::{Order, ShowPlan, carry_out};
 use super::{Place, guard};
 use crate::cli::Stop;
-use crate::engine::Asked;
 use crate::fault::{Fault, Result};
-use crate::plan::{Kind, Proposal, Wanted, plan};
+use crate::follow::Goal;
+use crate::kind::Kind;
+use crate::plan::{Proposal, Wanted, plan};
 use crate::report::{Outcome, Report};
 use crate::status::{self, State, state, versions};
 use crate::target::Target;
@@ -73,7 +74,7 @@ pub fn stop(arguments: &Stop, place: &mut Place) -> Result<Answer> {
     let order = Order {
         command: "stop",
         kind,
-        asked: Asked::Stop,
+        asked: Goal::Stop,
         unit: target.unit(),
         start: true,
         steps: target.steps(),

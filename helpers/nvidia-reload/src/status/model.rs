@@ -8,11 +8,12 @@ use holders::{Console, Holder, Module, Unexplained};
 use ledger::{Act, Object, Run, Starter, Step};
 use request::Request;
 use serde::Serialize;
-use slots::Note;
+
 use step::{Plan, Reason, Root, Verdict, monotonic_usec};
 
 use crate::expected::Took;
 use crate::gpus::{Detail, Need};
+use crate::put_back::PutBack;
 use crate::users::Users;
 
 /// The driver, loaded and on disk.
@@ -84,39 +85,6 @@ pub struct AtWork {
     pub target: Option<&'static str>,
 }
 
-/// A driver whose files were put on disk without its package manager or installer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct PutBack {
-    /// The driver whose files are on disk.
-    pub version: String,
-    /// The driver that they replaced, if it is known.
-    pub instead_of: Option<String>,
-    /// The run that did it.
-    pub run: String,
-    /// What brings the disk and the package database together, in words.
-    pub remedy: String,
-}
-
-impl PutBack {
-    /// What is noted of it, as long as it holds.
-    ///
-    /// # Errors
-    /// The note is there and cannot be read.
-    pub fn read(root: &Root) -> anyhow::Result<Option<Self>> {
-        Ok(Note::read(root)?.map(|Note { version, instead_of, run, remedy, .. }| Self {
-            version,
-            instead_of,
-            run,
-            remedy,
-        }))
-    }
-
-    /// What is so, in a sentence without its end.
-    pub fn sentence(&self) -> String {
-        slots::sentence(&self.version, self.instead_of.as_deref())
-    }
-}
-
 /// What the machine is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -126,7 +94,8 @@ pub enum State {
     /// A run is under way.
     Busy,
     /// A run restores what it stopped.
-    GivingBack,
+    #[serde(rename = "giving-back")]
+    Restoring,
     /// What uses the GPUs is stopped and stays so; the driver is loaded.
     Drained,
     /// The driver is unloaded and stays so.
@@ -159,7 +128,7 @@ pub struct RunInShort {
     pub cancelled: bool,
     /// The steps that failed.
     pub failures: Vec<(Step, String)>,
-    /// What it took and has not given back.
+    /// What it took and has not restored.
     pub missing: Vec<Act>,
     /// Processes that it killed: they are not restarted.
     pub ended: Vec<ledger::Process>,

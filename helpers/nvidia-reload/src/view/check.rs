@@ -12,10 +12,10 @@ const NPD: usize = 80;
 /// A line of NHC's goes into the reason of a drained node.
 const NHC: usize = 240;
 
-/// The line for a monitor; NHC hears nothing of a node that is well.
+/// The line for a monitor; NHC gets nothing for a healthy node.
 pub fn line(checked: &Checked, format: Format) -> String {
     let in_words = || match checked.condition {
-        Condition::InStep => {
+        Condition::Match => {
             format!("driver {} works", checked.driver.loaded.as_deref().unwrap_or("unknown"))
         }
         condition => format!("{}: {}", condition.words(), checked.why.join("; ")),
@@ -23,7 +23,7 @@ pub fn line(checked: &Checked, format: Format) -> String {
     match format {
         Format::Nagios => nagios(checked),
         Format::Npd => cut(&clean(&in_words()), NPD) + "\n",
-        Format::Nhc if checked.serves() => String::new(),
+        Format::Nhc if checked.works() => String::new(),
         Format::Nhc => cut(&clean(&format!("NVIDIA {}", in_words())), NHC) + "\n",
     }
 }
@@ -41,7 +41,7 @@ fn cut(text: &str, most: usize) -> String {
 /// As the Monitoring Plugins' guidelines have it: status, text, figures.
 fn nagios(checked: &Checked) -> String {
     let status = match checked.condition {
-        Condition::InStep => "OK",
+        Condition::Match => "OK",
         Condition::ReloadNeeded => "WARNING",
         Condition::NotInstalled | Condition::GpuFailed | Condition::ResetNeeded | Condition::RebootNeeded => {
             "CRITICAL"
@@ -49,7 +49,7 @@ fn nagios(checked: &Checked) -> String {
         Condition::Unknown => "UNKNOWN",
     };
     let mut text = match (&checked.driver.loaded, checked.condition) {
-        (Some(loaded), Condition::InStep) => format!("versions match, driver {loaded}"),
+        (Some(loaded), Condition::Match) => format!("versions match, driver {loaded}"),
         (_, condition) => format!("{}: {}", condition.words(), checked.why.join("; ")),
     };
     if !checked.unseen.is_empty() {
@@ -87,7 +87,7 @@ mod tests {
             unseen: unseen.iter().map(|&what| what.to_owned()).collect(),
         };
         assert_eq!(
-            nagios(&checked(Condition::InStep, &[], Class::Info, &["a"])),
+            nagios(&checked(Condition::Match, &[], Class::Info, &["a"])),
             "NVIDIA OK - versions match, driver 1.2 (not seen: a) | gpus=1 failed=0 reset=0 reboot=0\n"
         );
         assert_eq!(

@@ -96,8 +96,8 @@ fn facts(account: &Account, zone: &TimeZone) -> String {
         run.started_by.as_ref().map_or_else(|| "systemctl, or not recorded".to_owned(), |by| by.words()),
     ));
     rows.push(("Run", run.run.clone()));
-    if let Some(kept) = &account.at_failure {
-        let known = [kept.distribution.as_deref(), kept.kernel.as_deref()];
+    if let Some(failure) = &account.at_failure {
+        let known = [failure.distribution.as_deref(), failure.kernel.as_deref()];
         let system: Vec<&str> = known.into_iter().flatten().collect();
         rows.push(("System", system.join(", kernel ")));
     }

@@ -6,7 +6,7 @@ use step::Exit;
 
 use super::text::{clean, cut, seconds};
 use super::{Paint, Style};
-use crate::engine::{Event, Phase, Progress, State, StepProgress};
+use crate::follow::{Event, Phase, Progress, State, StepProgress};
 
 /// Where a step's time begins.
 const NAME: usize = 18;

@@ -54,7 +54,7 @@ fn the_closing_of_a_good_run_is_not_told() {
 fn a_plan_that_differs_from_the_one_that_was_asked_about_is_shown_as_such() {
     let said = |changed| {
         let plan = super::super::gallery::ready_plan();
-        let plan = Box::new(super::super::gallery::proposed(crate::plan::Kind::Reload, plan));
+        let plan = Box::new(super::super::gallery::proposed(crate::kind::Kind::Reload, plan));
         sentence(&Event::Planned { plan, changed }, &under_way(), Style::PLAIN).unwrap_or_default()
     };
     assert!(said(false).starts_with("Reload NVIDIA driver 535.261.03"), "{}", said(false));

@@ -8,7 +8,6 @@ mod gallery;
 pub mod history;
 pub mod holders;
 pub mod html;
-pub mod kept;
 pub mod lease;
 pub mod live;
 pub mod logs;
@@ -19,6 +18,7 @@ pub mod run;
 #[cfg(test)]
 pub mod runs_gallery;
 pub mod settings;
+pub mod slots;
 pub mod status;
 pub mod table;
 pub mod text;

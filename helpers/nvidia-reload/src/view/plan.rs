@@ -7,7 +7,8 @@ use step::{Action, Plan, Reason, Verdict};
 use super::settings::alike;
 use super::text::{clean, pad, seconds, width, wrap};
 use super::{Paint, Style};
-use crate::plan::{Kind, Proposal};
+use crate::kind::Kind;
+use crate::plan::Proposal;
 
 /// What most are told, and so is said of none.
 const USUAL: &str = "stop, start again afterwards";
@@ -91,7 +92,7 @@ pub fn reason(reason: &Reason, paint: Paint, style: Style) -> String {
 }
 
 /// What becomes of a thing, in few words.
-fn fate(proposal: &Proposal, action: &Action) -> (&'static str, Paint) {
+fn outcome_of(proposal: &Proposal, action: &Action) -> (&'static str, Paint) {
     match (action.step, action.comes_back) {
         (Step::KillHolders, false) => ("killed, not restarted", Paint::Attention),
         (_, false) => ("stopped, not restarted", Paint::Attention),
@@ -157,7 +158,7 @@ fn actions(proposal: &Proposal, style: Style) -> String {
 fn one(proposal: &Proposal, action: &Action, style: Style) -> String {
     const MARK: &str = "  ";
     const LONGEST: &str = "stopped, not restarted";
-    let (words, paint) = fate(proposal, action);
+    let (words, paint) = outcome_of(proposal, action);
     let object = clean(&proposal.users.named(&action.object));
     // Beside the object where there is room, below it where there is not.
     let room = style.width.unwrap_or(100).saturating_sub(width(MARK) + 2 + width(LONGEST));

@@ -32,8 +32,8 @@ pub fn report(report: &Report, style: Style) -> String {
     let failures: Vec<String> =
         report.failures.iter().map(|failure| format!("{}: {}", failure.step, failure.reason)).collect();
     rows("because", Some(Paint::Bad), &failures);
-    rows("restored", Some(Paint::Good), &report.given_back);
-    rows("stopped", None, &report.kept);
+    rows("restored", Some(Paint::Good), &report.restored);
+    rows("stopped", None, &report.staying);
     let ended: Vec<String> = report.ended.iter().map(|process| format!("{process}: not restarted")).collect();
     rows("killed", Some(Paint::Attention), &ended);
     rows("changed", Some(Paint::Attention), &report.changed);
@@ -127,14 +127,14 @@ fn headline(report: &Report, style: Style) -> (Paint, String) {
     }
 }
 
-/// Whether another driver was put on disk, rather than things given back.
+/// Whether another driver was put on disk, rather than things restored.
 fn exchanges(report: &Report) -> bool {
     report.command == "install" || (report.command == "rollback" && report.unit == "nvidia-reload.target")
 }
 
 /// The first step that failed, as systemd saw it.
 fn failed_step(report: &Report) -> Option<Step> {
-    report.steps.iter().find(|step| step.result == crate::engine::State::Failed).map(|step| step.step)
+    report.steps.iter().find(|step| step.result == crate::follow::State::Failed).map(|step| step.step)
 }
 
 fn nothing(report: &Report) -> &'static str {

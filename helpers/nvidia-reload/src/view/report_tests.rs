@@ -85,7 +85,7 @@ fn a_refused_run_has_no_rollback() {
     let mut progress = gallery::under_way();
     progress.steps[0].failed = true;
     for step in progress.steps.iter_mut().filter(|step| step.step == Step::Rollback) {
-        step.state = crate::engine::State::Done;
+        step.state = crate::follow::State::Done;
     }
     let refused = Report::new("reload", Outcome::Refused, "nvidia-reload.target").with_progress(&progress);
     assert!(refused.steps.iter().all(|step| step.step != Step::Rollback));

@@ -157,7 +157,7 @@ fn machine(status: &Status, style: Style) -> String {
     let (paint, text) = match status.state {
         State::InService => (Paint::Good, "in service"),
         State::Busy => (Paint::Attention, "a run is under way"),
-        State::GivingBack => (Paint::Attention, "a run restores what it stopped"),
+        State::Restoring => (Paint::Attention, "a run restores what it stopped"),
         State::Drained => (Paint::Attention, "drained until `nvidia-reload start`"),
         State::Offline => (Paint::Attention, "offline until `nvidia-reload start`"),
         State::Unknown => (Paint::Faint, "unknown: systemd does not answer"),
@@ -225,7 +225,7 @@ fn open_run(run: &RunInShort, status: &Status, style: Style, now: SystemTime) ->
     let (paint, word) = match status.state {
         State::Drained => (Paint::Attention, "keeps the machine drained"),
         State::Offline => (Paint::Attention, "keeps the machine offline"),
-        State::Busy | State::GivingBack => (Paint::Attention, "under way"),
+        State::Busy | State::Restoring => (Paint::Attention, "under way"),
         State::InService => (Paint::Bad, "interrupted"),
         State::Unknown => (Paint::Attention, "open"),
     };

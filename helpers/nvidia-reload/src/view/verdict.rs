@@ -26,7 +26,7 @@ fn judged(status: &Status) -> (Paint, String) {
     }
     match status.state {
         State::Busy => return (Paint::Attention, "A run is under way.".to_owned()),
-        State::GivingBack => return (Paint::Attention, "A run restores what it stopped.".to_owned()),
+        State::Restoring => return (Paint::Attention, "A run restores what it stopped.".to_owned()),
         State::Offline => {
             return (
                 Paint::Attention,
@@ -92,7 +92,7 @@ fn number(gpus: usize) -> String {
 pub fn next(status: &Status) -> Vec<&'static str> {
     let bad = |class: Class| status.gpus.iter().any(|gpu| gpu.need.class == class);
     match status.state {
-        State::Busy | State::GivingBack => {
+        State::Busy | State::Restoring => {
             return vec!["`journalctl -f -u 'nvidia-reload-*'` follows the run"];
         }
         State::Drained => {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! Whether the new driver serves the GPUs of this machine: open and proprietary modules each leave some out,
+//! Whether the new driver supports the GPUs of this machine: open and proprietary modules each leave some out,
 //! and so does every new branch.
 
 use std::fs;
@@ -40,7 +40,7 @@ const ENDED: [Ended; 2] = [
     Ended { branch: 590, last: 580, first: TURING, generation: "Turing" },
 ];
 
-/// What decides of a driver which GPUs it serves.
+/// What decides of a driver which GPUs it supports.
 #[derive(Debug, Clone, Copy, Default)]
 struct Kind {
     /// Its modules are the open ones.
@@ -64,7 +64,7 @@ struct Gpu {
     device: u16,
 }
 
-/// NVIDIA's own list of what a driver serves, as it comes with the driver (`supported-gpus.json`).
+/// NVIDIA's own list of what a driver supports, as it comes with the driver (`supported-gpus.json`).
 #[derive(Debug, Default, Deserialize)]
 struct List {
     chips: Vec<Chip>,

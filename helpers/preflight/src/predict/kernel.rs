@@ -37,7 +37,7 @@ pub(crate) fn assess(
     let measure = measure(&context.root, disk, loaded, findings)?;
     for one in found {
         let wrong = other_versions(one, &measure, found);
-        match (built_for(one, release, &measure), told(one, &wrong, release)) {
+        match (built_for(one, release, &measure), explain(one, &wrong, release)) {
             (Fit::No(why), _) => {
                 findings.refuse(format!("{} {why}", one.file.path.display()), rebuild(one, release));
             }
@@ -138,7 +138,7 @@ fn other_versions<'a>(
 }
 
 /// What to say of symbols in other versions, and what to do about it.
-fn told(one: &Found, wrong: &[(&str, Option<&Found>)], release: &str) -> Option<(String, String)> {
+fn explain(one: &Found, wrong: &[(&str, Option<&Found>)], release: &str) -> Option<(String, String)> {
     let (first, from) = wrong.first()?;
     let symbols = match wrong.len() {
         1 => format!("the symbol {first} in another version"),
@@ -317,7 +317,7 @@ mod tests {
             let one = file("nvidia_drm", "", needs, &[]);
             let found = [nvidia.clone(), one.clone()];
             let wrong = other_versions(&one, &measure, &found);
-            told(&one, &wrong, "6.1").map(|(what, _)| what)
+            explain(&one, &wrong, "6.1").map(|(what, _)| what)
         };
         assert_eq!(wrong(&[("module_layout", 1), ("nv_ops", 7), ("new", 9), ("unversioned", 3)]), None);
         assert_eq!(wrong(&[("module_layout", 0)]), None);

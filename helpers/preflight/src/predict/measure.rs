@@ -28,7 +28,7 @@ pub(super) struct Measure {
 }
 
 /// The files of loaded modules, as far as they are there, and are those for certain: the copies that are
-/// kept of the driver, or else what is in the kernel's directory of other modules.
+/// saved of the driver, or else what is in the kernel's directory of other modules.
 pub(super) fn measure(
     root: &Root,
     disk: &Disk,
@@ -41,7 +41,7 @@ pub(super) fn measure(
     for slot in slots(root)? {
         for module in loaded {
             let Some(file) = slot.find(&module.module) else { continue };
-            // A kept file that is spoiled measures nothing. It is no reason to keep the driver.
+            // A saved file that is corrupt measures nothing. It is no reason to refuse the driver.
             match measure.add_taken(root, disk, module, &file.path, file.vermagic.as_deref()) {
                 Ok(exports) => own.extend(exports),
                 Err(error) => findings.warn(

@@ -2,7 +2,7 @@
 //! Whether the driver on disk can serve: all that can be known of it while the loaded one still does.
 //!
 //! A refusal here keeps a machine from a change that it may need: it is for what is certain to fail. What
-//! may fail is a warning, and what cannot be known is left to the load, which has a way back.
+//! may fail is a warning, and what cannot be known is left to the load, which can be undone.
 
 mod dkms;
 mod elf;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! Whether there is room for the run: on disk for what is written down and kept, in memory for the modules.
+//! Whether there is room for the run: on disk for what is written down and saved, in memory for the modules.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -46,7 +46,7 @@ pub(crate) fn assess(root: &Root, found: &[Found], findings: &mut Findings) -> R
     }
     let path = root.path("/proc/meminfo");
     let memory = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-    // The kernel holds file and module for a moment. What the workloads give back comes on top, so this is no
+    // The kernel holds file and module for a moment. What the workloads free comes on top, so this is no
     // more than a warning.
     if let Some(available) = available(&memory).filter(|available| *available < 2 * modules) {
         findings.warn(

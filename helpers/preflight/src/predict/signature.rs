@@ -92,7 +92,7 @@ fn demand(root: &Root) -> Result<Option<Demand>> {
     Ok(is_on.then_some(Demand::Lockdown))
 }
 
-/// The signatures that the kernel has accepted: those of loaded modules whose files are kept. Without what
+/// The signatures that the kernel has accepted: those of loaded modules whose files are in a slot. Without what
 /// taints it (E): with it, nobody looked at the signature.
 fn known(context: &Context, disk: &Disk, loaded: &[Loaded]) -> Result<Vec<Signature>> {
     let mut known = Vec::new();

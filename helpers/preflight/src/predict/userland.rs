@@ -189,11 +189,7 @@ mod tests {
         let judge = |version: &str, is_running: bool| {
             let directory = tempfile::tempdir().expect("a temporary directory");
             let root = Root::at(directory.path());
-            let write = |path: &str, text: &str| {
-                let path = root.path(path);
-                fs::create_dir_all(path.parent().expect("has a parent")).expect("creates");
-                fs::write(path, text).expect("writes");
-            };
+            let write = |path: &str, text: &str| golden::write(&root, path, text);
             write("/usr/bin/nv-fabricmanager", "");
             write(
                 "/var/lib/dpkg/status",

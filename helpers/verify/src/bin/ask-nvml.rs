@@ -20,15 +20,15 @@ struct Arguments {
     question: Question,
     /// For `state`: the library to ask where the linker's does not fit the loaded driver.
     #[arg(long)]
-    kept: Option<PathBuf>,
+    fallback: Option<PathBuf>,
     /// For `state`: do not wake up GPUs that were not started since the driver was loaded.
     #[arg(long)]
     if_started: bool,
 }
 
 fn main() -> ExitCode {
-    let Arguments { question, kept, if_started } = Arguments::parse();
-    let answer = gpu::only_look().and_then(|()| answer(question, kept.as_deref(), if_started));
+    let Arguments { question, fallback, if_started } = Arguments::parse();
+    let answer = gpu::only_look().and_then(|()| answer(question, fallback.as_deref(), if_started));
     match answer {
         Ok(answer) => {
             println!("{answer}");
@@ -41,10 +41,10 @@ fn main() -> ExitCode {
     }
 }
 
-fn answer(question: Question, kept: Option<&Path>, if_started: bool) -> Result<String> {
+fn answer(question: Question, fallback: Option<&Path>, if_started: bool) -> Result<String> {
     Ok(match question {
         Question::Library => serde_json::to_string(&gpu::library()?)?,
-        Question::State => serde_json::to_string(&gpu::state(kept, if_started)?)?,
+        Question::State => serde_json::to_string(&gpu::state(fallback, if_started)?)?,
         Question::Links => serde_json::to_string(&gpu::links()?)?,
         Question::Usage => serde_json::to_string(&gpu::usage())?,
     })

@@ -72,7 +72,7 @@ pub fn prepared(cache: &Cache, parts: &Parts<'_>, spec: &Spec, accel: &Accel) ->
             work.detail("dpkg --install");
             // It saves the driver to a slot meanwhile; this waits for the end of that.
             ssh.output(
-                "dpkg --install /root/package/*.deb && rm -r /root/package && systemctl start nvidia-reload-keep.service",
+                "dpkg --install /root/package/*.deb && rm -r /root/package && systemctl start nvidia-reload-save-driver.service",
             )?;
         }
         settle(&machine, work)?;

@@ -28,7 +28,7 @@ pub struct Kernel {
     compiler: &'static str,
     /// Where the sources of each of [`DRIVERS`] come from.
     sources: [&'static str; DRIVERS.len()],
-    /// Whether these are older than the kernel, and have to be mended: see sources.sh.
+    /// Whether these are older than the kernel, and have to be fixed: see sources.sh.
     newer_than_sources: bool,
 }
 

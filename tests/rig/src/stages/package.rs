@@ -87,7 +87,7 @@ const FOR_ARM64: For =
 fn build(cache: &Cache, workshop: &Workshop<'_>, of: &For, dir: &Path, work: &Work) -> Result<()> {
     let log = cache.log(of.stage);
     // A copy: dpkg-buildpackage writes into the source and beside it. Always in the same place:
-    // to cargo a checkout elsewhere is another program, to be built anew.
+    // to cargo a checkout elsewhere is another program, to be built again.
     let scratch = cache.root().join(format!("{}-source", of.stage));
     if scratch.exists() {
         fs::remove_dir_all(&scratch)?;

@@ -8,7 +8,7 @@ use bollard::Docker;
 use bollard::query_parameters::{RemoveContainerOptions, StartContainerOptions, StopContainerOptionsBuilder};
 use tokio::time::timeout;
 
-use super::{Client, Error, ORDER, PATIENCE, Way, segment, typed};
+use super::{Client, Error, ORDER, PATIENCE, Transport, segment, typed};
 use crate::user;
 
 impl Client {
@@ -78,14 +78,16 @@ impl Client {
         ask: Option<Ask>,
         order: impl AsyncFnOnce(Docker) -> Result<(), bollard::errors::Error>,
     ) -> Result<(), Error> {
-        match (&self.way, ask) {
-            (Way::Socket { docker, .. }, _) => {
+        match (&self.transport, ask) {
+            (Transport::Socket { docker, .. }, _) => {
                 let order = order(docker.clone().with_timeout(patience));
                 let ended = timeout(patience + PATIENCE, order).await;
                 ended.map_err(|_| Error::TimedOut(patience))?.map_err(|error| typed(error, patience))
             }
-            (Way::User { agent, .. }, Some(ask)) => user::ask(agent, ask, patience).await,
-            (Way::User { .. }, None) => Err(Error::Odd("that is not done for a user's container".into())),
+            (Transport::User { agent, .. }, Some(ask)) => user::ask(agent, ask, patience).await,
+            (Transport::User { .. }, None) => {
+                Err(Error::Odd("that is not done for a user's container".into()))
+            }
         }
     }
 }

@@ -5,7 +5,8 @@
 
 use super::*;
 use crate::account::account;
-use crate::model::{Kind, Module, Rdev};
+use crate::device::{Kind, Rdev};
+use crate::model::Module;
 use crate::scan;
 use std::fs::File;
 use std::os::fd::AsRawFd;

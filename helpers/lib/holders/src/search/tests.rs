@@ -4,7 +4,7 @@
 #![allow(unsafe_code)]
 
 use super::*;
-use crate::model::{Kind, Rdev};
+use crate::device::{Kind, Rdev};
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::process::{Child, Command, Stdio};

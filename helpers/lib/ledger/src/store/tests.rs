@@ -18,7 +18,7 @@ fn ledger() -> (tempfile::TempDir, Ledger) {
 }
 
 #[test]
-fn an_act_is_outstanding_until_it_is_given_back() {
+fn an_act_is_outstanding_until_it_is_restored() {
     let (_directory, ledger) = ledger();
     ledger.open(Snapshot::default()).expect("opens");
     let act = ledger.intent(Step::RmmodChain, gate()).expect("writes");
@@ -82,7 +82,7 @@ fn a_ledger_of_a_later_version_is_refused_and_left_alone() {
     assert_eq!(fs::read_to_string(ledger.path()).expect("reads"), text);
 }
 
-/// Written by the first version, with every kind of event and object. An upgrade may come in the midst of a
+/// Written by the first version, with every kind of event and object. An upgrade may come in the middle of a
 /// run: this stays as it is, for ever.
 const FIRST: &str = include_str!("first-version.jsonl");
 

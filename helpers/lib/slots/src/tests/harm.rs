@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use modules::DRIVER;
 
 use super::*;
-use crate::keep::prune;
+use crate::save::prune;
 
 /// A kernel module that declares itself to be `name` in `version`, and has no code.
 fn module(name: &str, version: &str) -> Vec<u8> {
@@ -55,7 +55,7 @@ fn modules(root: &Root, files: &[(&str, &[u8])]) {
 #[test]
 fn a_module_of_zeros_is_passed_over_and_taken_away() {
     let (_directory, root) = at_temporary();
-    let slot = kept(&root);
+    let slot = saved(&root);
     let (damaged, renamed) = ("kernel/drivers/video/nvidia.ko", "kernel/drivers/video/nvidia-current.ko");
     let (other, new) = ("kernel/drivers/video/nvidia-wmi.ko", "updates/nvidia-uvm.ko");
     modules(
@@ -76,15 +76,15 @@ fn a_module_of_zeros_is_passed_over_and_taken_away() {
     assert_eq!(left, [false, true, true, false]);
     assert!(
         Disk::open(&root).expect("opens").misses_files().expect("reads"),
-        "the index has to be made anew"
+        "the index has to be made again"
     );
-    assert_eq!(kept(&root).manifest.files, slot.manifest.files, "what is left is no part of the driver");
+    assert_eq!(saved(&root).manifest.files, slot.manifest.files, "what is left is no part of the driver");
 }
 
 #[test]
 fn what_other_packages_have_stays() {
     let (_directory, root) = at_temporary();
-    let slot = kept(&root);
+    let slot = saved(&root);
     install(&root, NEW);
     let beside = format!("{LIB}/nvidia/tesla-470");
     let stays = [
@@ -124,12 +124,12 @@ fn a_slot_for_another_kernel_leaves_the_modules_of_this_one() {
     let path = "updates/nvidia.ko";
     modules(&root, &[(path, &module(DRIVER, OLD))]);
     let old = |slot: &Slot| {
-        let module = slot.manifest.regular().find_map(|file| file.module.clone()).expect("is kept");
+        let module = slot.manifest.regular().find_map(|file| file.module.clone()).expect("is saved");
         let [version, srcversion] = [module.version, module.srcversion];
         let loaded = ledger::Module { name: module.name, version, srcversion, parameters: BTreeMap::new() };
         (slot.find(&loaded).is_some(), slot.has(&loaded).is_some())
     };
-    let mut slot = kept(&root);
+    let mut slot = saved(&root);
     assert_eq!(old(&slot), (true, true));
     assert_eq!(slot.misfit(), None);
     // As after a boot of another kernel, which has the new driver.
@@ -137,7 +137,7 @@ fn a_slot_for_another_kernel_leaves_the_modules_of_this_one() {
     fs::write(&here, module(DRIVER, NEW)).expect("writes");
     slot.manifest.kernel = "1.0-another".into();
     for entry in &mut slot.manifest.files {
-        if let Entry::File(KeptFile { module: Some(_), path, .. }) = entry {
+        if let Entry::File(SavedFile { module: Some(_), path, .. }) = entry {
             *path = "/lib/modules/1.0-another/updates/nvidia.ko".into();
         }
     }
@@ -154,10 +154,10 @@ fn a_slot_for_another_kernel_leaves_the_modules_of_this_one() {
 }
 
 #[test]
-fn what_changes_while_it_is_kept_is_not_kept_and_leaves_nothing() {
+fn what_changes_while_it_is_saved_is_not_saved_and_leaves_nothing() {
     let (_directory, root) = at_temporary();
     modules(&root, &[("updates/nvidia.ko", &module(DRIVER, OLD))]);
-    let slot = kept(&root);
+    let slot = saved(&root);
     let place = root.path(DIRECTORY);
     let real = Disk::open(&root).expect("opens").directory().join("updates/nvidia.ko");
     let told = real.metadata().and_then(|data| data.modified()).expect("is there");
@@ -200,7 +200,7 @@ fn a_module_that_is_a_link_comes_back_as_one() {
     let real = directory.join(path);
     fs::remove_file(&real).expect("removes");
     symlink("../../1.0-first/extra/nvidia.ko", &real).expect("links");
-    let slot = kept(&root);
+    let slot = saved(&root);
     fs::remove_file(&real).expect("removes");
     fs::write(&real, module(DRIVER, NEW)).expect("writes");
     fs::write(root.path("/lib/modules/1.0-first/extra/nvidia.ko"), "").expect("writes");
@@ -214,7 +214,7 @@ fn a_module_that_is_a_link_comes_back_as_one() {
 #[test]
 fn a_clock_that_was_set_back_does_not_cost_the_newest() {
     let (_directory, root) = at_temporary();
-    let slot = kept(&root);
+    let slot = saved(&root);
     let at = |version: &str| root.path(DIRECTORY).join(version);
     for (days, version) in [(1, "550.1"), (2, "560.1"), (0, OLD)] {
         fs::create_dir_all(at(version)).expect("creates");
@@ -231,7 +231,7 @@ fn a_clock_that_was_set_back_does_not_cost_the_newest() {
 #[test]
 fn only_what_is_not_there_yet_needs_room() {
     let (_directory, root) = at_temporary();
-    let mut slot = kept(&root);
+    let mut slot = saved(&root);
     assert_eq!(slot.shortages(&root).expect("asks"), []);
     for entry in &mut slot.manifest.files {
         if let Entry::File(file) = entry {
@@ -245,14 +245,14 @@ fn only_what_is_not_there_yet_needs_room() {
 #[test]
 fn the_other_driver_goes_first_only_where_there_is_no_room_for_both() {
     let (_directory, root) = at_temporary();
-    let mut slot = kept(&root);
+    let mut slot = saved(&root);
     install(&root, NEW);
     let other = root.path(format!("{LIB}/libcuda.so.{NEW}"));
     // So that it ends before the last step.
-    fs::write(root.path(DIRECTORY).join(OLD).join("files/usr/bin/nvidia-smi"), "spoiled").expect("writes");
+    fs::write(root.path(DIRECTORY).join(OLD).join("files/usr/bin/nvidia-smi"), "corrupt").expect("writes");
     let put = |slot: &Slot| {
         let disk = Disk::open(&root).expect("opens");
-        put_in_place(&root, slot, &disk, &[NEW.to_owned()].into()).expect_err("is spoiled");
+        put_in_place(&root, slot, &disk, &[NEW.to_owned()].into()).expect_err("is corrupt");
         other.exists()
     };
     assert!(put(&slot));

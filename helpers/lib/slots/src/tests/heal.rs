@@ -21,7 +21,7 @@ fn mismatched(root: &Root) -> Slot {
         library(root, LIB32, name, OLD, '\u{1}');
     }
     write(root, &format!("/lib/firmware/nvidia/{OLD}/gsp_tu10x.bin"), OLD, 0o644);
-    let slot = kept(root);
+    let slot = saved(root);
     for (directory, class) in [(LIB, '\u{2}'), (LIB32, '\u{1}')] {
         for name in ["libcuda", "libnvidia-ml"] {
             fs::remove_file(root.path(format!("{directory}/{name}.so.{OLD}"))).expect("removes");
@@ -115,7 +115,7 @@ fn a_specification_that_names_our_folder_becomes_what_it_was() {
     }
     let mut healed = heal(&root, &slot, Some(NEW.into())).expect("heals");
     let paths = ["a", "b", "c"].map(|name| format!("/etc/cdi/{name}.yaml")).to_vec();
-    healed.keep_cdi(&root, paths).expect("keeps");
+    healed.save_cdi(&root, paths).expect("saves");
     fs::write(root.path("/etc/cdi/a.yaml"), format!("{HEALED}/64/libcuda.so.1")).expect("writes");
     // Written by somebody else meanwhile.
     fs::write(root.path("/etc/cdi/b.yaml"), "news").expect("writes");
@@ -133,13 +133,13 @@ fn what_a_specification_was_is_not_lost_where_it_cannot_be_put_back() {
     let slot = mismatched(&root);
     write(&root, "/etc/cdi/a.yaml", "a", 0o640);
     let mut healed = heal(&root, &slot, Some(NEW.into())).expect("heals");
-    healed.keep_cdi(&root, vec!["/etc/cdi/a.yaml".into()]).expect("keeps");
+    healed.save_cdi(&root, vec!["/etc/cdi/a.yaml".into()]).expect("saves");
     fs::write(root.path("/etc/cdi/a.yaml"), format!("{HEALED}/64/libcuda.so.1")).expect("writes");
-    let (kept, away) = (root.path(HEALED).join("cdi/0"), root.path(HEALED).join("cdi/away"));
-    fs::rename(&kept, &away).expect("is away");
+    let (saved, away) = (root.path(HEALED).join("cdi/0"), root.path(HEALED).join("cdi/away"));
+    fs::rename(&saved, &away).expect("is away");
     end(&root).expect_err("it cannot be put back");
     assert!(Healed::read(&root).expect("reads").is_some());
-    fs::rename(&away, &kept).expect("is there again");
+    fs::rename(&away, &saved).expect("is there again");
     assert!(end(&root).expect("ends"));
     assert_eq!(text(&root, "/etc/cdi/a.yaml").as_deref(), Some("a"));
 }
@@ -156,7 +156,7 @@ fn the_slot_in_use_is_not_pruned() {
         let manifest = fs::read_to_string(place(OLD).join("manifest.json")).expect("reads");
         fs::write(place(version).join("manifest.json"), manifest.replace(OLD, version)).expect("writes");
     }
-    crate::keep::prune(&root, "560.1").expect("prunes");
+    crate::save::prune(&root, "560.1").expect("prunes");
     assert!(place(OLD).exists() && place("560.1").exists());
 }
 

@@ -10,7 +10,7 @@ use step::Root;
 
 use super::put_in_place;
 use crate::collect::collect;
-use crate::keep::{entries, make};
+use crate::save::{entries, make};
 use crate::{Entry, lock_to_save, slots};
 
 /// Every file and link that a driver may have on a machine, with its content.
@@ -53,7 +53,7 @@ fn the_driver_of_every_layout_comes_back_as_it_was() {
         let wanted = entries(root, &saved).expect("describes");
         make(root, &saved, &version, wanted, &root.path(crate::DIRECTORY).join(&version)).expect("saves");
         let slot = slots(root).expect("reads").remove(0);
-        assert_eq!(slot.spoiled(), Vec::<String>::new(), "{}", machine.name);
+        assert_eq!(slot.corrupt_files(), Vec::<String>::new(), "{}", machine.name);
         let before = content(root);
         let names: Vec<&str> = slot.manifest.files.iter().map(Entry::path).collect();
         names.iter().for_each(|name| fs::remove_file(root.path(name)).expect("removes"));

@@ -17,12 +17,12 @@ fn a_lock_on_the_folder_or_on_a_slot_is_in_nobodys_way() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let root = Root::at(directory.path());
     machine(&root);
-    let slot = kept(&root);
+    let slot = saved(&root);
     let open = |path: &Path| fs::File::open(path).expect("everybody may read it");
     let held = [root.path(DIRECTORY), slot.directory.clone(), slot.directory.join("manifest.json")]
         .map(|path| open(&path));
     held.iter().for_each(|file| file.lock().expect("locks"));
-    kept(&root);
+    saved(&root);
     let context = Context { step: Step::InstallDriver, root, ledger: Ledger::new(directory.path(), "b") };
     let lock = lock_for_run(&context).expect("does not wait");
     let mode = lock.metadata().expect("is open").permissions().mode();
@@ -34,12 +34,12 @@ fn a_slot_that_others_can_write_is_not_used() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let root = Root::at(directory.path());
     machine(&root);
-    let slot = kept(&root);
-    let file = slot.directory.join(slot.manifest.regular().next().expect("has files").kept());
+    let slot = saved(&root);
+    let file = slot.directory.join(slot.manifest.regular().next().expect("has files").stored_as());
     mode(&file, 0o646);
-    assert!(slot.spoiled().iter().any(|what| what.contains("mode 0646")), "{:?}", slot.spoiled());
+    assert!(slot.corrupt_files().iter().any(|what| what.contains("mode 0646")), "{:?}", slot.corrupt_files());
     mode(&file, 0o644);
-    assert_eq!(slot.spoiled(), Vec::<String>::new());
+    assert_eq!(slot.corrupt_files(), Vec::<String>::new());
     for path in [slot.directory.join("manifest.json"), slot.directory.clone()] {
         let good = fs::metadata(&path).expect("is there").permissions().mode() & 0o7777;
         mode(&path, 0o777);

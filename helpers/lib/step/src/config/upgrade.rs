@@ -81,7 +81,7 @@ pub enum StaleInitramfs {
     /// Say so.
     #[default]
     Warn,
-    /// Make it anew.
+    /// Regenerate it.
     Rebuild,
 }
 

@@ -8,7 +8,7 @@ use slots::Origin;
 use super::table::{Column, table};
 use super::text::{ago, bytes, clean, wrap};
 use super::{Paint, Style};
-use crate::kept::{List, State};
+use crate::slots::{List, State};
 
 const COLUMNS: [Column; 6] = [
     Column { title: "DRIVER", right: false, least: 0, rank: 0 },
@@ -20,9 +20,9 @@ const COLUMNS: [Column; 6] = [
 ];
 
 /// The whole page.
-pub fn kept(list: &List, style: Style, now: SystemTime) -> String {
+pub fn slots(list: &List, style: Style, now: SystemTime) -> String {
     if list.slots.is_empty() {
-        let text = "No driver is saved: `systemctl start nvidia-reload-keep.service` saves the one that is loaded, if it is the installed one.";
+        let text = "No driver is saved: `systemctl start nvidia-reload-save-driver.service` saves the one that is loaded, if it is the installed one.";
         return wrap("", text, style.width);
     }
     let unknown = || "-".to_owned();
@@ -31,7 +31,7 @@ pub fn kept(list: &List, style: Style, now: SystemTime) -> String {
         .iter()
         .map(|slot| {
             let is = match (slot.state, slot.loaded, slot.on_disk) {
-                (State::Spoiled, ..) => "corrupt",
+                (State::Corrupt, ..) => "corrupt",
                 (State::OtherKernel, ..) => "for another kernel",
                 (_, true, true) => "loaded, installed",
                 (_, true, false) => "loaded",
@@ -48,7 +48,7 @@ pub fn kept(list: &List, style: Style, now: SystemTime) -> String {
                 slot.made_usec.map_or_else(unknown, |usec| ago(usec, now)),
                 files,
                 size,
-                slot.origin.map_or_else(unknown, |origin| told_by(origin).to_owned()),
+                slot.origin.map_or_else(unknown, |origin| files_by(origin).to_owned()),
             ]
         })
         .collect();
@@ -64,7 +64,7 @@ pub fn kept(list: &List, style: Style, now: SystemTime) -> String {
     page
 }
 
-fn told_by(origin: Origin) -> &'static str {
+fn files_by(origin: Origin) -> &'static str {
     match origin {
         Origin::Dpkg | Origin::Rpm => "packages",
         Origin::Installer => "installer's log",
@@ -75,10 +75,10 @@ fn told_by(origin: Origin) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kept::{Kept, SCHEMA};
+    use crate::slots::{SCHEMA, Saved};
 
     fn list() -> List {
-        let kept = |version: &str| Kept {
+        let saved = |version: &str| Saved {
             version: version.into(),
             state: State::Whole,
             problems: Vec::new(),
@@ -89,8 +89,8 @@ mod tests {
             loaded: true,
             on_disk: true,
         };
-        let spoiled = Kept {
-            state: State::Spoiled,
+        let corrupt = Saved {
+            state: State::Corrupt,
             problems: vec![
                 "/var/lib/nvidia-reload/slots/535.261.03/files/usr/bin/nvidia-smi: the checksum differs"
                     .into(),
@@ -98,19 +98,19 @@ mod tests {
             loaded: false,
             on_disk: false,
             origin: Some(Origin::Names),
-            ..kept("535.261.03")
+            ..saved("535.261.03")
         };
         let unreadable =
-            Kept { made_usec: None, origin: None, problems: vec!["no manifest".into()], ..spoiled.clone() };
-        let unreadable = Kept { version: "520.1".into(), ..unreadable };
-        List { schema: SCHEMA, slots: vec![kept("550.163.01"), spoiled, unreadable] }
+            Saved { made_usec: None, origin: None, problems: vec!["no manifest".into()], ..corrupt.clone() };
+        let unreadable = Saved { version: "520.1".into(), ..unreadable };
+        List { schema: SCHEMA, slots: vec![saved("550.163.01"), corrupt, unreadable] }
     }
 
     #[test]
     fn what_is_kept_and_what_is_wrong_with_it() {
         let now = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_700_003_600);
         let style = Style { width: Some(80), ..Style::PLAIN };
-        let page = kept(&list(), style, now);
+        let page = slots(&list(), style, now);
         for part in [
             "550.163.01  loaded, installed",
             "535.261.03 cannot be rolled back to",
@@ -120,6 +120,6 @@ mod tests {
             assert!(page.contains(part), "{part}: {page}");
         }
         let none = List { schema: SCHEMA, slots: Vec::new() };
-        assert!(kept(&none, style, now).starts_with("No driver is saved"));
+        assert!(slots(&none, style, now).starts_with("No driver is saved"));
     }
 }

@@ -11,34 +11,35 @@ use crate::status::versions;
 /// The name and version of the JSON.
 pub const SCHEMA: &str = "nvidia-reload.slots/1";
 
-/// Whether a kept driver could be put back.
+/// Whether a saved driver could be put back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
-    /// Every file is as it was kept.
+    /// Every file is as it was saved.
     Whole,
     /// It is whole, and its modules are for another kernel than the one that runs.
     OtherKernel,
     /// A file is not: it cannot be rolled back to.
-    Spoiled,
+    #[serde(rename = "spoiled")]
+    Corrupt,
 }
 
-/// A driver that is kept.
+/// A driver in a slot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Kept {
+pub struct Saved {
     /// Its version.
     pub version: String,
     /// Whether it could be put back.
     pub state: State,
-    /// What is wrong with it: each spoiled file, and the kernel where it is for another.
+    /// What is wrong with it: each corrupt file, and the kernel where it is for another.
     pub problems: Vec<String>,
-    /// When it was kept, in microseconds since 1970; null where that cannot be read.
+    /// When it was saved, in microseconds since 1970; null where that cannot be read.
     pub made_usec: Option<u64>,
     /// How many files it has.
     pub files: usize,
     /// The bytes that they have together; less on disk, where they are shared.
     pub bytes: u64,
-    /// How it was told which files are its; null where that cannot be read.
+    /// How its files were found; null where that cannot be read.
     pub origin: Option<Origin>,
     /// Whether it is the driver that is loaded.
     pub loaded: bool,
@@ -46,19 +47,19 @@ pub struct Kept {
     pub on_disk: bool,
 }
 
-/// All that are kept.
+/// All slots.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct List {
     /// [`SCHEMA`].
     pub schema: &'static str,
     /// The drivers, the newest first.
-    pub slots: Vec<Kept>,
+    pub slots: Vec<Saved>,
 }
 
 impl List {
     /// What `nvidia-reload slots` exits with: 1 where one is corrupt.
     pub fn exit(&self) -> Exit {
-        match self.slots.iter().any(|slot| slot.state == State::Spoiled) {
+        match self.slots.iter().any(|slot| slot.state == State::Corrupt) {
             false => Exit::Done,
             true => Exit::Failed,
         }
@@ -73,10 +74,10 @@ pub fn list(root: &Root) -> Result<List> {
     let (slots, unusable) = read(root)?;
     let driver = versions(root)?;
     let is = |here: &Option<String>, version: &str| here.as_deref() == Some(version);
-    let mut found: Vec<Kept> = slots.iter().map(|slot| kept(slot, slot.spoiled())).collect();
-    found.extend(unusable.into_iter().map(|slot| Kept {
+    let mut found: Vec<Saved> = slots.iter().map(|slot| saved(slot, slot.corrupt_files())).collect();
+    found.extend(unusable.into_iter().map(|slot| Saved {
         version: slot.version,
-        state: State::Spoiled,
+        state: State::Corrupt,
         problems: vec![slot.reason],
         made_usec: None,
         files: 0,
@@ -92,16 +93,16 @@ pub fn list(root: &Root) -> Result<List> {
     Ok(List { schema: SCHEMA, slots: found })
 }
 
-fn kept(slot: &Slot, mut problems: Vec<String>) -> Kept {
+fn saved(slot: &Slot, mut problems: Vec<String>) -> Saved {
     let manifest = &slot.manifest;
     let misfit = slot.misfit();
     let state = match (problems.is_empty(), &misfit) {
-        (false, _) => State::Spoiled,
+        (false, _) => State::Corrupt,
         (true, Some(_)) => State::OtherKernel,
         (true, None) => State::Whole,
     };
     problems.extend(misfit);
-    Kept {
+    Saved {
         version: manifest.version.clone(),
         state,
         problems,
@@ -119,7 +120,7 @@ fn read(root: &Root) -> Result<(Vec<Slot>, Vec<slots::Unusable>)> {
         .map_err(|error| Fault::new(Exit::Failed, "the slots cannot be listed", "").because(&*error))
 }
 
-/// The kept driver `version`, whole; without a version, the newest that is not loaded.
+/// The slot of driver `version`, whole; without a version, the newest that is not loaded.
 ///
 /// # Errors
 /// There is none, it is corrupt or for another kernel, or there is no room for it: nothing was touched.
@@ -182,20 +183,20 @@ pub fn of_loaded(root: &Root) -> Result<Slot> {
     };
     Err(Fault::refused(
         format!("{reason}: it could not be rolled back to"),
-        "`systemctl start nvidia-reload-keep.service` saves it, as long as it is installed",
+        "`systemctl start nvidia-reload-save-driver.service` saves it, as long as it is installed",
     ))
 }
 
 fn whole(slot: Slot) -> Result<Slot> {
-    let spoiled = slot.spoiled();
-    if spoiled.is_empty() {
+    let corrupt = slot.corrupt_files();
+    if corrupt.is_empty() {
         return Ok(slot);
     }
     let mut fault = Fault::refused(
         format!("the slot of driver {} is corrupt; nothing was touched", slot.manifest.version),
         "install that driver again by the way it came",
     );
-    fault.causes = spoiled;
+    fault.causes = corrupt;
     Err(fault)
 }
 
@@ -204,6 +205,15 @@ mod tests {
     use std::fs;
 
     use super::*;
+
+    #[test]
+    fn states_have_the_names_that_docs_json_md_promises() {
+        for (state, name) in
+            [(State::Whole, "whole"), (State::OtherKernel, "other-kernel"), (State::Corrupt, "spoiled")]
+        {
+            assert_eq!(serde_json::to_value(state).expect("a name"), name);
+        }
+    }
 
     #[test]
     fn a_driver_for_another_kernel_or_without_room_is_refused() {

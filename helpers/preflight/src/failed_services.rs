@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! Services that the old driver has felled: a run starts them when the new one works.
+//! Services that failed because of the old driver: a run starts them when the new one works.
 
 use std::process::Command;
 
@@ -10,25 +10,25 @@ use step::{Action, Config, Context, services_there};
 use crate::findings::Findings;
 use crate::sibling::{STOP, answer};
 
-/// The services that the old driver has felled and the run starts, and how each fell.
+/// The services that failed because of the old driver and that the run starts, and how each failed.
 pub(crate) fn ask(context: &Context, config: &Config) -> Result<Vec<(String, String)>> {
     // Most machines have none of them, or all of them up: a sibling is asked where there is one at all.
     match services_there(&context.root, config).next() {
         None => Ok(Vec::new()),
-        Some(_) => answer(Command::new(STOP).arg("list-felled")),
+        Some(_) => answer(Command::new(STOP).arg("list-failed")),
     }
 }
 
 /// Adds them to the plan.
-pub(crate) fn add(felled: Result<Vec<(String, String)>>, actions: &mut Vec<Action>, findings: &mut Findings) {
-    let felled = felled.unwrap_or_else(|error| {
+pub(crate) fn add(failed: Result<Vec<(String, String)>>, actions: &mut Vec<Action>, findings: &mut Findings) {
+    let failed = failed.unwrap_or_else(|error| {
         findings.warn(
-            format!("which services the old driver has felled is not known: {error:#}"),
+            format!("which services failed because of the old driver is not known: {error:#}"),
             "see whether they run after the reload (`systemctl --failed`)",
         );
         Vec::new()
     });
-    for (unit, how) in felled {
+    for (unit, how) in failed {
         if actions.iter().any(|action| action.object == unit) {
             continue;
         }

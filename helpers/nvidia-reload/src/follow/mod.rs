@@ -10,11 +10,12 @@ use bus::{ActiveState, Error, Event as Seen, Follower, Job, JobResult, Manager, 
 use ledger::Step;
 use step::{Plan, Root, monotonic_usec};
 
-pub use outcome::{Asked, Facts, outcome};
+pub use outcome::{Facts, Goal, outcome};
 pub use progress::{Change, Phase, Progress, State, StepProgress};
 
 use crate::interrupt::Interrupt;
-use crate::plan::{Kind, Proposal};
+use crate::kind::Kind;
+use crate::plan::Proposal;
 
 /// How often whoever shows the run may move its clocks.
 const TICK: Duration = Duration::from_millis(100);
@@ -247,14 +248,14 @@ impl<'a> Session<'a> {
         match &seen {
             Some(Seen::UnitChanged { unit, change }) => {
                 let change = self.progress.change(unit, change, monotonic_usec());
-                self.told(unit, change);
+                self.apply(unit, change);
             }
             Some(Seen::JobEnded {
                 job,
                 result: JobResult::Failed | JobResult::Timeout | JobResult::Assert,
             }) => {
                 let change = self.progress.job_failed(&job.unit);
-                self.told(&job.unit, change);
+                self.apply(&job.unit, change);
             }
             Some(_) => {}
             None => self.sink.tick(&self.progress, monotonic_usec()),
@@ -262,7 +263,7 @@ impl<'a> Session<'a> {
         Ok(seen)
     }
 
-    fn told(&mut self, unit: &str, change: Change) {
+    fn apply(&mut self, unit: &str, change: Change) {
         let Some(step) = self.progress.step(unit) else { return };
         let event = match change {
             Change::None => return,
@@ -278,7 +279,7 @@ impl<'a> Session<'a> {
 
     /// Reads the state of all units, and tells what is new.
     fn look(&mut self) -> Result<(), Error> {
-        self.read(Self::told)
+        self.read(Self::apply)
     }
 
     fn read(&mut self, mut tell: impl FnMut(&mut Self, &str, Change)) -> Result<(), Error> {

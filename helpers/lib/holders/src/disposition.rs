@@ -5,6 +5,7 @@
 use crate::guard::{covers, is_guarded};
 use crate::line::Caller;
 use crate::model::{Engine, Holder, Owner};
+use crate::names::{is_core, is_host};
 use crate::sessions::is_logind;
 use crate::slurm::drain_command;
 use serde::Serialize;
@@ -13,7 +14,7 @@ use step::Guard;
 /// What a run does to a holder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "fate")]
-pub enum Fate {
+pub enum Disposition {
     /// Its engine stops the container.
     StopContainer,
     /// The unit that owns it is stopped by its manager.
@@ -60,10 +61,10 @@ pub struct Rules<'a> {
 
 impl Rules<'_> {
     /// What is to be done to `holder`.
-    pub fn fate(&self, holder: &Holder) -> Fate {
-        match self.fate_of_anybody(holder) {
+    pub fn disposition(&self, holder: &Holder) -> Disposition {
+        match self.disposition_of_any(holder) {
             // What is stopped as a whole would take the one who asks with it.
-            Fate::StopUnit { .. } | Fate::StopContainer
+            Disposition::StopUnit { .. } | Disposition::StopContainer
                 if self.caller.is_some_and(|caller| caller.runs_in(&holder.owner)) =>
             {
                 let place = match &holder.owner {
@@ -72,11 +73,11 @@ impl Rules<'_> {
                 };
                 refuse(&format!("runs in {place}, where this command runs"), FROM_ELSEWHERE)
             }
-            fate => fate,
+            disposition => disposition,
         }
     }
 
-    fn fate_of_anybody(&self, holder: &Holder) -> Fate {
+    fn disposition_of_any(&self, holder: &Holder) -> Disposition {
         if holder.pid == 1 && !is_logind(&holder.owner) {
             return refuse(
                 "is PID 1, which keeps it in the file descriptor store of a service",
@@ -98,7 +99,7 @@ impl Rules<'_> {
                 _ if holder.screen => {
                     refuse("keeps it for a graphical session", "end the session, or stop the display manager")
                 }
-                _ => Fate::Release,
+                _ => Disposition::Release,
             };
         }
         if holder.screen && !self.screens {
@@ -107,11 +108,11 @@ impl Rules<'_> {
         match &holder.owner {
             Owner::Container(container) => match (&container.unit, container.engine) {
                 (Some(unit), _) => self.unit(container.uid, unit),
-                (None, _) if self.drained && container.uid.is_some() => Fate::Kill,
+                (None, _) if self.drained && container.uid.is_some() => Disposition::Kill,
                 (None, Engine::Lxc | Engine::Machine) => {
                     refuse(&format!("runs in the machine {}", container.id), "stop it, or what it runs there")
                 }
-                (None, _) => Fate::StopContainer,
+                (None, _) => Disposition::StopContainer,
             },
             Owner::SystemUnit { unit, .. } => self.unit(None, unit),
             Owner::UserUnit { uid, unit } => self.unit(Some(*uid), unit),
@@ -119,13 +120,13 @@ impl Rules<'_> {
                 &format!("is of Slurm job {job}, whose processes are never killed"),
                 &drain_command(None),
             ),
-            Owner::Session { .. } | Owner::Process => Fate::Kill,
+            Owner::Session { .. } | Owner::Process => Disposition::Kill,
         }
     }
 
-    fn unit(&self, user: Option<u32>, unit: &str) -> Fate {
+    fn unit(&self, user: Option<u32>, unit: &str) -> Disposition {
         if self.dealt_with.iter().any(|(whose, name)| *whose == user && name == unit) {
-            return Fate::Kill;
+            return Disposition::Kill;
         }
         if is_guarded(self.units, user, unit) {
             return refuse(
@@ -140,74 +141,14 @@ impl Rules<'_> {
         // A scope cannot be started again, and a host of other people's processes is not their
         // owner: there the process itself is all there is.
         if !unit.ends_with(".service") || (user.is_none() && is_host(unit)) {
-            return Fate::Kill;
+            return Disposition::Kill;
         }
-        Fate::StopUnit { user, unit: unit.to_owned() }
+        Disposition::StopUnit { user, unit: unit.to_owned() }
     }
 }
 
-fn refuse(why: &str, remedy: &str) -> Fate {
-    Fate::Refuse { why: why.to_owned(), remedy: remedy.to_owned() }
-}
-
-/// Whether a unit is one that no run stops, neither itself nor along with another: what holds the
-/// machine together, and the engines, whose containers are asked for one by one.
-pub fn is_core(unit: &str) -> bool {
-    const NAMES: [&str; 16] = [
-        "init.scope",
-        "dbus.service",
-        "dbus.socket",
-        "dbus-broker.service",
-        "systemd-logind.service",
-        "systemd-journald.service",
-        "systemd-machined.service",
-        "docker.service",
-        "docker.socket",
-        "containerd.service",
-        "podman.service",
-        "podman.socket",
-        "crio.service",
-        "kubelet.service",
-        "k3s.service",
-        "k3s-agent.service",
-    ];
-    NAMES.contains(&unit)
-        || unit.starts_with("nvidia-reload")
-        || unit.starts_with("rke2-")
-        || (unit.starts_with("user@") && unit.ends_with(".service"))
-        || unit.ends_with(".slice")
-        || unit.ends_with(".target")
-}
-
-/// Whether a service of the system only hosts what others start in it, and would take them all along.
-pub fn is_host(unit: &str) -> bool {
-    const NAMES: [&str; 23] = [
-        "anacron.service",
-        "atd.service",
-        "autologin@.service",
-        "busybox-crond.service",
-        "console-getty.service",
-        "container-getty@.service",
-        "cron.service",
-        "crond.service",
-        "cronie.service",
-        "debug-shell.service",
-        "dropbear.service",
-        "dropbear@.service",
-        "emergency.service",
-        "fcron.service",
-        "getty@.service",
-        "rc-local.service",
-        "rescue.service",
-        "serial-getty@.service",
-        "ssh.service",
-        "ssh@.service",
-        "sshd.service",
-        "sshd@.service",
-        "systemd-udevd.service",
-    ];
-    let template = unit.split_once('@').map(|(name, _)| format!("{name}@.service"));
-    NAMES.contains(&unit) || template.is_some_and(|name| NAMES.contains(&name.as_str()))
+fn refuse(why: &str, remedy: &str) -> Disposition {
+    Disposition::Refuse { why: why.to_owned(), remedy: remedy.to_owned() }
 }
 
 #[cfg(test)]
@@ -249,22 +190,25 @@ mod tests {
         vec![Guard { user: None, name: name.into() }]
     }
 
-    fn fate(owner: Owner) -> Fate {
-        Rules::default().fate(&holder(owner))
+    fn disposition(owner: Owner) -> Disposition {
+        Rules::default().disposition(&holder(owner))
     }
 
-    fn is_refused(fate: &Fate) -> bool {
-        matches!(fate, Fate::Refuse { .. })
+    fn is_refused(disposition: &Disposition) -> bool {
+        matches!(disposition, Disposition::Refuse { .. })
     }
 
     #[test]
     fn the_owner_is_asked() {
-        let stop = |user, unit: &str| Fate::StopUnit { user, unit: unit.into() };
-        assert_eq!(fate(unit("x.service")), stop(None, "x.service"));
-        assert_eq!(fate(Owner::UserUnit { uid: 7, unit: "x.service".into() }), stop(Some(7), "x.service"));
-        assert_eq!(fate(container(Engine::Docker, None)), Fate::StopContainer);
-        assert_eq!(fate(container(Engine::Podman, Some("q.service"))), stop(None, "q.service"));
-        assert!(is_refused(&fate(container(Engine::Lxc, None))));
+        let stop = |user, unit: &str| Disposition::StopUnit { user, unit: unit.into() };
+        assert_eq!(disposition(unit("x.service")), stop(None, "x.service"));
+        assert_eq!(
+            disposition(Owner::UserUnit { uid: 7, unit: "x.service".into() }),
+            stop(Some(7), "x.service")
+        );
+        assert_eq!(disposition(container(Engine::Docker, None)), Disposition::StopContainer);
+        assert_eq!(disposition(container(Engine::Podman, Some("q.service"))), stop(None, "q.service"));
+        assert!(is_refused(&disposition(container(Engine::Lxc, None))));
     }
 
     #[test]
@@ -280,7 +224,7 @@ mod tests {
             unit("sshd@3-10.0.0.1:22.service"),
             Owner::UserUnit { uid: 7, unit: "app-x.scope".into() },
         ] {
-            assert_eq!(fate(owner.clone()), Fate::Kill, "{owner:?}");
+            assert_eq!(disposition(owner.clone()), Disposition::Kill, "{owner:?}");
         }
     }
 
@@ -289,55 +233,60 @@ mod tests {
         let step = Owner::SlurmStep { job: "7".into(), step: "0".into() };
         // Also when everything else has been dealt with.
         for rules in [Rules::default(), Rules { drained: true, screens: true, ..Rules::default() }] {
-            let Fate::Refuse { why, remedy } = rules.fate(&holder(step.clone())) else { panic!("refused") };
+            let Disposition::Refuse { why, remedy } = rules.disposition(&holder(step.clone())) else {
+                panic!("refused")
+            };
             assert!(why.contains("Slurm job 7") && remedy.contains("State=DRAIN"), "{why}: {remedy}");
         }
         // What starts the jobs is stopped and started as any unit; what of jobs is in its group is of a job.
-        assert!(matches!(fate(unit("slurmd.service")), Fate::StopUnit { .. }));
+        assert!(matches!(disposition(unit("slurmd.service")), Disposition::StopUnit { .. }));
     }
 
     #[test]
     fn what_holds_the_machine_together_is_not_touched() {
         for name in ["init.scope", "user@7.service", "docker.service"] {
-            assert!(is_refused(&fate(unit(name))), "{name}");
+            assert!(is_refused(&disposition(unit(name))), "{name}");
         }
         let logind = "systemd-logind.service";
-        assert_eq!(fate(unit(logind)), Fate::Release);
-        assert_eq!(Rules::default().fate(&Holder { pid: 1, ..holder(unit(logind)) }), Fate::Release);
+        assert_eq!(disposition(unit(logind)), Disposition::Release);
+        assert_eq!(
+            Rules::default().disposition(&Holder { pid: 1, ..holder(unit(logind)) }),
+            Disposition::Release
+        );
         let server = Holder { screen: true, ..holder(unit(logind)) };
-        assert!(is_refused(&Rules { screens: true, ..Rules::default() }.fate(&server)));
+        assert!(is_refused(&Rules { screens: true, ..Rules::default() }.disposition(&server)));
         let protected = bare(logind);
         let rules = Rules { units: &protected, ..Rules::default() };
-        assert!(is_refused(&rules.fate(&holder(unit(logind)))));
+        assert!(is_refused(&rules.disposition(&holder(unit(logind)))));
         let first = Holder { pid: 1, ..holder(unit("init.scope")) };
-        assert!(is_refused(&Rules::default().fate(&first)));
+        assert!(is_refused(&Rules::default().disposition(&first)));
     }
 
     #[test]
     fn the_configuration_and_the_caller_are_spared() {
         let protected = bare("x.service");
         let rules = Rules { units: &protected, ..Rules::default() };
-        assert!(is_refused(&rules.fate(&holder(unit("x.service")))));
+        assert!(is_refused(&rules.disposition(&holder(unit("x.service")))));
         let protected = bare("train");
         let rules = Rules { processes: &protected, ..Rules::default() };
-        assert!(is_refused(&rules.fate(&holder(Owner::Process))));
+        assert!(is_refused(&rules.disposition(&holder(Owner::Process))));
     }
 
     #[test]
     fn who_asks_is_spared_and_what_he_runs_in() {
         let caller = |line: &[i32], owner: &Owner| Caller::of(line, owner.clone());
         let with = |caller: &Caller, owner: Owner| {
-            Rules { caller: Some(caller), ..Rules::default() }.fate(&holder(owner))
+            Rules { caller: Some(caller), ..Rules::default() }.disposition(&holder(owner))
         };
         assert!(is_refused(&with(&caller(&[42], &Owner::Process), Owner::Process)));
-        assert_eq!(with(&caller(&[41], &Owner::Process), Owner::Process), Fate::Kill);
+        assert_eq!(with(&caller(&[41], &Owner::Process), Owner::Process), Disposition::Kill);
         for owner in [unit("x.service"), container(Engine::Docker, None)] {
             assert!(is_refused(&with(&caller(&[], &owner), owner.clone())), "{owner:?}");
             assert!(!is_refused(&with(&caller(&[], &unit("y.service")), owner.clone())), "{owner:?}");
         }
         // A neighbour there is ended alone.
         for owner in [Owner::Session { id: "3".into(), uid: Some(7) }, unit("ssh.service")] {
-            assert_eq!(with(&caller(&[], &owner), owner.clone()), Fate::Kill, "{owner:?}");
+            assert_eq!(with(&caller(&[], &owner), owner.clone()), Disposition::Kill, "{owner:?}");
         }
     }
 
@@ -350,7 +299,7 @@ mod tests {
         for guarded in
             [of(0, session.clone()), of(7, unit("x.service")), of(7, container(Engine::Docker, None))]
         {
-            assert!(is_refused(&rules.fate(&guarded)), "{guarded:?}");
+            assert!(is_refused(&rules.disposition(&guarded)), "{guarded:?}");
         }
         for users in [
             of(7, session.clone()),
@@ -359,54 +308,54 @@ mod tests {
             of(7, unit("cron.service")),
             of(7, Owner::UserUnit { uid: 7, unit: "x.scope".into() }),
         ] {
-            assert_eq!(rules.fate(&users), Fate::Kill, "{users:?}");
+            assert_eq!(rules.disposition(&users), Disposition::Kill, "{users:?}");
         }
         let protected = [Guard { user: Some(7), name: "train".into() }];
         let rules = Rules { processes: &protected, ..Rules::default() };
-        assert!(is_refused(&rules.fate(&of(7, session.clone()))));
-        assert_eq!(rules.fate(&of(8, session)), Fate::Kill);
-        assert_eq!(rules.fate(&of(0, Owner::Process)), Fate::Kill);
+        assert!(is_refused(&rules.disposition(&of(7, session.clone()))));
+        assert_eq!(rules.disposition(&of(8, session)), Disposition::Kill);
+        assert_eq!(rules.disposition(&of(0, Owner::Process)), Disposition::Kill);
     }
 
     #[test]
     fn what_a_user_says_of_himself_does_not_protect_him() {
         let own = |unit: &str| Owner::UserUnit { uid: 7, unit: unit.into() };
         for name in ["docker.service", "nvidia-reload-x.service", "dbus.service", "ssh.service"] {
-            let stop = Fate::StopUnit { user: Some(7), unit: name.into() };
-            assert_eq!(fate(own(name)), stop);
+            let stop = Disposition::StopUnit { user: Some(7), unit: name.into() };
+            assert_eq!(disposition(own(name)), stop);
             let protected = bare(name);
             let rules = Rules { units: &protected, ..Rules::default() };
-            assert_eq!(rules.fate(&holder(own(name))), stop, "a bare name is of the system");
+            assert_eq!(rules.disposition(&holder(own(name))), stop, "a bare name is of the system");
             let protected = [Guard { user: Some(7), name: name.into() }];
             let rules = Rules { units: &protected, ..Rules::default() };
-            assert!(is_refused(&rules.fate(&holder(own(name)))));
+            assert!(is_refused(&rules.disposition(&holder(own(name)))));
         }
-        assert_eq!(fate(own("init.scope")), Fate::Kill);
-        assert_eq!(fate(own("machine-x.scope")), Fate::Kill);
+        assert_eq!(disposition(own("init.scope")), Disposition::Kill);
+        assert_eq!(disposition(own("machine-x.scope")), Disposition::Kill);
         // A container that the user's engine does not know is found out when the engines were asked.
         let liar = holder(Owner::Container(claim(Engine::Docker, Some(7), None)));
-        assert_eq!(Rules::default().fate(&liar), Fate::StopContainer);
+        assert_eq!(Rules::default().disposition(&liar), Disposition::StopContainer);
         let drained = Rules { drained: true, ..Rules::default() };
-        assert_eq!(drained.fate(&liar), Fate::Kill);
-        assert_eq!(drained.fate(&holder(container(Engine::Docker, None))), Fate::StopContainer);
+        assert_eq!(drained.disposition(&liar), Disposition::Kill);
+        assert_eq!(drained.disposition(&holder(container(Engine::Docker, None))), Disposition::StopContainer);
     }
 
     #[test]
     fn a_screen_is_not_taken_away_unasked() {
         let server = Holder { screen: true, ..holder(unit("display-manager.service")) };
-        assert!(is_refused(&Rules::default().fate(&server)));
+        assert!(is_refused(&Rules::default().disposition(&server)));
         let rules = Rules { screens: true, ..Rules::default() };
-        assert!(matches!(rules.fate(&server), Fate::StopUnit { .. }));
+        assert!(matches!(rules.disposition(&server), Disposition::StopUnit { .. }));
     }
 
     #[test]
     fn what_a_stopped_unit_left_behind_is_plain() {
         let stopped = [(None, "x.service".to_owned())];
         let rules = Rules { dealt_with: &stopped, ..Rules::default() };
-        assert_eq!(rules.fate(&holder(unit("x.service"))), Fate::Kill);
+        assert_eq!(rules.disposition(&holder(unit("x.service"))), Disposition::Kill);
         assert!(matches!(
-            rules.fate(&holder(Owner::UserUnit { uid: 7, unit: "x.service".into() })),
-            Fate::StopUnit { .. }
+            rules.disposition(&holder(Owner::UserUnit { uid: 7, unit: "x.service".into() })),
+            Disposition::StopUnit { .. }
         ));
     }
 }

@@ -9,7 +9,7 @@ use crate::report::Outcome;
 
 /// What was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asked {
+pub enum Goal {
     /// A run that ends by itself.
     Reload,
     /// One that stays.
@@ -22,7 +22,7 @@ pub enum Asked {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Facts {
     /// What was asked for.
-    pub asked: Asked,
+    pub asked: Goal,
     /// How the job of the target ended; none if it did not in time.
     pub job: Option<JobResult>,
     /// Whether every unit of the run has come to rest.
@@ -43,13 +43,13 @@ pub fn outcome(facts: &Facts) -> Outcome {
         Some(ledger::Outcome::Done) => Outcome::Done,
         Some(ledger::Outcome::Degraded) => Outcome::Degraded,
         Some(ledger::Outcome::RolledBack) => match (facts.asked, job) {
-            (Asked::Restore, _) => Outcome::Done,
+            (Goal::Restore, _) => Outcome::Done,
             (_, JobResult::Canceled) => Outcome::Cancelled,
             // Whoever looked on did not cancel it.
             _ if run.cancelled => Outcome::Cancelled,
             _ => Outcome::RolledBack,
         },
-        None if facts.asked == Asked::Stop && job.is_success() => Outcome::Stopped,
+        None if facts.asked == Goal::Stop && job.is_success() => Outcome::Stopped,
         // It stays drained or offline, as it was.
         None if facts.staying && facts.settled && facts.exit == Some(Exit::Refused as i32) => {
             Outcome::Refused
@@ -68,7 +68,7 @@ fn without_run(facts: &Facts, job: &JobResult) -> Outcome {
     match (facts.asked, job) {
         _ if !facts.settled => Outcome::Unfinished,
         (_, JobResult::Canceled) => Outcome::Cancelled,
-        (Asked::Restore, job) if job.is_success() => Outcome::NothingToDo,
+        (Goal::Restore, job) if job.is_success() => Outcome::NothingToDo,
         // A target that is reached without a run in the ledger has not done its work.
         _ => Outcome::Failed,
     }
@@ -77,13 +77,11 @@ fn without_run(facts: &Facts, job: &JobResult) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ledger::{Event, Record, Snapshot};
+    use ledger::Event;
 
     fn run(outcome: Option<ledger::Outcome>) -> Run {
-        let record = |event| Record { v: 1, run: "r".into(), boot: "b".into(), realtime_usec: 1, event };
-        let mut records = vec![record(Event::Opened { snapshot: Box::new(Snapshot::default()) })];
-        records.extend(outcome.map(|outcome| record(Event::Closed { outcome })));
-        Run::from_records(&records).expect("adds up")
+        let closed: Vec<Event> = outcome.map(|outcome| Event::Closed { outcome }).into_iter().collect();
+        golden::run(&closed)
     }
 
     #[test]
@@ -91,14 +89,14 @@ mod tests {
         let of = |exit, staying| {
             let run = Some(run(None));
             let job = Some(JobResult::Dependency);
-            outcome(&Facts { asked: Asked::Reload, job, settled: true, exit, run, staying })
+            outcome(&Facts { asked: Goal::Reload, job, settled: true, exit, run, staying })
         };
         assert_eq!(of(Some(3), true), Outcome::Refused);
         assert_eq!(of(Some(1), true), Outcome::Unfinished);
         assert_eq!(of(Some(3), false), Outcome::Unfinished);
     }
 
-    fn of(asked: Asked, job: JobResult, exit: Option<i32>, run: Option<Run>) -> Outcome {
+    fn of(asked: Goal, job: JobResult, exit: Option<i32>, run: Option<Run>) -> Outcome {
         outcome(&Facts { asked, job: Some(job), settled: true, exit, run, staying: false })
     }
 
@@ -106,16 +104,16 @@ mod tests {
     fn the_ledger_says_how_a_run_ended() {
         use ledger::Outcome::{Degraded, Done, RolledBack};
         for (asked, job, ended, expected) in [
-            (Asked::Reload, JobResult::Done, Done, Outcome::Done),
-            (Asked::Reload, JobResult::Done, Degraded, Outcome::Degraded),
+            (Goal::Reload, JobResult::Done, Done, Outcome::Done),
+            (Goal::Reload, JobResult::Done, Degraded, Outcome::Degraded),
             // A container that does not start fails restore: the driver is new all the same.
-            (Asked::Reload, JobResult::Dependency, Degraded, Outcome::Degraded),
-            (Asked::Reload, JobResult::Dependency, RolledBack, Outcome::RolledBack),
-            (Asked::Reload, JobResult::Canceled, RolledBack, Outcome::Cancelled),
-            (Asked::Reload, JobResult::Unseen, Done, Outcome::Done),
-            (Asked::Stop, JobResult::Dependency, RolledBack, Outcome::RolledBack),
-            (Asked::Restore, JobResult::Done, RolledBack, Outcome::Done),
-            (Asked::Restore, JobResult::Done, Degraded, Outcome::Degraded),
+            (Goal::Reload, JobResult::Dependency, Degraded, Outcome::Degraded),
+            (Goal::Reload, JobResult::Dependency, RolledBack, Outcome::RolledBack),
+            (Goal::Reload, JobResult::Canceled, RolledBack, Outcome::Cancelled),
+            (Goal::Reload, JobResult::Unseen, Done, Outcome::Done),
+            (Goal::Stop, JobResult::Dependency, RolledBack, Outcome::RolledBack),
+            (Goal::Restore, JobResult::Done, RolledBack, Outcome::Done),
+            (Goal::Restore, JobResult::Done, Degraded, Outcome::Degraded),
         ] {
             assert_eq!(
                 of(asked, job.clone(), None, Some(run(Some(ended)))),
@@ -127,27 +125,27 @@ mod tests {
 
     #[test]
     fn an_open_run_is_what_a_stop_is_for_and_no_end_of_a_reload() {
-        assert_eq!(of(Asked::Stop, JobResult::Done, None, Some(run(None))), Outcome::Stopped);
-        assert_eq!(of(Asked::Stop, JobResult::Dependency, None, Some(run(None))), Outcome::Unfinished);
-        assert_eq!(of(Asked::Reload, JobResult::Done, None, Some(run(None))), Outcome::Unfinished);
+        assert_eq!(of(Goal::Stop, JobResult::Done, None, Some(run(None))), Outcome::Stopped);
+        assert_eq!(of(Goal::Stop, JobResult::Dependency, None, Some(run(None))), Outcome::Unfinished);
+        assert_eq!(of(Goal::Reload, JobResult::Done, None, Some(run(None))), Outcome::Unfinished);
     }
 
     #[test]
     fn preflight_says_why_there_was_no_run() {
         let dependency = || JobResult::Dependency;
-        assert_eq!(of(Asked::Reload, dependency(), Some(3), None), Outcome::Refused);
-        assert_eq!(of(Asked::Stop, dependency(), Some(4), None), Outcome::RebootRequired);
-        assert_eq!(of(Asked::Reload, dependency(), Some(1), None), Outcome::Failed);
-        assert_eq!(of(Asked::Reload, JobResult::Canceled, None, None), Outcome::Cancelled);
+        assert_eq!(of(Goal::Reload, dependency(), Some(3), None), Outcome::Refused);
+        assert_eq!(of(Goal::Stop, dependency(), Some(4), None), Outcome::RebootRequired);
+        assert_eq!(of(Goal::Reload, dependency(), Some(1), None), Outcome::Failed);
+        assert_eq!(of(Goal::Reload, JobResult::Canceled, None, None), Outcome::Cancelled);
         // Reached, but by nobody's work.
-        assert_eq!(of(Asked::Reload, JobResult::Done, None, None), Outcome::Failed);
-        assert_eq!(of(Asked::Restore, JobResult::Done, None, None), Outcome::NothingToDo);
+        assert_eq!(of(Goal::Reload, JobResult::Done, None, None), Outcome::Failed);
+        assert_eq!(of(Goal::Restore, JobResult::Done, None, None), Outcome::NothingToDo);
     }
 
     #[test]
     fn what_takes_too_long_is_unfinished() {
         let facts = Facts {
-            asked: Asked::Reload,
+            asked: Goal::Reload,
             job: None,
             settled: false,
             exit: None,

@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::Result;
-use engines::{Client, Ended, Error, Kind, Member, Way};
+use engines::{Client, Direction, Ended, Error, Kind, Member};
 use ledger::{Act, Container, Object, Run, Step};
 use step::{Context, Undo};
 
+use crate::taken::Taken;
 use crate::{again, cdi, podman, pods, stale_hook};
 
 /// How long an engine may be away, as it is while its daemon starts again.
@@ -27,12 +28,6 @@ const ENGINES: usize = 64;
 
 /// How often an engine may die over the starts.
 const DEATHS: u32 = 3;
-
-/// A container and the act that took it.
-pub(crate) struct Taken {
-    act: u64,
-    pub(crate) container: Container,
-}
 
 pub(crate) fn undo(context: &Context) -> Result<()> {
     let Some(undo) = Undo::begin(context)? else { return Ok(()) };
@@ -179,7 +174,7 @@ async fn start_all(undo: &Undo<'_>, client: &Client, socket: &str, taken: &[Take
     let (parallel, majors) = (undo.run.snapshot.parallel, majors(&undo.run));
     let members = engines::side_by_side(taken, parallel, async |one: &Taken| member(client, one).await).await;
     let mut refused: Vec<(&Taken, Error)> = Vec::new();
-    for wave in engines::waves(&members, Way::Up) {
+    for wave in engines::waves(&members, Direction::Up) {
         let started = engines::side_by_side(wave, parallel, async |index: usize| {
             (&taken[index], start(undo, client, &taken[index], &majors).await)
         });
@@ -278,7 +273,7 @@ async fn start(undo: &Undo<'_>, client: &Client, taken: &Taken, majors: &Majors)
 /// come after.
 async fn await_health(context: &Context, client: &Client, container: &Container, seconds: u64) {
     let name = Object::Container(container.clone());
-    // One that was made anew has another id and the same name.
+    // One that was recreated has another id and the same name.
     let id = if container.definition.is_some() { &container.name } else { &container.id };
     match engines::become_healthy(client, id, Duration::from_secs(seconds)).await {
         Ok(None) => context.info(format!("{name} is healthy")),
@@ -287,7 +282,7 @@ async fn await_health(context: &Context, client: &Client, container: &Container,
     }
 }
 
-/// What of a container that was started leads to the driver of before.
+/// What of a container that was started leads to the previous driver.
 fn leads_nowhere(
     context: &Context,
     client: &Client,

@@ -17,9 +17,9 @@ pub enum State {
     Done,
     /// It failed.
     Failed,
-    /// It gives back what it took.
+    /// It restores what it took.
     Undoing,
-    /// It has given back.
+    /// It has restored what it took.
     Undone,
 }
 
@@ -148,7 +148,7 @@ impl Progress {
         self.steps.iter().find(|step| step.step.unit() == unit)
     }
 
-    /// Whether no step but those of `staying` is at work or has anything to give back.
+    /// Whether no step but those of `staying` is at work or has anything to restore.
     pub fn is_settled(&self, staying: &[Step]) -> bool {
         let is_up = |step: &StepProgress| step.seen.active.as_ref().is_some_and(ActiveState::is_up);
         self.steps.iter().all(|step| staying.contains(&step.step) || !is_up(step))
@@ -196,7 +196,7 @@ impl StepProgress {
             let of_this_run = seen.started_usec != 0 && seen.started_usec >= run_since;
             self.enter(&active.clone(), of_this_run, phase, now);
         }
-        // Words of an earlier run are still there until the unit starts anew.
+        // Words of an earlier run are still there until the unit starts again.
         let spoken = match &change.status_text {
             Some(text) if self.state != State::Waiting && *text != self.status => {
                 self.status.clone_from(text);
@@ -268,7 +268,7 @@ impl StepProgress {
         const EXITED: i32 = 1;
         let exit_status =
             (self.seen.code == EXITED && self.seen.exited_usec != 0).then_some(self.seen.status);
-        // Its work was done: what failed is what gives back.
+        // Its work was done: what failed is what restores.
         if exit_status != Some(0) {
             self.failed = true;
             self.exit_status = exit_status;

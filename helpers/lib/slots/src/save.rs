@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! Making a slot of the driver that serves.
+//! Making a slot of the loaded driver.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -13,30 +13,30 @@ use modules::{DRIVER, Disk, File, Loaded};
 use step::Root;
 
 use crate::collect::{Driver, below, collect};
-use crate::manifest::{self, Entry, KeptFile, KeptLink, KeptModule, Manifest};
+use crate::manifest::{self, Entry, Manifest, SavedFile, SavedLink, SavedModule};
 use crate::slot::{self, Slot};
 use crate::{DIRECTORY, Healed, attributes, linker, store, tree};
 
-/// How many drivers are kept.
-const KEPT: usize = 2;
+/// How many slots there are at most.
+const SLOTS: usize = 2;
 
 /// For how many kernels each.
 const KERNELS: usize = 2;
 
-/// Why a driver is not kept that somebody exchanges at the same time.
+/// Why a driver is not saved that is exchanged at the same time.
 const CHANGED: &str =
-    "changed while the driver was saved; `systemctl start nvidia-reload-keep.service` tries it again";
+    "changed while the driver was saved; `systemctl start nvidia-reload-save-driver.service` tries it again";
 
 /// Permission bits.
 const MODE: u32 = 0o7777;
 
-/// Keeps the driver whose modules are in `chain`, which are loaded, if the disk still has them all. For who has
+/// Saves the driver whose modules are in `chain`, which are loaded, if the disk still has them all. For who has
 /// the lock for it, see [`crate::lock_to_save`]: a driver that is being exchanged is not whole.
-/// Returns the version that is kept, or none when the disk has another.
+/// Returns the version that is saved, or none when the disk has another.
 ///
 /// # Errors
 /// The driver's files cannot be told, or one cannot be copied.
-pub fn keep(root: &Root, disk: &Disk, chain: &[Loaded]) -> Result<Option<String>> {
+pub fn save(root: &Root, disk: &Disk, chain: &[Loaded]) -> Result<Option<String>> {
     let mut files = Vec::new();
     for loaded in chain {
         match disk.find(&loaded.module.name)? {
@@ -89,22 +89,22 @@ pub(crate) fn entries(root: &Root, driver: &Driver) -> Result<BTreeMap<PathBuf, 
 }
 
 fn linked(path: &Path, target: &Path) -> Result<Entry> {
-    Ok(Entry::Link(KeptLink { path: text(path)?, target: text(target)? }))
+    Ok(Entry::Link(SavedLink { path: text(path)?, target: text(target)? }))
 }
 
-fn described(root: &Root, path: &Path, module: Option<&File>) -> Result<KeptFile> {
+fn described(root: &Root, path: &Path, module: Option<&File>) -> Result<SavedFile> {
     let real = root.path(path);
     let data = fs::symlink_metadata(&real).with_context(|| format!("look at {}", real.display()))?;
-    Ok(KeptFile {
+    Ok(SavedFile {
         path: text(path)?,
         mode: data.mode() & MODE,
         uid: data.uid(),
         gid: data.gid(),
         size: data.size(),
-        modified_nsec: store::modified_nsec(&data),
+        modified_nsec: attributes::modified_nsec(&data),
         sha256: String::new(),
         attributes: attributes::read(&real)?,
-        module: module.map(|file| KeptModule {
+        module: module.map(|file| SavedModule {
             name: file.name.clone(),
             version: file.version.clone(),
             srcversion: file.srcversion.clone(),
@@ -121,17 +121,17 @@ fn text(path: &Path) -> Result<String> {
 /// Whether `slot` holds the driver already. Told by size and time: what it says of itself is checked
 /// when it is used.
 pub(crate) fn still_right(slot: &Slot, wanted: &BTreeMap<PathBuf, Entry>) -> bool {
-    let is_there = |file: &KeptFile| {
-        fs::symlink_metadata(slot.directory.join(file.kept())).is_ok_and(|data| data.size() == file.size)
+    let is_there = |file: &SavedFile| {
+        fs::symlink_metadata(slot.directory.join(file.stored_as())).is_ok_and(|data| data.size() == file.size)
     };
     if !slot.manifest.regular().all(is_there) {
         return false;
     }
-    let kept: BTreeMap<&str, Entry> =
+    let saved: BTreeMap<&str, Entry> =
         slot.manifest.files.iter().map(|entry| (entry.path(), without_sum(entry))).collect();
     let same =
-        |(path, entry): (&PathBuf, &Entry)| path.to_str().and_then(|path| kept.get(path)) == Some(entry);
-    // In the midst of an upgrade libraries may be gone and the modules still there: the slot has more than
+        |(path, entry): (&PathBuf, &Entry)| path.to_str().and_then(|path| saved.get(path)) == Some(entry);
+    // In the middle of an upgrade libraries may be gone and the modules still there: the slot has more than
     // the disk then.
     let version = &slot.manifest.version;
     let has_more = slot
@@ -141,7 +141,7 @@ pub(crate) fn still_right(slot: &Slot, wanted: &BTreeMap<PathBuf, Entry>) -> boo
         .any(|path| linker::is_of(path, version) && !wanted.contains_key(path));
     match has_more {
         true => wanted.iter().filter(|(_, entry)| is_module(entry)).all(same),
-        false => wanted.len() == kept.len() && wanted.iter().all(same),
+        false => wanted.len() == saved.len() && wanted.iter().all(same),
     }
 }
 
@@ -151,7 +151,7 @@ fn is_module(entry: &Entry) -> bool {
 
 fn without_sum(entry: &Entry) -> Entry {
     match entry {
-        Entry::File(file) => Entry::File(KeptFile { sha256: String::new(), ..file.clone() }),
+        Entry::File(file) => Entry::File(SavedFile { sha256: String::new(), ..file.clone() }),
         Entry::Link(_) => entry.clone(),
     }
 }
@@ -196,7 +196,7 @@ fn fill(
     let is_linked = |path: &Path| driver.files.get(path).copied().unwrap_or(false);
     let mut donors = slot::all(root)?.0;
     donors.retain(|slot| slot.manifest.version == version && slot.misfit().is_some());
-    let is_copied = |file: &KeptFile| {
+    let is_copied = |file: &SavedFile| {
         (!is_linked(Path::new(&file.path)) || !may_link(file)) && donor(&donors, file).is_none()
     };
     let regular = wanted.values().filter_map(|entry| match entry {
@@ -209,17 +209,17 @@ fn fill(
         files.push(match entry {
             Entry::Link(_) => entry,
             Entry::File(mut file) => {
-                let to = new.join(file.kept());
+                let to = new.join(file.stored_as());
                 let parent = to.parent().unwrap_or(new);
                 fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
                 let shared = donor(&donors, &file)
                     .and_then(|(from, sum)| store::share(&root.path(&path), &from, &to, sum));
                 let sum = match shared {
                     Some(sum) => sum,
-                    None => store::keep(&root.path(&path), &to, is_linked(&path) && may_link(&file), rest)?,
+                    None => store::save(&root.path(&path), &to, is_linked(&path) && may_link(&file), rest)?,
                 };
                 // It was looked at before hundreds of others were copied.
-                if described(root, &path, None)? != (KeptFile { module: None, ..file.clone() }) {
+                if described(root, &path, None)? != (SavedFile { module: None, ..file.clone() }) {
                     bail!("{} {CHANGED}", path.display());
                 }
                 if is_copied(&file) {
@@ -259,16 +259,16 @@ fn fill(
 /// Removes what is too old, and what was made by an earlier version of this program. Not the `newest`: where
 /// the clock was set back, that is the oldest by its time.
 pub(crate) fn prune(root: &Root, newest: &str) -> Result<()> {
-    let (mut kept, unusable) = slot::all(root)?;
+    let (mut saved, unusable) = slot::all(root)?;
     // Whose libraries are in use goes back to its slot where a reload fails.
     let healed = Healed::read(root)?.map(|healed| healed.version);
-    kept.retain(|slot| healed.as_ref() != Some(&slot.manifest.version));
+    saved.retain(|slot| healed.as_ref() != Some(&slot.manifest.version));
     // The one that was just made comes first.
     let is_newest = |slot: &Slot| slot.manifest.version == newest && slot.misfit().is_none();
-    kept.sort_by_key(|slot| (!is_newest(slot), slot.manifest.version != newest, Reverse(slot.used)));
+    saved.sort_by_key(|slot| (!is_newest(slot), slot.manifest.version != newest, Reverse(slot.used)));
     let mut kernels: BTreeMap<String, usize> = BTreeMap::new();
-    for slot in kept {
-        let is_full = kernels.len() >= KEPT;
+    for slot in saved {
+        let is_full = kernels.len() >= SLOTS;
         match kernels.get_mut(&slot.manifest.version) {
             Some(count) if *count < KERNELS => *count += 1,
             None if !is_full => {
@@ -283,22 +283,22 @@ pub(crate) fn prune(root: &Root, newest: &str) -> Result<()> {
     Ok(())
 }
 
-/// Whether a slot may share this file by a hard link, see [`store::keep`]: no program that may more than who runs
+/// Whether a slot may share this file by a hard link, see [`store::save`]: no program that may more than who runs
 /// it stays in reach.
-fn may_link(file: &KeptFile) -> bool {
+fn may_link(file: &SavedFile) -> bool {
     store::may_link(file.mode) && !attributes::gives_capabilities(&file.attributes)
 }
 
 /// The same file in a slot of the same driver for another kernel, with its checksum. A set-user-ID bit is no
 /// matter: a slot has none.
-fn donor<'a>(slots: &'a [Slot], file: &KeptFile) -> Option<(PathBuf, &'a str)> {
+fn donor<'a>(slots: &'a [Slot], file: &SavedFile) -> Option<(PathBuf, &'a str)> {
     if file.module.is_some() {
         return None;
     }
     slots.iter().find_map(|slot| {
-        let is_it = |other: &&KeptFile| KeptFile { sha256: String::new(), ..(*other).clone() } == *file;
+        let is_it = |other: &&SavedFile| SavedFile { sha256: String::new(), ..(*other).clone() } == *file;
         let found = slot.manifest.regular().find(is_it)?;
-        Some((slot.directory.join(found.kept()), found.sha256.as_str()))
+        Some((slot.directory.join(found.stored_as()), found.sha256.as_str()))
     })
 }
 

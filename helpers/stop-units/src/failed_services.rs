@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! Services that fell to the old driver, or to the run: they run again once the new driver works.
+//! Services that failed because of the old driver or the run: they are started once the new driver works.
 //!
 //! The packages of a new driver restart NVIDIA's services while the old one is loaded: they fail. What is
 //! started while the driver is out is skipped by our drop-ins. Nothing else starts them again.
@@ -16,8 +16,8 @@ use ledger::{Object, Run, Step, Unit};
 use modules::{DRIVER, Disk, driver_version};
 use step::{Context, NVIDIAS_SERVICES, services_there};
 
-/// The word in the ledger for a unit that runs again although this run did not stop it.
-pub(crate) const FELLED: &str = "felled";
+/// The word in the ledger, since its first format, for a unit that runs again although this run did not stop it.
+pub(crate) const FAILED_SERVICE: &str = "felled";
 
 /// What our drop-ins and others look for before they start.
 const BUSY: &str = "/run/nvidia-reload/busy";
@@ -34,60 +34,62 @@ pub(crate) fn rank(name: &str) -> usize {
     NVIDIAS_SERVICES.iter().position(|names| names.contains(&name)).unwrap_or(NVIDIAS_SERVICES.len() - 1)
 }
 
-/// How a service fell.
+/// How a service failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Fall {
+enum Failure {
     /// It failed, with this result.
     Failed(String),
     /// It fails and is restarted, again and again.
     Loops,
     /// It was not started while the driver was out.
     Skipped,
-    /// It went down with this one, which fell and without which it does not run.
+    /// It stopped with this one, which failed and which it requires.
     With(String),
 }
 
-/// How it fell, if it did. What failed before `since`, in microseconds since 1970, has another reason.
-fn fall(standing: &Standing, since: u64) -> Option<Fall> {
+/// How it failed, if it did. What failed before `since`, in microseconds since 1970, has another reason.
+fn failure(standing: &Standing, since: u64) -> Option<Failure> {
     if standing.unit.load != LoadState::Loaded {
         return None;
     }
     match standing.unit.active {
-        ActiveState::Failed if standing.changed_usec >= since => Some(Fall::Failed(standing.result.clone())),
-        ActiveState::Activating if standing.unit.sub.starts_with("auto-restart") || standing.restarts > 0 => {
-            Some(Fall::Loops)
+        ActiveState::Failed if standing.changed_usec >= since => {
+            Some(Failure::Failed(standing.result.clone()))
         }
-        ActiveState::Inactive if standing.unmet.iter().any(|about| about == BUSY) => Some(Fall::Skipped),
+        ActiveState::Activating if standing.unit.sub.starts_with("auto-restart") || standing.restarts > 0 => {
+            Some(Failure::Loops)
+        }
+        ActiveState::Inactive if standing.unmet.iter().any(|about| about == BUSY) => Some(Failure::Skipped),
         _ => None,
     }
 }
 
-/// A service that fell, and how.
-type Fallen = (Standing, Fall);
+/// A service that failed, and how.
+type FailedService = (Standing, Failure);
 
 /// How far apart two units go down of which one takes the other along: each has the time to stop.
 const TOGETHER: Duration = Duration::from_secs(100);
 
-/// Whether it went down with one of `fallen`: a restart of that took it along, and did not bring it back. One that
+/// Whether it went down with one of `failed`: a restart of that took it along, and did not bring it back. One that
 /// an administrator stopped went down at another time.
-fn fell_with(standing: &Standing, fallen: &[Fallen]) -> Option<Fall> {
+fn failed_with(standing: &Standing, failed: &[FailedService]) -> Option<Failure> {
     if standing.unit.load != LoadState::Loaded || standing.unit.active != ActiveState::Inactive {
         return None;
     }
-    let took_along = |other: &&Fallen| {
+    let took_along = |other: &&FailedService| {
         let apart = Duration::from_micros(other.0.left_usec.abs_diff(standing.left_usec));
         standing.left_usec > 0 && standing.requires.contains(&other.0.unit.name) && apart <= TOGETHER
     };
-    fallen.iter().find(took_along).map(|other| Fall::With(other.0.unit.name.clone()))
+    failed.iter().find(took_along).map(|other| Failure::With(other.0.unit.name.clone()))
 }
 
-impl fmt::Display for Fall {
+impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Fall::Failed(result) => write!(f, "failed ({result})"),
-            Fall::Loops => f.write_str("fails again and again"),
-            Fall::With(other) => write!(f, "went down with {other}"),
-            Fall::Skipped => f.write_str("was not started while the driver was out"),
+            Failure::Failed(result) => write!(f, "failed ({result})"),
+            Failure::Loops => f.write_str("fails again and again"),
+            Failure::With(other) => write!(f, "went down with {other}"),
+            Failure::Skipped => f.write_str("was not started while the driver was out"),
         }
     }
 }
@@ -99,15 +101,15 @@ impl fmt::Display for Fall {
 pub(crate) fn note(context: &Context) -> Result<()> {
     let run = context.ledger.read()?.context("there is no open run")?;
     let manager = Manager::system()?;
-    let (fallen, problems) = fallen(context, &manager, since(context, &run)?)?;
-    for (standing, fall) in wanted(&fallen, |name| Ok(manager.unit(name)?.active.is_up()))? {
+    let (failed, problems) = failed(context, &manager, since(context, &run)?)?;
+    for (standing, fall) in wanted(&failed, |name| Ok(manager.unit(name)?.active.is_up()))? {
         let name = &standing.unit.name;
         let is_taken = |object: &Object| matches!(object, Object::Unit(unit) if unit.user.is_none() && unit.name == *name);
         if run.outstanding(Step::StopUnits).iter().any(|act| is_taken(&act.object)) {
             continue;
         }
         context.info(format!("{name} {fall}: it is started with the new driver"));
-        let unit = Unit { name: name.clone(), user: None, role: FELLED.to_owned() };
+        let unit = Unit { name: name.clone(), user: None, role: FAILED_SERVICE.to_owned() };
         context.ledger.act(Step::StopUnits, Object::Unit(unit), || Ok(()))?;
     }
     // One name that cannot be asked for keeps no other service down.
@@ -117,7 +119,7 @@ pub(crate) fn note(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Prints which services a run would start that began now, and how each fell: pairs, as JSON.
+/// Prints which services a run would start that began now, and how each failed: pairs, as JSON.
 ///
 /// # Errors
 /// The manager does not answer.
@@ -129,8 +131,8 @@ pub(crate) fn list(context: &Context) -> Result<()> {
         Some(file) if file.version != loaded => came_before(&file.path)?,
         _ => u64::try_from(now.as_micros())?,
     };
-    let (fallen, problems) = fallen(context, &manager, since)?;
-    let wanted = wanted(&fallen, |name| Ok(manager.unit(name)?.active.is_up()))?;
+    let (failed, problems) = failed(context, &manager, since)?;
+    let wanted = wanted(&failed, |name| Ok(manager.unit(name)?.active.is_up()))?;
     let listed: Vec<(&str, String)> =
         wanted.iter().map(|(standing, fall)| (standing.unit.name.as_str(), fall.to_string())).collect();
     println!("{}", serde_json::to_string(&listed)?);
@@ -140,11 +142,11 @@ pub(crate) fn list(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// The services that fell, and what is wrong with those that cannot be asked for.
-fn fallen(context: &Context, manager: &Manager, since: u64) -> Result<(Vec<Fallen>, Vec<String>)> {
+/// The services that failed, and what is wrong with those that cannot be asked for.
+fn failed(context: &Context, manager: &Manager, since: u64) -> Result<(Vec<FailedService>, Vec<String>)> {
     let config = context.config()?;
     let names: Vec<&str> = services_there(&context.root, &config).collect();
-    let (mut fallen, mut problems) = (Vec::<Fallen>::new(), Vec::new());
+    let (mut failed, mut problems) = (Vec::<FailedService>::new(), Vec::new());
     // One question for all: on a healthy machine it is the only one.
     let listed = manager.units(&names)?;
     let is_up =
@@ -157,16 +159,16 @@ fn fallen(context: &Context, manager: &Manager, since: u64) -> Result<(Vec<Falle
                 continue;
             }
         };
-        if standing.unit.active == ActiveState::Failed && self::fall(&standing, since).is_none() {
+        if standing.unit.active == ActiveState::Failed && self::failure(&standing, since).is_none() {
             context.info(format!("{name} failed before the driver was changed: it is left as it is"));
         }
-        let fall = self::fall(&standing, since).or_else(|| fell_with(&standing, &fallen));
-        let is_known = fallen.iter().any(|(known, _)| known.unit.name == standing.unit.name);
+        let fall = self::failure(&standing, since).or_else(|| failed_with(&standing, &failed));
+        let is_known = failed.iter().any(|(known, _)| known.unit.name == standing.unit.name);
         if let Some(fall) = fall.filter(|_| !is_known) {
-            fallen.push((standing, fall));
+            failed.push((standing, fall));
         }
     }
-    Ok((fallen, problems))
+    Ok((failed, problems))
 }
 
 /// From when on a failure may be this driver's change: microseconds since 1970.
@@ -187,27 +189,27 @@ fn came_before(path: &Path) -> Result<u64> {
     Ok(u64::try_from(changed.saturating_sub(BEFORE).as_micros())?)
 }
 
-/// Those of `fallen` that a unit wants that is up, or that is one of them and wanted itself.
-fn wanted(fallen: &[Fallen], is_up: impl Fn(&str) -> Result<bool>) -> Result<Vec<&Fallen>> {
+/// Those of `failed` that a unit wants that is up, or that is one of them and wanted itself.
+fn wanted(failed: &[FailedService], is_up: impl Fn(&str) -> Result<bool>) -> Result<Vec<&FailedService>> {
     let mut found: BTreeSet<usize> = BTreeSet::new();
     loop {
         let count = found.len();
-        for (at, (standing, _)) in fallen.iter().enumerate() {
+        for (at, (standing, _)) in failed.iter().enumerate() {
             for by in &standing.wanted_by {
-                let is_among = found.iter().any(|other| fallen[*other].0.unit.name == *by);
+                let is_among = found.iter().any(|other| failed[*other].0.unit.name == *by);
                 if !found.contains(&at) && (is_among || is_up(by)?) {
                     found.insert(at);
                 }
             }
         }
         if found.len() == count {
-            return Ok(found.into_iter().map(|at| &fallen[at]).collect());
+            return Ok(found.into_iter().map(|at| &failed[at]).collect());
         }
     }
 }
 
 /// Lets a unit be started that failed: without its start limit, of whichever form.
-pub(crate) fn forgive(manager: &Manager, name: &str) {
+pub(crate) fn reset_failed(manager: &Manager, name: &str) {
     // One that did not fail has nothing to forgive; whether it starts shows when it is started.
     let _ = manager.reset_failed(name);
 }
@@ -271,39 +273,39 @@ mod tests {
     #[test]
     fn what_failed_loops_or_was_skipped_has_fallen_and_what_was_stopped_has_not() {
         let of = |active, sub| standing("a.service", active, sub);
-        let failed = Some(Fall::Failed("exit-code".into()));
-        assert_eq!(fall(&of("failed", "failed"), 100), failed);
-        assert_eq!(fall(&of("failed", "failed"), 101), None, "before there was another driver");
+        let failed = Some(Failure::Failed("exit-code".into()));
+        assert_eq!(failure(&of("failed", "failed"), 100), failed);
+        assert_eq!(failure(&of("failed", "failed"), 101), None, "before there was another driver");
         for sub in ["auto-restart", "auto-restart-queued"] {
-            assert_eq!(fall(&of("activating", sub), 0), Some(Fall::Loops), "{sub}");
+            assert_eq!(failure(&of("activating", sub), 0), Some(Failure::Loops), "{sub}");
         }
-        assert_eq!(fall(&of("activating", "start"), 0), None, "it starts for the first time");
+        assert_eq!(failure(&of("activating", "start"), 0), None, "it starts for the first time");
         let again = Standing { restarts: 7, ..of("activating", "start") };
-        assert_eq!(fall(&again, 0), Some(Fall::Loops), "between two failures");
-        assert_eq!(fall(&of("inactive", "dead"), 0), None, "an administrator stopped it");
+        assert_eq!(failure(&again, 0), Some(Failure::Loops), "between two failures");
+        assert_eq!(failure(&of("inactive", "dead"), 0), None, "an administrator stopped it");
         let skipped = Standing { unmet: vec![BUSY.into()], ..of("inactive", "dead") };
-        assert_eq!(fall(&skipped, 0), Some(Fall::Skipped));
+        assert_eq!(failure(&skipped, 0), Some(Failure::Skipped));
         let other = Standing { unmet: vec!["/dev/nvidia-nvswitchctl".into()], ..of("inactive", "dead") };
-        assert_eq!(fall(&other, 0), None, "it has nothing to do on this machine");
-        assert_eq!(fall(&of("active", "running"), 0), None);
+        assert_eq!(failure(&other, 0), None, "it has nothing to do on this machine");
+        assert_eq!(failure(&of("active", "running"), 0), None);
         let mut masked = of("failed", "failed");
         masked.unit.load = LoadState::Masked;
-        assert_eq!(fall(&masked, 0), None);
+        assert_eq!(failure(&masked, 0), None);
     }
 
     #[test]
     fn what_a_fallen_service_took_along_has_fallen_too() {
         let second = 1_000_000;
         let fabric = Standing { left_usec: 1000 * second, ..standing("fm.service", "failed", "failed") };
-        let fallen = [(fabric, Fall::Loops)];
+        let failed = [(fabric, Failure::Loops)];
         let of = |active: &str, left: u64, requires: &str| {
             let requires = vec![requires.to_owned()];
-            fell_with(
+            failed_with(
                 &Standing { requires, left_usec: left * second, ..standing("a.service", active, "") },
-                &fallen,
+                &failed,
             )
         };
-        let with = Some(Fall::With("fm.service".to_owned()));
+        let with = Some(Failure::With("fm.service".to_owned()));
         assert_eq!(of("inactive", 995, "fm.service"), with);
         assert_eq!(of("inactive", 500, "fm.service"), None, "an administrator stopped it");
         assert_eq!(of("inactive", 0, "fm.service"), None, "it never ran");
@@ -315,15 +317,15 @@ mod tests {
     fn what_nothing_wants_stays_down() {
         let by = |name: &str, wanted_by: &[&str]| {
             let wanted_by = wanted_by.iter().map(|name| (*name).to_owned()).collect();
-            (Standing { wanted_by, ..standing(name, "failed", "failed") }, Fall::Skipped)
+            (Standing { wanted_by, ..standing(name, "failed", "failed") }, Failure::Skipped)
         };
-        let fallen = [
+        let failed = [
             by("exporter.service", &["dcgm.service"]),
             by("dcgm.service", &["off.target", "multi-user.target"]),
             by("disabled.service", &[]),
             by("off.service", &["off.target", "disabled.service"]),
         ];
-        let found = wanted(&fallen, |name| Ok(name == "multi-user.target")).expect("is told");
+        let found = wanted(&failed, |name| Ok(name == "multi-user.target")).expect("is told");
         let names: Vec<&str> = found.iter().map(|(standing, _)| standing.unit.name.as_str()).collect();
         assert_eq!(names, ["exporter.service", "dcgm.service"]);
     }
