@@ -170,7 +170,7 @@ fn one_that_will_not_stop_does_not_hold_up_the_others() {
     let error = machine.take().expect_err("one does not stop");
     assert!(error.contains("1 of 2 containers did not stop: docker container a (ida)"), "{error}");
     assert!(error.contains("cannot stop it"), "{error}");
-    // Whether the order is carried out after all, it is not known: the undo looks.
+    // Whether the order is carried out after all is not known: the undo looks.
     assert_eq!(machine.states(), [State::Intent, State::Done]);
     machine.restore().expect("starts both");
     assert_eq!(machine.states(), [State::Undone, State::Undone]);

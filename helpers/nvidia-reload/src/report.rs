@@ -22,7 +22,7 @@ pub enum Outcome {
     Stopped,
     /// There was nothing to do.
     NothingToDo,
-    /// The run was started; nothing waited for it for its end.
+    /// The run was started, and its end was not waited for.
     Started,
     /// A step failed, and everything is as it was.
     RolledBack,
@@ -63,7 +63,7 @@ pub struct StepReport {
     /// Which.
     pub step: Step,
     /// `done`, `failed`, `undone` (it was done and rolled back), `waiting` (its turn never came),
-    /// `running` or `undoing` (nothing waited for it).
+    /// `running` or `undoing` (the end was not waited for).
     pub result: State,
     /// How long its work took; null where it did not run.
     pub seconds: Option<f64>,

@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// What it may say: a driver's packages have some hundred files.
 const MOST: usize = 4 << 20;
 
-/// Begins each line of an answer: a file without an owner is told on the standard output, too.
+/// Begins each line of an answer: a file without an owner is reported on the standard output, too.
 const MARK: &str = "package";
 
 /// Flags of a file (rpmfiles.h): somebody may edit it in place, or the package only owns its name, and a script

@@ -44,7 +44,7 @@ pub struct NvmlState {
 pub struct Gpu {
     /// Where it sits.
     pub pci: Address,
-    /// Whether its PCI configuration space answers; none where it was not looked.
+    /// Whether its PCI configuration space answers; none where that was not read.
     pub on_bus: Option<bool>,
     /// When it was reset last, on the clock of the messages.
     pub reset_usec: Option<u64>,

@@ -21,10 +21,10 @@ pub fn root(what: &str) -> Result<()> {
     ))
 }
 
-/// Everything is not turned off.
+/// The switch on the kernel command line does not turn everything off.
 ///
 /// # Errors
-/// Somebody did, or it cannot be told.
+/// It does, or it is not known.
 pub fn switched_on(root: &Root) -> Result<()> {
     if is_switched_off(root)? {
         return Err(Fault::refused(
