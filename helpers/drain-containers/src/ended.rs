@@ -26,7 +26,7 @@ enum Now {
 /// What becomes of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Verdict {
-    /// It runs, or nobody can tell that it does not.
+    /// It runs, or it is not known that it does not.
     Leave,
     /// Its engine ended it: it is restored.
     Restore,

@@ -149,7 +149,7 @@ fn what_died_early_comes_back_also_where_nothing_else_runs_or_the_run_is_refused
 }
 
 #[test]
-fn no_more_are_started_at_once_than_the_run_was_told() {
+fn no_more_are_started_at_once_than_the_run_allows() {
     for (parallel, most) in [(1, 1), (2, 2)] {
         let slow = |name| {
             let (id, fake) = container(name, "running");
@@ -170,7 +170,7 @@ fn one_that_will_not_stop_does_not_hold_up_the_others() {
     let error = machine.take().expect_err("one does not stop");
     assert!(error.contains("1 of 2 containers did not stop: docker container a (ida)"), "{error}");
     assert!(error.contains("cannot stop it"), "{error}");
-    // Whether the order is carried out after all, nobody knows: the undo looks.
+    // Whether the order is carried out after all is not known: the undo looks.
     assert_eq!(machine.states(), [State::Intent, State::Done]);
     machine.restore().expect("starts both");
     assert_eq!(machine.states(), [State::Undone, State::Undone]);

@@ -110,7 +110,7 @@ fn restore_system(undo: &Undo, mut acts: Vec<Act>) {
     }
 }
 
-/// Whose Podmans the containers are of.
+/// The users of the Podmans that have the containers.
 fn podmans(engines: &ByEngine) -> BTreeSet<Option<u32>> {
     let podman = engines.iter().filter(|((engine, _), _)| engine == Kind::Podman.name());
     podman.flat_map(|(_, taken)| taken.iter().map(|one| one.container.user)).collect()
@@ -208,7 +208,7 @@ async fn start_again(undo: &Undo<'_>, client: &Client, taken: &Taken) {
             undo.context.info(format!("{name} went down with its engine, and runs again"));
         }
         Ok(_) => {}
-        // Noted as not restarted, and so tried again in the unwinding.
+        // Noted as not restarted, and so tried again when the steps are undone.
         Err(error) => fail(undo, taken, &error),
     }
 }

@@ -53,7 +53,7 @@ pub(crate) struct Judged {
     pub(crate) instead_of: Option<String>,
     /// Why not.
     reasons: Vec<Reason>,
-    /// Whose libraries they would be.
+    /// The driver of the libraries.
     #[serde(skip)]
     pub(crate) slot: Option<Slot>,
     /// A module that has to be loaded from there.

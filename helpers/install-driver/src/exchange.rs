@@ -16,7 +16,7 @@ use step::{Context, Root};
 /// Where the installer tells what it does.
 const LOG: &str = "/var/log/nvidia-installer.log";
 
-/// How many of its last lines are told.
+/// How many of its last lines are reported.
 const SHOWN: usize = 8;
 
 /// How long the installer may take: it may have DKMS build the modules for each kernel.

@@ -29,9 +29,9 @@ const CLEANUP: Duration = Duration::from_secs(30);
 /// How long somebody who may not be killed may take to let go by himself: what a monitoring
 /// service starts to look at the GPU is gone in an instant.
 const SETTLE: Duration = Duration::from_secs(5);
-/// How often the references are counted while nobody is seen who has them.
+/// How often the references are counted while no process is seen that has them.
 const COUNT: Duration = Duration::from_millis(2);
-/// From this round on nobody is asked first: those who are still there made new ones of their
+/// From this round on no process gets SIGTERM first: those who are still there made new ones of their
 /// kind each time they were.
 const LAST_ASKED: u32 = 2;
 
@@ -210,7 +210,7 @@ fn signal_and_wait(context: &Context, victims: Vec<Victim>, grace: Duration) -> 
     wait(left, Instant::now() + CLEANUP)
 }
 
-/// Whether there is a moment within `patience` at which nobody has the driver open.
+/// Whether there is a moment within `patience` at which no process has the driver open.
 fn quiet(context: &Context, patience: Duration) -> Result<bool> {
     let until = Instant::now() + patience;
     loop {
@@ -220,12 +220,12 @@ fn quiet(context: &Context, patience: Duration) -> Result<bool> {
         if Instant::now() > until {
             return Ok(false);
         }
-        // The kernel tells nobody when a reference goes: ask again.
+        // The kernel does not report when a reference goes: ask again.
         std::thread::sleep(COUNT);
     }
 }
 
-/// References remain and nobody is seen who has them: an error that says how many and where they
+/// References remain and no process is seen that has them: an error that says how many and where they
 /// may be. True if what remains is not this step's to remove, false if the next look will tell more.
 fn unexplained(context: &Context) -> Result<bool> {
     let scan = holders::scan(&context.root)?;
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_spared_is_waited_for_and_then_named() {
+    fn what_is_not_killed_is_waited_for_and_then_named() {
         let (_directory, context) = context();
         let (mut child, holder) = process("echo; exec sleep 0.2");
         let disposition = Disposition::StopUnit { user: Some(7), unit: "x.service".into() };

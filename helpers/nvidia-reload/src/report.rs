@@ -22,7 +22,7 @@ pub enum Outcome {
     Stopped,
     /// There was nothing to do.
     NothingToDo,
-    /// The run was started; nobody waited for its end.
+    /// The run was started, and its end was not waited for.
     Started,
     /// A step failed, and everything is as it was.
     RolledBack,
@@ -63,7 +63,7 @@ pub struct StepReport {
     /// Which.
     pub step: Step,
     /// `done`, `failed`, `undone` (it was done and rolled back), `waiting` (its turn never came),
-    /// `running` or `undoing` (nobody waited).
+    /// `running` or `undoing` (the end was not waited for).
     pub result: State,
     /// How long its work took; null where it did not run.
     pub seconds: Option<f64>,
@@ -80,7 +80,7 @@ pub struct Missing {
     pub name: String,
     /// Who took it.
     pub step: Step,
-    /// Why it is not back; empty where nobody tried yet.
+    /// Why it is not back; empty where it was not tried yet.
     pub reason: String,
     /// The thing itself, as the ledger has it.
     pub object: Object,

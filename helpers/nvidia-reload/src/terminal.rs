@@ -128,7 +128,7 @@ impl Sink for Terminal {
         if self.quiet {
             return;
         }
-        let in_picture = matches!(event, Event::Step(_) | Event::Status(_) | Event::Unwinding);
+        let in_picture = matches!(event, Event::Step(_) | Event::Status(_) | Event::RollingBack);
         if in_picture && self.draw(progress, now_usec, false) {
             return;
         }
@@ -156,7 +156,7 @@ impl Sink for Terminal {
     }
 }
 
-/// Asks `question` on standard error and says whether the answer is yes; none if there is nobody
+/// Asks `question` on standard error and says whether the answer is yes; none if there is no terminal
 /// to ask.
 pub fn ask(question: &str) -> Option<bool> {
     if !io::stdin().is_terminal() {

@@ -61,7 +61,7 @@ pub(crate) fn assess(
         loaded: version,
         on_disk: match files.iter().find(|file| file.name == DRIVER) {
             Some(file) => file.version.clone(),
-            // One that cannot be read was told of.
+            // One that cannot be read was reported.
             None if driver.is_some() => None,
             None => disk.find(DRIVER)?.and_then(|file| file.version),
         },

@@ -201,7 +201,7 @@ fn snapshot(
     Ok(snapshot)
 }
 
-/// Comes last in the unwinding: closes the run, unless something is left for the rollback or, when
+/// Comes last when the steps are undone: closes the run, unless something is left for the rollback or, when
 /// the machine is going down, for the next boot.
 fn undo(context: &Context) -> Result<()> {
     // Of a run that never came to take it. That it stays is no reason to leave the run open.

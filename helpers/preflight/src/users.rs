@@ -34,7 +34,7 @@ pub(crate) fn assess(
     let (mut plain, mut unguarded) = (BTreeMap::new(), BTreeMap::new());
     let first = scan.holders.iter().find(|holder| holder.pid == 1);
     for holder in &scan.holders {
-        // What is of a job is told of with the job.
+        // What is of a job is named with the job.
         if below.contains(&holder.pid) || matches!(holder.owner, holders::Owner::SlurmStep { .. }) {
             continue;
         }
@@ -57,7 +57,7 @@ pub(crate) fn assess(
             ),
             Disposition::StopUnit { user, unit } => add_unit(&mut actions, user, unit, holder),
             Disposition::Kill => add_plain(&mut plain, holder),
-            // What PID 1 keeps for logind goes with what that closes.
+            // What PID 1 holds for logind goes with what that closes.
             Disposition::Release if holder.pid == 1 => {}
             Disposition::Release => actions.extend(sessions::released(context, config, holder, findings)?),
             // For which service PID 1 keeps it is stop-units' to find out, below.

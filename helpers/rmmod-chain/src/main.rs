@@ -113,7 +113,7 @@ fn note_settings<'a>(context: &'a Context, run: &Run) -> Result<Vec<Intent<'a>>>
     for gpu in run.snapshot.seen.iter().filter(|gpu| !gpu.settings.is_empty() && goes(gpu)) {
         let (pci, uuid) = (gpu.pci.clone(), gpu.uuid.clone());
         let object = Object::Settings(Settings { pci, uuid, settings: gpu.settings.clone() });
-        // A start in the middle of the unwinding runs this again.
+        // A start in the middle of the rollback runs this again.
         if run.outstanding(Step::Settings).iter().all(|act| act.object != object) {
             acts.push(context.ledger.intent(Step::Settings, object)?);
         }
@@ -132,7 +132,7 @@ fn used(loaded: &[Loaded]) -> Vec<String> {
     used
 }
 
-/// Waits until nobody has the driver open, so that no part of it is unloaded when another cannot be.
+/// Waits until no process has the driver open, so that no part of it is unloaded when another cannot be.
 fn quiet(context: &Context) -> Result<()> {
     let until = Instant::now() + PATIENCE;
     loop {
@@ -144,7 +144,7 @@ fn quiet(context: &Context) -> Result<()> {
         if Instant::now() > until {
             bail!("{}", in_use(context, &busy.module.name)?);
         }
-        // The kernel tells nobody when a reference goes: ask again.
+        // The kernel does not report when a reference goes: ask again.
         std::thread::sleep(Duration::from_millis(2));
     }
 }

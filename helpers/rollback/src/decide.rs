@@ -17,7 +17,7 @@ pub(crate) enum Decision {
     },
 }
 
-/// A run is ended that has failed, or that nobody works on or holds any more.
+/// A run is ended that has failed, or that nothing works on or holds any more.
 pub(crate) fn decide(run: Option<&Run>, boot: &str, units: &OurUnits, is_switched_off: bool) -> Decision {
     let Some(run) = run else {
         return Decision::Nothing("no run is open: there is nothing to do".into());
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_is_ended_that_has_failed_or_that_nobody_owns() {
+    fn a_run_is_ended_that_has_failed_or_that_nothing_owns() {
         let failed = || vec![Event::StepFailed { step: Step::Verify, reason: "r".into(), cancelled: false }];
         let cancelled =
             || vec![Event::StepFailed { step: Step::Verify, reason: "r".into(), cancelled: true }];
@@ -70,7 +70,7 @@ mod tests {
             // A later run than the failed one.
             (vec![], &[preflight], &[reset], None),
             (vec![], &[], &[preflight], None),
-            // Nobody needs its steps, and systemd has not noticed.
+            // Nothing needs its steps, and systemd has not noticed.
             (vec![Event::Committed], &[preflight, RESET], &[], Some(true)),
             (vec![], &[preflight], &[], Some(true)),
             // The way on from offline has failed.

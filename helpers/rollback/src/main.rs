@@ -21,7 +21,7 @@ use step::{
     Context, Leftovers, Order, OurUnits, RELOAD, finish, is_switched_off, order_unit, undo_limit, undo_steps,
 };
 
-/// A module that nobody uses goes at once, or never.
+/// A module that nothing uses goes at once, or never.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long the loads of a boot's driver may take.
@@ -123,7 +123,7 @@ fn conclude(context: &Context, goes_back: bool) -> Result<()> {
 }
 
 /// A boot that met a half driver has loaded the wrong one, or none, and made no device nodes: what is on disk
-/// is loaded in its place, if nobody uses that yet. Else the reload that is started afterwards does it.
+/// is loaded in its place, if nothing uses that yet. Else the reload that is started afterwards does it.
 fn match_disk(context: &Context, open: &Run) -> Result<()> {
     let root = &context.root;
     let disk = Disk::open(root)?;

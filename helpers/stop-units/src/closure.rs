@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn who_serves_others_stops_last() {
+    fn what_others_need_stops_last() {
         let fake = Fake::default().with("fabric.service", true, &[], &[]).with("job.service", true, &[], &[]);
         assert_eq!(
             order(&fake, &["fabric.service", "job.service"]),

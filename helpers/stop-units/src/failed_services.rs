@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn what_failed_loops_or_was_skipped_has_fallen_and_what_was_stopped_has_not() {
+    fn what_failed_loops_or_was_skipped_has_failed_and_what_was_stopped_has_not() {
         let of = |active, sub| standing("a.service", active, sub);
         let failed = Some(Failure::Failed("exit-code".into()));
         assert_eq!(failure(&of("failed", "failed"), 100), failed);
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_fallen_service_took_along_has_fallen_too() {
+    fn what_a_failed_service_took_along_has_failed_too() {
         let second = 1_000_000;
         let fabric = Standing { left_usec: 1000 * second, ..standing("fm.service", "failed", "failed") };
         let failed = [(fabric, Failure::Loops)];

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! Whether anybody would lose work by a reload: told by the plan of the reload itself, since nobody
+//! Whether work would be lost by a reload: known from the plan of the reload itself, since nobody
 //! else knows of containers that only have a GPU, or of units that a stop takes along.
 
 use std::process::Command;
@@ -52,7 +52,7 @@ impl Users {
 /// Who uses the GPUs and is not of a unit that is `restartable`.
 ///
 /// # Errors
-/// It cannot be told.
+/// It is not known.
 pub(crate) fn users(root: &Root, restartable: &[String]) -> Result<Users> {
     // The plan asks the engines, and NVML: while there is somebody, it need not be made.
     let scan = scan(root)?;

@@ -25,7 +25,7 @@ struct Answer {
     remedy: String,
 }
 
-/// Reloads, with `if_idle` only if nobody loses work by it. None when the new driver works, else how it
+/// Reloads, with `if_idle` only if no work is lost by it. None when the new driver works, else how it
 /// ended and why.
 ///
 /// # Errors
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_end_is_told_by_the_exit_status_and_the_reasons_by_the_answer() {
+    fn the_end_is_known_by_the_exit_status_and_the_reasons_by_the_answer() {
         assert_eq!(ended(Some(0), b""), None);
         let reason = Reason::new("a", "b");
         let report = br#"{"schema": "x", "reasons": [{"what": "a", "remedy": "b"}], "exit": 3}"#;

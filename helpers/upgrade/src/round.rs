@@ -35,7 +35,7 @@ pub(crate) enum Next {
     Leave { state: State, because: Vec<Reason> },
     /// To reload.
     Go {
-        /// Only if still nobody would lose work by it.
+        /// Only if still no work would be lost by it.
         if_idle: bool,
     },
 }

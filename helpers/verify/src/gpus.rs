@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gpu_that_is_lost_is_told_of_once() {
+    fn a_gpu_that_is_lost_is_reported_once() {
         let a = gpu("GPU-a", A);
         let lost = Seen::Trouble { index: 0, pci: Some(a.pci.clone()), uuid: None, trouble: Trouble::Lost };
         assert_eq!(graded(&[A], &[a], &[lost], &[], 0), [Grade::RebootRequired]);

@@ -157,7 +157,7 @@ pub fn test(asked: &Options) -> Result<u8> {
         .filter(|&(at, _)| asked.shard.is_none_or(|shard| shard.has(at)))
         .map(|(_, test)| test)
         .partition(|test| matches!(test, Test::Check(_)));
-    // One that nobody knows may be a long one, too.
+    // One that is not known may be a long one, too.
     let length = |test: &Test| results.seconds(test.name()).unwrap_or(f64::INFINITY);
     scenarios.sort_by(|one, other| length(other).total_cmp(&length(one)));
     if !checks.is_empty() {

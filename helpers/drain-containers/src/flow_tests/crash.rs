@@ -33,7 +33,7 @@ fn at_each_line_of_the_ledger_the_undo_starts_what_was_stopped() {
     for cut in cuts {
         let text = &whole[..whole[..cut].rfind('\n').map_or(0, |last| last + 1)];
         let (a, bb) = (lines_of(text, "ida"), lines_of(text, "idbb"));
-        // Before the intent it runs; with the intent nobody knows; once that is done it is stopped.
+        // Before the intent it runs; with the intent it is not known; once that is done it is stopped.
         let possible = |lines: usize| match lines {
             0 => &["running"][..],
             1 => &["running", "exited"],

@@ -104,7 +104,7 @@ impl Agent {
         }
         let deadline = Instant::now() + CONNECT.min(budget);
         let stream = accept(&listener, uid, deadline).map_err(|error| over("wait for the worker", error));
-        // Nobody else has a use for it. It is replaced before the next.
+        // Nothing else uses it. It is replaced before the next.
         let _ = remove_file(root.path(socket(uid)));
         Self::start(stream?, uid, budget, Some(lock)).map_err(|error| over("speak with the worker", error))
     }
@@ -209,7 +209,7 @@ fn end(state: &Mutex<State>, stream: &UnixStream, reason: &str) -> String {
     reason
 }
 
-/// Hands each answer to whoever waits for it, until the conversation ends.
+/// Hands each answer to what waits for it, until the conversation ends.
 fn read(stream: UnixStream, until: Instant, state: &Mutex<State>) {
     let closer = stream.try_clone();
     let mut lines = Lines::new(stream, LONGEST, MOST);
@@ -237,7 +237,7 @@ fn read(stream: UnixStream, until: Instant, state: &Mutex<State>) {
     }
 }
 
-/// The lock on conversations with this user, and a socket that the user, and nobody else, can connect to.
+/// The lock on conversations with this user, and a socket that the user, and no other, can connect to.
 fn listen(root: &Root, uid: u32) -> io::Result<(File, UnixListener)> {
     let path = root.path(socket(uid));
     if let Some(folder) = path.parent() {

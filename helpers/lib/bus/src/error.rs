@@ -9,7 +9,7 @@ pub enum Error {
     /// There is no manager to talk to, or it does not listen to us.
     #[error("cannot reach {manager} at {address}")]
     Unreachable {
-        /// Whose manager.
+        /// The owner of the manager.
         manager: String,
         /// The last address tried.
         address: String,

@@ -146,7 +146,7 @@ fn rules(paths: &[(String, String)]) -> Vec<MatchRule<'_>> {
     rules.into_iter().filter_map(Result::ok).collect()
 }
 
-/// Sends on what matters until the connection ends or nobody listens.
+/// Sends on what matters until the connection ends or nothing listens.
 async fn forward(mut stream: MessageStream, units: &HashMap<String, String>, sender: &Sender<Signal>) {
     while let Some(message) = poll_fn(|context| Pin::new(&mut stream).poll_next(context)).await {
         let Ok(message) = message else { break };

@@ -192,7 +192,7 @@ fn changes_of_a_unit_bring_their_values() {
         [("ActiveState", "activating".into()), ("ExecMainStatus", 3i32.into()), ("Unknown", 1u8.into())]
             .into();
     let body = ("org.freedesktop.systemd1.Unit", values, Vec::<String>::new());
-    // The second is of a unit that nobody asked about.
+    // The second is of a unit that was not asked about.
     for at in ["a.service", "b.service"].map(crate::manager::path_of) {
         block_on(server.emit_signal(
             None::<&str>,

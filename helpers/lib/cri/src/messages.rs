@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! The messages, less what nobody here asks for. Numbers and meanings are of `api.proto` in
+//! The messages, less what nothing here asks for. Numbers and meanings are of `api.proto` in
 //! Kubernetes' `cri-api`; what is not named is skipped in an answer, so newer runtimes answer as well.
 
 use std::collections::HashMap;
@@ -77,7 +77,7 @@ pub struct PodSandbox {
     /// The runtime's id.
     #[prost(string, tag = "1")]
     pub id: String,
-    /// Whose it is.
+    /// Its owner.
     #[prost(message, optional, tag = "2")]
     pub metadata: Option<SandboxMetadata>,
     /// Whether containers can run in it.

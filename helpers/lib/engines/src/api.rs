@@ -153,7 +153,7 @@ impl Client {
         self.away.swap(false, Ordering::Relaxed)
     }
 
-    /// Whose API it is.
+    /// Which engine it is.
     pub fn kind(&self) -> Kind {
         self.kind
     }

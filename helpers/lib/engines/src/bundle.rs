@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn the_runtime_and_its_hook_are_told() {
+    fn the_runtime_and_its_hook_are_known() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let write = |name: &str, text: &str| fs::write(directory.path().join(name), text).expect("writes");
         let read = || Bundle::read(directory.path()).expect("reads");

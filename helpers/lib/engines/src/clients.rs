@@ -30,7 +30,7 @@ const SHORT_ID: usize = 12;
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Attached {
     engine: Kind,
-    /// Whose engine it orders; none for root's.
+    /// The user of the engine that it orders; none for root's.
     user: Option<u32>,
     unit: String,
     arguments: Vec<Vec<u8>>,

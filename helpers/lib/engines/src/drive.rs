@@ -70,7 +70,7 @@ fn next(phase: &Phase, goal: Goal) -> Move {
 /// Stops a container: the stop signal, and SIGKILL after `grace`.
 ///
 /// # Errors
-/// It still runs, or nobody can tell.
+/// It still runs, or that is not known.
 pub async fn bring_down(client: &Client, id: &str, grace: Duration) -> Result<Ended, Error> {
     reach(client, id, Goal::Down, grace).await
 }
@@ -78,7 +78,7 @@ pub async fn bring_down(client: &Client, id: &str, grace: Duration) -> Result<En
 /// Starts a container, and pauses it if it was paused.
 ///
 /// # Errors
-/// It does not run, or nobody can tell.
+/// It does not run, or that is not known.
 pub async fn bring_up(client: &Client, id: &str, paused: bool) -> Result<Ended, Error> {
     reach(client, id, Goal::Up { paused }, Duration::ZERO).await
 }
@@ -87,7 +87,7 @@ pub async fn bring_up(client: &Client, id: &str, paused: bool) -> Result<Ended, 
 /// engine's word: `unhealthy` at once, `starting` after the time.
 ///
 /// # Errors
-/// It does not run any more, or nobody can tell.
+/// It does not run any more, or that is not known.
 pub async fn become_healthy(client: &Client, id: &str, time: Duration) -> Result<Option<String>, Error> {
     let deadline = Instant::now() + time;
     let mut pause = Duration::from_millis(20);

@@ -28,7 +28,7 @@ pub enum Error {
         /// The engine's words, for a reader only.
         message: String,
     },
-    /// It said what nobody here understands.
+    /// Its answer cannot be understood.
     #[error("the engine's answer cannot be understood: {0}")]
     Odd(String),
 }

@@ -92,7 +92,7 @@ fn listening(root: &Root, kind: Kind, user: Option<u32>, socket: String) -> Engi
 /// The kernel's.
 pub fn reach(root: &Root, socket: &str) -> io::Result<()> {
     let path = root.path(socket);
-    // Says "not found" of a path that is something else, too: nobody listens on it.
+    // Says "not found" of a path that is something else, too: nothing listens on it.
     if !fs::metadata(&path)?.file_type().is_socket() {
         return Err(io::ErrorKind::NotFound.into());
     }

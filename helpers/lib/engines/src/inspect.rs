@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! What an engine says of a container, less what nobody here asks for.
+//! What an engine says of a container, less what nothing here asks for.
 //!
 //! The shape is Docker's `GET /containers/ID/json`, which Podman answers as well. Every field may
 //! be missing or null: engines of ten years answer here.

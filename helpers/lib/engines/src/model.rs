@@ -77,7 +77,7 @@ impl fmt::Display for Kind {
 pub struct Engine {
     /// Which.
     pub kind: Kind,
-    /// Whose, where it is a user's own.
+    /// The user, where it is a user's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<u32>,
     /// Its API socket.
@@ -119,7 +119,7 @@ pub enum Presence {
 /// A running or paused container that has a GPU.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Container {
-    /// Whose it is.
+    /// Its owner.
     pub engine: Kind,
     /// The user, where it is of a user's own engine.
     #[serde(default, skip_serializing_if = "Option::is_none")]

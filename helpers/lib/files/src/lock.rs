@@ -37,7 +37,7 @@ pub enum LockError {
     },
 }
 
-/// Takes the lock on the file `path`, which is made where it is not there: nobody but root can open it, since
+/// Takes the lock on the file `path`, which is made where it is not there: only root can open it, since
 /// whoever can open a file can lock it for as long as he likes.
 ///
 /// Where another process holds it, `waiting` is called once with what is waited for and the limit.
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_else_can_open_it_and_no_link_is_followed() {
+    fn no_other_user_can_open_it_and_no_link_is_followed() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("lock");
         fs::write(&path, "").expect("writes");

@@ -86,7 +86,7 @@ impl OwnerError {
 /// every directory and every link on the way belong to root (or to the user that this process runs as, who
 /// can believe himself), and no other user can write to them.
 ///
-/// What was checked stays so: nobody but root can change it.
+/// What was checked stays so: only root can change it.
 ///
 /// # Errors
 /// Another user can, or it is not there.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! A file put in place whole: whoever reads finds the old one or the new one.
+//! A file put in place whole: a reader finds the old one or the new one.
 
 use std::fs::Permissions;
 use std::io::{self, Write};

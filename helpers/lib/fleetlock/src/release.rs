@@ -80,7 +80,7 @@ fn decide(lease: &Lease, open: bool, last: Option<&Run>, boot: &str) -> Decision
     }
 }
 
-/// Whether a step failed that nobody had cancelled.
+/// Whether a step failed that was not cancelled.
 fn has_failed(run: &Run) -> bool {
     run.driver_failed || (run.has_failed() && !run.cancelled)
 }

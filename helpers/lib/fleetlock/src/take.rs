@@ -11,7 +11,7 @@ use crate::lease::{Lease, Locked, State, lock};
 use crate::release::STEADY;
 use crate::{LOCK_UNIT, UNLOCK_UNIT};
 
-/// A lease that the server has granted, and that no run has yet. Until it has, nobody else changes the record.
+/// A lease that the server has granted, and that no run has yet. Until it has, nothing else changes the record.
 #[derive(Debug)]
 pub struct Granted<'a> {
     locked: Locked<'a>,

@@ -170,7 +170,7 @@ fn fabric(device: &Device<'_>) -> Result<Option<Fabric>> {
 }
 
 /// What is set and is not at its default, in the order in which it is to be set again: persistence
-/// first, since a GPU that nobody uses loses the rest; then MIG, which ends what runs.
+/// first, since a GPU that nothing uses loses the rest; then MIG, which ends what runs.
 pub(crate) fn settings(
     device: &Device<'_>,
     unread: &mut Unread,

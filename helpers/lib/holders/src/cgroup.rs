@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! Whose a process is, by the cgroup it runs in.
+//! The owner of a process, by the cgroup it runs in.
 //!
 //! `/proc/PID/cgroup` has one line a hierarchy, `ID:CONTROLLERS:PATH`: only `0::PATH` under the
 //! unified layout, one for each controller under the old one, both under the hybrid one. Service

@@ -24,11 +24,11 @@ pub enum Disposition {
         /// The unit.
         unit: String,
     },
-    /// It belongs to nobody and is ended.
+    /// It has no owner and is killed.
     Kill,
     /// logind keeps it for a session without a display server: logind is asked to close it.
     Release,
-    /// Nobody touches it: the run is refused.
+    /// It is not touched: the run is refused.
     Refuse {
         /// Why, as the end of a sentence about the holder.
         why: String,
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn the_configuration_and_the_caller_are_spared() {
+    fn what_the_configuration_protects_and_the_caller_are_not_killed() {
         let protected = bare("x.service");
         let rules = Rules { units: &protected, ..Rules::default() };
         assert!(is_refused(&rules.disposition(&holder(unit("x.service")))));
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn who_asks_is_spared_and_what_he_runs_in() {
+    fn the_caller_is_protected_and_what_it_runs_in() {
         let caller = |line: &[i32], owner: &Owner| Caller::of(line, owner.clone());
         let with = |caller: &Caller, owner: Owner| {
             Rules { caller: Some(caller), ..Rules::default() }.disposition(&holder(owner))

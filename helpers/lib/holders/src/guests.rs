@@ -93,7 +93,7 @@ pub struct MpsControl {
     pub pid: i32,
     /// Its user.
     pub uid: u32,
-    /// Whose it is.
+    /// Its owner.
     pub owner: Owner,
 }
 

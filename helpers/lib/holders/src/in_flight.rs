@@ -116,7 +116,7 @@ pub(crate) fn may_receive_users(root: &Root) -> bool {
     };
     if root.is_system() {
         let magic = File::open(&connections).and_then(|folder| Ok(fstatfs(folder)?.f_type));
-        // Where that is not mounted, nobody knows.
+        // Where that is not mounted, it is not known.
         if !magic.is_ok_and(|magic| magic == FUSE_CONTROL) {
             return false;
         }

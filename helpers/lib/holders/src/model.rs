@@ -23,7 +23,7 @@ pub struct Scan {
     pub unexplained: Vec<Unexplained>,
     /// What could not be looked at, and why, one sentence each.
     pub unseen: Vec<String>,
-    /// False when the reference counts alone showed that there is nobody to look for.
+    /// False when the reference counts alone showed that there is no holder to look for.
     pub searched: bool,
 }
 
@@ -166,7 +166,7 @@ pub enum Owner {
         /// `0`, `batch`, `extern`, `interactive`.
         step: String,
     },
-    /// Nobody: a plain process.
+    /// None: a plain process.
     Process,
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! Whose user namespace a process is in.
+//! The owner of the user namespace of a process.
 
 #![allow(unsafe_code)]
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! The module graph and its reference counts: whether there is anybody to look for at all.
+//! The module graph and its reference counts: whether there is a holder to look for at all.
 
 use crate::Result;
 use crate::model::Module;

@@ -18,7 +18,7 @@ use step::Root;
 ///
 /// As root with CAP_SYS_PTRACE and CAP_SYS_ADMIN (or CAP_CHECKPOINT_RESTORE) the answer is
 /// complete; without, [`Scan::unseen`] says what is missing. Where the reference counts show that
-/// there is nobody, no process is looked at.
+/// there is no holder, no process is looked at.
 ///
 /// # Errors
 /// When `/proc` or `/sys/module` cannot be read. One process never is an error.

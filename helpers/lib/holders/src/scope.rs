@@ -54,7 +54,7 @@ impl Scan {
         self
     }
 
-    /// Whether nobody is left within `scope`: for all GPUs [`Scan::is_free`].
+    /// Whether no holder is left within `scope`: for all GPUs [`Scan::is_free`].
     pub fn is_free_within(&self, scope: &Scope) -> bool {
         if scope.is_all() { self.is_free() } else { !self.holders.iter().any(|holder| scope.has(holder)) }
     }

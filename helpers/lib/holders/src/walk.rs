@@ -163,7 +163,7 @@ where
             }
         }
         mine.store(u64::MAX, Ordering::Relaxed);
-        // Nobody listens any more when the walk is over without this worker.
+        // Nothing listens any more when the walk is over without this worker.
         let _ = sender.send(number);
     });
     Watched { at, last: 0, since: Instant::now(), given_up: false }

@@ -102,7 +102,7 @@ struct Record {
     archives: Vec<Seen>,
 }
 
-/// Saves what was seen in all archives, for whoever asks until they change.
+/// Saves what was seen in all archives, for what asks until they change.
 ///
 /// # Errors
 /// It cannot be written.
@@ -140,7 +140,7 @@ pub const MATCHES: &str = "/run/nvidia-reload/initramfs-matches";
 /// Notes whether the initramfs is known to match `disk`.
 ///
 /// # Errors
-/// It cannot be told, and is not noted as known then; or the note cannot be written.
+/// It is not known, and is not noted as known then; or the note cannot be written.
 pub fn note(root: &Root, disk: &Disk) -> Result<()> {
     let note = root.path(MATCHES);
     files::remove(&note).with_context(|| format!("remove {}", note.display()))?;

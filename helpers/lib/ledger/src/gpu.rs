@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //! A GPU as NVML showed it, and what was set on it.
 //!
-//! The numbers are NVML's own (nvml.h), so that a value that this version does not know is kept and
-//! given back as it was. Data only: whoever unloads the driver reads the ledger and links no NVML.
+//! The numbers are NVML's own (nvml.h), so that a value that this version does not know is recorded and
+//! restored as it was. Data only: what unloads the driver reads the ledger and links no NVML.
 
 use std::fmt;
 

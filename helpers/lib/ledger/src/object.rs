@@ -51,7 +51,7 @@ pub enum Object {
 }
 
 impl Object {
-    /// The same without what only a restart needs and nobody else may read: a container's definition has its
+    /// The same without what only a restart needs and only root may read: a container's definition has its
     /// environment in it.
     pub fn without_secrets(self) -> Self {
         match self {

@@ -132,7 +132,7 @@ pub enum Event {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", content = "reason", rename_all = "kebab-case")]
 pub enum State {
-    /// Written, perhaps done: whoever undoes it looks first.
+    /// Written, perhaps done: the undo looks first.
     Intent,
     /// Done, not restored.
     Done,
@@ -353,7 +353,7 @@ mod tests {
         for (reset, step, cancelled, expected) in [
             (false, Step::Verify, false, true),
             (false, Step::ModprobeChain, false, true),
-            // Somebody stopped the run while verify was at it.
+            // The run was stopped while verify was at it.
             (false, Step::Verify, true, false),
             (false, Step::RmmodChain, false, false),
             (true, Step::Verify, false, false),

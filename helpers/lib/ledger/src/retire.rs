@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! A closed run in the history, without what nobody needs any more.
+//! A closed run in the history, without what is not needed any more.
 
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};

@@ -15,7 +15,7 @@ pub enum Step {
     DrainContainers,
     /// Stops the systemd units that own holders.
     StopUnits,
-    /// Ends the processes that nobody owns.
+    /// Ends the processes without an owner.
     KillHolders,
     /// Takes the console from NVIDIA's framebuffer.
     UnbindVt,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! The file: locked by whoever writes, synced before the act, whole again after a power cut.
+//! The file: locked by the writer, synced before the act, whole again after a power cut.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
@@ -92,7 +92,7 @@ impl Ledger {
             .context("read /proc/sys/kernel/random/uuid")?
             .trim()
             .to_owned();
-        // Written aside and then named: whoever reads sees no ledger or one with its first line. What a power
+        // Written aside and then named: a reader sees no ledger or one with its first line. What a power
         // cut left under that name may be a run in the history, too: it is never written to.
         let new = self.directory.join("ledger.jsonl.new");
         files::remove(&new).with_context(|| format!("remove {}", new.display()))?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! The gate: while it is shut, nobody can load the driver behind our back.
+//! The gate: while it is shut, nothing can load the driver behind our back.
 //!
 //! The driver's modules carry `alias char-major-195-*`, and the nodes in /dev outlive them with mode
 //! 0666: any process that opens one makes the kernel load the driver from disk. With an

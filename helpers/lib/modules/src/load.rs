@@ -64,7 +64,7 @@ pub fn load(root: &Root, disk: &Disk, source: &Source, until: Instant) -> Result
 fn insert(disk: &Disk, file: &File, until: Instant) -> Result<()> {
     match in_child(until, || disk.insert(&file.path, &file.options))? {
         Ended::Back(Ok(())) => Ok(()),
-        // Somebody else loaded it in the meantime; whether it is the right one is read back.
+        // It was loaded in the meantime; whether it is the right one is read back.
         Ended::Back(Err(Errno::EEXIST)) => Ok(()),
         Ended::Back(Err(errno)) => Err(errno).with_context(|| {
             let options = if file.options.is_empty() {

@@ -35,7 +35,7 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// References that no loaded dependent explains: somebody has a file open, or the like.
+    /// References that no loaded dependent explains: a process has a file open, or the like.
     /// 0 where the kernel counts nothing.
     pub fn users(&self) -> i64 {
         self.refcount.map_or(0, |count| count - self.holders.len() as i64)
@@ -197,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_module_that_is_in_nobodys_holders_is_of_the_graph_all_the_same() {
+    fn a_module_that_is_in_no_holders_is_of_the_graph_all_the_same() {
         let graph = |holders: &[&str], list: &str| {
             let directory = tempfile::tempdir().expect("a temporary directory");
             let root = Root::at(directory.path());

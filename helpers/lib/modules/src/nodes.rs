@@ -168,7 +168,7 @@ pub fn refresh(root: &Root, before: &[Node]) -> Result<Vec<Change>> {
     Ok(changes)
 }
 
-/// Puts a node in place in one move: whoever opens it gets the old one or the new one.
+/// Puts a node in place in one move: an open gets the old one or the new one.
 fn make(path: &Path, node: &Node, device: nix::libc::dev_t) -> Result<()> {
     let directory = path.parent().context("has a parent")?;
     fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;

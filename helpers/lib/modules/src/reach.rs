@@ -55,7 +55,7 @@ pub fn out_of_reach(root: &Root, library: Option<&str>) -> Result<Option<Reason>
     let loaded = driver_version(root)?;
     let running = release(root)?;
     let disk = Disk::open(root)?;
-    // A file that cannot be read is another matter, and told of where it is judged.
+    // A file that cannot be read is another matter, and reported where it is judged.
     let Ok(here) = disk.find(DRIVER) else { return Ok(None) };
     let here = here.filter(|file| file.path.exists());
     let wanted = match (&here, library) {
@@ -258,7 +258,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_later_kernel_is_told_by_its_numbers() {
+    fn the_later_kernel_is_known_by_its_numbers() {
         assert!(numbers("6.8.0-100-generic") > numbers("6.8.0-71-generic"));
         assert!(numbers("6.12.9+deb13-amd64") > numbers("6.1.0-50-amd64"));
     }

@@ -14,7 +14,7 @@ use crate::watched::{AGAIN, Ended, Stuck, in_child};
 pub enum Unloaded {
     /// The module is gone.
     Gone,
-    /// Somebody used it the whole time; the kernel refused, and nothing has changed.
+    /// It was in use the whole time; the kernel refused, and nothing has changed.
     Busy,
     /// The module is stuck in its exit function: only a reboot helps.
     Stuck(Stuck),
@@ -45,9 +45,9 @@ pub fn unload(name: &str, patience: Duration) -> Result<Unloaded> {
 
 fn outcome(result: nix::Result<()>) -> nix::Result<Unloaded> {
     match result {
-        // ENOENT: somebody else unloaded it meanwhile.
+        // ENOENT: it was unloaded meanwhile.
         Ok(()) | Err(Errno::ENOENT) => Ok(Unloaded::Gone),
-        // EWOULDBLOCK: somebody uses it.
+        // EWOULDBLOCK: it is in use.
         Err(Errno::EAGAIN) => Ok(Unloaded::Busy),
         Err(errno) => Err(errno),
     }

@@ -17,7 +17,7 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, getpid, getppid};
 
-/// How often a busy module is looked at again. The kernel tells nobody when a reference goes, so there is
+/// How often a busy module is looked at again. The kernel does not report when a reference goes, so there is
 /// nothing to wait on; a poller that opens the device over and over leaves gaps of this order.
 pub(crate) const AGAIN: Duration = Duration::from_millis(2);
 

@@ -74,7 +74,7 @@ pub fn wait_for_packages(context: &Context, time: Duration) -> Result<Option<Bus
     })
 }
 
-/// Who is still at work after `time`; nobody once nobody is. `said` is called for each that is waited for.
+/// What is still at work after `time`; nothing once none is. `said` is called for each that is waited for.
 fn until_free(root: &Root, time: Duration, mut said: impl FnMut(&Busy)) -> Result<Option<Busy>> {
     let end = Instant::now() + time;
     let mut known = None;
@@ -221,7 +221,7 @@ mod tests {
             let busy = Busy { pid: child.id() as i32, lock: path };
             assert_eq!(package_manager(&root).expect("asks"), Some(busy), "{lock}");
             end(child);
-            // The file is left, and nobody is at work.
+            // The file is left, and no package manager is at work.
             assert!(root.path(lock).exists());
             assert_eq!(package_manager(&root).expect("asks"), None, "{lock}");
         }

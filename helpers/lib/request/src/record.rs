@@ -11,11 +11,11 @@ pub const SCHEMA: &str = "nvidia-reload.request/1";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
-    /// It was asked for, and nobody has looked at it yet.
+    /// It was asked for, and nothing has looked at it yet.
     Queued,
     /// The package manager is at work, or what it left on disk is no whole driver yet.
     WaitingForPackages,
-    /// Somebody uses the GPUs, or a run is under way.
+    /// The GPUs are in use, or a run is under way.
     WaitingForIdle,
     /// None of the configured windows is open, or it is another machine's turn.
     WaitingForWindow,
@@ -40,7 +40,7 @@ pub enum State {
 }
 
 impl State {
-    /// Whether nobody deals with the request any more: a person, or another request, has to.
+    /// Whether nothing deals with the request any more: a person, or another request, has to.
     pub fn is_final(self) -> bool {
         match self {
             State::Asking

@@ -48,7 +48,7 @@ pub fn ask(root: &Root, reason: &str) -> Result<Request> {
     // The package may have been installed a moment ago, and by a tool that makes no tmpfiles.
     fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
     let _lock = lock(root)?;
-    // One of another version is nobody's: it is replaced.
+    // One of another version belongs to no one: it is replaced.
     let request = match read(root) {
         Ok(Some(mut request)) => {
             request.join(reason, now_usec());

@@ -269,7 +269,7 @@ fn put(root: &Root, libraries: &Libraries) -> Result<BTreeSet<&'static str>> {
         }
         let to = base.join(folder).join(name);
         place::remove(&to)?;
-        // Nobody but root writes to either; what is pruned meanwhile stays here.
+        // Only root writes to either; what is pruned meanwhile stays here.
         fs::hard_link(saved, &to).with_context(|| format!("link {} to {}", saved.display(), to.display()))?;
     }
     for ((folder, name), target) in &libraries.links {

@@ -2,7 +2,7 @@
 //! Which packages of RPM files belong to, and which files those packages have.
 //!
 //! Asked of `rpm` itself: its database has three formats, and only RPM reads them all. What cannot be told,
-//! as while a transaction holds the database for long, is as if nobody owned the files.
+//! as while a transaction holds the database for long, is as if no package owned the files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// What it may say: a driver's packages have some hundred files.
 const MOST: usize = 4 << 20;
 
-/// Begins each line of an answer: a file that nobody owns is told on the standard output, too.
+/// Begins each line of an answer: a file without an owner is reported on the standard output, too.
 const MARK: &str = "package";
 
 /// Flags of a file (rpmfiles.h): somebody may edit it in place, or the package only owns its name, and a script
@@ -162,7 +162,7 @@ esac"#,
     }
 
     #[test]
-    fn what_rpm_does_not_tell_nobody_owns() {
+    fn what_rpm_does_not_report_has_no_owner() {
         let paths = BTreeSet::from([PathBuf::from("/usr/bin/nvidia-smi")]);
         let (_directory, root) = machine("echo 'error: database is locked'; exit 1");
         assert!(owned(&root, &paths).is_empty() && owners(&root, &paths).is_empty());

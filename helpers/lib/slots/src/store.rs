@@ -15,7 +15,7 @@ use crate::room;
 /// Set-user-ID and set-group-ID.
 const SET_ID: u32 = 0o6000;
 
-/// What a copy has of a file's mode: nobody runs it as somebody else, and nobody but root writes to it.
+/// What a copy has of a file's mode: it runs as no other user, and only root writes to it.
 const MODE: u32 = 0o755;
 
 /// Write permission for group and others.

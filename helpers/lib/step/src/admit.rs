@@ -22,7 +22,7 @@ pub fn is_switched_off(root: &Root) -> Result<bool> {
 }
 
 /// Refuses the step where everything is turned off, and where the open run is past its turn: a start in the
-/// middle of an unwinding makes systemd run again the steps that are undone already.
+/// middle of a rollback makes systemd run again the steps that are undone already.
 ///
 /// # Errors
 /// The refusal, or the machine cannot be looked at.

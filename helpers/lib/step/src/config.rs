@@ -41,7 +41,7 @@ pub struct Config {
     pub units: Units,
     /// Which services are started that failed because of the old driver or the run.
     pub services: Services,
-    /// How processes that nobody owns are ended.
+    /// How processes without an owner are ended.
     pub processes: Processes,
     /// What is to be known of the GPUs.
     pub gpus: Gpus,
@@ -55,7 +55,7 @@ pub struct Config {
     pub fleet: Fleet,
 }
 
-/// How processes that nobody owns are ended.
+/// How processes without an owner are ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Processes {

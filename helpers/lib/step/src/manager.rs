@@ -32,7 +32,7 @@ pub struct Away {
 /// Asks the system's manager when `unit` was away last.
 ///
 /// # Errors
-/// Nobody can tell.
+/// It is not known.
 pub fn unit_away(unit: &str) -> io::Result<Away> {
     let mut command = Command::new(ASKED);
     command.args(["unit-away", unit]);

@@ -157,7 +157,7 @@ impl Plan {
 
     /// Who would lose work by the run, in words, with the processes: all that is stopped, but for the units
     /// that are `restartable`; and who may be there and cannot be asked. What is taken from a console comes
-    /// back, and nobody works on it.
+    /// back, and nothing works on it.
     pub fn users(&self, restartable: &[String]) -> Vec<(String, Vec<i32>)> {
         let is_user = |action: &&Action| match action.step {
             Step::DrainContainers | Step::KillHolders => true,

@@ -27,7 +27,7 @@ pub struct RunRequest {
     pub install: Option<Install>,
     /// The run keeps the machine without workloads, or without driver, until a person ends it.
     pub hold: bool,
-    /// The run may begin only if nobody loses work by it.
+    /// The run may begin only if no work is lost by it.
     pub if_idle: bool,
 }
 

@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// and the ledger would call it restored. At shutdown it leaves them to the next boot.
 ///
 /// # Errors
-/// Nobody can tell: the helper that knows does not answer.
+/// It is not known: the helper that knows does not answer.
 pub fn system_is_stopping() -> Result<bool> {
     ask(Path::new(ASKED))
 }

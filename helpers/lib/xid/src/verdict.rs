@@ -44,11 +44,11 @@ pub struct NvmlState {
 pub struct Gpu {
     /// Where it sits.
     pub pci: Address,
-    /// Whether its PCI configuration space answers; none where nobody looked.
+    /// Whether its PCI configuration space answers; none where that was not read.
     pub on_bus: Option<bool>,
     /// When it was reset last, on the clock of the messages.
     pub reset_usec: Option<u64>,
-    /// What NVML says; none where nobody asked.
+    /// What NVML says; none where it was not asked.
     pub nvml: Option<NvmlState>,
 }
 
@@ -118,7 +118,7 @@ pub fn verdicts(messages: &[Message], gpus: &[Gpu]) -> Vec<Verdict> {
     };
     let verdict = |(pci, subject): (Option<Address>, Subject)| {
         let mut verdict = subject.verdict(pci);
-        // A switch, or a GPU that nobody asked about, of which nothing is to be said.
+        // A switch, or a GPU that was not asked about, of which nothing is to be said.
         let asked_for = gpus.iter().any(|gpu| Some(gpu.pci) == pci);
         if !asked_for && verdict.evidence.is_empty() {
             return None;

@@ -10,7 +10,7 @@ pub enum Condition {
     /// Nothing: what is loaded is what is on disk, and no GPU complains.
     #[serde(rename = "in-step")]
     Match,
-    /// It cannot be told, or it is in no state that a reload or a reset is for.
+    /// It is not known, or it is in no state that a reload or a reset is for.
     Unknown,
     /// A reload: another driver is on disk than is loaded.
     ReloadNeeded,

@@ -54,7 +54,7 @@ With --json: one object, schema \"nvidia-reload.status/1\":
   holders      one object a process: pid, start_ticks, since, uid, user, comm,
                command, state, devices, owner, gpu_memory
   container_names
-               the names of the system's containers among the owners, by id
+               the names of containers among the owners, by id
   consoles     text consoles drawn on the driver
   unexplained  references that no holder explains: module, references, places
   unseen       what could not be looked at, in sentences

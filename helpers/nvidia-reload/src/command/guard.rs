@@ -21,10 +21,10 @@ pub fn root(what: &str) -> Result<()> {
     ))
 }
 
-/// Nobody turned everything off.
+/// The switch on the kernel command line does not turn everything off.
 ///
 /// # Errors
-/// Somebody did, or it cannot be told.
+/// It does, or it is not known.
 pub fn switched_on(root: &Root) -> Result<()> {
     if is_switched_off(root)? {
         return Err(Fault::refused(
@@ -38,7 +38,7 @@ pub fn switched_on(root: &Root) -> Result<()> {
 /// Whether somebody turned everything off.
 ///
 /// # Errors
-/// It cannot be told.
+/// It is not known.
 pub fn is_switched_off(root: &Root) -> Result<bool> {
     step::is_switched_off(root).map_err(|error| {
         Fault::refused("cannot read the kernel command line; nothing was touched", "").because(&*error)
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_told_is_refused_as_what_is_off() {
+    fn what_is_not_known_is_refused_as_what_is_off() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let root = Root::at(directory.path());
         assert_eq!(switched_on(&root).expect_err("cannot tell").exit, 3);

@@ -187,7 +187,7 @@ fn at_rest(place: &mut Place) -> Result<Manager> {
     let steps: Vec<Step> = Step::ALL.into_iter().chain([Step::GpuReset]).collect();
     place.interrupt.run_begins();
     let mut session =
-        Session::open(&manager, &steps, Phase::Unwinding, 0, &mut place.terminal, &place.interrupt)?;
+        Session::open(&manager, &steps, Phase::RollingBack, 0, &mut place.terminal, &place.interrupt)?;
     session.tell(&Event::Queued);
     let ended = session.settle(&[])?;
     session.end();

@@ -91,7 +91,7 @@ pub fn carry_out(order: &Order<'_>, manager: &Manager, place: &mut Place) -> Res
     let phase = match (order.start, order.asked) {
         (_, Goal::Restore) => Phase::Restoring,
         (true, _) => Phase::Forward,
-        (false, _) => Phase::Unwinding,
+        (false, _) => Phase::RollingBack,
     };
     place.interrupt.run_begins();
     let mut session =
@@ -219,7 +219,7 @@ fn follow(session: &mut Session<'_>, job: &Job, order: &Order<'_>, ledger: &Ledg
     if order.start && order.asked != Goal::Restore {
         // After the commit the driver stays: what is left is to let go of the units.
         let committed = result.is_success() || ledger.read()?.is_some_and(|run| run.committed);
-        session.enter(if committed { Phase::Closing } else { Phase::Unwinding });
+        session.enter(if committed { Phase::Closing } else { Phase::RollingBack });
     }
     // What it goes over ends with it, where it goes well.
     let staying = if is_done { &[] } else { order.staying };
@@ -295,7 +295,7 @@ fn stale(root: &Root, run: &Run) -> Vec<String> {
     if !run.committed || (!moved && before == now.as_deref()) {
         return Vec::new();
     }
-    // That it cannot be told is no part of how the run ended: the plan had them.
+    // That it is not known is no part of how the run ended: the plan had them.
     let guests = holders::bystanders(root).unwrap_or_default().guests;
     let is_new = |guest: &Guest| {
         !guest.versions.is_empty() && guest.versions.iter().all(|version| Some(version) == now.as_ref())

@@ -43,7 +43,7 @@ pub enum Event {
     /// A step says something.
     Status(StepProgress),
     /// The work failed or was cancelled: from here on the steps roll back.
-    Unwinding,
+    RollingBack,
 }
 
 /// Whoever shows a run.
@@ -54,7 +54,7 @@ pub trait Sink {
     /// Nothing happened for a moment.
     fn tick(&mut self, progress: &Progress, now_usec: u64);
 
-    /// Nobody looks on any more.
+    /// The command does not wait any more.
     fn end(&mut self, progress: &Progress, now_usec: u64);
 }
 
@@ -175,7 +175,7 @@ impl<'a> Session<'a> {
         self.progress.restart(monotonic_usec());
     }
 
-    /// Nobody looks on any more: how far the steps are.
+    /// The command does not wait any more: how far the steps are.
     pub fn end(self) -> Progress {
         self.sink.end(&self.progress, monotonic_usec());
         self.progress
@@ -184,8 +184,8 @@ impl<'a> Session<'a> {
     /// From here on the steps roll back, or (`Closing`) only end.
     pub fn enter(&mut self, phase: Phase) {
         self.progress.phase = phase;
-        if phase == Phase::Unwinding {
-            self.tell(&Event::Unwinding);
+        if phase == Phase::RollingBack {
+            self.tell(&Event::RollingBack);
         }
     }
 

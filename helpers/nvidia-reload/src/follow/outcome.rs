@@ -54,7 +54,7 @@ pub fn outcome(facts: &Facts) -> Outcome {
         None if facts.staying && facts.settled && facts.exit == Some(Exit::Refused as i32) => {
             Outcome::Refused
         }
-        // Nobody works on it any more, and it is not closed; or somebody does, and it takes long.
+        // Nothing works on it any more, and it is not closed; or something does, and it takes long.
         None => Outcome::Unfinished,
     }
 }

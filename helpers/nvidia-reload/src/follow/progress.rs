@@ -31,7 +31,7 @@ pub enum Phase {
     /// The work is done; systemd lets go of the units.
     Closing,
     /// The steps roll back, last to first.
-    Unwinding,
+    RollingBack,
     /// The same where nothing failed: what was stopped on purpose is restored.
     Restoring,
 }

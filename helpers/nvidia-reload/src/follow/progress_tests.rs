@@ -60,7 +60,7 @@ fn a_failed_step_gives_back_and_stays_failed() {
     start(&mut progress, Step::RmmodChain, RUN + 2);
     exit(&mut progress, Step::RmmodChain, RUN + 1_000_002, 3);
     assert_eq!(state_of(&progress, Step::RmmodChain), State::Undoing);
-    progress.phase = Phase::Unwinding;
+    progress.phase = Phase::RollingBack;
     progress.change(&Step::RmmodChain.unit(), &active(ActiveState::Failed), RUN + 2_000_002);
     progress.change(&Step::Preflight.unit(), &active(ActiveState::Deactivating), RUN + 2_000_002);
     progress.change(&Step::Preflight.unit(), &active(ActiveState::Inactive), RUN + 2_000_003);
@@ -129,7 +129,7 @@ fn what_an_earlier_run_left_is_not_of_this_one() {
 }
 
 #[test]
-fn words_are_told_as_they_change() {
+fn words_are_shown_as_they_change() {
     let mut progress = progress();
     start(&mut progress, Step::DrainContainers, RUN);
     let says = |text: &str| UnitChange { status_text: Some(text.into()), ..UnitChange::default() };

@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_is_told_line_by_line() {
+    fn a_log_is_explained_line_by_line() {
         for width in [80, 120] {
             let style = Style { width: Some(width), ..Style::PLAIN };
             insta::assert_snapshot!(format!("a_log_on_{width}_columns"), log(&found(), 5, style));

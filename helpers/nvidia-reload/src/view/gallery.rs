@@ -119,7 +119,7 @@ pub fn under_way() -> Progress {
 }
 
 /// The same run later: rmmod-chain failed and has restored its part, kill-holders is restoring.
-pub fn unwinding() -> Progress {
+pub fn rolling_back() -> Progress {
     use ActiveState::{Activating, Active, Deactivating, Failed};
     let mut progress = under_way();
     look(&mut progress, Step::DrainContainers, Active, 1_250_000, 4_350_000, 0, 4_350_000);
@@ -128,7 +128,7 @@ pub fn unwinding() -> Progress {
     }
     look(&mut progress, Step::RmmodChain, Activating, 4_600_000, 0, 0, 4_600_000);
     look(&mut progress, Step::RmmodChain, Deactivating, 4_600_000, 6_600_000, 1, 6_600_000);
-    progress.phase = Phase::Unwinding;
+    progress.phase = Phase::RollingBack;
     look(&mut progress, Step::RmmodChain, Failed, 4_600_000, 6_600_000, 1, 6_900_000);
     look(&mut progress, Step::UnbindVt, Deactivating, 4_400_000, 4_500_000, 0, 6_900_000);
     look(&mut progress, Step::UnbindVt, ActiveState::Inactive, 4_400_000, 4_500_000, 0, 6_950_000);
@@ -147,7 +147,7 @@ pub fn report(failed: bool) -> Report {
         seconds: 4.24,
         ..Report::new("reload", outcome, "nvidia-reload.target")
     };
-    report.with_progress(&if failed { unwinding() } else { under_way() }).with_run(&run(failed))
+    report.with_progress(&if failed { rolling_back() } else { under_way() }).with_run(&run(failed))
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn gallery() {
     show("status, drained, not root", super::status::status(&drained_for_a_user(), style, now()));
     show("plan", super::plan::plan(&proposed(Command::Reload, ready_plan()), style));
     show("plan, refused", super::plan::plan(&proposed(Command::Reload, refused_plan()), style));
-    for (title, progress) in [("under way", under_way()), ("unwinding", unwinding())] {
+    for (title, progress) in [("under way", under_way()), ("rolling back", rolling_back())] {
         let mut lines = super::live::picture(&progress, style, 7_300_000);
         lines.push(super::live::footer(&progress, style));
         show(title, lines.join("\n") + "\n");

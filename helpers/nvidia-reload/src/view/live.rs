@@ -32,10 +32,10 @@ pub fn footer(progress: &Progress, style: Style) -> String {
     let (paint, text) = match progress.phase {
         Phase::Forward => (Paint::Faint, "Ctrl-C leaves the run to systemd."),
         Phase::Closing => (Paint::Faint, "The work is done; systemd ends the run."),
-        Phase::Unwinding if refusal(progress).is_some() => {
+        Phase::RollingBack if refusal(progress).is_some() => {
             (Paint::Faint, "Nothing was touched; systemd ends the run.")
         }
-        Phase::Unwinding => (Paint::Attention, unwinding(progress)),
+        Phase::RollingBack => (Paint::Attention, rolling_back(progress)),
         Phase::Restoring => {
             (Paint::Faint, "What was stopped is restarted. Ctrl-C leaves the run to systemd.")
         }
@@ -59,7 +59,7 @@ fn refused(step: &StepProgress) -> Option<&'static str> {
     }
 }
 
-fn unwinding(progress: &Progress) -> &'static str {
+fn rolling_back(progress: &Progress) -> &'static str {
     match progress.failed() {
         Some(_) => "The run failed: the steps are rolled back.",
         None => "The steps are rolled back.",
@@ -136,13 +136,13 @@ pub fn sentence(event: &Event, progress: &Progress, style: Style) -> Option<Stri
             let changed = if *changed { "The plan has changed since it was shown:\n" } else { "" };
             Some(format!("{changed}{}", super::plan::plan(plan, style)))
         }
-        Event::Unwinding if refusal(progress).is_some() => None,
+        Event::RollingBack if refusal(progress).is_some() => None,
         Event::Step(step) | Event::Status(step)
             if step.step == Step::Rollback && refusal(progress).is_some() =>
         {
             None
         }
-        Event::Unwinding => Some(style.paint(Paint::Attention, unwinding(progress))),
+        Event::RollingBack => Some(style.paint(Paint::Attention, rolling_back(progress))),
         Event::Status(step) if !step.status.is_empty() => Some(happened(step, &clean(&step.status))),
         Event::Status(_) => None,
         Event::Step(step) => step_sentence(step, progress, style),

@@ -27,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gpus_that_are_set_alike_are_told_of_once() {
+    fn gpus_that_are_set_alike_are_shown_once() {
         let (limit, persistence) = ([Setting::PowerLimit { milliwatts: 1000 }], [Setting::Persistence]);
         let gpus: Vec<(String, &[Setting])> = vec![
             ("GPU 0".into(), &limit),

@@ -121,7 +121,7 @@ fn versions(status: &Status) -> String {
     clean(&format!("{loaded}, {on_disk}{library}"))
 }
 
-/// Whose libraries programs get.
+/// Which libraries programs get.
 fn heals(version: &str, loaded: Option<&str>) -> String {
     match loaded == Some(version) {
         true => format!("healed: programs that start find the libraries of {version}, until the reload"),

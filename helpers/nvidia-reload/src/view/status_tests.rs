@@ -36,7 +36,7 @@ fn the_page_fits_narrow_terminals() {
 }
 
 #[test]
-fn a_user_is_told_what_only_root_sees() {
+fn a_user_sees_what_only_root_can_look_at() {
     let style = Style { width: Some(60), ..Style::PLAIN };
     insta::assert_snapshot!(status(&drained_for_a_user(), style, now()));
 }

@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_driver_that_serves_says_what_was_looked_at() {
+    fn a_driver_that_works_says_what_was_looked_at() {
         insta::assert_snapshot!(verified(&example(Grade::Ok), Style { width: Some(80), ..Style::PLAIN }));
     }
 

@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told() {
+    fn what_is_wrong_is_reported() {
         let good = module();
         assert_eq!(flaw_of(&good), None);
         assert_eq!(flaw_of(b""), Some(Flaw::Empty));

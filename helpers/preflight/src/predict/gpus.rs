@@ -95,7 +95,7 @@ impl Chip {
 /// Judges the driver in `found` by the GPUs that are bound to the loaded one.
 ///
 /// # Errors
-/// The GPUs cannot be told.
+/// The GPUs are not known.
 pub(crate) fn assess(root: &Root, found: &[Found], findings: &mut Findings) -> Result<()> {
     let Some(driver) = driver(found) else { return Ok(()) };
     let lists = lists(root)?;

@@ -121,7 +121,7 @@ fn other_versions<'a>(
             let symbol = other.declared.exports.iter().find(|exported| exported.name == symbol.name)?;
             Some((symbol.crc, Some(other)))
         });
-        // That the driver's own modules are of several versions is told of by that.
+        // That the driver's own modules are of several versions is reported by that.
         if exported.is_some_and(|(_, other)| {
             other.is_some_and(|other| {
                 other.is_of_driver() && one.is_of_driver() && other.file.version != one.file.version
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_exports_is_told_by_its_list() {
+    fn what_the_kernel_exports_is_known_by_its_list() {
         let list = |text: &str| {
             let missing = not_in(text.as_bytes(), ["here", "local", "nowhere", "of_module"].into_iter());
             missing.expect("reads").into_iter().map(ToOwned::to_owned).collect::<Vec<_>>()

@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changes_is_told() {
+    fn what_changes_is_reported() {
         let now = |value: &str| BTreeMap::from([("p".to_owned(), value.to_owned())]);
         let changed = |kind, value: Option<&str>, before: &str| {
             let option = Given { name: "p".into(), value: value.map(Into::into) };

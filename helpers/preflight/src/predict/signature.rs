@@ -53,7 +53,7 @@ pub(crate) fn assess(
                 .push(&one.file.path),
         }
     }
-    // They are signed together, or not at all: told once.
+    // They are signed together, or not at all: reported once.
     if let Some(files) = named(&unsigned) {
         findings.refuse(
             format!("{files}: not signed, and {why}"),
@@ -101,7 +101,7 @@ fn known(context: &Context, disk: &Disk, loaded: &[Loaded]) -> Result<Vec<Signat
             let taint = context.root.path("/sys/module").join(&module.module.name).join("taint");
             if let Some(file) = slot.find(&module.module)
                 && text(&taint)?.is_some_and(|taint| !taint.contains('E'))
-                // One that cannot be read is told of where it is taken for a measure.
+                // One that cannot be read is reported where it is taken for a measure.
                 && let Ok(declared) = disk.declared(&file.path)
                 && let Some(signature) = declared.signature.clone()
             {

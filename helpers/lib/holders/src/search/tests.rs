@@ -204,7 +204,7 @@ fn compared_with_fuser_and_lsof() {
     let status = std::fs::read_to_string("/proc/self/status").expect("reads");
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
     let peak: u64 = peak.and_then(|kib| kib.parse().ok()).expect("a number");
-    // References that the dependents explain: there is nobody to look for.
+    // References that the dependents explain: there is no holder to look for.
     let idle = tempfile::tempdir().expect("a temporary directory");
     for path in ["sys/module/nvidia/holders/nvidia_uvm", "sys/module/nvidia_uvm/holders"] {
         std::fs::create_dir_all(idle.path().join(path)).expect("created");

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Policy {
-    /// As soon as nobody but restartable services has a GPU.
+    /// As soon as nothing but restartable services has a GPU.
     #[default]
     WhenIdle,
     /// As soon as the package manager is through.
