@@ -192,8 +192,11 @@ pub(crate) fn collect(root: &Root, disk: &Disk, version: &str, loaded: Vec<File>
                 && path.to_string_lossy().starts_with("/usr/src/nvidia")
                 && path.to_string_lossy().contains(version)
         };
-        let module =
-            |path: &Path| modules.iter().any(|file| below(root, &file.path).as_deref() == Some(path));
+        let files: Vec<PathBuf> = modules.iter().filter_map(|file| below(root, &file.path)).collect();
+        let objects: BTreeSet<PathBuf> = files.iter().filter_map(|path| dpkg::objects(path)).collect();
+        let module = |path: &Path| {
+            files.iter().any(|file| file == path) || objects.iter().any(|folder| path.starts_with(folder))
+        };
         let more = dpkg::owned(root, |path| source(path) || module(path))?;
         for package in more {
             owned.extend(package.files);
