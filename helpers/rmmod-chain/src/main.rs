@@ -169,6 +169,9 @@ fn offline(root: &Root, patience: Duration) -> Result<()> {
             bail!("{what} could not be taken offline, and the kernel still uses it: reboot the machine");
         }
         let Some(online) = gpus.iter().find(|gpu| !gpu.is_offline()) else { return Ok(()) };
+        if online.is == Onlined::NoAnswer {
+            bail!("the driver does not report whether {online} is offline: `journalctl -k` may show why");
+        }
         if Instant::now() > until {
             bail!(
                 "{online} is still online {} seconds after the last use of the GPU: the driver is not unloaded",

@@ -23,7 +23,7 @@ const GPUS: &str = "/proc/driver/nvidia/gpus";
 /// How `/proc/iomem` names such memory while the kernel has it.
 const NAME: &str = "System RAM (NVIDIA)";
 
-/// How long the driver may take to answer: it does not while it starts or stops that GPU.
+/// How long the driver may take to answer for all GPUs: it does not while it starts or stops one.
 pub const ANSWER: Duration = Duration::from_secs(30);
 
 /// How the memory of a GPU is.
@@ -84,11 +84,12 @@ pub fn gpu_memory(root: &Root) -> Result<Vec<GpuMemory>> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error).with_context(|| format!("read {}", list.display())),
     };
+    let until = Instant::now() + ANSWER;
     let mut found = Vec::new();
     for entry in entries {
         let entry = entry.with_context(|| format!("read {}", list.display()))?;
         let pci = entry.file_name().to_string_lossy().into_owned();
-        found.extend(of_gpu(pci, &entry.path().join("numa_status"))?);
+        found.extend(of_gpu(pci, &entry.path().join("numa_status"), until)?);
     }
     found.sort_by(|one, other| one.pci.cmp(&other.pci));
     Ok(found)
@@ -110,8 +111,8 @@ pub fn is_left_behind(root: &Root, gpus: &[GpuMemory]) -> Result<bool> {
     }
 }
 
-fn of_gpu(pci: String, path: &Path) -> Result<Option<GpuMemory>> {
-    let text = match read_in_child(path, Instant::now() + ANSWER)? {
+fn of_gpu(pci: String, path: &Path, until: Instant) -> Result<Option<GpuMemory>> {
+    let text = match read_in_child(path, until)? {
         Ok(text) => text,
         // The driver has the file where it may put memory online.
         Err(NotRead::Failed(Errno::ENOENT)) => return Ok(None),

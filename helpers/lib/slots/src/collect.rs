@@ -185,6 +185,17 @@ pub(crate) fn collect(root: &Root, disk: &Disk, version: &str, loaded: Vec<File>
                 tree.add(&path)?;
             }
         }
+    } else if origin == Origin::Rpm {
+        // What else these have is no driver's to run with: objects, and modules of other kernels.
+        let mut files = BTreeSet::new();
+        for path in modules.iter().filter_map(|file| below(root, &file.path)) {
+            files.insert(tree::follow(root, &path)?.1.unwrap_or(path));
+        }
+        for package in rpm::owners(root, &files) {
+            if !by_rpm.contains(&package) {
+                by_rpm.push(package);
+            }
+        }
     } else if origin == Origin::Dpkg {
         // The modules were built from a package's source, and are no package's themselves.
         let source = |path: &Path| {
