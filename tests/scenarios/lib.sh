@@ -13,6 +13,8 @@
 #   # rig: distro=debian12,forky                    (the suite runs it on the first, --all on each; else on debian12)
 #   # rig: machines=3 with=ansible                (node1, where it runs, node2, …: node1 reaches the others by ssh;
 #   #                                                Ansible is on node1)
+#   # rig: with=rpm                                (rpm and rpmbuild are there, with an empty database, and the
+#                                                product's package for it: /usr/share/rig/nvidia-reload.rpm)
 #   . /usr/share/rig/lib.sh
 #
 # A scenario runs as root in a machine of its own, in which the package is
@@ -143,6 +145,21 @@ gate_is_open() {
 	[ ! -e /run/modprobe.d/00-nvidia-reload.conf ] && [ ! -e /run/nvidia-reload/busy ]
 }
 
+# slot_has VERSION PATH ORIGINAL: the slot of that driver has that file, and it is whole.
+slot_has() {
+	local kept slot=/var/lib/nvidia-reload/slots/$1
+	kept=$(python3 - "$slot/manifest.json" "$2" <<-'END'
+		import json, sys
+		names = sys.argv[2], "/usr" + sys.argv[2]
+		for file in json.load(open(sys.argv[1]))["files"]:
+		    if file["kind"] == "file" and file["path"] in names:
+		        print(f"modules/{file['module']['name']}.ko" if file.get("module") else f"files{file['path']}")
+	END
+	)
+	[ -n "$kept" ] || fail "the slot of $1 has no $2"
+	cmp "$slot/$kept" "$3" || fail "$2 is another one in the slot of $1"
+}
+
 # Everything that holds after any run, however it went.
 assert_at_rest() {
 	settled
@@ -173,6 +190,25 @@ install_driver() { # VERSION
 	# The machine starts with the rig's initrd: no minutes for one that nobody boots from.
 	echo update_initramfs=no >/etc/initramfs-tools/update-initramfs.conf
 	DEBIAN_FRONTEND=noninteractive apt-get --yes install /usr/share/rig/packages/"$1"/*.deb
+}
+
+# apt_repository FOLDER: its packages are all that apt knows.
+apt_repository() {
+	python3 - "$1" <<-'END'
+		import glob, hashlib, os, subprocess, sys
+		os.chdir(sys.argv[1])
+		with open("Packages", "w") as index:
+		    for deb in sorted(glob.glob("*.deb")):
+		        content = open(deb, "rb").read()
+		        index.write(subprocess.run(["dpkg-deb", "--field", deb], check=True, capture_output=True, text=True).stdout)
+		        index.write(f"Filename: ./{deb}\nSize: {len(content)}\nSHA256: {hashlib.sha256(content).hexdigest()}\n\n")
+		content = open("Packages", "rb").read()
+		with open("Release", "w") as release:
+		    release.write(f"Origin: rig\nSuite: rig\nSHA256:\n {hashlib.sha256(content).hexdigest()} {len(content)} Packages\n")
+	END
+	rm -rf /etc/apt/sources.list /etc/apt/sources.list.d/*
+	echo "deb [trusted=yes] file:$1 ./" >/etc/apt/sources.list.d/rig.list
+	apt-get --quiet update
 }
 
 # How far the request for a reload is; empty when there is none.

@@ -11,7 +11,7 @@ use step::{Action, Config, Context, OFF, Plan, RunRequest};
 
 use crate::choose::{Pick, pick};
 use crate::findings::Findings;
-use crate::{bystanders, driver, failed_services, gpus, health, inhibited, of_slurm, reset, users};
+use crate::{bystanders, driver, failed_services, gpus, health, inhibited, memory, of_slurm, reset, users};
 
 /// What was found.
 pub(crate) struct Assessed {
@@ -83,6 +83,8 @@ fn assess_beside(
     inhibited::assess(inhibitors, asked.if_idle, &mut findings);
     health::assess(context, config, &log, state.as_ref(), &versions, reset, &mut findings)?;
     let scan = holders::scan(&context.root)?;
+    // A reset unloads no driver.
+    let memory = if reset { Vec::new() } else { memory::assess(&context.root, &mut findings)? };
     let (mut picked, mut chosen) = (Vec::new(), Vec::new());
     if let Some(ids) = &asked.reset {
         let bound = modules::gpus(&context.root)?;
@@ -102,6 +104,7 @@ fn assess_beside(
         }
     }
     let seen = gpus::assess(&config.gpus, state, &mut findings);
+    memory::persistence(&memory, &seen, &scan.holders, &mut findings);
     let nodes: Vec<String> = chosen.iter().flat_map(|gpu| gpu.nodes.iter().cloned()).collect();
     let survey = survey(&nodes)?;
     let scope: Scope = nodes.iter().cloned().collect();

@@ -7,7 +7,7 @@ use modules::{DRIVER, Disk, chain};
 use step::{Context, Exit, Verdict};
 
 use crate::findings::Findings;
-use crate::{driver, gpus};
+use crate::{driver, gpus, memory};
 
 const KEYS: [&str; 7] = ["loaded", "installed", "file", "verdict", "exit", "because", "remedy"];
 
@@ -39,6 +39,7 @@ fn judged(machine: &golden::Machine) -> String {
     };
     driver::reach(root, Some(&state), &mut findings).expect("judges");
     gpus::library(root, &state, &versions, &mut findings).expect("judges");
+    memory::assess(root, &mut findings).expect("judges");
     let file = Disk::open(root).expect("opens").find(DRIVER).ok().flatten().map(|file| file.path);
     let (verdict, reasons, _) = findings.verdict();
     let (verdict, exit) = match verdict {

@@ -14,6 +14,7 @@ mod golden;
 mod gpus;
 mod health;
 mod inhibited;
+mod memory;
 mod of_slurm;
 mod of_users;
 mod package;

@@ -12,8 +12,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use ledger::{Gpu, Intent, NotDone, Object, Run, Settings, Step};
+use modules::coherent::{Onlined, gpu_memory, is_left_behind};
 use modules::{Disk, Loaded, State, Stuck, Unloaded, chain, gate, gpus, is_hidden, on_bus, unload};
-use step::Context;
+use step::{Context, Root};
+
+/// How long the driver may take until the memory of its GPUs is no part of the system's any more: hundreds of
+/// gigabytes, of which the kernel moves what lies there.
+const OFFLINE: Duration = Duration::from_secs(120);
 
 /// How long a module may be in use before that counts as a failure. Whoever had the GPU is gone by
 /// now; what is left are programs that look at it and go.
@@ -51,6 +56,9 @@ fn run(context: &Context) -> Result<()> {
     take(context, &hidden)?;
     if run.snapshot.chosen.is_empty() {
         quiet(context)?;
+    }
+    if !run.snapshot.reset {
+        offline(&context.root, OFFLINE)?;
     }
     let settings = note_settings(context, &run)?;
     take(context, &listed)?;
@@ -149,6 +157,32 @@ fn quiet(context: &Context) -> Result<()> {
     }
 }
 
+/// Waits until the memory of each GPU is no part of the system's any more. The driver sees to that when the last user
+/// has closed the GPU; if it fails, an unload would take the driver away from under memory that the kernel uses.
+fn offline(root: &Root, patience: Duration) -> Result<()> {
+    let until = Instant::now() + patience;
+    loop {
+        let gpus = gpu_memory(root)?;
+        let failed = gpus.iter().find(|gpu| gpu.is == Onlined::OfflineFailed);
+        if failed.is_some() || is_left_behind(root, &gpus)? {
+            let what = failed.map_or_else(|| "memory of a GPU".to_owned(), ToString::to_string);
+            bail!("{what} could not be taken offline, and the kernel still uses it: reboot the machine");
+        }
+        let Some(online) = gpus.iter().find(|gpu| !gpu.is_offline()) else { return Ok(()) };
+        if online.is == Onlined::NoAnswer {
+            bail!("the driver does not report whether {online} is offline: `journalctl -k` may show why");
+        }
+        if Instant::now() > until {
+            bail!(
+                "{online} is still online {} seconds after the last use of the GPU: the driver is not unloaded",
+                patience.as_secs()
+            );
+        }
+        // The driver tells nobody.
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 fn in_use(context: &Context, name: &str) -> Result<String> {
     Ok(match modules::loaded(&context.root, name)? {
         Some(module) => format!(
@@ -184,6 +218,38 @@ mod tests {
                 (result, _) => panic!("{what}: {result:?}"),
             }
         }
+    }
+
+    #[test]
+    fn nothing_is_unloaded_from_under_memory_that_the_kernel_uses() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let root = Root::at(directory.path());
+        offline(&root, Duration::ZERO).expect("no GPU has such memory");
+        let gpu = root.path("/proc/driver/nvidia/gpus/0009:01:00.0");
+        std::fs::create_dir_all(&gpu).expect("creates");
+        let set = |status: &str| {
+            let text = format!("Node:      1\nStatus:    {status}\n");
+            std::fs::write(gpu.join("numa_status"), text).expect("writes");
+        };
+        let refused = || offline(&root, Duration::ZERO).expect_err("is not offline").to_string();
+        set("online");
+        assert!(refused().contains("GPU 0009:01:00.0 (NUMA node 1) is still online"), "{}", refused());
+        set("offline_failed");
+        assert!(refused().contains("reboot the machine"), "{}", refused());
+        set("offline");
+        offline(&root, Duration::ZERO).expect("is offline");
+        std::fs::write(root.path("/proc/iomem"), "20-2f : System RAM (NVIDIA)\n").expect("writes");
+        assert!(refused().contains("reboot the machine"), "{}", refused());
+        std::fs::remove_file(root.path("/proc/iomem")).expect("removes");
+        set("offline_in_progress");
+        let soon = std::thread::scope(|scope| {
+            let waits = scope.spawn(|| offline(&root, Duration::from_secs(30)));
+            // Replaced as a whole, as the kernel shows it.
+            std::fs::write(gpu.join("new"), "Node:      1\nStatus:    offline\n").expect("writes");
+            std::fs::rename(gpu.join("new"), gpu.join("numa_status")).expect("replaces");
+            waits.join().expect("does not panic")
+        });
+        soon.expect("the driver was done in time");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::net::UdpSocket;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 
@@ -81,6 +82,9 @@ impl Fleet {
         if scenario.is_some_and(|scenario| scenario.header().with_ansible) {
             fleet.0[0].ssh()?.send(&ansible(cache)?)?;
         }
+        if scenario.is_some_and(|scenario| scenario.header().with_rpm) {
+            fleet.0[0].ssh()?.send(&rpm(cache)?)?;
+        }
         Ok(fleet)
     }
 
@@ -119,18 +123,43 @@ impl Fleet {
 /// Arguments for tar: Ansible of the machine's own suite, which is Python's files and nothing else.
 fn ansible(cache: &Cache) -> Result<Vec<OsString>> {
     let room = Room::unpacked(cache, "ansible", "Ansible for the machine", &["ansible-core"])?;
-    let root = room.root();
     let mut arguments: Vec<OsString> =
-        ["--owner=0", "--group=0", "--exclude=ansible_test", "-C"].map(Into::into).into();
-    arguments.push(root.clone().into());
-    arguments.push("usr/lib/python3/dist-packages".into());
-    for (folder, start) in [("usr/bin", "ansible"), ("usr/lib/x86_64-linux-gnu", "libyaml-0.so")] {
+        ["--owner=0", "--group=0", "--exclude=ansible_test"].map(Into::into).into();
+    arguments.extend(["-C".into(), room.root().into(), "usr/lib/python3/dist-packages".into()]);
+    arguments.extend(starting(&room.root(), &[("usr/bin", "ansible"), (LIBRARIES, "libyaml-0.so")])?);
+    Ok(arguments)
+}
+
+/// Arguments for tar: rpm of the machine's own suite, with what builds packages, and the product's package for it.
+fn rpm(cache: &Cache) -> Result<Vec<OsString>> {
+    const OWN: [&str; 8] =
+        ["librpm", "liblua5.3.", "libpopt.", "libgomp.", "libmagic.", "libdw", "libelf", "libsqlite3."];
+    let room = Room::unpacked(cache, "rpm", "rpm for the machine", &["rpm"])?;
+    let product = stages::package(cache)?.context("this checkout has no package")?;
+    let package = product.file_like("nvidia-reload-", ".rpm")?;
+    let name = package.file_name().context("the package has no name")?;
+    let mut arguments: Vec<OsString> = ["--owner=0", "--group=0"].map(Into::into).into();
+    arguments.push("--transform=s,^nvidia-reload-.*\\.rpm$,usr/share/rig/nvidia-reload.rpm,".into());
+    arguments.extend(["-C".into(), room.root().into()]);
+    arguments.extend(["usr/lib/rpm", "usr/lib/file", "usr/share/file", "usr/share/misc"].map(Into::into));
+    let libraries = OWN.map(|start| (LIBRARIES, start));
+    arguments.extend(starting(&room.root(), &[&[("usr/bin", "rpm")], &libraries[..]].concat())?);
+    arguments.extend(["-C".into(), product.folder().into(), name.to_owned()]);
+    Ok(arguments)
+}
+
+const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
+
+/// What begins so in these folders of `root`.
+fn starting(root: &Path, wanted: &[(&str, &str)]) -> Result<Vec<OsString>> {
+    let mut found = Vec::new();
+    for (folder, start) in wanted {
         for entry in fs::read_dir(root.join(folder)).with_context(|| format!("there is no {folder}"))? {
             let name = entry?.file_name();
             if name.to_string_lossy().starts_with(start) {
-                arguments.push(format!("{folder}/{}", name.to_string_lossy()).into());
+                found.push(format!("{folder}/{}", name.to_string_lossy()).into());
             }
         }
     }
-    Ok(arguments)
+    Ok(found)
 }

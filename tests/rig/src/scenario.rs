@@ -50,6 +50,8 @@ pub struct Header {
     pub machines: Option<u32>,
     /// Ansible is there.
     pub with_ansible: bool,
+    /// The machine gets rpm, and the product's package for it.
+    pub with_rpm: bool,
     /// It takes long, and runs only when it is named.
     pub by_name: bool,
     /// The distributions that `cargo rig test` runs it on; none for the usual one.
@@ -280,6 +282,7 @@ fn parse_header(script: &str) -> Result<Header> {
                 Some(("driver", version)) => header.driver = Some(known_driver(version)?),
                 Some(("machines", machines)) => header.machines = Some(possible_machines(machines)?),
                 Some(("with", "ansible")) => header.with_ansible = true,
+                Some(("with", "rpm")) => header.with_rpm = true,
                 Some(("kernel", argument)) => header.kernel.push(argument.to_owned()),
                 None if word == "by-name" => header.by_name = true,
                 Some(("distro", names)) => {
@@ -288,7 +291,7 @@ fn parse_header(script: &str) -> Result<Header> {
                 Some(("parts", names)) => header.parts.extend(names.split(',').map(str::to_owned)),
                 _ => bail!(
                     "`# rig:` knows timeout=SECONDS, gpus=N, driver=VERSION, kernel=ARGUMENT, by-name, \
-                     distro=NAME,…, parts=NAME,…, machines=N and with=ansible, not {word}"
+                     distro=NAME,…, parts=NAME,…, machines=N and with=ansible|rpm, not {word}"
                 ),
             }
         }
@@ -322,7 +325,7 @@ mod tests {
         let header = parse_header(
             "#!/bin/bash\n# What it shows.\n# rig: timeout=600 gpus=2\n\
              # rig: driver=550.163.01 kernel=a.b=0 distro=debian12,debian13 by-name\n# rig: parts=a,b\n\
-             # rig: machines=3 with=ansible\nset -e\n",
+             # rig: machines=3 with=ansible\n# rig: with=rpm\nset -e\n",
         );
         assert_eq!(
             header.ok(),
@@ -333,6 +336,7 @@ mod tests {
                 kernel: vec!["a.b=0".into()],
                 machines: Some(3),
                 with_ansible: true,
+                with_rpm: true,
                 by_name: true,
                 distros: vec![Distro::Debian12, Distro::Debian13],
                 parts: vec!["a".into(), "b".into()],

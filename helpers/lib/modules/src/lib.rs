@@ -4,6 +4,7 @@
 
 use anyhow::Context as _;
 
+pub mod coherent;
 mod declared;
 mod disk;
 pub mod gate;

@@ -185,6 +185,17 @@ pub(crate) fn collect(root: &Root, disk: &Disk, version: &str, loaded: Vec<File>
                 tree.add(&path)?;
             }
         }
+    } else if origin == Origin::Rpm {
+        // What else these have is no driver's to run with: objects, and modules of other kernels.
+        let mut files = BTreeSet::new();
+        for path in modules.iter().filter_map(|file| below(root, &file.path)) {
+            files.insert(tree::follow(root, &path)?.1.unwrap_or(path));
+        }
+        for package in rpm::owners(root, &files) {
+            if !by_rpm.contains(&package) {
+                by_rpm.push(package);
+            }
+        }
     } else if origin == Origin::Dpkg {
         // The modules were built from a package's source, and are no package's themselves.
         let source = |path: &Path| {
@@ -192,8 +203,11 @@ pub(crate) fn collect(root: &Root, disk: &Disk, version: &str, loaded: Vec<File>
                 && path.to_string_lossy().starts_with("/usr/src/nvidia")
                 && path.to_string_lossy().contains(version)
         };
-        let module =
-            |path: &Path| modules.iter().any(|file| below(root, &file.path).as_deref() == Some(path));
+        let files: Vec<PathBuf> = modules.iter().filter_map(|file| below(root, &file.path)).collect();
+        let objects: BTreeSet<PathBuf> = files.iter().filter_map(|path| dpkg::objects(path)).collect();
+        let module = |path: &Path| {
+            files.iter().any(|file| file == path) || objects.iter().any(|folder| path.starts_with(folder))
+        };
         let more = dpkg::owned(root, |path| source(path) || module(path))?;
         for package in more {
             owned.extend(package.files);

@@ -60,8 +60,18 @@ pub(crate) fn owned(root: &Root, wanted: impl Fn(&Path) -> bool) -> Result<Vec<O
 /// # Errors
 /// The database is there and cannot be read.
 pub(crate) fn owners(root: &Root, paths: &BTreeSet<PathBuf>) -> Result<Vec<Package>> {
-    let owned = owned(root, |path| paths.contains(path))?;
+    let objects: BTreeSet<PathBuf> = paths.iter().filter_map(|path| objects(path)).collect();
+    let owned =
+        owned(root, |path| paths.contains(path) || objects.iter().any(|folder| path.starts_with(folder)))?;
     versions(root, owned.into_iter().map(|package| package.name).collect())
+}
+
+/// Where Ubuntu's packages have the objects from which they link the module at `path` when they are configured: no
+/// package owns the module itself.
+pub(crate) fn objects(path: &Path) -> Option<PathBuf> {
+    path.extension().filter(|extension| *extension == "ko")?;
+    let folder = path.parent()?;
+    folder.file_name()?.to_str()?.starts_with("nvidia-").then(|| folder.join("bits"))
 }
 
 /// The installed versions of the packages `names`, as their lists are called.
@@ -138,5 +148,35 @@ mod tests {
         let expected = Package { name: "libnvidia-ml1:amd64".into(), version: "535.1-1".into() };
         assert_eq!(found, [expected]);
         assert_eq!(owners(&root, &["/usr/bin/none".into()].into()).expect("reads"), []);
+    }
+
+    #[test]
+    fn modules_that_are_linked_in_postinst_are_of_the_packages_that_bring_the_objects() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let root = Root::at(directory.path());
+        fs::create_dir_all(root.path("/var/lib/dpkg/info")).expect("creates");
+        let kernel = "/lib/modules/6.8.0-60-generic/kernel";
+        let mut status = String::new();
+        for (name, file) in [
+            ("linux-modules-nvidia-570-server-6.8.0-60-generic", "nvidia-570srv/bits/BUILD"),
+            ("linux-objects-nvidia-570-server-6.8.0-60-generic", "nvidia-570srv/bits/nvidia/nv-kernel.o"),
+            ("linux-objects-nvidia-535-server-6.8.0-60-generic", "nvidia-535srv/bits/nvidia/nv-kernel.o"),
+            ("linux-modules-6.8.0-60-generic", "drivers/acpi/bits.ko"),
+        ] {
+            fs::write(root.path(format!("/var/lib/dpkg/info/{name}.list")), format!("/.\n{kernel}/{file}\n"))
+                .expect("writes");
+            status += &format!("Package: {name}\nArchitecture: amd64\nVersion: 60.63\n\n");
+        }
+        fs::write(root.path("/var/lib/dpkg/status"), status).expect("writes");
+        let module = PathBuf::from(format!("{kernel}/nvidia-570srv/nvidia.ko"));
+        let found = owners(&root, &[module].into()).expect("reads");
+        let names: Vec<&str> = found.iter().map(|package| package.name.as_str()).collect();
+        assert_eq!(
+            names,
+            [
+                "linux-modules-nvidia-570-server-6.8.0-60-generic",
+                "linux-objects-nvidia-570-server-6.8.0-60-generic"
+            ]
+        );
     }
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
-use modules::Disk;
+use modules::{DRIVER, Disk};
 use step::Root;
 
 use crate::collect::collect;
@@ -145,7 +145,8 @@ fn a_driver_of_rpm_has_what_its_packages_have() {
     write(&root, rule, "only the package knows of it", 0o644);
     write(&root, "/usr/share/vulkan/icd.d/nvidia_icd.x86_64.json", "{}", 0o644);
     let script = format!(
-        "#!/bin/sh\ncase \"$*\" in *--file*) echo package nvidia-driver 3:{OLD}-1.el9.x86_64 nvidia-driver-1;;\n\
+        "#!/bin/sh\ncase \"$*\" in *--file*/5.13/extra/nvidia.ko) echo package kmod-nvidia 3:{OLD}-1.el9.x86_64 kmod-nvidia-1;;\n\
+         *--file*) echo package nvidia-driver 3:{OLD}-1.el9.x86_64 nvidia-driver-1;;\n\
          *) printf 'package 0 {rule}\\npackage 0 {LIB}/libcuda.so.{OLD}\\npackage 0 /usr/share/doc/nvidia/a\\n';; esac\n"
     );
     write(&root, "/usr/bin/rpm", &script, 0o755);
@@ -158,6 +159,23 @@ fn a_driver_of_rpm_has_what_its_packages_have() {
     let inode = |path: std::path::PathBuf| fs::metadata(path).expect("is there").ino();
     let library = format!("{LIB}/libcuda.so.{OLD}");
     assert_eq!(inode(slot.directory.join("files").join(&library[1..])), inode(root.path(&library)));
+    // The module is of a package, too, which has nothing else of the driver's.
+    let path = "/lib/modules/5.14/weak-updates/nvidia/nvidia.ko";
+    write(&root, "/lib/modules/5.13/extra/nvidia.ko", "linked", 0o644);
+    fs::create_dir_all(root.path(path).parent().expect("has a parent")).expect("creates");
+    link(&root, path, "/lib/modules/5.13/extra/nvidia.ko");
+    let file = modules::File {
+        name: DRIVER.into(),
+        alias: DRIVER.into(),
+        path: root.path(path),
+        version: Some(OLD.into()),
+        srcversion: None,
+        vermagic: None,
+        options: String::new(),
+    };
+    let driver = collect(&root, &Disk::open(&root).expect("opens"), OLD, vec![file]).expect("collects");
+    let names: Vec<&str> = driver.packages.iter().map(|package| package.name.as_str()).collect();
+    assert_eq!(names, ["nvidia-driver", "kmod-nvidia"]);
 }
 
 #[test]
