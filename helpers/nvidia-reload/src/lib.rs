@@ -5,7 +5,7 @@
 //! both, asks, and starts and stops the targets. So a command that is killed, or a connection that
 //! is lost, changes nothing about a run.
 //!
-//! Three layers, each knowing only the one before: [`engine`] follows a run and reports it in
+//! Three layers, each knowing only the one before: [`follow`] follows a run and reports it in
 //! typed events, [`view`] makes text of typed data and nothing else, [`terminal`] puts it where the
 //! reader is.
 
