@@ -74,7 +74,7 @@ seen() {
 }
 
 enabled() {
-	for unit in recover keep; do
+	for unit in recover save-driver; do
 		[ "$(systemctl --root=/ is-enabled nvidia-reload-$unit.service)" = "$1" ] || fail "nvidia-reload-$unit.service is not $1"
 	done
 }
