@@ -10,7 +10,7 @@ use modules::{DRIVER, Disk};
 use step::Root;
 
 use crate::collect::collect;
-use crate::keep::{entries, make, still_right};
+use crate::keep::{entries, is_put_back, make, still_right};
 use crate::manifest::Origin;
 use crate::*;
 
@@ -310,7 +310,12 @@ fn packages_are_named_with_the_command_that_brings_them_in_step() {
          agree; `apt-get install --reinstall libnvidia-ml1:amd64` puts 550.163.01 on disk again"
     );
     assert_eq!(Note::read(&root).expect("reads"), Some(note));
+    // Saved now, the slot would name no package, or those of the other driver.
+    let driver = collect(&root, &Disk::open(&root).expect("opens"), OLD, Vec::new()).expect("collects");
+    assert_eq!(driver.packages, []);
+    assert!(is_put_back(&root, &slot).expect("tells"));
     // Somebody installs over it.
     install(&root, OLD);
     assert_eq!(Note::read(&root).expect("reads"), None);
+    assert!(!is_put_back(&root, &slot).expect("tells"));
 }
