@@ -6,7 +6,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use files::replace_synced;
@@ -96,12 +96,8 @@ impl Note {
         };
         let note: Self =
             serde_json::from_slice(&text).with_context(|| format!("understand {}", path.display()))?;
-        let at = UNIX_EPOCH + Duration::from_micros(note.at_usec);
         let is_there = |(path, inode): &(String, u64)| {
-            // A file that was removed leaves the number of its inode to the next: so does a package that goes before
-            // another comes. Not every file system knows when a file was made.
-            let is_older = |data: &fs::Metadata| data.created().map_or(true, |made| made <= at);
-            fs::symlink_metadata(root.path(path)).is_ok_and(|data| data.ino() == *inode && is_older(&data))
+            fs::symlink_metadata(root.path(path)).is_ok_and(|data| data.ino() == *inode)
         };
         Ok(Some(note).filter(|note| note.schema == SCHEMA && note.files.iter().all(is_there)))
     }

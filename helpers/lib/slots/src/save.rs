@@ -15,7 +15,7 @@ use step::Root;
 use crate::collect::{Driver, below, collect};
 use crate::manifest::{self, Entry, Manifest, SavedFile, SavedLink, SavedModule};
 use crate::slot::{self, Slot};
-use crate::{DIRECTORY, Healed, attributes, linker, store, tree};
+use crate::{DIRECTORY, Healed, Note, attributes, linker, store, tree};
 
 /// How many slots there are at most.
 const SLOTS: usize = 2;
@@ -52,7 +52,7 @@ pub fn save(root: &Root, disk: &Disk, chain: &[Loaded]) -> Result<Option<String>
     let place = slot::place(root, &version)?;
     let wanted = entries(root, &driver)?;
     if let Ok(slot) = slot::slot(&place)
-        && still_right(&slot, &wanted)
+        && (still_right(&slot, &wanted) || is_put_back(root, &slot)?)
     {
         fs::File::open(&place)
             .and_then(|place| place.set_modified(SystemTime::now()))
@@ -118,13 +118,24 @@ fn text(path: &Path) -> Result<String> {
     path.to_str().map(str::to_owned).with_context(|| format!("{} is no text", path.display()))
 }
 
+/// Whether what is on disk came from `slot`, by a rollback. The package database has those files of another driver's
+/// packages then, or of none: a new slot would name those, and miss what only the packages know of.
+pub(crate) fn is_put_back(root: &Root, slot: &Slot) -> Result<bool> {
+    let note = Note::read(root)?;
+    Ok(is_whole(slot) && note.is_some_and(|note| note.version == slot.manifest.version))
+}
+
+/// Whether `slot` has all its files, by their sizes.
+fn is_whole(slot: &Slot) -> bool {
+    slot.manifest.regular().all(|file| {
+        fs::symlink_metadata(slot.directory.join(file.stored_as())).is_ok_and(|data| data.size() == file.size)
+    })
+}
+
 /// Whether `slot` holds the driver already. Told by size and time: what it says of itself is checked
 /// when it is used.
 pub(crate) fn still_right(slot: &Slot, wanted: &BTreeMap<PathBuf, Entry>) -> bool {
-    let is_there = |file: &SavedFile| {
-        fs::symlink_metadata(slot.directory.join(file.stored_as())).is_ok_and(|data| data.size() == file.size)
-    };
-    if !slot.manifest.regular().all(is_there) {
+    if !is_whole(slot) {
         return false;
     }
     let saved: BTreeMap<&str, Entry> =

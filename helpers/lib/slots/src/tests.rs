@@ -11,7 +11,7 @@ use step::Root;
 
 use crate::collect::collect;
 use crate::manifest::Origin;
-use crate::save::{entries, make, still_right};
+use crate::save::{entries, is_put_back, make, still_right};
 use crate::*;
 
 mod harm;
@@ -309,14 +309,13 @@ fn packages_are_named_with_the_command_that_makes_them_match() {
         "`apt-get install --allow-downgrades libnvidia-ml1:amd64=535.261.03-1` makes the package database \
          agree; `apt-get install --reinstall libnvidia-ml1:amd64` puts 550.163.01 on disk again"
     );
-    assert_eq!(Note::read(&root).expect("reads"), Some(note.clone()));
-    // A file made since has the inode of one that was removed: as if the note were older.
-    let path = root.path("/var/lib/nvidia-reload/put-back.json");
-    let earlier = Note { at_usec: note.at_usec - 60_000_000, ..note.clone() };
-    fs::write(&path, serde_json::to_vec(&earlier).expect("encodes")).expect("writes");
-    assert_eq!(Note::read(&root).expect("reads"), None);
-    fs::write(&path, serde_json::to_vec(&note).expect("encodes")).expect("writes");
+    assert_eq!(Note::read(&root).expect("reads"), Some(note));
+    // Saved now, the slot would name no package, or those of the other driver.
+    let driver = collect(&root, &Disk::open(&root).expect("opens"), OLD, Vec::new()).expect("collects");
+    assert_eq!(driver.packages, []);
+    assert!(is_put_back(&root, &slot).expect("tells"));
     // Somebody installs over it.
     install(&root, OLD);
     assert_eq!(Note::read(&root).expect("reads"), None);
+    assert!(!is_put_back(&root, &slot).expect("tells"));
 }
