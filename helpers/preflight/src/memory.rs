@@ -43,7 +43,7 @@ pub(crate) fn assess(root: &Root, findings: &mut Findings) -> Result<Vec<GpuMemo
             ),
         }
     }
-    if gpus.iter().all(GpuMemory::is_offline) && is_left_behind(root, &gpus)? {
+    if is_left_behind(root, &gpus)? {
         findings.reboot(
             "no GPU has its memory online, and /proc/iomem lists System RAM (NVIDIA): the kernel still uses memory of a GPU that an earlier driver put online",
             reboot,

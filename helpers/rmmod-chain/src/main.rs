@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use ledger::{Gpu, Intent, NotDone, Object, Run, Settings, Step};
-use modules::coherent::{Onlined, gpu_memory, is_left_behind};
+use modules::coherent::{Onlined, gpu_memory, is_left_behind, is_used};
 use modules::{Disk, Loaded, State, Stuck, Unloaded, chain, gate, gpus, is_hidden, on_bus, unload};
 use step::{Context, Root};
 
@@ -168,7 +168,14 @@ fn offline(root: &Root, patience: Duration) -> Result<()> {
             let what = failed.map_or_else(|| "memory of a GPU".to_owned(), ToString::to_string);
             bail!("{what} could not be taken offline, and the kernel still uses it: reboot the machine");
         }
-        let Some(online) = gpus.iter().find(|gpu| !gpu.is_offline()) else { return Ok(()) };
+        let mut online = gpus.iter().filter(|gpu| !gpu.is_offline());
+        // Of a GPU with MIG instances the driver does not say it; what the kernel has tells.
+        let Some(online) = (match is_used(root)? {
+            true => online.next(),
+            false => online.find(|gpu| gpu.is != Onlined::NotTold),
+        }) else {
+            return Ok(());
+        };
         if online.is == Onlined::NoAnswer {
             bail!("the driver does not report whether {online} is offline: `journalctl -k` may show why");
         }
@@ -240,7 +247,13 @@ mod tests {
         offline(&root, Duration::ZERO).expect("is offline");
         std::fs::write(root.path("/proc/iomem"), "20-2f : System RAM (NVIDIA)\n").expect("writes");
         assert!(refused().contains("reboot the machine"), "{}", refused());
+        // Where the driver answers EIO, as this file does, the kernel's list decides.
+        std::fs::remove_file(gpu.join("numa_status")).expect("removes");
+        std::os::unix::fs::symlink("/proc/self/mem", gpu.join("numa_status")).expect("links");
+        assert!(refused().contains("is still online"), "{}", refused());
         std::fs::remove_file(root.path("/proc/iomem")).expect("removes");
+        offline(&root, Duration::ZERO).expect("the kernel has none of it");
+        std::fs::remove_file(gpu.join("numa_status")).expect("removes");
         set("offline_in_progress");
         let soon = std::thread::scope(|scope| {
             let waits = scope.spawn(|| offline(&root, Duration::from_secs(30)));

@@ -6,6 +6,8 @@ use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use rustix::process::geteuid;
+
 /// Whose a process is, as `status` tells. The owner of its folder in `/proc` does not: that is root for
 /// everybody's process that may not be dumped.
 pub(crate) struct Ids {
@@ -40,7 +42,7 @@ pub(crate) fn is_roots(process: &Path, comm: &[u8]) -> bool {
     let Some(Ids { is_roots: true, .. }) = Ids::of(process) else { return false };
     let program = match fs::read_link(process.join("exe")) {
         Ok(program) => program,
-        Err(error) => return error.kind() == ErrorKind::PermissionDenied,
+        Err(error) => return error.kind() == ErrorKind::PermissionDenied && !geteuid().is_root(),
     };
     let name = program.file_name().unwrap_or_default().as_bytes();
     name.starts_with(comm) || [&b"k3s"[..], b"rke2"].iter().any(|all| name.starts_with(all))

@@ -100,9 +100,14 @@ pub fn gpu_memory(root: &Root) -> Result<Vec<GpuMemory>> {
 /// # Errors
 /// `/proc/iomem` cannot be read.
 pub fn is_left_behind(root: &Root, gpus: &[GpuMemory]) -> Result<bool> {
-    if !gpus.iter().all(GpuMemory::is_offline) {
-        return Ok(false);
-    }
+    Ok(gpus.iter().all(GpuMemory::is_offline) && is_used(root)?)
+}
+
+/// Whether the kernel has memory of any GPU.
+///
+/// # Errors
+/// `/proc/iomem` cannot be read.
+pub fn is_used(root: &Root) -> Result<bool> {
     let path = root.path("/proc/iomem");
     match fs::read_to_string(&path) {
         Ok(text) => Ok(text.lines().any(|line| line.split_once(" : ").is_some_and(|(_, name)| name == NAME))),
