@@ -39,6 +39,9 @@ fn main() -> ExitCode {
 
 fn run(context: &Context) -> Result<()> {
     let run = context.ledger.read()?;
+    if run.is_none() {
+        context.ledger.sweep()?;
+    }
     // What systemd does not tell is not guessed: whoever has failed cannot be at work any more.
     let units = match OurUnits::ask() {
         Ok(units) => units,

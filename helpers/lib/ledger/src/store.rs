@@ -262,6 +262,20 @@ impl Ledger {
         Ok(run)
     }
 
+    /// Moves the ledger of a run that is over to the history: the power or a signal came between its last line
+    /// and the move. An open run is left as it is.
+    ///
+    /// # Errors
+    /// The file cannot be read or moved.
+    pub fn sweep(&self) -> Result<()> {
+        let closed = || Ok::<_, anyhow::Error>(self.load()?.filter(|run| run.outcome.is_some()));
+        if closed()?.is_none() {
+            return Ok(());
+        }
+        let _lock = self.lock()?;
+        closed()?.map_or(Ok(()), |run| self.retire(&run))
+    }
+
     /// The run that ended last.
     ///
     /// # Errors

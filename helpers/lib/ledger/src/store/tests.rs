@@ -148,6 +148,21 @@ fn nothing_is_written_to_what_a_power_cut_left_of_another_run() {
 }
 
 #[test]
+fn what_was_closed_and_not_moved_is_moved_and_an_open_run_stays() {
+    let (_directory, ledger) = ledger();
+    ledger.sweep().expect("there is nothing yet, not even the directory");
+    ledger.open(Snapshot::default()).expect("opens");
+    ledger.sweep().expect("leaves it");
+    assert!(ledger.read().expect("reads").is_some());
+    // The close as far as its line, then a signal or the power.
+    ledger.event(Event::Closed { outcome: Outcome::RolledBack }).expect("writes");
+    ledger.sweep().expect("moves it");
+    assert!(!ledger.path().exists());
+    assert_eq!(retire::closed(&ledger.history()).expect("lists").len(), 1);
+    assert_eq!(ledger.last_closed().expect("reads").expect("is there").outcome, Some(Outcome::RolledBack));
+}
+
+#[test]
 fn room_is_set_aside_for_what_must_not_fail_even_after_a_torn_line() {
     let (_directory, ledger) = ledger();
     ledger.open(Snapshot::default()).expect("opens");

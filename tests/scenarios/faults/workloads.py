@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: MIT
+"""What runs on a machine: each workload can be made, stopped and started, and tells whether it runs."""
+import subprocess
+import time
+from pathlib import Path
+
+GPU = "/dev/nvidiactl"
+
+
+class Wrong(Exception):
+    """What does not hold."""
+
+
+class NotApplied(Exception):
+    """Why the fault could not be put there."""
+
+
+def sh(*words, check=True, timeout=120):
+    done = subprocess.run(words, text=True, capture_output=True, timeout=timeout)
+    if check and done.returncode:
+        raise Wrong(f"{' '.join(words)}: exit {done.returncode}: {done.stderr.strip()[-300:]}")
+    return done.stdout.strip()
+
+
+def until(seconds, what, holds):
+    end = time.monotonic() + seconds
+    while not (result := holds()):
+        if time.monotonic() > end:
+            raise Wrong(f"not within {seconds} s: {what}")
+        time.sleep(0.1)
+    return result
+
+
+def show(unit, key):
+    return sh("systemctl", "show", "--property", key, "--value", unit)
+
+
+UNIT = f"[Service]\nType=notify\nNotifyAccess=all\nExecStart=/usr/local/bin/hold {GPU}\n"
+
+
+def as_alice(*words, check=True):
+    uid = sh("id", "-u", "alice")
+    as_her = ["runuser", "-u", "alice", "--", "env", f"XDG_RUNTIME_DIR=/run/user/{uid}"]
+    return sh(*as_her, *words, check=check)
+
+
+def lingers():
+    """Her manager runs, from the boot on."""
+    sh("loginctl", "enable-linger", "alice")
+    uid = sh("id", "-u", "alice")
+    until(60, "alice's manager", Path(f"/run/user/{uid}/systemd/private").exists)
+
+
+class Container:
+    """A container of an engine, which has the GPU, or has not."""
+    stopped_by = "drain-containers"
+
+    def __init__(self, name, engine="docker", gpu=True, policy="no"):
+        self.name, self.engine, self.gpu, self.policy = f"{engine}-{name}", engine, gpu, policy
+
+    def make(self):
+        device = ["--device", GPU] if self.gpu else []
+        sh(self.engine, "run", "-d", "--name", self.name, f"--restart={self.policy}", *device, "gpu-job")
+
+    def runs(self):
+        return sh(self.engine, "inspect", "--format", "{{.State.Running}}", self.name, check=False) == "true"
+
+    def start(self):
+        sh(self.engine, "start", self.name)
+
+    def stop(self):
+        sh(self.engine, "stop", "--time", "2", self.name)
+
+
+class Unit:
+    """A service that has the GPU."""
+    gpu, stopped_by = True, "stop-units"
+
+    def __init__(self, name):
+        self.name = f"{name}.service"
+
+    def make(self):
+        Path("/etc/systemd/system", self.name).write_text(UNIT)
+        sh("systemctl", "daemon-reload")
+        self.start()
+
+    def runs(self):
+        return show(self.name, "ActiveState") == "active"
+
+    def start(self):
+        sh("systemctl", "start", self.name)
+
+    def stop(self):
+        sh("systemctl", "stop", self.name)
+
+
+class UnitOfAlice(Unit):
+    """A service of a user's own manager that has the GPU."""
+
+    def make(self):
+        lingers()
+        home = Path("/home/alice/.config/systemd/user")
+        sh("runuser", "-u", "alice", "--", "mkdir", "-p", str(home))
+        (home / self.name).write_text(UNIT)
+        as_alice("systemctl", "--user", "daemon-reload")
+        self.start()
+
+    def runs(self):
+        return as_alice("systemctl", "--user", "is-active", self.name, check=False) == "active"
+
+    def start(self):
+        as_alice("systemctl", "--user", "start", self.name)
+
+    def stop(self):
+        as_alice("systemctl", "--user", "stop", self.name)
+
+
+class UnitOfContainer(Unit):
+    """A service that runs a container: the engine's part of it is not restarted, the service is."""
+    stopped_by = "drain-containers"
+
+    def make(self):
+        text = (f"[Unit]\nRequires=docker.service\nAfter=docker.service\n[Service]\nRestart=on-failure\nRestartSec=1\n"
+                f"ExecStartPre=-docker rm --force of-unit\n"
+                f"ExecStart=docker run --rm --name of-unit --device {GPU} gpu-job\nExecStop=docker stop of-unit\n")
+        Path("/etc/systemd/system", self.name).write_text(text)
+        sh("systemctl", "daemon-reload")
+        self.start()
+
+    def runs(self):
+        return super().runs() and sh("docker", "inspect", "-f", "{{.State.Running}}", "of-unit", check=False) == "true"
+
+
+class ContainerOfAlice:
+    """A container of a user's own Podman that has the GPU."""
+    gpu, name, stopped_by = True, "alice-pod", "drain-containers"
+
+    def make(self):
+        lingers()
+        as_alice("podman", "import", "--quiet", "/usr/share/rig/gpu-job.tar", "gpu-job")
+        # Waiting in the shell, since that would get no signals as the first process that only waits for another.
+        job = f'trap "exit 0" TERM; exec 3<{GPU}; while :; do sleep 3600 & wait $!; done'
+        as_alice("podman", "run", "--detach", "--name", self.name, "--net=none", "--device", GPU, "gpu-job", "sh", "-c", job)
+
+    def runs(self):
+        return as_alice("podman", "inspect", "--format", "{{.State.Running}}", self.name, check=False) == "true"
+
+    def start(self):
+        as_alice("podman", "start", self.name)
+
+    def stop(self):
+        as_alice("podman", "stop", self.name)
+
+
+def kinds():
+    """What there can be, in a fixed order."""
+    return [Container("job"), Unit("holder"), UnitOfAlice("mine"),
+            # It comes back after a reboot as well: nobody else would start it then.
+            Container("no-gpu", gpu=False, policy="always"),
+            Container("always", policy="always"), Container("unless", policy="unless-stopped"),
+            Container("pod", engine="podman"), Unit("second"), UnitOfAlice("hers"),
+            UnitOfContainer("of-container"), ContainerOfAlice()]
+
+
+def workloads(names):
+    return [kind for kind in kinds() if kind.name in names]
+
+
+def missing(running):
+    """The workloads that do not run."""
+    return [workload.name for workload in running if not workload.runs()]
+
+
+def plain_process():
+    """One that belongs to nobody: it is ended, and is not started again."""
+    sh("hold", "--fork", GPU)
+
+
