@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
-use initramfs::{Marks, Packed, Seen, maker, seen};
+use initramfs::{Contents, Marks, Packed, maker, seen};
 use modules::Disk;
 use step::{Config, Priority, Root, StaleInitramfs, fix_path, log_as, open_ledger, show_status};
 
@@ -134,11 +134,11 @@ fn look(root: &Root, disk: &Disk, release: &str) -> Result<Option<(PathBuf, Vec<
 }
 
 /// What an archive holds.
-fn read(disk: &Disk, archive: &Path, release: &str) -> Result<Seen> {
+fn read(disk: &Disk, archive: &Path, release: &str) -> Result<Contents> {
     let marks = Marks::of(archive)?;
     let modules = packed(disk, archive, release)
         .with_context(|| format!("look into the initramfs {}", archive.display()))?;
-    Ok(Seen::new(archive.to_owned(), marks, modules))
+    Ok(Contents::new(archive.to_owned(), marks, modules))
 }
 
 /// The driver's modules for the kernel `release` in the archive.

@@ -213,7 +213,7 @@ fn what_runs_without_its_engine_knowing_is_ended_and_started_again() {
     assert_eq!(machine.states(), [State::Undone, State::Undone]);
     let ended = firsts[0].wait().expect("has ended");
     assert_eq!(ended.signal(), Some(9));
-    assert_eq!(firsts[1].try_wait().expect("lives"), None, "nobody was in the way");
+    assert_eq!(firsts[1].try_wait().expect("lives"), None, "the directory was free");
     firsts[1].kill().expect("ends");
     firsts[1].wait().expect("has ended");
 }
@@ -314,7 +314,7 @@ fn a_health_check_is_waited_for_where_that_is_configured() {
     let machine = self::machine([check("slow", &["starting"; 50])], "");
     machine.take().expect("stops");
     machine.restore().expect("starts");
-    assert!(looks_left(&machine) > 30, "nobody waits");
+    assert!(looks_left(&machine) > 30, "no wait in between");
 }
 
 #[test]

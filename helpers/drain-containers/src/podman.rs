@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! Root's Podman's API for the moment, where nobody offers it.
+//! Root's Podman's API for the moment, where no socket offers it.
 //!
 //! Podman has no daemon, and `podman.socket` is off on many machines. It is started for as long as it is
 //! needed, by PID 1: so the service behind it, and the containers that it starts, live where they would

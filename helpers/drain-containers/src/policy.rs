@@ -122,7 +122,7 @@ mod tests {
     fn pods_go_as_the_configuration_says() {
         let sorted = sort(mixed(), &config("[containers]\npods = \"all\""));
         assert_eq!(names(&sorted.pods), ["job-0", "plugin-0"]);
-        assert_eq!(sorted.refusals.len(), 3, "without a kubelet there is nobody to start it again");
+        assert_eq!(sorted.refusals.len(), 3, "without a kubelet nothing would start it again");
         let sorted = sort(mixed(), &config("[units]\nprotect = [\"kubelet.service\"]"));
         assert_eq!(names(&sorted.pods), [""; 0]);
         assert!(sorted.refusals[4].to_string().contains("kubelet.service is protected"));

@@ -61,7 +61,7 @@ pub(crate) fn run(context: &Context) -> Result<()> {
     let (system, users) = by_user(&ours);
     let failed = engines::wait_for(stop_system(context, &system, config))??;
     drop(podman);
-    // Each user's by that user's side: what does not stop has its holders killed, and fails nobody's run.
+    // Each user's by that user's side: what does not stop has its holders killed, and the run goes on.
     engines::wait_for(stop_users(context, users, config))??;
     if !failed.is_empty() {
         bail!("{} of {} containers did not stop: {}", failed.len(), ours.len(), failed.join("; "));

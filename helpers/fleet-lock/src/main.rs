@@ -52,14 +52,14 @@ fn ask(root: &Root) -> Result<String> {
         bail!("{} is about to be released", lease.name());
     }
     let answer = post(root, &lease, Operation::Lock);
-    let text = said(&lease, &answer);
+    let text = describe(&lease, &answer);
     // The lock goes first: who waits for the answer takes it.
     drop(locked);
     answer.leave(root)?;
     Ok(text)
 }
 
-fn said(lease: &Lease, answer: &Answer) -> String {
+fn describe(lease: &Lease, answer: &Answer) -> String {
     match answer {
         Answer::Granted => format!("{} is granted", lease.name()),
         Answer::Refused(why) => format!("{} is not granted: {why}", lease.name()),

@@ -64,7 +64,7 @@ pub(crate) struct Judged {
 }
 
 impl Judged {
-    /// What it means for whoever asked for it.
+    /// The exit status for it.
     pub(crate) fn exit(&self) -> Exit {
         if self.state == State::Refused { Exit::Refused } else { Exit::Done }
     }
@@ -170,7 +170,7 @@ pub(crate) fn judge(root: &Root) -> Result<Judged> {
     Ok(judged)
 }
 
-/// Whether libraries can be run from our folder, and the linker be told.
+/// Whether libraries can be run from our folder, and the linker be given the folder.
 fn place(root: &Root, refuse: &mut impl FnMut(String, &str)) -> Result<()> {
     let (ours, linker) = (root.path(ledger::DIRECTORY), root.path("/etc/ld.so.conf.d"));
     if mount_flags(&ours)?.contains(FsFlags::ST_NOEXEC) {

@@ -79,7 +79,7 @@ fn run(context: &Context) -> Result<()> {
         } else {
             let asked = if round <= LAST_ASKED { grace } else { Duration::ZERO };
             end(context, plain, asked)?;
-            // Whoever looks at the GPU again and again is gone for a moment each time, and there is
+            // A program that polls the GPU is gone for a moment each time, and there is
             // no more to be had: it is innocent of what starts it.
             // Where others go on to use theirs, the references tell nothing.
             if scope.is_all() && quiet(context, SETTLE / 5)? {
@@ -317,7 +317,7 @@ mod tests {
         assert!(states(&context).iter().all(|state| matches!(state, State::Lost(_))));
         let run = context.ledger.read().expect("reads").expect("is open");
         assert_eq!(run.killed()[0].command, "sh odd\\n");
-        assert!(run.missing().is_empty(), "nobody expects them back");
+        assert!(run.missing().is_empty(), "nothing restarts them");
         // Who has ended since is not touched and not recorded.
         end(&context, vec![one], Duration::ZERO).expect("nothing to do");
         assert_eq!(states(&context).len(), 2);

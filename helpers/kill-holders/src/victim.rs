@@ -89,7 +89,7 @@ pub(crate) fn user(holder: &Holder) -> String {
 }
 
 /// The functions of a `/proc/PID/stack`, innermost first. A line is `[<0>] NAME+0x1/0x2 [MODULE]`. The kernel shows
-/// it to CAP_SYS_ADMIN only, which this step has no other use for; the innermost, in `/proc/PID/wchan`, to whoever
+/// it to CAP_SYS_ADMIN only, which this step has no other use for; the innermost, in `/proc/PID/wchan`, to any that
 /// may trace the process.
 fn asleep(stack: &str, wchan: &str) -> String {
     let names: Vec<&str> = stack

@@ -12,7 +12,7 @@ use step::{Reason, Root, Versions};
 use xid::Class;
 
 use crate::fault::{Fault, Result};
-use crate::gpus::{Looked, Need, look};
+use crate::gpus::{Inventory, Need, look};
 use crate::status::versions;
 
 mod condition;
@@ -59,7 +59,7 @@ pub struct Checked {
 }
 
 impl Checked {
-    /// What cannot be told.
+    /// What is not known.
     pub fn unknown(fault: &Fault) -> Self {
         Self {
             schema: SCHEMA,
@@ -86,7 +86,7 @@ impl Checked {
         }
     }
 
-    /// What a monitor is told by the exit status.
+    /// What the exit status says to a monitor.
     pub fn exit(&self, format: Format) -> u8 {
         match (format, self.condition) {
             (Format::Nagios, condition) => condition.exit(),
@@ -129,7 +129,7 @@ pub fn check(root: &Root) -> Result<Checked> {
     }
     let looked = look(root, true, NVML_TIME);
     let gpus = looked.needs();
-    let Looked { nvml, trouble, judged, mut unseen, .. } = looked;
+    let Inventory { nvml, trouble, judged, mut unseen, .. } = looked;
     let healed = Healed::read(root).unwrap_or_else(|error| {
         unseen.push(format!("whether the driver is healed: {error:#}"));
         None

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::Read;
 use std::time::Duration;
 
-use gpu::{Answer, Memory, Seen, State, ask_state};
+use gpu::{Answer, Memory, Reading, State, ask_state};
 use health::{Health, judge};
 use messages::{Log, read_log};
 use serde::Serialize;
@@ -28,7 +28,7 @@ pub struct Need {
 
 /// What was found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Looked {
+pub struct Inventory {
     /// What NVML said, where it was asked and answered.
     pub nvml: Option<State>,
     /// NVML did not answer in time, or does not start.
@@ -56,7 +56,7 @@ pub struct Detail {
     pub memory: Option<Memory>,
 }
 
-impl Looked {
+impl Inventory {
     /// `pci` with its function, as the kernel and `lspci` show it.
     fn full(&self, pci: Address) -> String {
         let known = self.bound.iter().find(|name| name.parse() == Ok(pci));
@@ -82,12 +82,12 @@ impl Looked {
         }
         for seen in self.nvml.iter().flat_map(|state| &state.gpus) {
             match seen {
-                Seen::Ok(gpu) if is_it(&gpu.pci) => {
+                Reading::Ok(gpu) if is_it(&gpu.pci) => {
                     detail.index = Some(gpu.index);
                     detail.uuid = Some(gpu.uuid.clone());
                     detail.name = Some(gpu.name.clone()).filter(|name| !name.is_empty()).or(detail.name);
                 }
-                Seen::Trouble { index, uuid, pci: Some(pci), .. } if is_it(pci) => {
+                Reading::Trouble { index, uuid, pci: Some(pci), .. } if is_it(pci) => {
                     detail.index = Some(*index);
                     detail.uuid = uuid.clone().or(detail.uuid);
                 }
@@ -111,8 +111,8 @@ impl Looked {
 }
 
 /// Looks. NVML is waited for so long, and not asked at all where `ask` is false; it wakes up no GPU.
-pub fn look(root: &Root, ask: bool, time: Duration) -> Looked {
-    let mut looked = Looked::default();
+pub fn look(root: &Root, ask: bool, time: Duration) -> Inventory {
+    let mut looked = Inventory::default();
     if ask {
         match ask_state(&root.path(gpu::HELPER), None, true, time) {
             Ok(None) => looked.trouble = Some(format!("NVML did not answer in {} seconds", time.as_secs())),
@@ -156,7 +156,7 @@ mod tests {
         let text = "Model: \t\t NVIDIA H100\nGPU UUID: \t GPU-????????-????\nDevice Minor: \t 3\n";
         fs::write(of.join("information"), text).expect("writes");
         let looked =
-            Looked { bound: vec!["0000:3b:00.0".into(), "0000:86:00.1".into()], ..Looked::default() };
+            Inventory { bound: vec!["0000:3b:00.0".into(), "0000:86:00.1".into()], ..Inventory::default() };
         assert_eq!(looked.full("0000:86:00".parse().expect("is one")), "0000:86:00.1");
         assert_eq!(looked.full("0000:01:00".parse().expect("is one")), "0000:01:00.0");
         let memory = [Memory { pci: "0000:3b:00.0".into(), used: 1, total: 2 }];

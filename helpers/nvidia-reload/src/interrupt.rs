@@ -42,7 +42,7 @@ impl Interrupt {
         interrupt
     }
 
-    /// A run begins: from now on the first signal is noted, for the run's end to be told.
+    /// A run begins: from now on the first signal is noted, and the run's end is still shown.
     pub fn run_begins(&self) {
         self.running.store(true, Ordering::SeqCst);
     }

@@ -186,7 +186,7 @@ fn escaped(text: &str) -> String {
     clean(text).replace('\\', "\\\\").replace('"', "\\\"")
 }
 
-/// Puts `text` into `path` in one go: whoever reads it finds the old one or the new one.
+/// Puts `text` into `path` in one go: a reader finds the old one or the new one.
 ///
 /// # Errors
 /// It cannot be written there.

@@ -57,7 +57,7 @@ impl Proposal {
 
 /// What a plan is made of.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Wanted<'a> {
+pub struct Question<'a> {
     /// A reset of these GPUs, or where none is named of all; else a reload.
     pub reset: Option<&'a [String]>,
     /// The version that the reload puts on disk first.
@@ -70,8 +70,8 @@ pub struct Wanted<'a> {
 ///
 /// # Errors
 /// The helper is missing, fails, or says what this version does not understand.
-pub fn plan(root: &Root, wanted: Wanted<'_>) -> Result<Plan> {
-    let Wanted { reset, exchange, if_idle } = wanted;
+pub fn plan(root: &Root, wanted: Question<'_>) -> Result<Plan> {
+    let Question { reset, exchange, if_idle } = wanted;
     let helper = root.path(HELPER);
     let mut command = Command::new(&helper);
     command
@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn the_helpers_words_are_the_plan() {
         let (_directory, root) = helper(&format!("test \"$1\" = plan || exit 9\necho '{READY}'\nexit 3"));
-        let plan = plan(&root, Wanted::default()).expect("understands");
+        let plan = plan(&root, Question::default()).expect("understands");
         assert_eq!(plan.driver.on_disk.as_deref(), Some("550"));
         assert_eq!(plan.verdict.exit(), Exit::Refused);
     }
@@ -130,11 +130,11 @@ mod tests {
             ),
         ] {
             let (_directory, root) = helper(script);
-            let fault = plan(&root, Wanted::default()).expect_err("must refuse");
+            let fault = plan(&root, Question::default()).expect_err("must refuse");
             assert!(fault.error.contains(word), "{fault:?}");
             assert_eq!(fault.exit, 3);
         }
-        let fault = plan(&Root::at("/no/such/root"), Wanted::default()).expect_err("must refuse");
+        let fault = plan(&Root::at("/no/such/root"), Question::default()).expect_err("must refuse");
         assert!(fault.error.starts_with("cannot run /no/such/root/usr/libexec"), "{fault:?}");
     }
 }

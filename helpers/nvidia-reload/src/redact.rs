@@ -42,7 +42,7 @@ pub fn text(text: &str, known: &[String]) -> String {
 const PROCESS: &str = "process ";
 
 /// The next command line of `process NUMBER (…)` or `process NUMBER of user NAME (…)`: what comes before it, itself,
-/// and what comes after. Where it cannot be told where it ends, too much is taken.
+/// and what comes after. Where its end is not known, too much is taken.
 fn next(text: &str) -> Option<(&str, &str, &str)> {
     let mut from = 0;
     while let Some(found) = text[from..].find(PROCESS) {

@@ -38,7 +38,7 @@ pub enum Outcome {
     Degraded,
     /// It did not end in time: it goes on in systemd, or something is still to be restored.
     Unfinished,
-    /// This command was told to end; the run goes on in systemd.
+    /// This command got a signal to end; the run goes on in systemd.
     Interrupted,
 }
 
@@ -215,7 +215,7 @@ impl Report {
         self.ended =
             run.killed().into_iter().map(|process| Object::Process(process.clone()).to_string()).collect();
         self.ended.extend(run.released().map(ToString::to_string));
-        // What people own; the driver's own parts are told of by its version.
+        // What people own; the driver's own parts are covered by its version.
         let is_theirs = |object: &Object| {
             matches!(
                 object,

@@ -238,7 +238,7 @@ mod tests {
         );
         let large = r#"{"kind": "file", "path": "/usr/lib/large", "mode": 420, "uid": 0, "gid": 0,
             "size": 1125899906842624, "modified_nsec": 0, "sha256": ""}"#;
-        let fault = choose_one(release.trim(), large).expect_err("nobody has a PiB");
+        let fault = choose_one(release.trim(), large).expect_err("no disk has a PiB");
         assert_eq!(fault.error, "there is no room to put driver 535.261.03 on disk");
         assert!(fault.causes[0].contains("MiB free, and 2147483712 are needed"), "{fault:?}");
     }

@@ -207,7 +207,7 @@ fn stale_initramfs(root: &Root, unseen: &mut Vec<String>) -> anyhow::Result<Opti
     Ok(None)
 }
 
-/// The driver's versions, and why one of them could not be told.
+/// The driver's versions, and why one of them is not known.
 fn driver(root: &Root) -> Result<(Driver, Option<String>)> {
     let loaded = modules::driver_version(root)?;
     let found = modules::Disk::open(root).and_then(|disk| disk.find(modules::DRIVER));

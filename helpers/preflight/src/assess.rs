@@ -62,7 +62,7 @@ fn assess_beside(
     let mut loaded = chain(&context.root)?;
     // Before NVML is asked: what the kernel says of that is not what a run is judged by.
     let log = read_log(&context.root)?;
-    // NVML takes its time, and so do Slurm and files of many megabytes. Whoever asks NVML holds the driver, and is
+    // NVML takes its time, and so do Slurm and files of many megabytes. What asks NVML holds the driver, and is
     // gone before holders are looked for.
     let is_of_some = asked.reset.as_ref().is_some_and(|ids| !ids.is_empty());
     let (versions, slurm, failed, state, inhibitors) = std::thread::scope(|scope| {

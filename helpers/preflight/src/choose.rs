@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
-use gpu::{HELPER, Links, Question, Seen, State, ask_helper};
+use gpu::{HELPER, Links, Question, Reading, State, ask_helper};
 use xid::Address;
 
 use crate::findings::Findings;
@@ -73,8 +73,8 @@ fn resolve(id: &str, state: Option<&State>, bound: &[String]) -> Option<String> 
     }
     let index: Option<u32> = id.parse().ok();
     let pci = state?.gpus.iter().find_map(|seen| match seen {
-        Seen::Ok(gpu) if Some(gpu.index) == index || gpu.uuid == id => Some(&gpu.pci),
-        Seen::Trouble { index: of, uuid, pci: Some(pci), .. }
+        Reading::Ok(gpu) if Some(gpu.index) == index || gpu.uuid == id => Some(&gpu.pci),
+        Reading::Trouble { index: of, uuid, pci: Some(pci), .. }
             if Some(*of) == index || uuid.as_deref() == Some(id) =>
         {
             Some(pci)
@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn a_gpu_is_named_in_three_ways() {
         let bound = ["0000:01:00.0".to_owned(), "0001:00:00.0".to_owned()];
-        let gpu = |index, pci: &str, uuid: &str| Seen::Trouble {
+        let gpu = |index, pci: &str, uuid: &str| Reading::Trouble {
             index,
             pci: Some(pci.into()),
             uuid: Some(uuid.into()),

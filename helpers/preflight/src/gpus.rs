@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
-use gpu::{Answer, HELPER, Library, Seen, State, ask_state};
+use gpu::{Answer, HELPER, Library, Reading, State, ask_state};
 use ledger::{Gpu, Setting, Settings};
 use modules::{DRIVER, Loaded, Manager, Shadowed, shadowed};
 use slots::{HEALED, library_in_slot, version_on_disk};
@@ -29,7 +29,7 @@ pub(crate) fn reset_remedy(versions: &Versions) -> String {
     }
 }
 
-/// Asks NVML, in a process of its own; none if it does not answer. GPUs that nobody has used since the
+/// Asks NVML, in a process of its own; none if it does not answer. GPUs that were not used since the
 /// driver was loaded are not woken up for it: nothing can be set on them.
 pub(crate) fn ask(context: &Context, loaded: &[Loaded]) -> Result<Option<State>> {
     let driver = loaded.iter().find(|module| module.module.name == DRIVER);
@@ -58,14 +58,14 @@ pub(crate) fn assess(config: &Gpus, state: Option<State>, findings: &mut Finding
     let mut gpus = Vec::new();
     for seen in &state.gpus {
         match seen {
-            Seen::Ok(gpu) => {
+            Reading::Ok(gpu) => {
                 if !config.allow_pending_changes {
                     pending(gpu, findings);
                 }
                 unread(gpu, findings);
                 gpus.push(with_locked_clocks((**gpu).clone(), config));
             }
-            Seen::Trouble { .. } => findings.warn(
+            Reading::Trouble { .. } => findings.warn(
                 format!("the settings of {seen} cannot be read and will not be restored"),
                 "set it again after the run",
             ),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! Who asks that the machine not be shut down. A reload is no shutdown; whoever starts one by hand is told, and one that
+//! Who asks that the machine not be shut down. A reload is no shutdown; a plan has a warning, and one that
 //! comes by itself waits.
 
 use anyhow::Result;

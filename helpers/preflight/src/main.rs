@@ -55,7 +55,7 @@ enum Verb {
         #[arg(long)]
         if_idle: bool,
     },
-    /// Ask Slurm for the jobs on this node, and leave the answer for whoever makes a plan.
+    /// Ask Slurm for the jobs on this node, and leave the answer for the plan.
     #[command(hide = true)]
     AskSlurm,
     /// Ask that the run which is about to begin be a reset, of all GPUs unless some were named.
@@ -91,7 +91,7 @@ fn ask_to_hold(context: &Context) -> Result<()> {
     }
 }
 
-/// Whoever asked for the run finds its plan, a refusal too.
+/// The command that asked for the run finds its plan, a refusal too.
 fn run(context: &Context) -> Result<()> {
     let mut plan = None;
     // It is taken away as it is read.

@@ -42,8 +42,8 @@ pub(crate) fn assess(
     actions: &mut Vec<Action>,
     findings: &mut Findings,
 ) -> Option<String> {
-    let nobody = Slurm::default();
-    let slurm = slurm.unwrap_or(&nobody);
+    let none = Slurm::default();
+    let slurm = slurm.unwrap_or(&none);
     let mut reasons: Vec<String> = Vec::new();
     for job in &slurm.busy {
         reasons.push(match held.remove(&job.id) {

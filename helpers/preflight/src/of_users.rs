@@ -68,7 +68,7 @@ pub(crate) fn add_plain<'a>(plain: &mut BTreeMap<String, Vec<&'a Holder>>, holde
     plain.entry(user(holder)).or_default().push(holder);
 }
 
-/// The processes of a user that nobody could start again. A user can have any number: the first few are
+/// The processes of a user that cannot be restarted. A user can have any number: the first few are
 /// named, and all are in the plan.
 pub(crate) fn killed(user: &str, holders: &[&Holder]) -> Vec<Action> {
     let action = |object: String, why: String, pids: Vec<i32>| Action {

@@ -183,7 +183,7 @@ fn containers(config: &Config, survey: &Survey, holders: &[Holder], findings: &m
             actions.push(action);
         };
         match decide(container, config) {
-            // Told of by its processes.
+            // Its processes are named instead.
             Decision::Plain => {}
             Decision::Refuse(reason) => findings.refuse(reason.what, reason.remedy),
             Decision::Restart => add(None),

@@ -20,7 +20,7 @@ use step::{Context, Root};
 /// gigabytes, of which the kernel moves what lies there.
 const OFFLINE: Duration = Duration::from_secs(120);
 
-/// How long a module may be in use before that counts as a failure. Whoever had the GPU is gone by
+/// How long a module may be in use before that counts as a failure. The holders are gone by
 /// now; what is left are programs that look at it and go.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -113,7 +113,7 @@ fn shut_gate(context: &Context, disk: &Disk, loaded: &[Loaded]) -> Result<()> {
     })
 }
 
-/// Writes what is set on the GPUs and goes with the driver; NVML told preflight. Returns the acts.
+/// Writes what is set on the GPUs and goes with the driver; NVML gave it to preflight. Returns the acts.
 fn note_settings<'a>(context: &'a Context, run: &Run) -> Result<Vec<Intent<'a>>> {
     let mut acts = Vec::new();
     let chosen = &run.snapshot.chosen;
@@ -185,7 +185,7 @@ fn offline(root: &Root, patience: Duration) -> Result<()> {
                 patience.as_secs()
             );
         }
-        // The driver tells nobody.
+        // The driver does not report it.
         std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -42,7 +42,7 @@ fn run(context: &Context) -> Result<()> {
     if run.is_none() {
         context.ledger.sweep()?;
     }
-    // What systemd does not tell is not guessed: whoever has failed cannot be at work any more.
+    // What systemd does not report is not guessed: a run that has failed cannot be at work any more.
     let units = match OurUnits::ask() {
         Ok(units) => units,
         Err(error) if run.as_ref().is_some_and(Run::has_failed) => {

@@ -75,7 +75,7 @@ fn what_is_not_restored_is_not_hidden_by_what_is_wrong_with_the_driver() {
     then.open(Snapshot::default()).expect("opens");
     let Event::Intent { step, object, .. } = intent(1, Step::StopUnits) else { unreachable!() };
     then.intent(step, object).expect("writes").lost("it is gone").expect("writes");
-    // What is loaded cannot be told.
+    // What is loaded is not known.
     std::fs::create_dir_all(root.path("/sys/module/nvidia/version")).expect("creates");
     let ledger = ledger("now");
     let context = Context { step: Step::Rollback, root, ledger };

@@ -74,7 +74,7 @@ fn settings_of(act: &Act) -> Option<&Settings> {
 
 /// Has it set by a process of its own.
 fn set(context: &Context, wanted: Vec<Settings>) -> Result<Vec<Restored>> {
-    // Whoever asks NVML without a driver makes the kernel load one.
+    // To ask NVML without a driver makes the kernel load one.
     let Some(version) = driver_version(&context.root)? else {
         bail!("the driver is not loaded: nothing can be set");
     };

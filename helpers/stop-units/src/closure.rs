@@ -13,7 +13,7 @@ const MOST: usize = 512;
 
 /// A unit as far as it matters here.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Seen {
+pub(crate) struct UnitInfo {
     /// Its principal name.
     pub(crate) name: String,
     /// Whether it runs, is about to, or has not ended yet.
@@ -24,14 +24,14 @@ pub(crate) struct Seen {
 
 /// The questions to a manager.
 pub(crate) trait Units {
-    fn unit(&self, name: &str) -> Result<Seen>;
+    fn unit(&self, name: &str) -> Result<UnitInfo>;
     fn dependents(&self, name: &str) -> Result<Dependents>;
 }
 
 impl Units for bus::Manager {
-    fn unit(&self, name: &str) -> Result<Seen> {
+    fn unit(&self, name: &str) -> Result<UnitInfo> {
         let unit = bus::Manager::unit(self, name)?;
-        Ok(Seen { name: unit.name, up: unit.active.is_up(), fragment: unit.fragment })
+        Ok(UnitInfo { name: unit.name, up: unit.active.is_up(), fragment: unit.fragment })
     }
 
     fn dependents(&self, name: &str) -> Result<Dependents> {
@@ -197,10 +197,10 @@ mod tests {
     }
 
     impl Units for Fake {
-        fn unit(&self, name: &str) -> Result<Seen> {
+        fn unit(&self, name: &str) -> Result<UnitInfo> {
             let name = if name == "alias.service" { "a.service" } else { name };
             let up = self.0.get(name).is_some_and(|(up, _)| *up);
-            Ok(Seen { name: name.to_owned(), up, fragment: String::new() })
+            Ok(UnitInfo { name: name.to_owned(), up, fragment: String::new() })
         }
 
         fn dependents(&self, name: &str) -> Result<Dependents> {
@@ -220,8 +220,8 @@ mod tests {
     struct Endless;
 
     impl Units for Endless {
-        fn unit(&self, name: &str) -> Result<Seen> {
-            Ok(Seen { name: name.to_owned(), up: true, fragment: String::new() })
+        fn unit(&self, name: &str) -> Result<UnitInfo> {
+            Ok(UnitInfo { name: name.to_owned(), up: true, fragment: String::new() })
         }
 
         fn dependents(&self, name: &str) -> Result<Dependents> {
@@ -240,8 +240,8 @@ mod tests {
     fn a_long_chain_of_the_systems_is_no_matter() {
         struct Long;
         impl Units for Long {
-            fn unit(&self, name: &str) -> Result<Seen> {
-                Ok(Seen { name: name.to_owned(), up: true, fragment: String::new() })
+            fn unit(&self, name: &str) -> Result<UnitInfo> {
+                Ok(UnitInfo { name: name.to_owned(), up: true, fragment: String::new() })
             }
             fn dependents(&self, name: &str) -> Result<Dependents> {
                 let number: u32 = name.trim_end_matches(".service").parse()?;

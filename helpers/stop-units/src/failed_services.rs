@@ -325,7 +325,7 @@ mod tests {
             by("disabled.service", &[]),
             by("off.service", &["off.target", "disabled.service"]),
         ];
-        let found = wanted(&failed, |name| Ok(name == "multi-user.target")).expect("is told");
+        let found = wanted(&failed, |name| Ok(name == "multi-user.target")).expect("is known");
         let names: Vec<&str> = found.iter().map(|(standing, _)| standing.unit.name.as_str()).collect();
         assert_eq!(names, ["exporter.service", "dcgm.service"]);
     }

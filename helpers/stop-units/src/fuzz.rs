@@ -8,13 +8,13 @@ use as_user::Dependents;
 use holders::Guarded;
 use step::Guard;
 
-use crate::closure::{Role, Seen, Units, closure};
+use crate::closure::{Role, UnitInfo, Units, closure};
 
 struct Manager(BTreeMap<String, Dependents>);
 
 impl Units for Manager {
-    fn unit(&self, name: &str) -> Result<Seen> {
-        Ok(Seen { name: name.to_owned(), up: true, fragment: String::new() })
+    fn unit(&self, name: &str) -> Result<UnitInfo> {
+        Ok(UnitInfo { name: name.to_owned(), up: true, fragment: String::new() })
     }
 
     fn dependents(&self, name: &str) -> Result<Dependents> {

@@ -51,7 +51,7 @@ pub(crate) fn run(unit: &str, limit: Duration) -> Result<ExitCode> {
                     writeln!(io::stdout(), "{status}")?;
                 }
             }
-            Some(Event::Anew) => {
+            Some(Event::Missed) => {
                 if let Some(result) = follower.look_for(&job)? {
                     break result;
                 }
@@ -75,7 +75,7 @@ pub(crate) fn run(unit: &str, limit: Duration) -> Result<ExitCode> {
 }
 
 /// Stops a unit and starts it again, and waits until that has ended. What else is up and would go down with it is
-/// nobody's to restart.
+/// not restarted.
 pub(crate) fn restart(unit: &str) -> Result<ExitCode> {
     let manager = Manager::system()?;
     if manager.unit(unit)?.load != LoadState::Loaded {

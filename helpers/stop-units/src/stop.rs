@@ -108,7 +108,7 @@ fn stop(context: &Context, manager: &Manager, plan: &[Planned], limit: Instant) 
         if planned.up {
             acts.push((act, planned));
         } else {
-            // The record tells the next step that what is left of it is nobody's.
+            // The record shows the next step that what is left of it has no owner.
             act.failed("it did not run")?;
         }
     }

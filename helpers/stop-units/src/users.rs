@@ -10,7 +10,7 @@ use as_user::{Agent, Ask, Dependents, Started, Stop, Stopped, is_unit_name};
 use holders::Guarded;
 use step::{Guard, Root};
 
-use crate::closure::{Planned, Role, Seen, Units, closure};
+use crate::closure::{Planned, Role, UnitInfo, Units, closure};
 
 /// How long one answer may take.
 const CALL: Duration = Duration::from_secs(20);
@@ -31,12 +31,12 @@ const PARALLEL: usize = 64;
 pub(crate) struct Manager(Agent);
 
 impl Units for Manager {
-    fn unit(&self, name: &str) -> Result<Seen> {
+    fn unit(&self, name: &str) -> Result<UnitInfo> {
         let unit: as_user::Unit = self.0.ask(Ask::Unit { name: name.to_owned() }, CALL)?;
         if unit.name != name {
             bail!("asked for {name}, the manager of user {} answers for another unit", self.0.uid());
         }
-        Ok(Seen { name: unit.name, up: unit.up, fragment: String::new() })
+        Ok(UnitInfo { name: unit.name, up: unit.up, fragment: String::new() })
     }
 
     fn dependents(&self, name: &str) -> Result<Dependents> {

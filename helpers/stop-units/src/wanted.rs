@@ -74,7 +74,7 @@ pub(crate) fn of_holders(
 
 /// The services for which PID 1 keeps descriptors of the devices that it holds. Where it does not
 /// tell what it keeps (before systemd 254), the one service for which it keeps anything: with
-/// several nobody can know, and the next step says so.
+/// several it cannot be known, and the next step reports that.
 fn fd_store_owners(manager: &Manager, first: &Holder) -> Result<Vec<String>> {
     let numbers: Vec<(u32, u32)> =
         first.devices.iter().filter_map(|device| device.rdev.map(|rdev| (rdev.major, rdev.minor))).collect();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! Whether work would be lost by a reload: known from the plan of the reload itself, since nobody
+//! Whether work would be lost by a reload: known from the plan of the reload itself, since nothing
 //! else knows of containers that only have a GPU, or of units that a stop takes along.
 
 use std::process::Command;

@@ -13,7 +13,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 /// However fast processes come and go, they are not looked for more often.
 const PACE: Duration = Duration::from_secs(1);
 
-/// A soft limit of descriptors is 1024 mostly; whoever is left out is met in a later round.
+/// A soft limit of descriptors is 1024 mostly; what is left out is met in a later round.
 const MOST: usize = 512;
 
 /// What to wait for.

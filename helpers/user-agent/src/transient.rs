@@ -86,7 +86,7 @@ mod tests {
         let runtime = directory.path();
         save_in(runtime, "job.service", file.to_str().expect("is text")).expect("saves");
         fs::remove_file(&file).expect("removes");
-        // Whoever lives there, it is the user's own; and what it leads to is not written.
+        // Whatever is there, it is the user's own; and what it leads to is not written.
         fs::create_dir_all(runtime.join("systemd/user")).expect("creates");
         let victim = runtime.join("victim");
         symlink(&victim, runtime.join("systemd/user/job.service")).expect("links");

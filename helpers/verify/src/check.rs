@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use gpu::{Answer, Library, Seen, State};
+use gpu::{Answer, Library, Reading, State};
 use ledger::Run;
 use messages::{Log, read_log};
 use modules::{DRIVER, Disk, chain, driver_version, nodes};
@@ -84,8 +84,8 @@ fn look(context: &Context, smoke: bool) -> Result<Verified> {
         gpus: seen
             .into_iter()
             .filter_map(|seen| match seen {
-                Seen::Ok(gpu) => Some(*gpu),
-                Seen::Trouble { .. } => None,
+                Reading::Ok(gpu) => Some(*gpu),
+                Reading::Trouble { .. } => None,
             })
             .collect(),
     })

@@ -7,7 +7,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use gpu::{Answer, Seen};
+use gpu::{Answer, Reading};
 use ledger::Gpu;
 use step::{Context, text};
 
@@ -41,10 +41,10 @@ pub(crate) fn wait(context: &Context) -> Result<ExitCode> {
 
 /// The GPUs that are not in the fabric and were, or of which it is not known what they were; and whether one of
 /// them may come yet.
-fn late(before: &[Gpu], now: &[Seen]) -> (Vec<String>, bool) {
+fn late(before: &[Gpu], now: &[Reading]) -> (Vec<String>, bool) {
     let (mut late, mut may_come) = (Vec::new(), false);
     for seen in now {
-        let Seen::Ok(gpu) = seen else { continue };
+        let Reading::Ok(gpu) = seen else { continue };
         let Some(fabric) = gpu.health.fabric else { continue };
         let was = before.iter().find(|was| is(seen, was)).map(|was| was.health.fabric);
         // It was no better before the run.
@@ -97,7 +97,7 @@ mod tests {
             (Some(Some((3, 999))), Some((3, 999)), (0, false)),
         ] {
             let before: Vec<Gpu> = was.map(gpu).into_iter().collect();
-            let (late, may_come) = late(&before, &[Seen::Ok(Box::new(gpu(is)))]);
+            let (late, may_come) = late(&before, &[Reading::Ok(Box::new(gpu(is)))]);
             assert_eq!((late.len(), may_come), expected, "{was:?} {is:?}");
         }
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! The GPUs, each compared with how it was.
 
-use gpu::Seen;
+use gpu::Reading;
 use health::Health;
 use ledger::Gpu;
 use xid::{Address, Class, Evidence};
@@ -24,7 +24,7 @@ pub(crate) enum Fabric {
 /// against how it was: those of `before` have to be there.
 pub(crate) fn check(
     before: &[Gpu],
-    now: &[Seen],
+    now: &[Reading],
     judged: &[Health],
     counts: impl Fn(&Evidence) -> bool,
     fabric: Fabric,
@@ -36,7 +36,7 @@ pub(crate) fn check(
         judged.iter().find(|health| health.pci.is_some() && health.pci == pci && health.is_critical())
     };
     for seen in now {
-        let Seen::Ok(gpu) = seen else { continue };
+        let Reading::Ok(gpu) = seen else { continue };
         let check = one(before.iter().find(|was| is(seen, was)), gpu, fabric);
         if check.grade != Grade::Ok || about(&gpu.pci).is_none() {
             checks.push(check);
@@ -78,10 +78,12 @@ fn judgement(before: &[Gpu], health: &Health, counts: impl Fn(&Evidence) -> bool
 }
 
 /// Whether `seen` is the GPU that was `was`. One that is out of use tells what it still can.
-pub(crate) fn is(seen: &Seen, was: &Gpu) -> bool {
+pub(crate) fn is(seen: &Reading, was: &Gpu) -> bool {
     match seen {
-        Seen::Ok(gpu) => gpu.uuid == was.uuid,
-        Seen::Trouble { uuid, pci, .. } => uuid.as_ref() == Some(&was.uuid) || pci.as_ref() == Some(&was.pci),
+        Reading::Ok(gpu) => gpu.uuid == was.uuid,
+        Reading::Trouble { uuid, pci, .. } => {
+            uuid.as_ref() == Some(&was.uuid) || pci.as_ref() == Some(&was.pci)
+        }
     }
 }
 
@@ -178,7 +180,7 @@ mod tests {
 
     /// The grades, on a machine whose driver has the GPUs `bound`, and after the kernel said `said`, a second
     /// apart. What is not newer than `news` seconds is old.
-    fn graded(bound: &[&str], before: &[Gpu], now: &[Seen], said: &[&str], news: u64) -> Vec<Grade> {
+    fn graded(bound: &[&str], before: &[Gpu], now: &[Reading], said: &[&str], news: u64) -> Vec<Grade> {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let root = Root::at(directory.path());
         for pci in bound {
@@ -210,8 +212,8 @@ mod tests {
         graded(&bound, before, &seen(now), &[], 0)
     }
 
-    fn seen(gpus: &[Gpu]) -> Vec<Seen> {
-        gpus.iter().map(|gpu| Seen::Ok(Box::new(gpu.clone()))).collect()
+    fn seen(gpus: &[Gpu]) -> Vec<Reading> {
+        gpus.iter().map(|gpu| Reading::Ok(Box::new(gpu.clone()))).collect()
     }
 
     #[test]
@@ -252,7 +254,8 @@ mod tests {
     #[test]
     fn a_gpu_that_is_lost_is_reported_once() {
         let a = gpu("GPU-a", A);
-        let lost = Seen::Trouble { index: 0, pci: Some(a.pci.clone()), uuid: None, trouble: Trouble::Lost };
+        let lost =
+            Reading::Trouble { index: 0, pci: Some(a.pci.clone()), uuid: None, trouble: Trouble::Lost };
         assert_eq!(graded(&[A], &[a], &[lost], &[], 0), [Grade::RebootRequired]);
     }
 

@@ -69,7 +69,7 @@ fn run(context: &Context) -> Result<()> {
         context.warn(changed.to_string());
     }
     context.ledger.commit()?;
-    // What packages asked for has been done, whoever did it.
+    // What packages asked for has been done, by this run or another.
     if let Err(error) = request::forget(&context.root) {
         context.warn(format!("{error:#}"));
     }

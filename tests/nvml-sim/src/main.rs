@@ -25,7 +25,7 @@ enum Verb {
     /// Put the simulation in the place of NVML, for every driver that the machine has
     ///
     /// What the real module says of its GPUs in /proc/driver is hidden from then on, and the product is not
-    /// told any more to ignore them (gpus.ignore).
+    /// asked any more to ignore them (gpus.ignore).
     ///
     /// What the description says under `set` is set then, in the module that is loaded.
     Install {
@@ -66,7 +66,7 @@ fn install(description: &Path, library: &Path) -> Result<()> {
     fs::copy(description, FILE).with_context(|| format!("copy {} to {FILE}", description.display()))?;
     let config = Config::load()?;
     for place in libraries()? {
-        // Beside it and renamed: whoever has the old one open keeps it.
+        // Beside it and renamed: a process that has the old one open keeps it.
         let new = place.with_extension("new");
         fs::copy(library, &new)
             .and_then(|_| fs::rename(&new, &place))

@@ -101,7 +101,7 @@ pub fn with<T>(
     let (stored, file) = open(path)?;
     let mut now = stored.clone().left_in(generation, config);
     let result = act(&mut now);
-    // Whoever only looks may be somebody who cannot write.
+    // A process that only looks may have no right to write.
     if now != stored
         && let Some(mut file) = file
     {

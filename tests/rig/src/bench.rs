@@ -225,7 +225,7 @@ fn judge(measured: Measured, spec: &Spec, package_bytes: u64, searches: &crowd::
             20.0,
             "MiB",
         ));
-        figures.push(Figure::new("search, nobody there", many.fast_path * 1000.0, 5.0, "ms"));
+        figures.push(Figure::new("search, GPUs idle", many.fast_path * 1000.0, 5.0, "ms"));
     }
     for crowd::Large { name, search, fuser, peak_memory, .. } in &searches.large {
         figures.push(Figure::new(format!("{name} / fuser"), search / fuser, 1.0, "x"));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! What must not stay behind when the rig is told to end: the machine, and the
+//! What must not stay behind when the rig gets a signal to end: the machine, and the
 //! folder of this run. (When it is killed outright, the kernel ends the
 //! machine, and the next rig removes the folder.)
 
@@ -29,7 +29,7 @@ pub fn on_signals() -> Result<()> {
 
 /// Ends the machine and the rig.
 pub fn end(status: i32) -> ! {
-    // Held to the end: nobody starts another machine now.
+    // Held to the end: no other machine is started now.
     let children = children();
     for &pid in children.iter() {
         let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);

@@ -51,7 +51,7 @@ pub struct Measured {
     pub fuser: f64,
     /// `lsof` on one node.
     pub lsof: f64,
-    /// The answer where the references show that there is nobody.
+    /// The answer where the references show that there is no holder.
     pub fast_path: f64,
     /// Peak memory of the search, in bytes.
     pub peak_memory: u64,

@@ -252,7 +252,7 @@ impl Machine {
         self.qmp.call("set_link", json!({ "name": "lan", "up": true })).map(drop)
     }
 
-    /// Reboots as a server that is told to.
+    /// Reboots in order.
     pub fn reboot(&mut self) -> Result<()> {
         self.go_down("systemctl reboot --no-block")
     }
@@ -336,7 +336,7 @@ fn description(spec: &Spec, accel: &Accel) -> Vec<String> {
         accel.cpu,
         "-smp",
         "2",
-        // The kernel is told of 1792 MiB: what lies above is the fake GPUs' BAR0.
+        // The kernel may use 1792 MiB: what lies above is the fake GPUs' BAR0.
         "-m",
         "2048",
         "-nodefaults",

@@ -140,7 +140,8 @@ class ContainerOfAlice:
         as_alice("podman", "import", "--quiet", "/usr/share/rig/gpu-job.tar", "gpu-job")
         # Waiting in the shell, since that would get no signals as the first process that only waits for another.
         job = f'trap "exit 0" TERM; exec 3<{GPU}; while :; do sleep 3600 & wait $!; done'
-        as_alice("podman", "run", "--detach", "--name", self.name, "--net=none", "--device", GPU, "gpu-job", "sh", "-c", job)
+        words = ["--name", self.name, "--net=none", "--device", GPU, "gpu-job", "sh", "-c", job]
+        as_alice("podman", "run", "--detach", *words)
 
     def runs(self):
         return as_alice("podman", "inspect", "--format", "{{.State.Running}}", self.name, check=False) == "true"

@@ -181,6 +181,64 @@ class Container:
         )
 
 
+class ContainerByCdi(Container):
+    """A container of Podman that has the GPU by its CDI name."""
+
+    def __init__(self, n):
+        self.engine, self.name = "podman", f"holder-{n}"
+        run("podman", "run", "--detach", "--name", self.name, "--device", "nvidia.com/gpu=all", "gpu-job")
+        wait_for("the container by CDI holds the GPU", self.holds)
+
+
+class ContainerOfUnit(Container):
+    """A container that a service runs: it is new after each start of the service."""
+
+    def __init__(self, n):
+        self.engine, self.name, self.unit = "docker", f"holder-{n}", f"holder-docker@{n}.service"
+        run("systemctl", "start", self.unit)
+        wait_for("the service's container holds the GPU", self.holds)
+
+    @property
+    def pids(self):
+        named = subprocess.run(["docker", "inspect", "-f", "{{.State.Pid}}", self.name], capture_output=True, text=True)
+        main = int(named.stdout) if named.returncode == 0 else 0
+        return {main} | children(main) if main else set()
+
+    def stop(self):
+        run("systemctl", "stop", self.unit)
+
+
+class ContainerOfAlice:
+    """A container of alice's own Podman."""
+
+    owners = {"container"}
+    comes_back = True
+    via = "fd"
+
+    def __init__(self, n):
+        self.name = f"holder-{n}"
+        # Not waiting for a child in the foreground: the first process of a container gets SIGTERM only if it asks.
+        job = f'trap "exit 0" TERM; exec 3<{CTL}; while :; do sleep 3600 & wait $!; done'
+        words = ["--name", self.name, "--net=none", "--device", CTL, "gpu-job", "sh", "-c", job]
+        run(*AS_ALICE, "podman", "run", "--detach", *words)
+        wait_for("alice's container holds the GPU", self.now)
+
+    @property
+    def pids(self):
+        main = int(run(*AS_ALICE, "podman", "inspect", "--format", "{{.State.Pid}}", self.name))
+        return {main} | children(main) if main else set()
+
+    def now(self):
+        try:
+            pids = self.pids
+            return pids if len([pid for pid in pids if has_open(pid, "nvidiactl")]) == 2 else set()
+        except (FileNotFoundError, ProcessLookupError):
+            return set()
+
+    def stop(self):
+        run(*AS_ALICE, "podman", "rm", "--force", "--time", "0", self.name)
+
+
 # Name, how it is started, and how often it is drawn: a container takes a hundred times as long as
 # a process.
 KINDS = {
@@ -213,6 +271,9 @@ KINDS = {
     "user's unit": (lambda n: UserUnit(n), 2),
     "docker": (lambda n: Container(n, "docker"), 1),
     "podman": (lambda n: Container(n, "podman"), 1),
+    "podman by CDI": (ContainerByCdi, 1),
+    "a service's container": (ContainerOfUnit, 1),
+    "alice's podman": (ContainerOfAlice, 1),
 }
 
 OPTIONS = {"plain": "", "always": "", "children": "--children=2", "store": "--fdstore"}
@@ -244,13 +305,25 @@ def prepare():
                 file.write("Restart=always\nRestartSec=0\n")
             if kind == "store":
                 file.write("FileDescriptorStoreMax=4\n")
+    with open("/run/systemd/system/holder-docker@.service", "w") as file:
+        file.write(
+            "[Unit]\nRequires=docker.service\nAfter=docker.service\n[Service]\n"
+            f"ExecStart=docker run --rm --name holder-%i --device {CTL} gpu-job\nExecStop=docker stop holder-%i\n"
+        )
     run("systemctl", "daemon-reload")
+    os.makedirs("/etc/cdi", exist_ok=True)
+    with open("/etc/cdi/nvidia.yaml", "w") as file:
+        file.write(
+            "---\ncdiVersion: 0.5.0\nkind: nvidia.com/gpu\ndevices:\n  - name: all\n    containerEdits:\n"
+            f"      deviceNodes:\n        - path: {CTL}\n"
+        )
     units = "/home/alice/.config/systemd/user"
     run("runuser", "-u", "alice", "--", "mkdir", "-p", units)
     with open(f"{units}/holder@.service", "w") as file:
         file.write(f"[Service]\nType=notify\nNotifyAccess=all\nExecStart={HOLD} {CTL}\n")
     run("loginctl", "enable-linger", "alice")
     wait_for("alice's manager runs", lambda: os.path.exists(f"/run/user/{ALICE}/systemd/private"))
+    run(*AS_ALICE, "podman", "import", "--quiet", "/usr/share/rig/gpu-job.tar", "gpu-job")
 
 
 def decoys():

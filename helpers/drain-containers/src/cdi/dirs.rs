@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! The directories in which engines look for specifications: their defaults, and what each was told.
+//! The directories in which engines look for specifications: their defaults, and what each one's configuration names.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use engines::Running;
 use step::Root;
 
-/// Where every engine looks that was not told otherwise; a later directory wins.
+/// Where every engine looks whose configuration names no directory; a later directory wins.
 const USUAL: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
 
 /// Configurations of engines in TOML: Podman's, containerd's in the distributions of Kubernetes, CRI-O's.
@@ -38,7 +38,7 @@ const FRAGMENTS: [&str; 6] = [
 /// Configurations in JSON: Docker's, and that of its snap.
 const JSON: [&str; 2] = ["/etc/docker/daemon.json", "/var/snap/docker/current/config/daemon.json"];
 
-/// Where the snap of Docker keeps what it makes, whatever it was told.
+/// Where the snap of Docker keeps what it makes, whatever its configuration says.
 const SNAPS: [&str; 2] = ["/var/snap/docker/current/etc/cdi", "/var/snap/docker/common/etc/cdi"];
 
 /// The names under which a configuration has the directories.

@@ -115,7 +115,7 @@ fn what_is_not_known_is_left_and_no_program_asked() {
 
 #[test]
 fn what_the_toolkit_makes_has_to_be_what_the_old_one_was() {
-    // An old toolkit makes its plain one, whatever it is told.
+    // An old toolkit makes its plain one, whatever is asked for.
     for (made, kind, names, why) in [
         (
             spec("nvidia.com/gpu", &["0", "all"], "/dev"),

@@ -155,7 +155,7 @@ impl Spec {
             Err(reason) => return vec![format!("it cannot be read: {reason}")],
         };
         let devices = content.devices.iter().flatten().filter_map(|device| device.container_edits.as_ref());
-        // What cannot be read is a problem of whoever loads the driver.
+        // What cannot be read is reported by the step that loads the driver.
         let loaded = driver_version(root).ok().flatten();
         let mut problems = Vec::new();
         for edits in devices.chain(&content.container_edits) {

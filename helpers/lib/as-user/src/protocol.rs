@@ -64,7 +64,7 @@ pub enum Ask {
     },
     /// The device nodes in the bundle of a container: [`Bundle`].
     Bundle {
-        /// The directory, as the container's monitor was told.
+        /// The directory, as the container's monitor names it.
         directory: String,
     },
     /// Stop a container.

@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn a_peer_that_does_not_read_is_not_waited_for_without_limit() {
         let (ours, _theirs) = UnixStream::pair().expect("a pair");
-        let error = send(&ours, &vec![0; 8 << 20], soon()).expect_err("nobody reads");
+        let error = send(&ours, &vec![0; 8 << 20], soon()).expect_err("it is not read");
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 }

@@ -35,7 +35,7 @@ pub enum Event {
         change: Box<UnitChange>,
     },
     /// Something may have been missed: read the state of what matters.
-    Anew,
+    Missed,
 }
 
 impl Manager {
@@ -99,10 +99,10 @@ impl Follower {
                     return Ok(Some(Event::UnitChanged { unit, change }));
                 }
                 Some(Signal::Reloading(true)) => {}
-                Some(Signal::Reloading(false)) => return Ok(Some(Event::Anew)),
+                Some(Signal::Reloading(false)) => return Ok(Some(Event::Missed)),
                 Some(Signal::Lost) => {
                     self.reconnect()?;
-                    return Ok(Some(Event::Anew));
+                    return Ok(Some(Event::Missed));
                 }
                 None => return Ok(None),
             }
@@ -124,7 +124,7 @@ impl Follower {
                     self.ended.insert(ended.path, result);
                 }
                 Some(Event::UnitChanged { .. }) => {}
-                Some(Event::Anew) => {
+                Some(Event::Missed) => {
                     if let Some(result) = self.look_for(job)? {
                         return Ok(result);
                     }
@@ -137,7 +137,7 @@ impl Follower {
         }
     }
 
-    /// After [`Event::Anew`]: how `job` ended, if it is in the queue no more.
+    /// After [`Event::Missed`]: how `job` ended, if it is in the queue no more.
     ///
     /// # Errors
     /// The manager does not answer.

@@ -45,7 +45,7 @@ words! {
         Frozen = "frozen",
         /// The unit's slice is full.
         Concurrency = "concurrency",
-        /// It ended while nobody could look: the manager was reloading or out of reach. Read the
+        /// It ended unseen: the manager was reloading or out of reach. Read the
         /// state of the unit.
         Unseen = "unseen",
     }

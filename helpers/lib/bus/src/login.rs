@@ -18,7 +18,7 @@ pub struct Blocker {
     pub pid: u32,
 }
 
-/// Has logind close the devices that it keeps open for a session. What asked for them is told so, and no
+/// Has logind close the devices that it keeps open for a session. logind informs what had asked for them, and no
 /// process is ended.
 ///
 /// Root may take a session over from whatever controls it; logind closes what that had, and with the return of

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! What a container's runtime was told to make: the OCI bundle on disk.
+//! What a container's runtime was asked to make: the OCI bundle on disk.
 //!
 //! The engine's own answer leaves out what was injected at the start: Podman does not name CDI
 //! devices, and NVIDIA's runtime adds nodes behind the engine's back. The bundle, which the runtime was
@@ -124,7 +124,7 @@ pub struct Bundle {
     /// Whether NVIDIA's hook runs at its start, which goes by the environment and makes nodes that no bundle
     /// shows.
     pub has_hook: bool,
-    /// The runtime's program; none where it is the engine's usual one, or where that is not told.
+    /// The runtime's program; none where it is the engine's usual one, or where that is not known.
     pub runtime: Option<String>,
     /// What its engine noted beside it.
     pub annotations: BTreeMap<String, String>,

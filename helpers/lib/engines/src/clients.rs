@@ -4,7 +4,7 @@
 //!
 //! The container itself has a control group of its own, so that does not tell of the unit. The client
 //! does: it runs in the unit's, and names the container in its arguments. A unit whose client gives
-//! its container no name (`--name`) cannot be told by it. Podman leaves its monitor, conmon, where a
+//! its container no name (`--name`) cannot be known from it. Podman leaves its monitor, conmon, where a
 //! unit started it (seen in the units that `podman generate systemd` writes).
 //!
 //! Anybody can call a process `docker` and give it any arguments: it speaks of an engine's containers

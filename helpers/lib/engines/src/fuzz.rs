@@ -102,7 +102,7 @@ fn cmdline() {
     let (root, process) = (Root::at(directory.path()), directory.path());
     fs::write(process.join("status"), "Name:\tconmon\nUid:\t7\t7\t7\t7\n").expect("writes");
     fuzz::run(HERE, "cmdline", |text| {
-        // As it is, and as what a monitor is told.
+        // As it is, and as a monitor's arguments.
         let word: Vec<u8> = text.iter().copied().filter(|byte| *byte != 0).collect();
         let told =
             [&b"conmon\0-c\0"[..], &word, b"\0-b\0", &word, b"\0-address\0", &word, b"\0-namespace\0moby\0"];

@@ -36,7 +36,7 @@ impl Ids {
 }
 
 /// Whether a process is root's, and runs the program that it is called after. k3s and rke2 are many
-/// programs in one. The kernel does not tell users without rights which program it is: they are told that
+/// programs in one. The kernel does not show users without rights which program it is: they see that
 /// they cannot ask it.
 pub(crate) fn is_roots(process: &Path, comm: &[u8]) -> bool {
     let Some(Ids { is_roots: true, .. }) = Ids::of(process) else { return false };

@@ -173,7 +173,7 @@ impl Container {
     }
 
     /// Whether it is dealt with as the plain processes that it is: no engine of the system's starts it, and a user
-    /// who has it deleted when it stops makes nobody's run a refusal by that.
+    /// who has it deleted when it stops cannot make a run a refusal by that.
     pub fn is_plain(&self) -> bool {
         self.user.is_some() && self.auto_remove && !matches!(self.owner, Owner::Unit { .. })
     }
@@ -204,7 +204,7 @@ impl fmt::Display for Container {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum Owner {
-    /// Nobody but its engine.
+    /// Only its engine.
     Engine,
     /// A compose project. Compose watches nothing: the container may be stopped and started.
     Compose {

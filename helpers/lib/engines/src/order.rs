@@ -22,7 +22,7 @@ pub enum Direction {
 }
 
 /// The places of `members` in waves: each waits only for what is in waves before it, and is in the
-/// first that it can be in, so that who has to do with nobody waits for nobody. What is needed and
+/// first that it can be in, so that one without relations does not wait. What is needed and
 /// not among the members runs anyway. Who need each other in a circle come last, together: their
 /// engine started them somehow before.
 pub fn waves(members: &[Member], direction: Direction) -> Vec<Vec<usize>> {
@@ -86,7 +86,7 @@ mod tests {
             member("x", &[]),
         ];
         assert_eq!(waves(&members, Direction::Up), [vec![2, 3], vec![1], vec![0]]);
-        assert_eq!(waves(&members, Direction::Down), [vec![0, 3], vec![1], vec![2]], "x waits for nobody");
+        assert_eq!(waves(&members, Direction::Down), [vec![0, 3], vec![1], vec![2]], "x does not wait");
         let circle = [member("a", &["b"]), member("b", &["a"]), member("c", &["c"])];
         assert_eq!(waves(&circle, Direction::Up), [vec![2], vec![0, 1]]);
     }

@@ -12,7 +12,7 @@ use crate::{Engine, Inspect, Owner};
 /// the client that stays with the container.
 ///
 /// Labels of a user's own engine are that user's words: they may name a unit, which that user's manager is
-/// asked for, and make nobody else the owner.
+/// asked for, and nothing else becomes the owner by them.
 pub fn of(root: &Root, engine: &Engine, container: &Inspect, clients: &Clients) -> Owner {
     if let Some(uid) = engine.user {
         return labelled_unit(container)

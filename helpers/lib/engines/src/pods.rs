@@ -228,7 +228,7 @@ mod tests {
             assert_eq!(usual.of("gpu", None), Runtime::Usual("gpu"), "{text}");
             assert_eq!(usual.of("runc", None), Runtime::Other, "{text}");
         }
-        // Nothing told: the bundle's note does.
+        // It says nothing: the bundle's annotation does.
         let program = "/usr/bin/nvidia-container-runtime.cdi";
         assert_eq!(Runtimes::default().of("", Some(program)), Runtime::Usual(program));
         assert_eq!(Runtimes::default().of("", Some("/usr/bin/runc")), Runtime::Other);

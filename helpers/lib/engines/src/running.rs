@@ -156,12 +156,12 @@ impl Running {
         self.shims.iter().filter(|shim| shim.namespace == PODS).map(|shim| shim.address.as_str()).collect()
     }
 
-    /// The files that daemons which run were told to read.
+    /// The files that the command lines of running daemons name.
     pub fn configurations(&self) -> impl Iterator<Item = &str> {
         self.configurations.iter().map(String::as_str)
     }
 
-    /// The directories in which they were told to look for CDI specifications.
+    /// The directories that they are to search for CDI specifications.
     pub fn spec_directories(&self) -> impl Iterator<Item = &str> {
         self.spec_directories.iter().map(String::as_str)
     }

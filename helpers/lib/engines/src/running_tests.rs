@@ -149,7 +149,7 @@ fn a_refusal_is_typed() {
     process(&root, 7, "dockerd", b"/usr/sbin/dockerd\0");
     assert!(matches!(docker(&root), Presence::Unreachable { errno: None, .. }));
     drop(UnixListener::bind(root.path("/run/docker.sock")).expect("binds"));
-    let Presence::Unreachable { errno, reason } = docker(&root) else { panic!("nobody listens") };
+    let Presence::Unreachable { errno, reason } = docker(&root) else { panic!("the socket is closed") };
     assert_eq!(errno, Some(111), "{reason}");
     assert!(reason.contains("/run/docker.sock"), "{reason}");
 }

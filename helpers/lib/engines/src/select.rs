@@ -153,7 +153,7 @@ fn by_bundles_rule(bundle: &Bundle, host: &dyn Host, why: &mut Vec<Why>) {
 }
 
 /// NVIDIA's runtime and its hook go by `NVIDIA_VISIBLE_DEVICES` in the effective environment, and by mounts
-/// that say the same. Under another runtime these are wishes that nobody grants: every image of CUDA has the
+/// that say the same. Under another runtime these have no effect: every image of CUDA has the
 /// variable.
 fn wishes(container: &Inspect, bundle: &Bundle, evidence: Evidence<'_>, why: &mut Vec<Why>) {
     let runtime = evidence.runtime;

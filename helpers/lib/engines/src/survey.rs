@@ -50,7 +50,7 @@ pub async fn side_by_side<I, T, F: Future<Output = T>>(
         0 => std::thread::available_parallelism().map_or(4, |cores| cores.get() * 4),
         parallel => parallel,
     };
-    // Unordered: a slow one keeps its own place busy and nobody else's.
+    // Unordered: a slow one keeps only its own place busy.
     let numbered = items.into_iter().enumerate().map(|(number, item)| {
         let work = work(item);
         async move { (number, work.await) }
@@ -243,7 +243,7 @@ fn runtime<'a>(
         running.runtime(engine.user.unwrap_or_default(), container.id()),
         bundle.and_then(|bundle| bundle.runtime.as_deref()),
     ];
-    // Whether that was chosen is not told: the variable decides.
+    // Whether that was chosen is not known: the variable decides.
     let program = programs.into_iter().flatten().find(|program| select::is_nvidia_runtime(program));
     program.map_or(Runtime::Other, Runtime::Usual)
 }

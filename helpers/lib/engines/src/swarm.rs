@@ -5,14 +5,14 @@ use std::fs;
 
 use step::Root;
 
-/// Where NVIDIA's runtime and hook are told which of these variables mean a GPU.
+/// Where NVIDIA's runtime and hook read which of these variables mean a GPU.
 const CONFIGURATION: &str = "/etc/nvidia-container-runtime/config.toml";
 
 /// The variables, such as `DOCKER_RESOURCE_GPU`; none by default.
 pub(crate) fn resources(root: &Root) -> Vec<String> {
     let text = fs::read_to_string(root.path(CONFIGURATION)).unwrap_or_default();
-    let told = text.parse::<toml::Table>().unwrap_or_default();
-    let names = told.get("swarm-resource").and_then(toml::Value::as_str).unwrap_or_default();
+    let config = text.parse::<toml::Table>().unwrap_or_default();
+    let names = config.get("swarm-resource").and_then(toml::Value::as_str).unwrap_or_default();
     names.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 

@@ -38,7 +38,7 @@ pub(crate) async fn open(root: &Root, uid: u32, budget: Duration) -> Result<Agen
         .map_err(|error| Error::Unreachable { errno: None, reason: error.to_string() })
 }
 
-/// Ends it: its end takes a moment that nobody has to wait for.
+/// Ends it, without waiting for its end.
 pub(crate) async fn end(agent: Agent) {
     // The conversation is over either way.
     let _ = in_background(move || drop(agent)).await;

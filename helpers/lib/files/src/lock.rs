@@ -38,7 +38,7 @@ pub enum LockError {
 }
 
 /// Takes the lock on the file `path`, which is made where it is not there: only root can open it, since
-/// whoever can open a file can lock it for as long as he likes.
+/// each process that can open a file can lock it for any time.
 ///
 /// Where another process holds it, `waiting` is called once with what is waited for and the limit.
 ///
@@ -112,7 +112,7 @@ mod tests {
     fn a_lock_that_is_held_is_waited_for_and_then_given_up_by_name() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("lock");
-        let silent = |said: &str| panic!("nobody holds it: {said}");
+        let silent = |said: &str| panic!("it is free: {said}");
         let held = lock(&path, SHORT, silent).expect("locks");
         let mut said = String::new();
         let error = lock(&path, SHORT, |text| said = text.to_owned()).expect_err("is held").to_string();

@@ -200,7 +200,7 @@ mod tests {
     fn a_sticky_directory_is_no_place_for_files_to_come() {
         let (_directory, path) = tree();
         mode(&path.join("etc"), 0o1777);
-        check_owner(&path.join("etc/conf.d/a.toml")).expect("nobody else can exchange conf.d");
+        check_owner(&path.join("etc/conf.d/a.toml")).expect("only root can exchange conf.d");
         assert_eq!(culprit(&path.join("etc")).mode, 0o1777);
     }
 

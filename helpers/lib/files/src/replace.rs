@@ -8,7 +8,7 @@ use std::path::Path;
 
 /// Puts `text` into the file `path` with these permission bits.
 ///
-/// It is written under a name that nobody can foresee and that must not be there; a link at `path` is
+/// It is written under a name that cannot be foreseen and that must not be there; a link at `path` is
 /// replaced, never followed.
 ///
 /// # Errors

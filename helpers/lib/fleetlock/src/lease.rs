@@ -12,7 +12,7 @@ use step::{Root, now_usec};
 /// Where it is: there as long as the server may hold a lease for this machine.
 pub const LEASE: &str = "/var/lib/nvidia-reload/fleet/lease.json";
 
-/// Whoever changes it, or asks the server about it, holds a lock on this.
+/// A lock on this is held while it is changed and while the server is asked about it.
 const LOCK: &str = "/var/lib/nvidia-reload/fleet/lease.lock";
 
 /// How long the lock is waited for: who asks the server has it meanwhile.
@@ -29,7 +29,7 @@ pub enum State {
     Asking,
     /// A run has it, or had it and failed.
     Held,
-    /// The server is to be told that it is released.
+    /// It is to be released at the server.
     Releasing,
 }
 
@@ -51,7 +51,7 @@ pub struct Lease {
     pub since_usec: u64,
     /// The run that has it, or had it last.
     pub run: Option<String>,
-    /// Why the server could not be told so far that it is released.
+    /// Why it could not be released at the server so far.
     pub trouble: Option<String>,
 }
 

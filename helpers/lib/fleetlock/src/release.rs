@@ -85,7 +85,7 @@ fn has_failed(run: &Run) -> bool {
     run.driver_failed || (run.has_failed() && !run.cancelled)
 }
 
-/// Has the server told that the lease is released, for the driver works. Whether there is one.
+/// Has the lease released at the server, since the driver works. Whether there is one.
 ///
 /// # Errors
 /// A run is open, or the record cannot be written.

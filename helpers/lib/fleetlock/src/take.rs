@@ -156,7 +156,7 @@ mod tests {
         Lease::new("http://lock".into(), "default".into(), "n1".into())
     }
 
-    /// What a run is told, and the units that were started; the server answers so.
+    /// The answer that a run gets, and the units that were started; the server answers so.
     fn asked(root: &Root, answer: Option<Answer>) -> (Result<(), String>, Vec<String>) {
         let started = RefCell::new(Vec::new());
         let order = |_: Order, unit: &str| {
@@ -218,8 +218,8 @@ mod tests {
             assert!(taken.expect_err("is refused").contains("does not say whether"));
             assert_eq!(state(&root), Some(State::Releasing));
             assert_eq!(started, [LOCK_UNIT, UNLOCK_UNIT]);
-            assert!(refused_since(&root, began, "http://lock").is_some(), "whoever waits asks again");
-            // The next run asks again, whether or not the server was told meanwhile.
+            assert!(refused_since(&root, began, "http://lock").is_some(), "a waiting request asks again");
+            // The next run asks again, whether or not it was released meanwhile.
             assert_eq!(asked(&root, Some(Answer::Granted)).0, Ok(()));
         }
     }

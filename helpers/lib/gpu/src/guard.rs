@@ -3,7 +3,7 @@
 //!
 //! NVML loads what it misses: as root it runs modprobe for nvidia and nvidia_uvm, as anybody else
 //! nvidia-modprobe, which is set-user-id root; and both make device nodes or correct their modes. Opening
-//! a node has the same effect where its driver is not loaded, whoever opens it: then the kernel itself runs
+//! a node has the same effect where its driver is not loaded, for each process: then the kernel itself runs
 //! modprobe. So NVML is started only while nvidia is loaded, and in a process that can neither run
 //! a program nor load a module nor make, change or remove a file's name or mode.
 

@@ -19,4 +19,4 @@ pub use guard::only_look;
 pub use links::{Links, links};
 pub use nvml::{Memory, Usage, Used, library, state, usage};
 pub use set::{Restored, restore};
-pub use state::{Answer, Library, Seen, State, Trouble};
+pub use state::{Answer, Library, Reading, State, Trouble};

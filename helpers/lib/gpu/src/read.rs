@@ -11,7 +11,7 @@ use nvml_wrapper_sys::bindings::*;
 use ledger::{Fabric, Gpu, Health, Mode, RemappedRows, Setting};
 
 use crate::mig;
-use crate::state::{Seen, Trouble};
+use crate::state::{Reading, Trouble};
 
 /// `NVML_FI_DEV_GET_GPU_RECOVERY_ACTION`, from 565 on.
 const RECOVERY_ACTION: u32 = 230;
@@ -69,16 +69,16 @@ pub(crate) fn confidential_computing(nvml: &Nvml) -> Option<bool> {
 }
 
 /// All that NVML shows of the GPU at `index`.
-pub(crate) fn gpu(nvml: &Nvml, index: u32) -> Seen {
+pub(crate) fn gpu(nvml: &Nvml, index: u32) -> Reading {
     let mut identity = Identity::default();
     let trouble = match nvml.device_by_index(index) {
         Ok(device) => match whole(&device, index, &mut identity) {
-            Ok(gpu) => return Seen::Ok(Box::new(gpu)),
+            Ok(gpu) => return Reading::Ok(Box::new(gpu)),
             Err(trouble) => trouble,
         },
         Err(error) => trouble(error),
     };
-    Seen::Trouble { index, pci: identity.pci, uuid: identity.uuid, trouble }
+    Reading::Trouble { index, pci: identity.pci, uuid: identity.uuid, trouble }
 }
 
 fn trouble(error: NvmlError) -> Trouble {

@@ -66,34 +66,34 @@ pub struct State {
     /// Whether confidential computing is on; none where NVML does not tell.
     pub confidential_computing: Option<bool>,
     /// The GPUs, in the order of NVML's indices.
-    pub gpus: Vec<Seen>,
+    pub gpus: Vec<Reading>,
 }
 
 /// What NVML shows of a GPU.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "kebab-case")]
-pub enum Seen {
+pub enum Reading {
     /// All that there is to know.
     Ok(Box<Gpu>),
     /// It cannot be used.
     Trouble {
         /// NVML's index.
         index: u32,
-        /// The PCI address, if NVML still told it.
+        /// The PCI address, if NVML still knew it.
         pci: Option<String>,
-        /// The UUID, if NVML still told it.
+        /// The UUID, if NVML still knew it.
         uuid: Option<String>,
         /// Why.
         trouble: Trouble,
     },
 }
 
-impl fmt::Display for Seen {
+impl fmt::Display for Reading {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Seen::Ok(gpu) => gpu.fmt(f),
-            Seen::Trouble { index, pci: Some(pci), .. } => write!(f, "GPU {index} ({pci})"),
-            Seen::Trouble { index, .. } => write!(f, "GPU {index}"),
+            Reading::Ok(gpu) => gpu.fmt(f),
+            Reading::Trouble { index, pci: Some(pci), .. } => write!(f, "GPU {index} ({pci})"),
+            Reading::Trouble { index, .. } => write!(f, "GPU {index}"),
         }
     }
 }

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use gpu::{Answer, Seen, State, Trouble};
+use gpu::{Answer, Reading, State, Trouble};
 use messages::Log;
 use modules::{gpus, on_bus};
 use step::Root;
@@ -116,7 +116,7 @@ fn add_nvml(
 ) -> Vec<(String, NvmlState)> {
     let mut nameless: Vec<(u32, NvmlState)> = Vec::new();
     for seen in &state.gpus {
-        let (index, address, said) = said(seen);
+        let (index, address, said) = nvml_state(seen);
         let Some(pci) = address.and_then(|pci| pci.parse::<Address>().ok()) else {
             nameless.push((index, said));
             continue;
@@ -159,14 +159,14 @@ fn add_nvml(
 }
 
 /// The index of a GPU, its address where NVML tells it, and what NVML says of it.
-fn said(seen: &Seen) -> (u32, Option<&str>, NvmlState) {
+fn nvml_state(seen: &Reading) -> (u32, Option<&str>, NvmlState) {
     match seen {
-        Seen::Ok(gpu) => (
+        Reading::Ok(gpu) => (
             gpu.index,
             Some(&gpu.pci),
             NvmlState { recovery_action: gpu.health.recovery_action, ..NvmlState::default() },
         ),
-        Seen::Trouble { index, pci, trouble, .. } => (
+        Reading::Trouble { index, pci, trouble, .. } => (
             *index,
             pci.as_deref(),
             NvmlState {

@@ -11,7 +11,7 @@ fn bound(addresses: &[&str]) -> Vec<(String, Gpu)> {
     addresses.iter().map(gpu).collect()
 }
 
-fn state(gpus: Vec<Seen>) -> State {
+fn state(gpus: Vec<Reading>) -> State {
     State {
         library: Library::Absent { reason: String::new() },
         instead: None,
@@ -21,8 +21,8 @@ fn state(gpus: Vec<Seen>) -> State {
     }
 }
 
-fn well(index: u32, pci: &str) -> Seen {
-    Seen::Ok(Box::new(ledger::Gpu {
+fn well(index: u32, pci: &str) -> Reading {
+    Reading::Ok(Box::new(ledger::Gpu {
         index,
         pci: pci.into(),
         uuid: format!("GPU-{index}"),
@@ -33,8 +33,8 @@ fn well(index: u32, pci: &str) -> Seen {
     }))
 }
 
-fn bad(index: u32, pci: Option<&str>, trouble: Trouble) -> Seen {
-    Seen::Trouble { index, pci: pci.map(Into::into), uuid: None, trouble }
+fn bad(index: u32, pci: Option<&str>, trouble: Trouble) -> Reading {
+    Reading::Trouble { index, pci: pci.map(Into::into), uuid: None, trouble }
 }
 
 fn failed(pci: &str) -> Message {
@@ -108,7 +108,7 @@ fn what_nvml_says_of_a_gpu_counts_wherever_it_sits() {
 #[test]
 fn the_driver_asks_for_a_recovery() {
     let mut asks = well(0, A);
-    if let Seen::Ok(gpu) = &mut asks {
+    if let Reading::Ok(gpu) = &mut asks {
         gpu.health.recovery_action = Some(1);
     }
     let health = &of(bound(&[A]), &[], Some(&state(vec![asks])), &[])[0];

@@ -109,7 +109,7 @@ struct Files<'a> {
     /// Each once; where the kernel does not tell them apart, all descriptors: then more is taken for
     /// explained, never less.
     distinct: Counts<'a>,
-    /// Descriptors that were too many to be told apart.
+    /// Descriptors that were too many to be looked at.
     not_compared: Counts<'a>,
 }
 

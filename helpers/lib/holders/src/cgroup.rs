@@ -6,7 +6,7 @@
 //! managers and engines name the directories, so the path tells who made them; how, is written
 //! in systemd's CGROUP_DELEGATION, in the sources of runc, Podman, Kubernetes, LXC and Slurm.
 //!
-//! A directory's name is the word of whoever owns the directory above it. Below
+//! A directory's name is the word of the owner of the directory above it. Below
 //! `user@N.service`, and below any other directory that is not root's, a name is a user's claim: it
 //! can be of a container of that user's own engine, and of nothing else.
 
@@ -63,7 +63,7 @@ pub fn groups_of(text: &[u8], id: &str) -> Vec<String> {
 /// The paths of one process.
 #[derive(Default)]
 struct Paths<'a> {
-    /// The hierarchy that systemd manages: units are told from it.
+    /// The hierarchy that systemd manages: it names the units.
     managed: Option<&'a str>,
     others: Vec<&'a str>,
 }

@@ -55,7 +55,7 @@ const MINOR_MODESET: u32 = 254;
 
 impl Table {
     /// Reads the table. Empty where `modules` is: a node without a driver behind it can be held
-    /// by nobody, however stale it lies in `/dev`.
+    /// by no process, however stale it lies in `/dev`.
     pub(crate) fn load(root: &Root, modules: &[Module]) -> Result<Self> {
         if modules.is_empty() {
             return Ok(Self::default());

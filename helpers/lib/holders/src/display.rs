@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! Whether a process drives a screen: a display server or compositor, known by what it holds.
 //!
-//! A program that only renders may have the same nodes open, and whoever opens a card that has no
+//! A program that only renders may have the same nodes open, and any program that opens a card that has no
 //! master becomes its master, wanted or not. One that drives a screen has a virtual terminal too,
 //! or is the master of a card that shows something.
 

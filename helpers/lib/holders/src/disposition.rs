@@ -54,7 +54,7 @@ pub struct Rules<'a> {
     /// Units, with the user whose they are, that were dealt with already: what is left in them was
     /// not the unit's to stop (`KillMode=process`) and is a plain process now.
     pub dealt_with: &'a [(Option<u32>, String)],
-    /// Whether containers were dealt with already: whoever is left in what a user calls a container
+    /// Whether containers were dealt with already: a process that is left in what a user calls a container
     /// is a plain process.
     pub drained: bool,
 }

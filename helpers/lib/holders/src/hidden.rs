@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
-//! Where references hide that no file table shows. Looked for only when some are unexplained.
+//! Where references hide that no file table shows. Inventory for only when some are unexplained.
 //!
-//! What a user sent to himself can be looked at, so whoever has the socket is a holder as any other. What
+//! What a user sent to himself can be looked at, so a process that has the socket is a holder as any other. What
 //! somebody else sent, what is registered with an io_uring, or behind a buffer that does not tell its
-//! driver, is not or cannot: those are likely places, and nobody is killed for having one.
+//! driver, is not or cannot: those are likely places, and no process is killed for having one.
 
 use crate::device::Rdev;
 use crate::model::Place;
@@ -181,7 +181,7 @@ enum Candidate {
 }
 
 /// What the link of a descriptor may hide. Here the text decides: it is made by the kernel for
-/// files without a path, and nobody is judged by it.
+/// files without a path, and no process is judged by it.
 fn kind(link: &[u8]) -> Option<Candidate> {
     if link.starts_with(b"socket:[") {
         Some(Candidate::Socket)

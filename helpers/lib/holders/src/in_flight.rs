@@ -36,7 +36,7 @@ const AHEAD: usize = 64 << 10;
 const FUSE_CONTROL: i64 = 0x6573_5543;
 
 /// A socket that was looked at.
-pub(crate) struct Seen {
+pub(crate) struct SocketContents {
     /// The user at the other end, if that is known.
     pub(crate) sender: Option<u32>,
     /// The socket's address, escaped.
@@ -50,7 +50,7 @@ pub(crate) struct Seen {
 ///
 /// # Errors
 /// The process is another by now, or its descriptors may not be duplicated (CAP_SYS_PTRACE).
-pub(crate) fn look(pid: i32, start_ticks: u64, fd: i32, others: bool) -> rustix::io::Result<Seen> {
+pub(crate) fn look(pid: i32, start_ticks: u64, fd: i32, others: bool) -> rustix::io::Result<SocketContents> {
     let process = pidfd_open(Pid::from_raw(pid).ok_or(Errno::SRCH)?, PidfdFlags::empty())?;
     // In this order: what the pidfd stands for cannot change any more.
     let now = std::fs::read(format!("/proc/{pid}/stat")).ok().and_then(|text| Stat::parse(&text));
@@ -61,7 +61,7 @@ pub(crate) fn look(pid: i32, start_ticks: u64, fd: i32, others: bool) -> rustix:
     if stat(&socket, c"")?.file_type != libc::S_IFSOCK {
         return Err(Errno::NOTSOCK);
     }
-    let mut seen = Seen { sender: peer(&socket)?, address: address(&socket), files: Vec::new() };
+    let mut seen = SocketContents { sender: peer(&socket)?, address: address(&socket), files: Vec::new() };
     if seen.sender.is_some_and(|sender| sender == 0 || others) {
         // An error is an empty queue: somebody received it.
         seen.files = peek(&socket).unwrap_or_default();
@@ -70,7 +70,7 @@ pub(crate) fn look(pid: i32, start_ticks: u64, fd: i32, others: bool) -> rustix:
 }
 
 /// The user who connected this socket, made the pair of it, or listened for it. None where there was
-/// nobody: a datagram may be from anybody, and so may what waits at a listening socket.
+/// no process: a datagram may be from any, and so may what waits at a listening socket.
 fn peer(socket: &OwnedFd) -> rustix::io::Result<Option<u32>> {
     // Of a listening socket the kernel tells its own user.
     if socket_acceptconn(socket)? {
@@ -121,7 +121,7 @@ pub(crate) fn may_receive_users(root: &Root) -> bool {
             return false;
         }
     }
-    // A connection belongs to whoever mounted it.
+    // A connection belongs to the process that mounted it.
     entries.flatten().all(|entry| entry.metadata().is_ok_and(|entry| entry.uid() == 0))
 }
 
@@ -216,13 +216,13 @@ mod tests {
         let listener = UnixListener::bind(&path).expect("binds");
         let seen = look(listener.as_raw_fd());
         assert!(seen.address.ends_with("/odd\\nname"), "{}", seen.address);
-        assert_eq!(seen.sender, None, "whoever connects is not accepted yet");
+        assert_eq!(seen.sender, None, "the connection is not accepted yet");
         let client = UnixStream::connect(&path).expect("connects");
         let (accepted, _) = listener.accept().expect("accepts");
         send(&client, &File::open("/dev/full").expect("open"));
         let seen = look(accepted.as_raw_fd());
         assert_eq!((seen.sender, seen.files.len()), (Some(uid()), 1));
-        // From nobody in particular.
+        // From no known process.
         let receiver = UnixDatagram::bind(directory.path().join("datagrams")).expect("binds");
         let sender = UnixDatagram::unbound().expect("a socket");
         sender.connect(directory.path().join("datagrams")).expect("connects");
@@ -241,7 +241,7 @@ mod tests {
         assert!(may_receive_users(&root), "no FUSE");
         let connection = root.path("/sys/fs/fuse/connections/42");
         fs::create_dir_all(&connection).expect("created");
-        assert_eq!(may_receive_users(&root), uid() == 0, "of whoever made this");
+        assert_eq!(may_receive_users(&root), uid() == 0, "of the one that made this");
         if uid() == 0 {
             std::os::unix::fs::chown(&connection, Some(7), None).expect("changed");
             assert!(!may_receive_users(&root));

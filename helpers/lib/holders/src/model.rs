@@ -41,7 +41,7 @@ impl Scan {
         self.searched && self.holders.is_empty() && self.unexplained.is_empty() && is_kernels
     }
 
-    /// Adds what NVML told: pid and, where known, bytes of GPU memory, one entry a process and GPU.
+    /// Adds what NVML reports: pid and, where known, bytes of GPU memory, one entry a process and GPU.
     /// Returns the processes that NVML knows and the search did not find.
     pub fn add_gpu_memory(&mut self, list: &[(i32, Option<u64>)]) -> Vec<i32> {
         let mut unknown = Vec::new();
@@ -121,7 +121,7 @@ pub struct Holder {
     pub owner: Owner,
     /// Whether it drives a screen: a display server or compositor.
     pub screen: bool,
-    /// GPU memory in bytes, where NVML told.
+    /// GPU memory in bytes, where NVML reports it.
     pub gpu_memory: Option<u64>,
 }
 
@@ -272,7 +272,7 @@ pub enum Place {
         #[serde(default)]
         uid: Option<u32>,
         /// The user at the other end, as the kernel noted when the two were connected; none where the
-        /// kernel does not know who that is, or nobody has accepted the connection.
+        /// kernel does not know which that is, or the connection is not accepted yet.
         #[serde(default)]
         sender: Option<u32>,
         /// Its address, escaped; an abstract one begins with `@`, and most have none.

@@ -18,7 +18,7 @@ struct Bundle {
     annotations: BTreeMap<String, String>,
 }
 
-/// Completes what the cgroup told. Leaves it as it is where the files are not there or may not be
+/// Completes what the cgroup says. Leaves it as it is where the files are not there or may not be
 /// read.
 pub(crate) fn complete(root: &Root, owner: &mut Owner) {
     let Owner::Container(container) = owner else { return };
@@ -27,7 +27,7 @@ pub(crate) fn complete(root: &Root, owner: &mut Owner) {
         return;
     }
     let id = container.id.clone();
-    // containerd has a directory for each task in the namespace of whoever asked for it.
+    // containerd has a directory for each task in the namespace of its client.
     let task = |namespace: &str| format!("/run/containerd/io.containerd.runtime.v2.task/{namespace}/{id}");
     let bundles = [
         (Engine::Containerd, task("k8s.io")),
@@ -133,8 +133,8 @@ mod tests {
         }
         let claimed = completed(task, "{}", claim);
         assert_eq!(claimed.engine, Engine::Unknown, "a user's claim on a container of root's");
-        let mut nobody = owner(Engine::Unknown, false);
-        complete(&Root::at("/nonexistent"), &mut nobody);
-        assert_eq!(nobody, owner(Engine::Unknown, false));
+        let mut unknown = owner(Engine::Unknown, false);
+        complete(&Root::at("/nonexistent"), &mut unknown);
+        assert_eq!(unknown, owner(Engine::Unknown, false));
     }
 }

@@ -119,7 +119,7 @@ pub(crate) fn user(status: &[u8]) -> Option<u32> {
     Some(if effective == 0 { real } else { effective })
 }
 
-/// Whether root started what `/proc/PID/status` is of, whoever it is at this moment: the real user of a set-uid
+/// Whether root started what `/proc/PID/status` is of, whatever its user is at this moment: the real user of a set-uid
 /// program is the one who started it.
 pub(crate) fn is_started_by_root(status: &[u8]) -> bool {
     field_of(status, "Uid").is_some_and(|ids| ids.split_ascii_whitespace().next() == Some("0"))

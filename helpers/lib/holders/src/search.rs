@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// What a look at one process came to.
-enum Seen {
+enum Inspection {
     /// It holds something.
     Holder(Box<Found>),
     /// Its files could not be looked at.
@@ -86,8 +86,8 @@ impl Search {
         let mut result = Result { found: Vec::new(), blocked: Vec::new(), stuck: walked.stuck };
         for seen in walked.found {
             match seen {
-                Seen::Holder(found) => result.found.push(*found),
-                Seen::Blocked(blocked) => result.blocked.push(blocked),
+                Inspection::Holder(found) => result.found.push(*found),
+                Inspection::Blocked(blocked) => result.blocked.push(blocked),
             }
         }
         search.complete(&mut result);
@@ -126,15 +126,15 @@ impl Search {
         result.found.retain(|found| !found.holder.devices.is_empty());
     }
 
-    fn visit(&self, scratch: &mut Scratch, pid: i32) -> Option<Seen> {
+    fn visit(&self, scratch: &mut Scratch, pid: i32) -> Option<Inspection> {
         match self.holds_any(scratch, pid) {
             Ok(false) => None,
-            Ok(true) => self.examine(scratch, pid).map(Box::new).map(Seen::Holder),
+            Ok(true) => self.examine(scratch, pid).map(Box::new).map(Inspection::Holder),
             // It ended.
             Err(Errno::NOENT | Errno::SRCH) => None,
             Err(error) => {
                 let uid = Process::open(&self.proc, pid).ok().and_then(|process| process.uid());
-                Some(Seen::Blocked(Blocked { pid, uid, error }))
+                Some(Inspection::Blocked(Blocked { pid, uid, error }))
             }
         }
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! Visits every process at once, and is stopped by none.
 //!
-//! A process that is stuck in the kernel with its memory map locked stops whoever reads that map
+//! A process that is stuck in the kernel with its memory map locked stops each reader of that map
 //! or its command line. On a machine with a wedged GPU there are such processes, so the workers
 //! are watched: one that makes no progress is left behind with the process it is stuck on, and
 //! another takes its place.
@@ -226,7 +226,7 @@ pub(crate) struct Stat {
     pub(crate) links: u32,
 }
 
-/// Stats a file without asking whoever serves it: a file of a dead NFS server or of a hung FUSE
+/// Stats a file without asking its server: a file of a dead NFS server or of a hung FUSE
 /// daemon answers from the cache, and its type and device number are always there.
 pub(crate) fn stat(at: impl AsFd, path: impl rustix::path::Arg) -> rustix::io::Result<Stat> {
     let wanted = StatxFlags::TYPE | StatxFlags::INO | StatxFlags::NLINK;

@@ -134,7 +134,7 @@ fn is_of(stem: &str, release: &str) -> bool {
 }
 
 /// Whether this is a copy for a boot loader that reads the EFI system partition only, which names no kernel:
-/// that of the latest (Pop!_OS, and whoever else copies `/initrd.img` there).
+/// that of the latest (Pop!_OS, and other tools that copy `/initrd.img` there).
 fn is_copy(path: &Path) -> bool {
     matches!(path.file_name().and_then(|name| name.to_str()), Some("initrd.img" | "initrd"))
 }

@@ -64,7 +64,7 @@ impl Marks {
 
 /// What an archive holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Seen {
+pub struct Contents {
     /// The archive.
     pub archive: PathBuf,
     marks: Marks,
@@ -72,7 +72,7 @@ pub struct Seen {
     pub modules: Vec<Packed>,
 }
 
-impl Seen {
+impl Contents {
     /// What was seen in `archive` when it had these marks.
     pub fn new(archive: PathBuf, marks: Marks, modules: Vec<Packed>) -> Self {
         Self { archive, marks, modules }
@@ -99,14 +99,14 @@ impl Seen {
 #[derive(Serialize, Deserialize)]
 struct Record {
     schema: String,
-    archives: Vec<Seen>,
+    archives: Vec<Contents>,
 }
 
 /// Saves what was seen in all archives, for what asks until they change.
 ///
 /// # Errors
 /// It cannot be written.
-pub fn save(root: &Root, archives: Vec<Seen>) -> Result<()> {
+pub fn save(root: &Root, archives: Vec<Contents>) -> Result<()> {
     let path = root.path(PATH);
     let record = Record { schema: SCHEMA.into(), archives };
     let text = serde_json::to_vec_pretty(&record).context("encode what the initramfs holds")?;
@@ -117,7 +117,7 @@ pub fn save(root: &Root, archives: Vec<Seen>) -> Result<()> {
 ///
 /// # Errors
 /// The archive cannot be looked at.
-pub fn seen(root: &Root, archive: &Path) -> Result<Option<Seen>> {
+pub fn seen(root: &Root, archive: &Path) -> Result<Option<Contents>> {
     let path = root.path(PATH);
     let text = match fs::read(&path) {
         Ok(text) => text,
@@ -179,8 +179,8 @@ mod tests {
         assert!(!noted(), "none was found");
         let archive = root.path("/boot").join(format!("initrd.img-{release}"));
         fs::write(&archive, "a").expect("writes");
-        assert!(!noted(), "nobody has looked into it");
-        let seen = |modules| Seen::new(archive.clone(), Marks::of(&archive).expect("looks"), modules);
+        assert!(!noted(), "it was not looked at");
+        let seen = |modules| Contents::new(archive.clone(), Marks::of(&archive).expect("looks"), modules);
         save(&root, vec![seen(Vec::new())]).expect("writes");
         assert!(noted(), "it holds nothing of the driver");
         let packed =
@@ -190,7 +190,7 @@ mod tests {
         save(&root, vec![seen(Vec::new())]).expect("writes");
         fs::create_dir_all(root.path("/boot/efi/EFI/Pop_OS-0")).expect("creates");
         fs::write(root.path("/boot/efi/EFI/Pop_OS-0/initrd.img"), "a").expect("writes");
-        assert!(!noted(), "the boot loader has a copy, and nobody has looked into that");
+        assert!(!noted(), "the boot loader has a copy, and that was not looked at");
     }
 
     #[test]
@@ -203,7 +203,7 @@ mod tests {
         fs::write(root.path("/boot/initrd.img-6.1"), "a").expect("writes");
         let path = archives(&root, "6.1").expect("looks").remove(0);
         assert_eq!(seen(&root, &path).expect("reads"), None);
-        let first = Seen::new(path.clone(), Marks::of(&path).expect("looks"), Vec::new());
+        let first = Contents::new(path.clone(), Marks::of(&path).expect("looks"), Vec::new());
         save(&root, vec![first.clone()]).expect("writes");
         assert_eq!(seen(&root, &path).expect("reads"), Some(first));
         fs::write(&path, "ab").expect("writes");
@@ -214,7 +214,7 @@ mod tests {
     fn it_is_found_in_every_layout_that_has_one() {
         golden::compare(&["initramfs"], |machine| {
             let root = &machine.root;
-            let release = modules::release(root).expect("is told");
+            let release = modules::release(root).expect("is known");
             let found = archives(root, &release).expect("looks");
             if found.is_empty() && !root.path("/boot").exists() {
                 return String::new();

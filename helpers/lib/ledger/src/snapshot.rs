@@ -67,7 +67,7 @@ pub struct Snapshot {
     #[serde(default, skip_serializing_if = "is_zero")]
     pub parallel: usize,
     /// The containers with a GPU that ran when the run began and that it stops itself: whatever ends one of them
-    /// before its turn is told apart from what a person did.
+    /// before its turn can be distinguished from what a person did.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub containers: Vec<Container>,
     /// When the `dockerd` of then had started, in clock ticks since boot: with another, it has died since.

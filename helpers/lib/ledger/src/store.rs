@@ -96,7 +96,7 @@ impl Ledger {
         // cut left under that name may be a run in the history, too: it is never written to.
         let new = self.directory.join("ledger.jsonl.new");
         files::remove(&new).with_context(|| format!("remove {}", new.display()))?;
-        // The command lines in it are nobody else's business: root only.
+        // There are command lines in it: only root may read them.
         let file = OpenOptions::new()
             .write(true)
             .create_new(true)

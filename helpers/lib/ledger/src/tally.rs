@@ -212,7 +212,7 @@ mod tests {
             }
             let read = tally(&[&WHOLE[..cut]]);
             assert_eq!(said(&read), expected, "cut off after {cut} bytes");
-            // Whoever has read that much reads on from there.
+            // A reader that has read that much continues from there.
             if cut.is_multiple_of(16) || cut == whole {
                 assert_eq!(said(&tally(&[&WHOLE[..cut], &WHOLE[whole..]])), all, "read on after {cut} bytes");
             }

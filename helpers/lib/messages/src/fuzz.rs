@@ -25,7 +25,7 @@ fn log_of_the_kernel() {
     });
 }
 
-/// What is not the kernel's own is nobody's word, however it looks.
+/// What is not the kernel's own does not count, however it looks.
 #[test]
 fn written_by_a_program() {
     let directory = tempfile::tempdir().expect("a temporary directory");

@@ -78,7 +78,7 @@ impl Ring {
         self.first.get_or_insert(First { sequence, usec });
         self.last = Some(usec);
         // The three lowest bits are the level. What a program writes has a facility, 1 unless it says
-        // another: the kernel lets nobody else have 0.
+        // another: only the kernel itself can use 0.
         if priority >> 3 == 0 {
             self.messages.extend(message(usec, &unescape(text)));
         }

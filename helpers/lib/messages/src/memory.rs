@@ -60,7 +60,7 @@ impl Memory {
         let path = root.path(FILE);
         let text = match fs::read(&path) {
             Ok(text) => text,
-            // Who may not read this may not read the kernel's log either, and is told so.
+            // Who may not read this may not read the kernel's log either, and gets that error.
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {
                 return Ok(Self::default());
             }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! GPU memory that is part of the system's memory: on Grace (GH200, GB200) the driver puts it online as a NUMA node
 //! when a GPU is first opened, and takes it offline when the last user has closed the GPU. If the kernel cannot move
-//! what lies there, that fails, and whoever closes is not told: the driver unloads all the same, and the kernel goes on
+//! what lies there, that fails, and the close reports no error: the driver unloads all the same, and the kernel goes on
 //! with memory of a GPU that has no driver.
 //!
 //! Names and states are those of NVIDIA's open kernel modules (nv-procfs.c, os-interface.c; read at 595.45.04).

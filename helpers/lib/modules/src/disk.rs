@@ -76,7 +76,7 @@ pub struct Disk {
     kmod: Kmod,
     directory: PathBuf,
     candidates: OnceCell<Vec<(String, PathBuf)>>,
-    /// By path, since a renamed module can only be told by looking into all of the driver's files.
+    /// By path, since a renamed module can only be found by looking into all of the driver's files.
     files: RefCell<HashMap<PathBuf, File>>,
     /// Whether all of a file is taken in as soon as it is opened.
     thorough: bool,
@@ -105,7 +105,7 @@ impl Disk {
         })
     }
 
-    /// The same, for whoever asks for all that the files declare: a compressed file is unpacked once.
+    /// The same, with all that the files declare: a compressed file is unpacked once.
     ///
     /// # Errors
     /// As [`Disk::open`].

@@ -39,7 +39,7 @@ pub fn is_shut(root: &Root) -> Result<bool> {
 /// Shuts the gate for `names`, in all spellings that modprobe knows.
 ///
 /// # Errors
-/// A file cannot be written, or udev cannot be told.
+/// A file cannot be written, or udev cannot be reached.
 pub fn shut(root: &Root, names: &BTreeSet<String>) -> Result<()> {
     let mut text = String::from(
         "# The NVIDIA driver is being reloaded; nvidia-reload removes this file when it is done.\n",
@@ -59,7 +59,7 @@ pub fn shut(root: &Root, names: &BTreeSet<String>) -> Result<()> {
 /// Opens the gate; one that is open stays so.
 ///
 /// # Errors
-/// A file cannot be removed. udev is told in any case; that it could not be told is not an error
+/// A file cannot be removed. udev is informed in any case; that it could not be reached is not an error
 /// then, since it looks again by itself after three seconds.
 pub fn open(root: &Root) -> Result<()> {
     let mut result = Ok(());

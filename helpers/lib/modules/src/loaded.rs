@@ -64,8 +64,8 @@ pub fn stuck(root: &Root) -> Result<Vec<String>> {
     Ok(chain(root)?.iter().filter_map(Loaded::trouble).collect())
 }
 
-/// The driver's graph in the order in which it can be unloaded: whoever uses comes before whoever
-/// is used. Empty when the driver is not loaded.
+/// The driver's graph in the order in which it can be unloaded: a module comes before those that it
+/// uses. Empty when the driver is not loaded.
 ///
 /// The graph is `nvidia` and, recursively, the modules in its `holders/`; so modules of other
 /// people that hang on it (gdrdrv, nvidia_fs, nvidia_peermem) are found without a list of names; and those that

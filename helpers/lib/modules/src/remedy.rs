@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! What brings the driver's modules to the running kernel, in the words of whoever brought them elsewhere.
+//! What brings the driver's modules to the running kernel, with the tool that brought them for another.
 
 use std::fs;
 use std::path::Path;

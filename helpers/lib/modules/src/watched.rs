@@ -144,7 +144,7 @@ mod tests {
         assert_eq!(read_in_child(&path, late()).expect("is watched").as_deref(), Ok("Status:    offline\n"));
         let pipe = directory.path().join("pipe");
         nix::unistd::mkfifo(&pipe, Mode::S_IRWXU).expect("makes a pipe");
-        // Nobody writes to it: the open does not return.
+        // It has no writer: the open does not return.
         assert_eq!(read_in_child(&pipe, soon()).expect("is watched"), Err(NotRead::Stuck));
         // The child ends.
         fs::write(&pipe, "").expect("opens the other end");

@@ -92,7 +92,7 @@ fn until_free(root: &Root, time: Duration, mut said: impl FnMut(&Busy)) -> Resul
 }
 
 /// As dpkg and rpm do: the process that holds a write lock on `path`. A read lock means
-/// nothing: whoever can read rpm's lock file, as every user can, can take one.
+/// nothing: each user can read rpm's lock file, and so can take one.
 fn record_lock(_root: &Root, path: &Path) -> Result<Option<i32>> {
     let file = match File::open(path) {
         Ok(file) => file,

@@ -14,7 +14,7 @@ use crate::{Request, SCHEMA, State};
 /// Where it is.
 pub const PATH: &str = "/run/nvidia-reload/request.json";
 
-/// Whoever changes the request holds a lock on this.
+/// A lock on this is held while the request is changed.
 const LOCK: &str = "/run/nvidia-reload/request.lock";
 
 /// It is held for as long as a small file is written.

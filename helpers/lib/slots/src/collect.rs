@@ -104,7 +104,7 @@ pub(crate) struct Driver {
     pub(crate) files: BTreeMap<PathBuf, bool>,
     /// The links that lead to them, with what they say.
     pub(crate) links: BTreeMap<PathBuf, PathBuf>,
-    /// How they were told.
+    /// How they were found.
     pub(crate) origin: Origin,
     /// The packages that they came from.
     pub(crate) packages: Vec<Package>,

@@ -16,10 +16,10 @@ const LOCK: &str = "/var/lib/nvidia-reload/slots.lock";
 /// What saves the driver at idle priority, a gigabyte at worst.
 const SAVE: &str = "nvidia-reload-save-driver.service";
 
-/// To save a driver is worth no more: whoever has the lock may be exchanging it.
+/// To save a driver is worth no more: the holder of the lock may be exchanging it.
 const KEEP_TIME: Duration = Duration::from_secs(60);
 
-/// What a run waits for [`SAVE`] after it was told to stop: that has 10 seconds.
+/// What a run waits for [`SAVE`] after its unit was ordered to stop: that has 10 seconds.
 const RUN_TIME: Duration = Duration::from_secs(30);
 
 /// Keeps others from making or exchanging slots while the lock is held. For who saves the driver.

@@ -15,7 +15,7 @@ pub(crate) const SCHEMA: &str = "nvidia-reload.slot/1";
 /// The manifest's name in the slot's directory.
 pub(crate) const FILE: &str = "manifest.json";
 
-/// How it was told which files belong to the driver.
+/// How it was found which files belong to the driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Origin {
@@ -41,7 +41,7 @@ pub struct Manifest {
     pub kernel: String,
     /// When it was made, in microseconds since 1970.
     pub made_usec: u64,
-    /// How its files were told.
+    /// How its files were found.
     pub origin: Origin,
     /// The packages that it came from; empty where it did not.
     pub packages: Vec<Package>,

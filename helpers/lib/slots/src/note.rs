@@ -36,7 +36,7 @@ pub struct Note {
     pub at_usec: u64,
     /// The driver whose files are on disk again.
     pub version: String,
-    /// The driver that they replaced; null where it could not be told.
+    /// The driver that they replaced; null where it is not known.
     pub instead_of: Option<String>,
     /// What brings disk and package database together, in words.
     pub remedy: String,

@@ -110,7 +110,7 @@ pub fn sync(root: &Root) -> Result<()> {
 /// install there are several. Libraries count where `slot` has libraries, which they could be found in
 /// the stead of; without a slot, wherever the linker looks.
 ///
-/// A driver that lies beside the one that is chosen, as Debian's do, is in nobody's way.
+/// A driver that lies beside the one that is chosen, as Debian's do, is in no other file's way.
 ///
 /// # Errors
 /// The module index or a directory cannot be read.
@@ -175,7 +175,7 @@ pub(crate) fn put_file(root: &Root, slot: &Slot, file: &SavedFile) -> Result<boo
         rename(&new, &to)
     };
     put().inspect_err(|_| {
-        // Half a file is of use to nobody; should it stay, it has a name that nobody looks for.
+        // Half a file is of no use; should it stay, it has a name that no program looks for.
         let _ = remove(&new);
     })
 }
@@ -190,7 +190,7 @@ fn put_link(root: &Root, link: &SavedLink) -> Result<bool> {
     rename(&new, &to)
 }
 
-/// A free name beside `to`, on which nobody looks: what a power cut left there goes.
+/// A free name beside `to`, at which no program looks: what a power cut left there goes.
 fn temporary(to: &Path) -> Result<PathBuf> {
     let parent = to.parent().with_context(|| format!("{} has no directory", to.display()))?;
     fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
@@ -257,7 +257,7 @@ fn take_away(
         .into_iter()
         .filter(|file| file.version.as_ref().is_some_and(|version| others.contains(version)))
         .map(|file| file.path);
-    // Whose a damaged file was nobody can tell. Nothing uses it, and what it is called is looked for.
+    // The owner of a damaged file is not known. Nothing uses it, and what it is called is looked for.
     let names: BTreeSet<String> =
         own.iter().filter_map(|path| stem(path)).chain(DRIVERS.map(str::to_owned)).collect();
     let damaged = damaged.into_iter().map(|file| file.0);
@@ -282,7 +282,7 @@ fn stem(path: &Path) -> Option<String> {
     Some(name.split_once(".ko")?.0.replace('-', "_"))
 }
 
-/// Whether a module file, or the directory of one, changed after the index was made: told by their
+/// Whether a module file, or the directory of one, changed after the index was made: known by their
 /// times, so that it holds after a power cut as well. What was taken away may have been anywhere: that the
 /// index still has it tells.
 fn index_is_stale(root: &Root, slot: &Slot, disk: &Disk, placed: &Placed) -> Result<bool> {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! Which packages of RPM files belong to, and which files those packages have.
 //!
-//! Asked of `rpm` itself: its database has three formats, and only RPM reads them all. What cannot be told,
+//! Asked of `rpm` itself: its database has three formats, and only RPM reads them all. What is not known,
 //! as while a transaction holds the database for long, is as if no package owned the files.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -35,7 +35,7 @@ const MODE: u32 = 0o7777;
 /// Returns the version that is saved, or none when the disk has another.
 ///
 /// # Errors
-/// The driver's files cannot be told, or one cannot be copied.
+/// The driver's files cannot be found, or one cannot be copied.
 pub fn save(root: &Root, disk: &Disk, chain: &[Loaded]) -> Result<Option<String>> {
     let mut files = Vec::new();
     for loaded in chain {
@@ -132,7 +132,7 @@ fn is_whole(slot: &Slot) -> bool {
     })
 }
 
-/// Whether `slot` holds the driver already. Told by size and time: what it says of itself is checked
+/// Whether `slot` holds the driver already. Known by size and time: what it says of itself is checked
 /// when it is used.
 pub(crate) fn still_right(slot: &Slot, wanted: &BTreeMap<PathBuf, Entry>) -> bool {
     if !is_whole(slot) {

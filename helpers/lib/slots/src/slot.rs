@@ -33,7 +33,7 @@ pub struct Slot {
     pub(crate) directory: PathBuf,
 }
 
-/// A slot that cannot be told what it holds.
+/// A slot whose content is not known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unusable {
     /// The version that it is named for.
@@ -196,7 +196,7 @@ impl Slot {
     }
 }
 
-/// Told by size and time, as fast as that has to be.
+/// Compares size and time only, since it has to be fast.
 fn is_in_place(now: &fs::Metadata, file: &SavedFile) -> bool {
     now.size() == file.size && attributes::modified_nsec(now) == file.modified_nsec
 }
@@ -226,7 +226,7 @@ pub(crate) fn slot(directory: &Path) -> Result<Slot> {
 pub fn untrusted(root: &Root) -> Option<Untrusted> {
     match check_owner(&root.path(DIRECTORY)) {
         Err(OwnerError::Untrusted(found)) => Some(found),
-        // Whoever needs a slot says that there is none.
+        // What needs a slot reports that there is none.
         _ => None,
     }
 }
@@ -241,6 +241,6 @@ pub fn library_in_slot(root: &Root, version: &str) -> PathBuf {
         // Root loads it.
         Some(slot.directory.join(file.stored_as())).filter(|path| check_owner(path).is_ok())
     });
-    // Where there is none, whoever looks for it finds none there.
+    // Where there is none, none is found there.
     saved.unwrap_or_else(|| root.path(DIRECTORY).join(version).join(name))
 }

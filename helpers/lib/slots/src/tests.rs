@@ -301,7 +301,7 @@ fn packages_are_named_with_the_command_that_makes_them_match() {
     assert_ne!(
         inode(&library_in_slot(&root, OLD)),
         inode(&root.path(&library)),
-        "a copy: nobody writes into the slot"
+        "a copy: the slot is not written to"
     );
     let note = Note::write(&root, "r", &slot, Some(NEW.into()), &placed).expect("writes");
     assert_eq!(

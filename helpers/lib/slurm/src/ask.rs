@@ -22,7 +22,7 @@ const MOST: usize = 16 << 20;
 /// As wide as a column is printed; what is longer is cut off.
 const WIDTH: usize = 128;
 
-/// Asks Slurm about this node and leaves the answer for whoever started the unit that this is.
+/// Asks Slurm about this node and leaves the answer for what started its unit.
 ///
 /// # Errors
 /// The answer cannot be written, or there is no `slurmd`.
@@ -150,7 +150,7 @@ mod tests {
             ("sinfo", "echo 'drained|gpu:2'"),
         ]);
         let mut answer = Answer::default();
-        fill(&root, &daemon, &mut answer).expect("is told");
+        fill(&root, &daemon, &mut answer).expect("is known");
         assert_eq!((answer.node.as_deref(), answer.is_closed), (Some("node-1"), true));
         assert_eq!(answer.jobs.len(), 1);
     }

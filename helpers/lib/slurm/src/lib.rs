@@ -22,7 +22,7 @@ pub use ask::answer;
 /// What asks.
 const UNIT: &str = "nvidia-reload-slurm.service";
 
-/// What it was told. Root's alone: the names of users are in it.
+/// The answer. For root only: the names of users are in it.
 const PATH: &str = "/run/nvidia-reload/slurm.json";
 
 /// A job on this node.
@@ -102,7 +102,7 @@ pub fn look_at_processes(root: &Root) -> Result<Option<Slurm>> {
     Ok(holders::slurm(root)?.map(jobs_are_others))
 }
 
-/// Has the unit ask, and reads what it was told.
+/// Has the unit ask, and reads the answer.
 fn ask(root: &Root) -> Result<Answer> {
     let began = monotonic_usec();
     if !order_unit(Order::Start, UNIT)? {

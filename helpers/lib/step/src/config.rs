@@ -116,7 +116,7 @@ impl Config {
         config.upgrade.validate(root).context("the configuration files together")?;
         if let Some(program) = config.verify.smoke.first() {
             match check_owner(&root.path(program)) {
-                // Whoever runs it says that it is not there.
+                // What runs it reports that it is not there.
                 Err(error) if error.is_not_found() => {}
                 checked => checked.context("verify.smoke is run by root")?,
             }

@@ -66,7 +66,7 @@ mod tests {
         assert_eq!(read("train").expect("reads"), (None, "train".into()));
         assert_eq!(read("ada:train").expect("reads"), (Some(7), "train".into()));
         assert_eq!(read("8:x@1:2.service").expect("reads"), (Some(8), "x@1:2.service".into()));
-        let error = format!("{:#}", read("bob:train").expect_err("nobody"));
+        let error = format!("{:#}", read("bob:train").expect_err("no such user"));
         assert!(error.contains("bob") && error.contains("/etc/passwd"), "{error}");
     }
 }

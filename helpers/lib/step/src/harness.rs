@@ -177,7 +177,7 @@ fn fail(step: Step, run: Option<&Context>, error: &anyhow::Error) -> ExitCode {
         log(step, Priority::Error, &format!("  because: {cause}"), &[]);
     }
     if run.is_some() {
-        // `systemctl status` of the unit shows it, and whoever follows the run.
+        // `systemctl status` of the unit shows it, and the command that follows the run.
         show_status(&format!("{error:#}"));
     }
     if matches!(stop, Some(Stop::NotInThisRun(_))) {

@@ -59,7 +59,8 @@ pub fn inhibitors(root: &Root) -> Result<Vec<Inhibitor>> {
     }
 }
 
-/// Whether logind has nobody to tell of: to ask it takes as long as a step. What cannot be read is asked for.
+/// Whether there is no inhibitor, so that logind need not be asked, which takes as long as a step. Where the
+/// directory cannot be read, logind is asked.
 fn nobody_inhibits(root: &Root) -> bool {
     match root.path(KEPT).read_dir() {
         Ok(mut files) => files.next().is_none(),

@@ -7,7 +7,7 @@ use crate::Root;
 use anyhow::{Context, Result, anyhow};
 use libsystemd::id128::Id128;
 
-/// The id of this program, by which the machine id becomes one that tells nobody the machine id (machine-id(5)).
+/// The id of this program, by which the machine id becomes one that does not reveal it (machine-id(5)).
 const APP: &str = "4aa1cda2355c4cd2be51e37ad2b8b1a2";
 
 /// The id of this machine for this program, 32 hexadecimal digits: made from the machine id, which it does not tell.

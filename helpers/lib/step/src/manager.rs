@@ -102,7 +102,7 @@ pub(crate) fn run_unit(unit: &str, limit: Duration, tell: impl FnMut(&str)) -> i
 
 fn run_by(helper: &Path, unit: &str, limit: Duration, mut tell: impl FnMut(&str)) -> io::Result<bool> {
     let mut command = Command::new(helper);
-    // Whoever kills what is late comes one after the other: the unit's manager, the sibling, this.
+    // The limits come one after the other: of the unit's manager, of the sibling, of this.
     let seconds = (limit + MARGIN / 3).as_secs().to_string();
     command.args(["run-unit", unit, "--seconds", &seconds]);
     let until = Instant::now() + limit + MARGIN * 2 / 3;

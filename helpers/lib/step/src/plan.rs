@@ -128,7 +128,7 @@ impl Plan {
         }
     }
 
-    /// Leaves it for whoever asked for the run, as the plan of the run.
+    /// Leaves it for the command that asked for the run, as the plan of the run.
     ///
     /// # Errors
     /// The file cannot be written.

@@ -19,7 +19,7 @@ const DIRECTORY: &str = "/usr/libexec/nvidia-reload";
 /// Returns what went wrong.
 ///
 /// It is the program that systemd calls when it undoes the step, in the same sandbox: so there is one road for
-/// each thing, and whoever restores has no rights that only one of the steps needs. PID 1 starts the unit.
+/// each thing, and restore and rollback have no rights that only one of the steps needs. PID 1 starts the unit.
 /// It starts none while the machine goes down, which is said and counts as a failure: then each step is stopped
 /// too, and is undone by itself.
 ///
@@ -58,7 +58,7 @@ pub(crate) fn undo_unit(step: Step) -> String {
     format!("nvidia-reload-undo-{}.service", step.name())
 }
 
-/// What whoever runs undos may take afterwards: rollback loads the driver of a boot and reads back.
+/// What the helper that runs undos may take afterwards: rollback loads the driver of a boot and reads back.
 const REST: Duration = Duration::from_secs(15 * 60);
 
 /// How long the undo of `step` may take: as its unit says (`TimeoutStopSec=`) or what the undo asks systemd

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! What a message means for whoever thinks of a reload.
+//! What a message means for a reload.
 
 use serde::{Deserialize, Serialize};
 

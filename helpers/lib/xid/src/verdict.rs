@@ -328,7 +328,7 @@ fn usual(class: Class) -> &'static str {
 }
 
 /// Only what can still change a verdict: of several messages of one kind about one GPU the last, and from
-/// before the last load of the driver only what a load does not take back. For whoever keeps messages
+/// before the last load of the driver only what a load does not take back. For a caller that keeps messages
 /// that the kernel's log may lose.
 pub fn condensed(messages: &[Message]) -> Vec<Message> {
     let loads = messages.iter().filter(|message| matches!(message.event, Event::DriverLoad { .. })).count();

@@ -133,7 +133,7 @@ fn start(unit: &str) -> Result<()> {
     let result = loop {
         match follower.next(until)? {
             Some(Event::JobEnded { job: ended, result }) if ended.path == job.path => break Some(result),
-            Some(Event::Anew) => {
+            Some(Event::Missed) => {
                 if let Some(result) = follower.look_for(&job)? {
                     break Some(result);
                 }

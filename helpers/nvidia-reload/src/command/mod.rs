@@ -128,7 +128,7 @@ fn planned(arguments: &Plan) -> Result<Command> {
 pub struct Place {
     /// Where the file system starts.
     pub root: Root,
-    /// Whoever reads what happens.
+    /// The view that shows what happens.
     pub terminal: Terminal,
     /// Ctrl-C.
     pub interrupt: Interrupt,
@@ -198,7 +198,7 @@ fn slots(output: Output) -> Result<u8> {
 
 fn check(arguments: Check) -> Result<u8> {
     let Check { format, output } = arguments;
-    // A monitor takes 1 for a warning and 2 for an alarm: what cannot be told is 3.
+    // A monitor takes 1 for a warning and 2 for an alarm: what is not known is 3.
     let checked = check::check(&Root::system())
         .map_err(|fault| Fault { exit: check::Condition::Unknown.exit(), ..fault });
     if output.json {
@@ -259,7 +259,7 @@ fn reported(output: Output, act: impl FnOnce(&mut Place) -> Result<Answer>) -> R
 
 /// A reload that waits until the GPUs are idle is to be known where one is planned.
 fn pending(proposal: &Proposal, place: &mut Place) {
-    // What cannot be read is told by `status`.
+    // `status` reports what cannot be read.
     if proposal.command == Kind::Reload
         && let Ok(Some(request)) = ::request::read(&place.root)
     {

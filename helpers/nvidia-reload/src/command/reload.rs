@@ -11,7 +11,7 @@ use crate::cli::Reload;
 use crate::fault::{Fault, Result};
 use crate::follow::Goal;
 use crate::kind::Kind;
-use crate::plan::{Proposal, Wanted, plan};
+use crate::plan::{Proposal, Question, plan};
 use crate::status::{self, State, state};
 use crate::target::Target;
 
@@ -65,7 +65,7 @@ pub fn run(launch: Launch<'_>, arguments: &Reload, place: &mut Place) -> Result<
     // What asks nothing first is shown the plan of the run itself. What makes another driver ready takes minutes, and
     // which GPUs a reset of some is of is in its plan.
     if !joined && (!consent.yes || exchange.is_some() || !gpus.is_empty()) {
-        let wanted = Wanted {
+        let wanted = Question {
             reset: (kind == Kind::Reset).then_some(gpus),
             exchange: exchange.as_ref().map(|(version, _)| *version),
             if_idle: arguments.if_idle,

@@ -139,7 +139,7 @@ pub fn carry_out(order: &Order<'_>, manager: &Manager, place: &mut Place) -> Res
     };
     let report = tell(&facts, order, (began, at), driver, &progress, place);
     if matches!(report.outcome, Outcome::Refused | Outcome::RebootRequired) && facts.run.is_none() {
-        // Whoever asked is told. A unit that stays failed would be for somebody who looks for faults; where it
+        // The caller gets the error. A unit that stays failed would be for somebody who looks for faults; where it
         // cannot be reset, it stays so.
         let _ = manager.reset_failed(&Step::Preflight.unit());
     }
@@ -166,7 +166,8 @@ fn begin(session: &mut Session<'_>, order: &Order<'_>, root: &Root) -> Result<Jo
     // and stays.
     let asked = order.request.ask(root).map_err(|error| {
         let remedy = "try again once that run has begun; `nvidia-reload status` shows what is going on";
-        Fault::refused("the run cannot be told what to do; nothing was begun", remedy).because(&*error)
+        Fault::refused("the request for the run cannot be written; nothing was started", remedy)
+            .because(&*error)
     })?;
     // Only the record of the run would have it: no reason not to begin.
     let announced = announce_start(root, order.command);
@@ -177,7 +178,7 @@ fn begin(session: &mut Session<'_>, order: &Order<'_>, root: &Root) -> Result<Jo
         {
             fault.causes.push(format!("the next run may be recorded as started by this command: {error:#}"));
         }
-        // The run takes what it was asked for; one that never began leaves it for nobody.
+        // The run takes what it was asked for; where none began, it must not stay for the next one.
         if asked && let Err(error) = RunRequest::withdraw(root) {
             fault.causes.push(format!("the next run does what this one was asked for: {error:#}"));
         }
@@ -255,7 +256,7 @@ fn tell(
             PutBack::read(&place.root).unwrap_or_default().filter(|put_back| put_back.run == run.id);
     }
     if report.outcome == Outcome::Degraded {
-        // What neither comes nor goes: whoever waits for it waits for ever.
+        // What neither comes nor goes: a wait for it has no end.
         let stuck = modules::stuck(&place.root).unwrap_or_default();
         if !stuck.is_empty() {
             report.exit = Exit::RebootRequired as u8;
@@ -277,7 +278,7 @@ fn tell(
     report
 }
 
-/// The parameters that are not as they were. What cannot be read is what verify told of.
+/// The parameters that are not as they were. verify has reported what cannot be read.
 fn changed(root: &Root, run: &Run) -> Vec<String> {
     let changed = modules::changed_parameters(root, &run.snapshot.modules).unwrap_or_default();
     changed.iter().map(ToString::to_string).collect()

@@ -12,7 +12,7 @@ use crate::cli::Stop;
 use crate::fault::{Fault, Result};
 use crate::follow::Goal;
 use crate::kind::Kind;
-use crate::plan::{Proposal, Wanted, plan};
+use crate::plan::{Proposal, Question, plan};
 use crate::report::{Outcome, Report};
 use crate::status::{self, State, state, versions};
 use crate::target::Target;
@@ -61,7 +61,7 @@ pub fn stop(arguments: &Stop, place: &mut Place) -> Result<Answer> {
     // What asks nothing is shown the plan of the run itself, but of a drained machine, whose plan was made before.
     if !joined && (!arguments.consent.yes || !staying.is_empty()) {
         let plan = match staying.is_empty() {
-            true => plan(&place.root, Wanted::default())?,
+            true => plan(&place.root, Question::default())?,
             false => unload(&place.root)?,
         };
         let proposal = Proposal::new(&place.root, kind, plan);

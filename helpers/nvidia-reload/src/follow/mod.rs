@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
-//! Follows a run: what systemd tells, as typed events for whoever shows it.
+//! Follows a run: what systemd reports, as typed events for the view.
 
 mod outcome;
 mod progress;
 
 use std::time::{Duration, Instant};
 
-use bus::{ActiveState, Error, Event as Seen, Follower, Job, JobResult, Manager, Service};
+use bus::{ActiveState, Error, Event as BusEvent, Follower, Job, JobResult, Manager, Service};
 use ledger::Step;
 use step::{Plan, Root, monotonic_usec};
 
@@ -17,14 +17,14 @@ use crate::interrupt::Interrupt;
 use crate::kind::Kind;
 use crate::plan::Proposal;
 
-/// How often whoever shows the run may move its clocks.
+/// How often a view of the run may move its clocks.
 const TICK: Duration = Duration::from_millis(100);
 
 /// Longer than all steps together may take by their units: only if systemd itself stands still
 /// does it come to this.
 const LIMIT: Duration = Duration::from_secs(13 * 60 * 60);
 
-/// What is told of a run.
+/// What is shown of a run.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// The run was under way already: this command only looks on.
@@ -46,7 +46,7 @@ pub enum Event {
     RollingBack,
 }
 
-/// Whoever shows a run.
+/// A view of a run.
 pub trait Sink {
     /// Something happened; `progress` is how things stand after it.
     fn event(&mut self, event: &Event, progress: &Progress, now_usec: u64);
@@ -63,7 +63,7 @@ pub trait Sink {
 pub enum Wait<T> {
     /// With what was waited for.
     For(T),
-    /// Somebody told this command to end.
+    /// This command got a signal to end.
     Interrupted,
     /// Not in time.
     Late,
@@ -124,7 +124,7 @@ impl<'a> Session<'a> {
         steps.push(Step::Rollback);
         let units: Vec<String> = steps.iter().map(|step| step.unit()).collect();
         let units: Vec<&str> = units.iter().map(String::as_str).collect();
-        // The signals first, the state after: what changes in between is told twice, not never.
+        // The signals first, the state after: what changes in between is seen twice, not never.
         let follower = manager.follow(&units)?;
         let mut session = Self {
             follower,
@@ -200,10 +200,10 @@ impl<'a> Session<'a> {
                 return Ok(Wait::Interrupted);
             }
             match self.next()? {
-                Some(Seen::JobEnded { job: ended, result }) if ended.path == job.path => {
+                Some(BusEvent::JobEnded { job: ended, result }) if ended.path == job.path => {
                     return Ok(Wait::For(result));
                 }
-                Some(Seen::Anew) => {
+                Some(BusEvent::Missed) => {
                     self.look()?;
                     if let Some(result) = self.follower.look_for(job)? {
                         return Ok(Wait::For(result));
@@ -229,7 +229,7 @@ impl<'a> Session<'a> {
             if self.progress.is_settled(staying) && !self.is_queued()? {
                 return Ok(Wait::For(()));
             }
-            if self.next()? == Some(Seen::Anew) {
+            if self.next()? == Some(BusEvent::Missed) {
                 self.look()?;
             }
         }
@@ -242,15 +242,15 @@ impl<'a> Session<'a> {
         Ok(jobs.iter().any(|job| self.progress.step(&job.unit).is_some()))
     }
 
-    /// The next thing seen, told on.
-    fn next(&mut self) -> Result<Option<Seen>, Error> {
+    /// Passes on the next thing seen.
+    fn next(&mut self) -> Result<Option<BusEvent>, Error> {
         let seen = self.follower.next(Instant::now() + TICK)?;
         match &seen {
-            Some(Seen::UnitChanged { unit, change }) => {
+            Some(BusEvent::UnitChanged { unit, change }) => {
                 let change = self.progress.change(unit, change, monotonic_usec());
                 self.apply(unit, change);
             }
-            Some(Seen::JobEnded {
+            Some(BusEvent::JobEnded {
                 job,
                 result: JobResult::Failed | JobResult::Timeout | JobResult::Assert,
             }) => {

@@ -45,7 +45,7 @@ pub fn outcome(facts: &Facts) -> Outcome {
         Some(ledger::Outcome::RolledBack) => match (facts.asked, job) {
             (Goal::Restore, _) => Outcome::Done,
             (_, JobResult::Canceled) => Outcome::Cancelled,
-            // Whoever looked on did not cancel it.
+            // This command did not cancel it.
             _ if run.cancelled => Outcome::Cancelled,
             _ => Outcome::RolledBack,
         },
@@ -137,7 +137,7 @@ mod tests {
         assert_eq!(of(Goal::Stop, dependency(), Some(4), None), Outcome::RebootRequired);
         assert_eq!(of(Goal::Reload, dependency(), Some(1), None), Outcome::Failed);
         assert_eq!(of(Goal::Reload, JobResult::Canceled, None, None), Outcome::Cancelled);
-        // Reached, but by nobody's work.
+        // Reached, but without any work.
         assert_eq!(of(Goal::Reload, JobResult::Done, None, None), Outcome::Failed);
         assert_eq!(of(Goal::Restore, JobResult::Done, None, None), Outcome::NothingToDo);
     }

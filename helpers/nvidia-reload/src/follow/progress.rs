@@ -56,11 +56,11 @@ pub struct StepProgress {
     /// When what it does now began, in microseconds of CLOCK_MONOTONIC.
     since_usec: u64,
     /// The unit as it was seen last.
-    seen: Seen,
+    seen: UnitState,
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]
-struct Seen {
+struct UnitState {
     active: Option<ActiveState>,
     result: String,
     started_usec: u64,
@@ -171,7 +171,7 @@ impl StepProgress {
             seconds: None,
             undo_seconds: None,
             since_usec: 0,
-            seen: Seen::default(),
+            seen: UnitState::default(),
         }
     }
 
@@ -276,7 +276,7 @@ impl StepProgress {
     }
 
     fn work_ended(&mut self) {
-        let Seen { started_usec, exited_usec, .. } = self.seen;
+        let UnitState { started_usec, exited_usec, .. } = self.seen;
         if self.seconds.is_none() && started_usec != 0 && exited_usec >= started_usec {
             self.seconds = Some((exited_usec - started_usec) as f64 / 1e6);
         }

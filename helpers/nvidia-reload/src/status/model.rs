@@ -212,7 +212,7 @@ pub struct Status {
     pub unseen: Vec<String>,
     /// What the ledger tells.
     pub runs: Runs,
-    /// The driver whose files were put back; null when whoever installs drivers did so last.
+    /// The driver whose files were put back; null when the package manager or an installer wrote them last.
     pub put_back: Option<PutBack>,
     /// The driver whose libraries are found before those on disk, until the reload.
     pub healed: Option<slots::Healed>,

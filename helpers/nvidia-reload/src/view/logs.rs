@@ -38,7 +38,7 @@ pub fn line(entry: &Entry, style: Style, zone: &TimeZone) -> String {
     }
 }
 
-/// How bad it is, in a word: nothing is told by colour alone.
+/// How bad it is, in a word: nothing is shown by colour alone.
 pub fn grade(priority: u8) -> (Option<Paint>, &'static str) {
     match priority {
         0..=3 => (Some(Paint::Bad), "error: "),

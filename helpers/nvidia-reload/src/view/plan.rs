@@ -10,7 +10,7 @@ use super::{Paint, Style};
 use crate::kind::Kind;
 use crate::plan::Proposal;
 
-/// What most are told, and so is said of none.
+/// What most of them have, and so is shown for none.
 const USUAL: &str = "stop, start again afterwards";
 
 /// The whole page.

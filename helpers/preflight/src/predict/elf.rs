@@ -40,7 +40,7 @@ impl fmt::Display for Flaw {
     }
 }
 
-/// What this program, and with it the kernel, is built for; none where that is not told apart here.
+/// What this program, and with it the kernel, is built for; none where that is not distinguished here.
 const fn own() -> Option<Architecture> {
     if cfg!(all(target_arch = "x86_64", target_pointer_width = "64")) {
         Some(Architecture::X86_64)

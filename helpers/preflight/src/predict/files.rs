@@ -26,7 +26,7 @@ pub(crate) fn find(
 ) -> Result<Vec<Found>> {
     let mut found: Vec<Found> = Vec::new();
     // Where modules are renamed, a file that cannot be read is in the way of each of them.
-    let mut told: BTreeSet<String> = BTreeSet::new();
+    let mut seen: BTreeSet<String> = BTreeSet::new();
     for module in loaded {
         let name = &module.module.name;
         let none = || {
@@ -53,7 +53,7 @@ pub(crate) fn find(
                 None => (format!("the file on disk for {name} cannot be used: {error:#}"), AGAIN),
             },
         };
-        if told.insert(what.clone()) {
+        if seen.insert(what.clone()) {
             findings.refuse(what, remedy);
         }
     }

@@ -101,18 +101,18 @@ pub(crate) fn assess(root: &Root, found: &[Found], findings: &mut Findings) -> R
     let lists = lists(root)?;
     let kind = Kind::of(driver);
     for gpu in gpus(root)? {
-        let said: Vec<Said> = match lists.as_slice() {
+        let said: Vec<Support> = match lists.as_slice() {
             [] => vec![by_number(&gpu, kind)],
             lists => lists.iter().map(|(path, list)| by_list(&gpu, list, path, kind)).collect(),
         };
         // Where there are several lists, one is of another driver: only what they agree on is certain.
-        if said.iter().all(|said| matches!(said, Said::Refused(..))) {
-            if let Some(Said::Refused(what, remedy)) = said.into_iter().next() {
+        if said.iter().all(|said| matches!(said, Support::Unsupported(..))) {
+            if let Some(Support::Unsupported(what, remedy)) = said.into_iter().next() {
                 findings.refuse(format!("the GPU {} {what}", gpu.address), remedy);
             }
-        } else if said.iter().all(|said| *said != Said::Served) {
+        } else if said.iter().all(|said| *said != Support::Supported) {
             for said in said {
-                if let Said::Unknown(what) = said {
+                if let Support::Unknown(what) = said {
                     findings.warn(
                         format!("the GPU {} {what}", gpu.address),
                         "if the driver does not support it, the run is rolled back",
@@ -125,20 +125,20 @@ pub(crate) fn assess(root: &Root, found: &[Found], findings: &mut Findings) -> R
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Said {
-    Served,
+enum Support {
+    Supported,
     Unknown(String),
-    Refused(String, String),
+    Unsupported(String, String),
 }
 
 const OPEN: &str = "install the driver with the open modules";
 const PROPRIETARY: &str = "install the driver with the proprietary modules";
 
-fn by_number(gpu: &Gpu, kind: Kind) -> Said {
+fn by_number(gpu: &Gpu, kind: Kind) -> Support {
     let has_ended =
         |ended: &&Ended| kind.branch.is_some_and(|branch| branch >= ended.branch) && gpu.device < ended.first;
     if let Some(ended) = ENDED.iter().find(has_ended) {
-        return Said::Refused(
+        return Support::Unsupported(
             format!(
                 "(10de:{:04x}) is older than {}, and drivers from {} on do not support it",
                 gpu.device, ended.generation, ended.branch
@@ -148,28 +148,30 @@ fn by_number(gpu: &Gpu, kind: Kind) -> Said {
         );
     }
     match (kind.is_open, gpu.device) {
-        (true, ..TURING) => Said::Refused(
+        (true, ..TURING) => Support::Unsupported(
             format!("(10de:{:04x}) is older than Turing, and the open modules do not support it", gpu.device),
             PROPRIETARY.into(),
         ),
-        (false, BLACKWELL..) => Said::Refused(
+        (false, BLACKWELL..) => Support::Unsupported(
             format!("(10de:{:04x}) is Blackwell or newer, and only the open modules support it", gpu.device),
             OPEN.into(),
         ),
-        (false, device) if GRACE_HOPPER.contains(&device) => Said::Refused(
+        (false, device) if GRACE_HOPPER.contains(&device) => Support::Unsupported(
             format!("(10de:{device:04x}) is Grace Hopper, and only the open modules support it"),
             OPEN.into(),
         ),
-        _ => Said::Served,
+        _ => Support::Supported,
     }
 }
 
-fn by_list(gpu: &Gpu, list: &List, path: &Path, kind: Kind) -> Said {
+fn by_list(gpu: &Gpu, list: &List, path: &Path, kind: Kind) -> Support {
     let chips: Vec<&Chip> = list.chips.iter().filter(|chip| chip.is(gpu.device)).collect();
     let Some(first) = chips.first() else {
         // Boards that are newer than the list, and some that NVIDIA lists nowhere.
         return match by_number(gpu, kind) {
-            Said::Served => Said::Unknown(format!("(10de:{:04x}) is not in {}", gpu.device, path.display())),
+            Support::Supported => {
+                Support::Unknown(format!("(10de:{:04x}) is not in {}", gpu.device, path.display()))
+            }
             refused => refused,
         };
     };
@@ -177,7 +179,7 @@ fn by_list(gpu: &Gpu, list: &List, path: &Path, kind: Kind) -> Said {
     if let Some(branch) = &first.legacybranch
         && chips.iter().all(|chip| chip.legacybranch.is_some())
     {
-        return Said::Refused(
+        return Support::Unsupported(
             format!("({name}) is no longer supported: {branch} was the last branch that did"),
             format!("install a driver of the branch {branch}"),
         );
@@ -186,12 +188,12 @@ fn by_list(gpu: &Gpu, list: &List, path: &Path, kind: Kind) -> Said {
     let is_only_open =
         chips.iter().all(|chip| chip.has("kernelopen") && !chip.has("gsp_proprietary_supported"));
     if !kind.is_open && tells_proprietary && is_only_open && gpu.device >= BLACKWELL {
-        return Said::Refused(format!("({name}) is supported by the open modules only"), OPEN.into());
+        return Support::Unsupported(format!("({name}) is supported by the open modules only"), OPEN.into());
     }
     match by_number(gpu, kind) {
         // Early open modules served some GPUs only with NVreg_OpenRmEnableUnsupportedGpus.
-        Said::Served if kind.is_open && !chips.iter().any(|chip| chip.has("kernelopen")) => {
-            Said::Unknown(format!("({name}) is not among those of the open modules in {}", path.display()))
+        Support::Supported if kind.is_open && !chips.iter().any(|chip| chip.has("kernelopen")) => {
+            Support::Unknown(format!("({name}) is not among those of the open modules in {}", path.display()))
         }
         said => said,
     }
@@ -276,11 +278,11 @@ mod tests {
         Gpu { address: "0000:01:00.0".into(), device }
     }
 
-    fn word(said: &Said) -> &'static str {
+    fn word(said: &Support) -> &'static str {
         match said {
-            Said::Served => "served",
-            Said::Unknown(_) => "unknown",
-            Said::Refused(..) => "refused",
+            Support::Supported => "served",
+            Support::Unknown(_) => "unknown",
+            Support::Unsupported(..) => "refused",
         }
     }
 
@@ -357,7 +359,7 @@ mod tests {
         ] {
             let said = by_number(&gpu(device), Kind { is_open, branch: Some(branch) });
             let mut text = word(&said).to_owned();
-            if let Said::Refused(_, remedy) = &said
+            if let Support::Unsupported(_, remedy) = &said
                 && let Some((_, rest)) = remedy.split_once("the branch ")
             {
                 text += &format!(": {}", rest.split(',').next().unwrap_or_default());

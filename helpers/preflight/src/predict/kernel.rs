@@ -161,7 +161,7 @@ fn explain(one: &Found, wrong: &[(&str, Option<&Found>)], release: &str) -> Opti
     })
 }
 
-/// The symbols that nobody has: the kernel refuses the module for one of them.
+/// The symbols that nothing exports: the kernel refuses the module for one of them.
 fn missing(
     root: &Root,
     disk: &Disk,

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 //! The measure for what the running kernel takes is what it has taken already: the files that loaded modules
-//! were loaded from, told by their build id.
+//! were loaded from, known by their build id.
 //!
 //! No headers are needed for that, and a kernel that was rebuilt under its old name, and not yet booted,
-//! misleads nobody.
+//! misleads no check.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;

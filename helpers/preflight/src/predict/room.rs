@@ -72,7 +72,7 @@ fn free(path: &Path) -> Result<u64> {
         // Without any blocks at all, it keeps no account of them.
         Ok(free) if free.blocks() == 0 => Ok(u64::MAX),
         Ok(free) => Ok(free.blocks_free().saturating_mul(free.fragment_size())),
-        // It went in this moment, and is made again by whoever writes there.
+        // It went in this moment, and is made again by what writes there.
         Err(nix::errno::Errno::ENOENT) => Ok(u64::MAX),
         Err(error) => Err(std::io::Error::from(error))
             .with_context(|| format!("ask for the room in {}", path.display())),

@@ -93,7 +93,7 @@ fn demand(root: &Root) -> Result<Option<Demand>> {
 }
 
 /// The signatures that the kernel has accepted: those of loaded modules whose files are in a slot. Without what
-/// taints it (E): with it, nobody looked at the signature.
+/// taints it (E): with it, the signature was not looked at.
 fn known(context: &Context, disk: &Disk, loaded: &[Loaded]) -> Result<Vec<Signature>> {
     let mut known = Vec::new();
     for slot in slots(&context.root)? {

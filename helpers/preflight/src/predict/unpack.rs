@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! Compressed module files, as libkmod takes them: told by their first bytes, whatever their name.
+//! Compressed module files, as libkmod takes them: known by their first bytes, whatever their name.
 
 use std::fmt;
 use std::fs::File;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! Asks NVML one question, answers in JSON, and ends.
 //!
-//! A program of its own, since whoever has talked to NVML holds the driver until it ends; and a
+//! A program of its own, since a process that has talked to NVML holds the driver until it ends; and a
 //! small one, since it starts in every run twice.
 
 #![forbid(unsafe_code)]

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //! NVML's calls, under NVML's names.
 //!
-//! A place that a caller may leave null is an `Option` of a reference, which has the same form. Nobody
-//! here calls these by name: they are for whoever opens the library.
+//! A place that a caller may leave null is an `Option` of a reference, which has the same form. They are
+//! not called by name here: they are for programs that open the library.
 
 #![allow(unsafe_code)]
 // The constants are bindgen's.

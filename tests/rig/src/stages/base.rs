@@ -48,7 +48,7 @@ pub fn root(cache: &Cache, tools: &Room, kernel: &Stage, distro: Distro) -> Resu
         build
             .args(["--format=tar", "--variant=minbase"])
             .arg(format!("--include={packages}"))
-            // Nobody reads manuals there.
+            // Manuals are not read there.
             .args(["--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/locale/*"])
             .args([
                 "--dpkgopt=path-exclude=/usr/share/doc/*",

@@ -176,7 +176,7 @@ impl Build<'_> {
     }
 }
 
-/// mmdebstrap, told how to reach the mirror.
+/// mmdebstrap, with the way to the mirror.
 pub fn mmdebstrap(cache: &Cache, tools: &Room) -> Result<Command> {
     let mut command = tools.inside(cache, &[], "mmdebstrap")?;
     command.arg("--mode=root");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! What an engine, or a user's side, is told to do with a container.
+//! The orders for a container, to an engine or to a user's side.
 
 use std::time::Duration;
 

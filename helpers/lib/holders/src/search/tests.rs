@@ -10,7 +10,7 @@ use std::os::fd::AsRawFd;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::channel;
 
-/// `/dev/full`: nobody holds it by accident.
+/// `/dev/full`: no process holds it by accident.
 const FULL: Rdev = Rdev { major: 1, minor: 7 };
 /// `/dev/random`: for the one test in which this very process is the holder.
 const RANDOM: Rdev = Rdev { major: 1, minor: 8 };
@@ -36,8 +36,8 @@ fn me() -> i32 {
 fn look(rdev: Rdev, pid: i32) -> Option<Found> {
     let search = Arc::new(search(rdev));
     let found = match search.visit(&mut Scratch::new(), pid) {
-        Some(Seen::Holder(found)) => *found,
-        Some(Seen::Blocked(Blocked { error, .. })) => panic!("{pid}: {error}"),
+        Some(Inspection::Holder(found)) => *found,
+        Some(Inspection::Blocked(Blocked { error, .. })) => panic!("{pid}: {error}"),
         None => return None,
     };
     let mut result = Result { found: vec![found], blocked: Vec::new(), stuck: Vec::new() };

@@ -119,7 +119,7 @@ fn a_damaged_line_takes_no_other_with_it_and_is_named() {
             let mut lines = lines.clone();
             lines[number] = &bad;
             fs::write(ledger.path(), lines.join("\n") + "\n").expect("writes");
-            // Whoever comes next has read nothing before.
+            // The next one has read nothing before.
             let other = Ledger::new(ledger.directory.clone(), "boot-1");
             let run = other.read().expect("reads").expect("is open");
             assert_eq!(run.acts.len(), acts, "{bad}");

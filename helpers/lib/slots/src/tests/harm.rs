@@ -160,7 +160,7 @@ fn what_changes_while_it_is_saved_is_not_saved_and_leaves_nothing() {
     let slot = saved(&root);
     let place = root.path(DIRECTORY);
     let real = Disk::open(&root).expect("opens").directory().join("updates/nvidia.ko");
-    let told = real.metadata().and_then(|data| data.modified()).expect("is there");
+    let modified = real.metadata().and_then(|data| data.modified()).expect("is there");
     let fails_after = |change: &dyn Fn()| {
         let disk = Disk::open(&root).expect("opens");
         let driver = collect(&root, &disk, OLD, Vec::new()).expect("collects");
@@ -182,7 +182,7 @@ fn what_changes_while_it_is_saved_is_not_saved_and_leaves_nothing() {
     // A module of the same size and time.
     let error = fails_after(&|| {
         fs::write(&real, module(DRIVER, "535.261.99")).expect("writes");
-        fs::File::open(&real).and_then(|file| file.set_modified(told)).expect("sets");
+        fs::File::open(&real).and_then(|file| file.set_modified(modified)).expect("sets");
     });
     assert!(error.contains("nvidia.ko changed while the driver was saved"), "{error}");
     let error = fails_after(&|| fs::remove_file(root.path("/usr/bin/nvidia-modprobe")).expect("removes"));
