@@ -79,7 +79,7 @@ pub(crate) fn killed(user: &str, holders: &[&Holder]) -> Vec<Action> {
         pids,
         comes_back: false,
     };
-    let why = |devices: &str| format!("holds {devices}, and nothing that could start it again owns it");
+    let why = |devices: &str| format!("holds {devices}; no container or unit owns it");
     let why_of = |holder: &Holder| match mps(&holder.command) {
         Some(part) => format!("holds {}; an {part} that no unit runs is not restarted", devices(holder)),
         None => why(&devices(holder)),

@@ -12,7 +12,7 @@ use crate::units::{DRAINED, OFFLINE, RELOAD, RESET};
 
 /// What all steps share, and nvidia-reload.target(8) explains.
 const SHARED: [&str; 7] = [
-    "After=docker.service containerd.service podman.service podman.socket dbus.socket",
+    "After=dbus.socket",
     "StopWhenUnneeded=yes",
     "RefuseManualStart=yes",
     "StartLimitIntervalSec=0",
@@ -109,6 +109,13 @@ fn what_the_steps_share_is_in_each_and_explained_once() {
         let text = &files[&step.unit()];
         for line in SHARED {
             assert!(text.lines().any(|found| found == line), "{step} has no {line}");
+        }
+        // While a step stops, no unit starts that either of them is ordered with (systemd.unit(5)): the undo of a step
+        // waited for Podman, and Podman's start for the end of that undo.
+        for engine in ["docker", "containerd", "podman", "crio"] {
+            let is_engines = |name: &str| name.starts_with(engine);
+            let mut ordered = values(text, "After").into_iter().chain(values(text, "Before"));
+            assert!(!ordered.any(|names| names.split_whitespace().any(is_engines)), "{step}: {engine}");
         }
         let run = format!("/usr/libexec/nvidia-reload/{step} run");
         let undo = format!("/usr/libexec/nvidia-reload/{step} undo");

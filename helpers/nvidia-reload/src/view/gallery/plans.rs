@@ -49,7 +49,7 @@ pub fn ready_plan() -> Plan {
                 Step::KillHolders,
                 "process 5151 (sleep\n 1000)",
                 "SIGTERM, after 10 s SIGKILL",
-                "it holds nvidiactl and nobody owns it",
+                "holds nvidiactl; no container or unit owns it",
                 &[5151],
                 false,
             ),
