@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use gpu::Library;
 use health::Health;
+use modules::coherent::{gpu_memory, only_a_reboot};
 use modules::{Manager, State, cannot_unload, chain, managed_by_container, out_of_reach};
 use serde::Serialize;
 use slots::{Healed, version_on_disk};
@@ -24,6 +25,9 @@ pub const SCHEMA: &str = "nvidia-reload.check/1";
 
 /// Monitors give a plugin ten seconds by default.
 const NVML_TIME: Duration = Duration::from_secs(8);
+
+/// How long the driver may take to answer for the memory of its GPUs: before NVML is asked, in the same ten seconds.
+const MEMORY_TIME: Duration = Duration::from_secs(1);
 
 /// Which monitor reads the line and the exit status.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -127,6 +131,9 @@ pub fn check(root: &Root) -> Result<Checked> {
         let name = &module.module.name;
         findings.add(Condition::RebootNeeded, format!("{name} is stuck on its way out of the kernel"));
     }
+    if let Err(error) = memory(root, &mut findings) {
+        findings.add(Condition::Unknown, format!("the memory of the GPUs: {error:#}"));
+    }
     let looked = look(root, true, NVML_TIME);
     let gpus = looked.needs();
     let Inventory { nvml, trouble, judged, mut unseen, .. } = looked;
@@ -161,6 +168,14 @@ pub fn check(root: &Root) -> Result<Checked> {
         }
     }
     Ok(Checked { schema: SCHEMA, condition, why, driver, library, healed, gpus, unseen })
+}
+
+/// Whether the kernel uses memory of a GPU and did not give it up.
+fn memory(root: &Root, findings: &mut Findings) -> anyhow::Result<()> {
+    for why in only_a_reboot(root, &gpu_memory(root, MEMORY_TIME)?)? {
+        findings.add(Condition::RebootNeeded, why);
+    }
+    Ok(())
 }
 
 /// Judges the driver on disk. What could not be looked at, in a sentence.
@@ -305,6 +320,7 @@ mod tests {
             let mut findings = Findings::default();
             let driver = versions(&machine.root).expect("reads");
             assert_eq!(on_disk(&machine.root, &driver, machine.library_version(), &mut findings), None);
+            memory(&machine.root, &mut findings).expect("reads");
             let (condition, _) = findings.condition();
             machine.line("check", &format!("{} ({})", condition.words(), condition.exit()))
         });

@@ -4,7 +4,7 @@
 use anyhow::Result;
 use holders::Holder;
 use ledger::{Gpu, Setting};
-use modules::coherent::{ANSWER, GpuMemory, Onlined, gpu_memory, is_left_behind};
+use modules::coherent::{ANSWER, GpuMemory, Onlined, gpu_memory, only_a_reboot};
 use step::Root;
 
 use crate::findings::Findings;
@@ -18,11 +18,10 @@ const DAEMON: &str = "nvidia-persistenced";
 /// # Errors
 /// The driver does not say how it is, in words that are known.
 pub(crate) fn assess(root: &Root, findings: &mut Findings) -> Result<Vec<GpuMemory>> {
-    let gpus = gpu_memory(root)?;
-    let reboot = "reboot the machine: until then no driver starts this GPU again";
+    let gpus = gpu_memory(root, ANSWER)?;
     for gpu in &gpus {
         match gpu.is {
-            Onlined::Offline | Onlined::Online | Onlined::NotTold => {}
+            Onlined::Offline | Onlined::Online | Onlined::NotTold | Onlined::OfflineFailed => {}
             Onlined::OnlineInProgress | Onlined::OfflineInProgress => findings.refuse(
                 format!("{gpu} is just being put online, or taken offline"),
                 "wait until that is done; if it does not end, reboot the machine",
@@ -31,9 +30,6 @@ pub(crate) fn assess(root: &Root, findings: &mut Findings) -> Result<Vec<GpuMemo
                 format!("{gpu} could not be put online, and the driver does not start this GPU"),
                 "`echo online_movable >/sys/devices/system/memory/auto_online_blocks`, then start what uses the GPU again",
             ),
-            Onlined::OfflineFailed => {
-                findings.reboot(format!("{gpu} could not be taken offline: the kernel still uses it"), reboot);
-            }
             Onlined::NoAnswer => findings.refuse(
                 format!(
                     "the driver does not report within {} seconds whether {gpu} is online",
@@ -43,11 +39,8 @@ pub(crate) fn assess(root: &Root, findings: &mut Findings) -> Result<Vec<GpuMemo
             ),
         }
     }
-    if is_left_behind(root, &gpus)? {
-        findings.reboot(
-            "no GPU has its memory online, and /proc/iomem lists System RAM (NVIDIA): the kernel still uses memory of a GPU that an earlier driver put online",
-            reboot,
-        );
+    for why in only_a_reboot(root, &gpus)? {
+        findings.reboot(why, "reboot the machine: until then no driver starts this GPU again");
     }
     Ok(gpus)
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use ledger::{Gpu, Intent, NotDone, Object, Run, Settings, Step};
-use modules::coherent::{Onlined, gpu_memory, is_left_behind, is_used};
+use modules::coherent::{ANSWER, Onlined, gpu_memory, is_left_behind, is_used};
 use modules::{Disk, Loaded, State, Stuck, Unloaded, chain, gate, gpus, is_hidden, on_bus, unload};
 use step::{Context, Root};
 
@@ -162,7 +162,7 @@ fn quiet(context: &Context) -> Result<()> {
 fn offline(root: &Root, patience: Duration) -> Result<()> {
     let until = Instant::now() + patience;
     loop {
-        let gpus = gpu_memory(root)?;
+        let gpus = gpu_memory(root, ANSWER)?;
         let failed = gpus.iter().find(|gpu| gpu.is == Onlined::OfflineFailed);
         if failed.is_some() || is_left_behind(root, &gpus)? {
             let what = failed.map_or_else(|| "memory of a GPU".to_owned(), ToString::to_string);

@@ -73,18 +73,18 @@ impl std::fmt::Display for GpuMemory {
 }
 
 /// The GPUs whose memory may be part of the system's; none where the driver manages its memory alone: PCIe cards, and
-/// Grace with `NVreg_CoherentGPUMemoryMode=driver`.
+/// Grace with `NVreg_CoherentGPUMemoryMode=driver`. The driver has `time` to answer for all of them.
 ///
 /// # Errors
 /// The driver's list or a file there cannot be read, or says what is not known.
-pub fn gpu_memory(root: &Root) -> Result<Vec<GpuMemory>> {
+pub fn gpu_memory(root: &Root, time: Duration) -> Result<Vec<GpuMemory>> {
     let list = root.path(GPUS);
     let entries = match fs::read_dir(&list) {
         Ok(entries) => entries,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error).with_context(|| format!("read {}", list.display())),
     };
-    let until = Instant::now() + ANSWER;
+    let until = Instant::now() + time;
     let mut found = Vec::new();
     for entry in entries {
         let entry = entry.with_context(|| format!("read {}", list.display()))?;
@@ -101,6 +101,21 @@ pub fn gpu_memory(root: &Root) -> Result<Vec<GpuMemory>> {
 /// `/proc/iomem` cannot be read.
 pub fn is_left_behind(root: &Root, gpus: &[GpuMemory]) -> Result<bool> {
     Ok(gpus.iter().all(GpuMemory::is_offline) && is_used(root)?)
+}
+
+/// Why no driver can be loaded again until the machine is rebooted, a sentence each: the kernel uses memory of `gpus`
+/// and did not give it up.
+///
+/// # Errors
+/// `/proc/iomem` cannot be read.
+pub fn only_a_reboot(root: &Root, gpus: &[GpuMemory]) -> Result<Vec<String>> {
+    let kept = gpus.iter().filter(|gpu| gpu.is == Onlined::OfflineFailed);
+    let mut why: Vec<String> =
+        kept.map(|gpu| format!("{gpu} could not be taken offline: the kernel still uses it")).collect();
+    if is_left_behind(root, gpus)? {
+        why.push("no GPU has its memory online, and /proc/iomem lists System RAM (NVIDIA): the kernel still uses memory of a GPU that an earlier driver put online".to_owned());
+    }
+    Ok(why)
 }
 
 /// Whether the kernel has memory of any GPU.
@@ -173,11 +188,11 @@ mod tests {
         ] {
             let (_directory, root) = machine(Some(text), "");
             let gpu = GpuMemory { pci: "0009:01:00.0".into(), node: Some(1), is: expected };
-            assert_eq!(gpu_memory(&root).expect("reads"), [gpu], "{text}");
+            assert_eq!(gpu_memory(&root, ANSWER).expect("reads"), [gpu], "{text}");
         }
         for text in ["", "Node:      1\n", "Node:      1\nStatus:    invalid\n"] {
             let (_directory, root) = machine(Some(text), "");
-            let error = format!("{:#}", gpu_memory(&root).expect_err("is not known"));
+            let error = format!("{:#}", gpu_memory(&root, ANSWER).expect_err("is not known"));
             assert!(error.contains("numa_status: unknown status"), "{error}");
         }
     }
@@ -186,10 +201,10 @@ mod tests {
     fn a_gpu_without_such_memory_has_none() {
         for status in [None, Some("Node:      -1\nStatus:    disabled\n")] {
             let (_directory, root) = machine(status, "");
-            assert_eq!(gpu_memory(&root).expect("reads"), []);
+            assert_eq!(gpu_memory(&root, ANSWER).expect("reads"), []);
         }
         let directory = tempfile::tempdir().expect("a temporary directory");
-        assert_eq!(gpu_memory(&Root::at(directory.path())).expect("reads"), []);
+        assert_eq!(gpu_memory(&Root::at(directory.path()), ANSWER).expect("reads"), []);
     }
 
     #[test]
@@ -204,8 +219,9 @@ mod tests {
             (Some("Node:      1\nStatus:    offline_in_progress\n"), iomem, false),
         ] {
             let (_directory, root) = machine(status, iomem);
-            let gpus = gpu_memory(&root).expect("reads");
+            let gpus = gpu_memory(&root, ANSWER).expect("reads");
             assert_eq!(is_left_behind(&root, &gpus).expect("reads"), expected, "{status:?}");
+            assert_eq!(only_a_reboot(&root, &gpus).expect("reads").len(), usize::from(expected));
         }
     }
 }
