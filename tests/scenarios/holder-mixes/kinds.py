@@ -147,6 +147,19 @@ class UserUnit(Unit):
         self.systemctl("stop")
 
 
+class Monitor(Unit):
+    """A service of NVIDIA's: it fails where driver and disk do not match, and is to run again after the reload."""
+
+    def __init__(self, n):
+        self.kind, self.name = "plain", "nvidia-dcgm.service"
+        run("systemctl", "start", self.name)
+
+    def after_upgrade(self):
+        """As the packages of a new driver do."""
+        subprocess.run(["systemctl", "restart", self.name], stderr=subprocess.DEVNULL, check=False)
+        wait_for("the service has failed", lambda: not self.now())
+
+
 class Container:
     """A container of root's."""
 
@@ -269,6 +282,7 @@ KINDS = {
     "unit with children": (lambda n: Unit(n, "children"), 2),
     "stored by PID 1": (lambda n: Unit(n, "store"), 1),
     "user's unit": (lambda n: UserUnit(n), 2),
+    "a service of NVIDIA's": (Monitor, 2),
     "docker": (lambda n: Container(n, "docker"), 1),
     "podman": (lambda n: Container(n, "podman"), 1),
     "podman by CDI": (ContainerByCdi, 1),
@@ -305,6 +319,14 @@ def prepare():
                 file.write("Restart=always\nRestartSec=0\n")
             if kind == "store":
                 file.write("FileDescriptorStoreMax=4\n")
+    with open("/run/systemd/system/nvidia-dcgm.service", "w") as file:
+        matches = 'test "$(cat /sys/module/nvidia/version)" = "$(modinfo --field version nvidia)"'
+        file.write(
+            "[Unit]\nStartLimitIntervalSec=0\n[Service]\nType=notify\nNotifyAccess=all\n"
+            f"ExecStartPre=/bin/sh -c '{matches}'\nExecStart={HOLD} {CTL}\n"
+        )
+    # A boot starts it, so that it is wanted.
+    run("systemctl", "add-wants", "--runtime", "multi-user.target", "nvidia-dcgm.service")
     with open("/run/systemd/system/holder-docker@.service", "w") as file:
         file.write(
             "[Unit]\nRequires=docker.service\nAfter=docker.service\n[Service]\n"
