@@ -22,6 +22,7 @@ use script::{End, Script, Turn, objects, script};
 
 const THEN: &str = "boot-1";
 const NEXT: &str = "boot-2";
+const LATER: &str = "boot-3";
 
 /// What of a machine a run takes: objects by their names, in the ledger's words.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -32,9 +33,16 @@ struct Machine {
 }
 
 impl Machine {
-    /// A boot brings the consoles, the gate and the driver of the disk; workloads stay down.
-    fn boot(&mut self, objects: &BTreeMap<String, Object>) {
+    /// A boot brings the consoles, the gate and the driver of the disk; workloads stay down, and those that had been
+    /// restarted are down again, which is the run's business as long as it is open.
+    fn boot(&mut self, is_open: bool) {
+        let objects: BTreeMap<String, Object> =
+            objects().into_iter().map(|(_, object)| (object.to_string(), object)).collect();
         self.taken.retain(|name| !is_of_boot(&objects[name]));
+        let is_workload = |name: &&String| matches!(objects[*name], Object::Container(_) | Object::Unit(_));
+        if is_open {
+            self.taken.extend(self.undone.iter().filter(is_workload).cloned());
+        }
     }
 }
 
@@ -286,11 +294,10 @@ fn check(player: &mut Player, was: Option<&ledger::Run>) {
 /// Recovery from a moment, with `torn` after it, and once more from the moment of the recovery that `again` picks.
 fn recovered(moment: &Moment, torn: &[u8], boot: &str, again: usize) {
     let mut player = Player::at(moment, torn, boot);
-    let all = objects().into_iter().map(|(_, object)| (object.to_string(), object)).collect();
-    if boot != THEN {
-        player.machine.boot(&all);
-    }
     let was = player.context.ledger.read().expect("is read, torn or not");
+    if boot != THEN {
+        player.machine.boot(was.is_some());
+    }
     // Every act recorded before is still to be undone, or has its end.
     let lines = moment.text.split(|byte| *byte == b'\n');
     let intents = lines.filter(|line| line.windows(9).any(|word| word == b"\"intent\":")).count();
@@ -309,8 +316,11 @@ fn recovered(moment: &Moment, torn: &[u8], boot: &str, again: usize) {
     // The power goes in the recovery, too.
     let second = &moments[again % moments.len()];
     let torn: &[u8] = if again.is_multiple_of(3) { b"" } else { b"{\"v\":1,\"run\":\"" };
-    let mut player = Player::at(second, torn, boot);
+    let mut player = Player::at(second, torn, if boot == THEN { THEN } else { LATER });
     let was = player.context.ledger.read().expect("is read");
+    if boot != THEN {
+        player.machine.boot(was.is_some());
+    }
     player.recover();
     check(&mut player, was.as_ref());
 }

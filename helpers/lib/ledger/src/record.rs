@@ -197,6 +197,9 @@ pub struct Run {
     pub outcome: Option<Outcome>,
     /// The last line's time, in microseconds since 1970.
     pub last_usec: u64,
+    /// The boot of the last line, or the later one of the reader.
+    #[serde(skip)]
+    pub(crate) last_boot: String,
     /// The lines that could not be understood, each `FILE:LINE: why`: what they said is not in the rest.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub damaged: Vec<String>,
@@ -222,6 +225,7 @@ impl Run {
             committed: false,
             outcome: None,
             last_usec: first.realtime_usec,
+            last_boot: first.boot.clone(),
             damaged: Vec::new(),
         }
     }
@@ -253,6 +257,7 @@ impl Run {
             bail!("comes after the run was closed");
         }
         self.last_usec = record.realtime_usec;
+        self.continues_in(&record.boot);
         let (id, state) = match &record.event {
             Event::Opened { .. } => bail!("opens the run a second time"),
             Event::Intent { id, step, object } => {
@@ -289,6 +294,20 @@ impl Run {
         let at = place.get(&id).with_context(|| format!("speaks of act {id}, which no line announced"))?;
         self.acts[*at].state = state;
         Ok(())
+    }
+
+    /// What the run had restarted in another boot than `boot` does not run any more: it is to be restarted again, since
+    /// the run is not over.
+    pub(crate) fn continues_in(&mut self, boot: &str) {
+        if self.last_boot == boot {
+            return;
+        }
+        boot.clone_into(&mut self.last_boot);
+        for act in &mut self.acts {
+            if act.state == State::Undone && matches!(act.object, Object::Container(_) | Object::Unit(_)) {
+                act.state = State::Done;
+            }
+        }
     }
 
     /// Whether a step failed or was cancelled: the run can only be rolled back, or after its commit closed.

@@ -121,7 +121,11 @@ impl Ledger {
     /// The file cannot be read, a later version wrote it, or no line of it can be understood; or others
     /// than root could have written it.
     pub fn read(&self) -> Result<Option<Run>> {
-        Ok(self.load()?.filter(|run| run.outcome.is_none()))
+        let mut open = self.load()?.filter(|run| run.outcome.is_none());
+        if let Some(run) = &mut open {
+            run.continues_in(&self.boot);
+        }
+        Ok(open)
     }
 
     fn load(&self) -> Result<Option<Run>> {

@@ -148,6 +148,26 @@ fn nothing_is_written_to_what_a_power_cut_left_of_another_run() {
 }
 
 #[test]
+fn what_was_restarted_in_a_boot_that_ended_is_to_be_restarted_again() {
+    let (directory, ledger) = ledger();
+    ledger.open(Snapshot::default()).expect("opens");
+    let container = Object::Container(Container { name: "train".into(), ..Container::default() });
+    for (step, object) in [(Step::DrainContainers, container), (Step::RmmodChain, gate())] {
+        let act = ledger.intent(step, object).expect("writes");
+        let id = act.id();
+        act.done().expect("writes");
+        ledger.undone(id).expect("writes");
+    }
+    let outstanding = |ledger: &Ledger| ledger.read().expect("reads").expect("is open").missing().len();
+    assert_eq!(outstanding(&ledger), 0);
+    let next = Ledger::new(directory.path().join("lib"), "boot-2");
+    assert_eq!(outstanding(&next), 1, "only the workload");
+    next.undone(1).expect("writes");
+    assert_eq!(outstanding(&next), 0);
+    assert_eq!(next.close(Outcome::RolledBack).expect("closes").missing().len(), 0);
+}
+
+#[test]
 fn what_was_closed_and_not_moved_is_moved_and_an_open_run_stays() {
     let (_directory, ledger) = ledger();
     ledger.sweep().expect("there is nothing yet, not even the directory");
