@@ -16,7 +16,8 @@ class NotApplied(Exception):
 
 
 def sh(*words, check=True, timeout=120):
-    done = subprocess.run(words, text=True, capture_output=True, timeout=timeout)
+    # A user cannot enter the folder of the scenario.
+    done = subprocess.run(words, text=True, capture_output=True, timeout=timeout, cwd="/")
     if check and done.returncode:
         raise Wrong(f"{' '.join(words)}: exit {done.returncode}: {done.stderr.strip()[-300:]}")
     return done.stdout.strip()

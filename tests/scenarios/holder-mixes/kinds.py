@@ -16,7 +16,9 @@ AS_ALICE = ["runuser", "-u", "alice", "--", "env", f"XDG_RUNTIME_DIR=/run/user/{
 
 
 def run(*command):
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    # A user cannot enter the folder of the scenario.
+    to = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "cwd": "/"}
+    done = subprocess.run(command, text=True, **to)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}: exit status {done.returncode}\n{done.stdout}")
     return done.stdout
