@@ -41,7 +41,10 @@ UNIT = f"[Service]\nType=notify\nNotifyAccess=all\nExecStart=/usr/local/bin/hold
 
 def as_alice(*words, check=True):
     uid = sh("id", "-u", "alice")
-    as_her = ["runuser", "-u", "alice", "--", "env", f"XDG_RUNTIME_DIR=/run/user/{uid}"]
+    # Podman asks her manager over her bus for the group of a container.
+    bus = f"DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/{uid}/bus"
+    env = ["env", "HOME=/home/alice", f"XDG_RUNTIME_DIR=/run/user/{uid}", bus]
+    as_her = ["runuser", "-u", "alice", "--", *env]
     return sh(*as_her, *words, check=check)
 
 
@@ -50,6 +53,7 @@ def lingers():
     sh("loginctl", "enable-linger", "alice")
     uid = sh("id", "-u", "alice")
     until(60, "alice's manager", Path(f"/run/user/{uid}/systemd/private").exists)
+    until(60, "alice's bus", Path(f"/run/user/{uid}/bus").exists)
 
 
 class Container:

@@ -12,7 +12,10 @@ import time
 CTL = "/dev/nvidiactl"
 HOLD = shutil.which("hold")
 ALICE = pwd.getpwnam("alice").pw_uid
-AS_ALICE = ["runuser", "-u", "alice", "--", "env", f"XDG_RUNTIME_DIR=/run/user/{ALICE}"]
+RUNTIME = f"/run/user/{ALICE}"
+# Podman asks her manager over her bus for the group of a container.
+BUS = f"DBUS_SESSION_BUS_ADDRESS=unix:path={RUNTIME}/bus"
+AS_ALICE = ["runuser", "-u", "alice", "--", "env", "HOME=/home/alice", f"XDG_RUNTIME_DIR={RUNTIME}", BUS]
 
 
 def run(*command):
@@ -346,7 +349,8 @@ def prepare():
     with open(f"{units}/holder@.service", "w") as file:
         file.write(f"[Service]\nType=notify\nNotifyAccess=all\nExecStart={HOLD} {CTL}\n")
     run("loginctl", "enable-linger", "alice")
-    wait_for("alice's manager runs", lambda: os.path.exists(f"/run/user/{ALICE}/systemd/private"))
+    for path in [f"{RUNTIME}/systemd/private", f"{RUNTIME}/bus"]:
+        wait_for(path, lambda: os.path.exists(path))
     run(*AS_ALICE, "podman", "import", "--quiet", "/usr/share/rig/gpu-job.tar", "gpu-job")
 
 
