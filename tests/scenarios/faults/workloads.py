@@ -146,16 +146,21 @@ class ContainerOfAlice:
         # Waiting in the shell, since that would get no signals as the first process that only waits for another.
         job = f'trap "exit 0" TERM; exec 3<{GPU}; while :; do sleep 3600 & wait $!; done'
         words = ["--name", self.name, "--net=none", "--device", GPU, "gpu-job", "sh", "-c", job]
-        as_alice("podman", "run", "--detach", *words)
+        self.podman("run", "--detach", *words)
+
+    def podman(self, *words):
+        """Started by her manager: to move a process of another's group into a scope it needs the system's bus, to
+        which it does not connect again once that was killed."""
+        as_alice("systemd-run", "--user", "--quiet", "--wait", "--collect", "--pipe", "podman", *words)
 
     def runs(self):
         return as_alice("podman", "inspect", "--format", "{{.State.Running}}", self.name, check=False) == "true"
 
     def start(self):
-        as_alice("podman", "start", self.name)
+        self.podman("start", self.name)
 
     def stop(self):
-        as_alice("podman", "stop", self.name)
+        self.podman("stop", self.name)
 
 
 def kinds():
