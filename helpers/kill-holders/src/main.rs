@@ -153,7 +153,7 @@ fn await_others(context: &Context, others: Vec<(Holder, Disposition)>) -> Result
 
 /// Ends `plain`: asks, waits for `grace` at most, kills. Each is in the ledger before it is touched.
 fn end(context: &Context, plain: Vec<Holder>, grace: Duration) -> Result<()> {
-    context.status(format!("ending processes: {}", plain.len()));
+    context.status(format!("terminating processes: {}", plain.len()));
     let mut victims = Vec::new();
     // The rest's turn is the next round.
     for holder in plain.into_iter().take(most_at_once()) {

@@ -318,7 +318,7 @@ pub struct Heal {
 #[derive(Debug, Clone, Default, Args)]
 pub struct Request {
     /// Who asks, and why
-    #[arg(long, value_name = "TEXT", default_value = "asked for by hand", conflicts_with = "cancel")]
+    #[arg(long, value_name = "TEXT", default_value = "by hand", conflicts_with = "cancel")]
     pub reason: String,
     /// Cancel the request; a reload that has begun goes on
     #[arg(long)]

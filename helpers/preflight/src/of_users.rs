@@ -74,7 +74,7 @@ pub(crate) fn killed(user: &str, holders: &[&Holder]) -> Vec<Action> {
     let action = |object: String, why: String, pids: Vec<i32>| Action {
         step: Step::KillHolders,
         object,
-        what: "end".into(),
+        what: "terminate".into(),
         why,
         pids,
         comes_back: false,

@@ -56,14 +56,20 @@ impl Users {
 pub(crate) fn users(root: &Root, restartable: &[String]) -> Result<Users> {
     // The plan asks the engines, and NVML: while there is somebody, it need not be made.
     let scan = scan(root)?;
-    let busy: Vec<_> = scan
-        .holders
-        .iter()
-        .filter(|holder| !is_restartable(holder, restartable))
-        .map(|holder| (named(holder), vec![holder.pid]))
-        .collect();
+    let mut busy: Vec<(Option<String>, Vec<&Holder>)> = Vec::new();
+    for holder in scan.holders.iter().filter(|holder| !is_restartable(holder, restartable)) {
+        let owner = owner(holder);
+        match busy.iter_mut().find(|(known, _)| owner.is_some() && *known == owner) {
+            Some((_, holders)) => holders.push(holder),
+            None => busy.push((owner, vec![holder])),
+        }
+    }
     if !busy.is_empty() {
-        return Ok(Users { who: busy, again: RESCAN });
+        let who = busy.into_iter().map(|(owner, holders)| {
+            let pids = holders.iter().map(|holder| holder.pid).collect();
+            (named(owner.as_deref(), &holders), pids)
+        });
+        return Ok(Users { who: who.collect(), again: RESCAN });
     }
     // A job may have been given a GPU and hold nothing: Slurm is asked, which is quick beside a plan.
     let jobs = slurm::look(root)?.map_or_else(Vec::new, |slurm| slurm.busy);
@@ -74,16 +80,31 @@ pub(crate) fn users(root: &Root, restartable: &[String]) -> Result<Users> {
     Ok(Users { who: plan()?.users(restartable), again: REPLAN })
 }
 
-/// A holder, and whose it is.
-fn named(holder: &Holder) -> String {
-    let owner = match &holder.owner {
+/// The owner of a holder; none where it has none.
+fn owner(holder: &Holder) -> Option<String> {
+    match &holder.owner {
         // As long as the engines themselves show it.
-        Owner::Container(container) => format!(" in container {:.12}", container.id),
-        Owner::SystemUnit { unit, .. } | Owner::UserUnit { unit, .. } => format!(" in {unit}"),
-        Owner::SlurmStep { job, .. } => format!(" of Slurm job {job}"),
-        Owner::Session { .. } | Owner::Process => String::new(),
-    };
-    format!("process {} ({}){owner}", holder.pid, holder.command_line())
+        Owner::Container(container) => Some(format!("container {:.12}", container.id)),
+        Owner::SystemUnit { unit, .. } => Some(unit.clone()),
+        Owner::UserUnit { unit, uid, .. } => Some(format!("{unit} of user {uid}")),
+        Owner::SlurmStep { job, .. } => Some(format!("Slurm job {job}")),
+        Owner::Session { .. } | Owner::Process => None,
+    }
+}
+
+/// What holds a GPU, in words: the owner with its processes, or the process.
+fn named(owner: Option<&str>, holders: &[&Holder]) -> String {
+    let process = |holder: &&Holder| format!("process {} ({})", holder.pid, holder.command_line());
+    match (owner, holders) {
+        (None, holders) => holders.iter().map(process).collect::<Vec<_>>().join(", "),
+        (Some(owner), [holder]) => format!("{owner}: process {}", holder.pid),
+        (Some(owner), holders) => {
+            let pids: Vec<String> = holders.iter().take(NAMED).map(|holder| holder.pid.to_string()).collect();
+            let more = holders.len() - pids.len();
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            format!("{owner}: processes {}{more}", pids.join(", "))
+        }
+    }
 }
 
 fn is_restartable(holder: &Holder, restartable: &[String]) -> bool {

@@ -14,6 +14,7 @@ use crate::cli;
 use crate::fault::{Fault, Result};
 use crate::helper;
 use crate::terminal::{Stream, Terminal};
+use crate::view::text::wrap;
 
 /// Who knows.
 const HELPER: &str = "/usr/libexec/nvidia-reload/heal";
@@ -54,7 +55,8 @@ pub fn heal(arguments: &cli::Heal) -> Result<u8> {
     let mut judged = judge()?;
     if judged.state == "possible" && !arguments.consent.dry_run {
         if !(arguments.consent.yes && arguments.output.quiet) {
-            Terminal::new(Stream::Err).write(&text(&judged, true));
+            let mut terminal = Terminal::new(Stream::Err);
+            terminal.write(&text(&judged, true, terminal.style().width));
         }
         if !arguments.consent.yes {
             confirm("heal", "Do it now?")?;
@@ -77,7 +79,8 @@ pub fn heal(arguments: &cli::Heal) -> Result<u8> {
     if arguments.output.json {
         print(&judged);
     } else {
-        Terminal::new(Stream::Out).write(&text(&judged, arguments.consent.dry_run));
+        let mut terminal = Terminal::new(Stream::Out);
+        terminal.write(&text(&judged, arguments.consent.dry_run, terminal.style().width));
     }
     Ok(exit as u8)
 }
@@ -151,31 +154,63 @@ fn start(unit: &str) -> Result<()> {
     Err(Fault::new(Exit::Failed, why, format!("`journalctl -u {unit}` shows more")))
 }
 
-/// What is, or would be.
-fn text(judged: &Judged, is_plan: bool) -> String {
+/// What is, or would be, in lines of at most `columns`.
+fn text(judged: &Judged, is_plan: bool, columns: Option<usize>) -> String {
     let version = judged.version.as_deref().unwrap_or("unknown");
+    let sentence = |text: &str| wrap("", text, columns);
     match judged.state.as_str() {
         "possible" if is_plan => {
-            let mut text = String::from("Nothing is stopped. What is done:\n");
-            judged.does.iter().for_each(|does| text.push_str(&format!("  - {does}\n")));
-            text.push_str("The next reload ends it.\n");
+            let mut text = sentence("Nothing is stopped. What is done:");
+            text.extend(judged.does.iter().map(|does| wrap("  - ", does, columns)));
+            text.push_str(&sentence("The next reload ends it."));
             text
         }
-        "healed" => format!(
-            "Healed: programs that start find the libraries of driver {version}, until the next reload.\n"
-        ),
-        "not-needed" => {
-            format!("Nothing to do: the libraries on disk are those of driver {version}, which is loaded.\n")
-        }
+        "healed" => sentence(&format!(
+            "Healed: programs that start find the libraries of driver {version}, until the next reload."
+        )),
+        "not-needed" => sentence(&format!(
+            "Nothing to do: the libraries on disk are those of driver {version}, which is loaded."
+        )),
         _ => {
-            let mut text = String::from("Refused; nothing was touched:\n");
+            let mut text = sentence("Refused; nothing was touched:");
             for reason in &judged.reasons {
-                text.push_str(&format!("  - {}\n", reason.what));
+                text.push_str(&wrap("  - ", &reason.what, columns));
                 if !reason.remedy.is_empty() {
-                    text.push_str(&format!("    {}\n", reason.remedy));
+                    text.push_str(&wrap("    ", &reason.remedy, columns));
                 }
             }
             text
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_done_fits_into_80_columns() {
+        let judged = |state: &str| Judged {
+            schema: "nvidia-reload.heal/1".into(),
+            state: state.into(),
+            version: Some("535.261.03".into()),
+            instead_of: Some("550.163.01".into()),
+            reasons: vec![Reason::new(
+                "nvidia-fabricmanager.service does not run: no program on an NVLink fabric could start",
+                "`systemctl start nvidia-fabricmanager.service`; `journalctl -u nvidia-fabricmanager.service` shows why it ended",
+            )],
+            does: vec![
+                "programs that start find the libraries of driver 535.261.03 instead of 550.163.01".into(),
+            ],
+        };
+        for state in ["possible", "healed", "not-needed", "refused"] {
+            let text = text(&judged(state), true, Some(80));
+            assert!(text.lines().all(|line| line.len() <= 80) && text.ends_with('\n'), "{text}");
+        }
+        let plan = text(&judged("possible"), true, Some(80));
+        assert_eq!(
+            plan,
+            "Nothing is stopped. What is done:\n  - programs that start find the libraries of driver 535.261.03 instead of\n    550.163.01\nThe next reload ends it.\n"
+        );
     }
 }

@@ -24,7 +24,7 @@ pub fn values(request: &Request, style: Style, now: SystemTime) -> Vec<String> {
         });
     }
     let reasons = clean(&request.reasons.join("; "));
-    values.push(format!("asked for {}: {reasons}", ago(request.asked_usec, now)));
+    values.push(format!("requested {}: {reasons}", ago(request.asked_usec, now)));
     values.extend(remedy(request.state).map(str::to_owned));
     values
 }
