@@ -4,16 +4,22 @@
 
 use std::fs;
 use std::io::{ErrorKind, Write};
+use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use ledger::Install;
 use serde::{Deserialize, Serialize};
 
-use crate::Root;
+use crate::{Reason, Root, Stop};
 
 /// The document, in a directory that is empty after a boot. Preflight takes it away as it reads it, and its
 /// unit at the end of any run: it is for one run, whatever becomes of that.
 const PATH: &str = "/run/nvidia-reload/run-request.json";
+
+/// How long it stands. It is written just before the run is started: an older one is of a command that was killed in
+/// between, and no later run is what it asks for.
+const STANDS: Duration = Duration::from_secs(15 * 60);
 
 /// What is asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,7 +39,7 @@ pub struct RunRequest {
 
 impl RunRequest {
     /// Asks for it: the next run is to do it. Whether there was anything to ask for: a plain reload needs no
-    /// document.
+    /// document. One that does not stand any more is replaced.
     ///
     /// # Errors
     /// Another run is asked for already, or the document cannot be written.
@@ -42,6 +48,9 @@ impl RunRequest {
             return Ok(false);
         }
         let path = root.path(PATH);
+        if age(&path)?.is_some_and(|age| age > STANDS) {
+            Self::withdraw(root)?;
+        }
         let text = serde_json::to_vec(self).context("encode the request")?;
         // Whole or not at all, and only if nothing is asked for already.
         let folder = path.parent().with_context(|| format!("{} has no directory", path.display()))?;
@@ -82,10 +91,19 @@ impl RunRequest {
     /// What is asked for: a plain reload where there is no document. It is not asked for any more then.
     ///
     /// # Errors
-    /// The document cannot be read or taken away.
+    /// The document cannot be read or taken away. [`Stop::Refused`]: it does not stand any more.
     pub fn take(root: &Root) -> Result<Self> {
-        let asked = Self::read(root);
+        let (asked, age) = (Self::read(root), age(&root.path(PATH)));
         Self::withdraw(root)?;
+        if let Some(age) = age?.filter(|age| *age > STANDS) {
+            let what =
+                format!("a command asked for another run {} minutes ago and was killed", age.as_secs() / 60);
+            return Err(Stop::Refused(vec![Reason::new(
+                what,
+                "the request is dropped: start the run again",
+            )])
+            .into());
+        }
         Ok(asked?.unwrap_or_default())
     }
 
@@ -114,8 +132,19 @@ impl RunRequest {
     }
 }
 
+/// How long ago a file was written; none where there is none, or where the clock was set back since.
+fn age(path: &Path) -> Result<Option<Duration>> {
+    match fs::metadata(path).and_then(|data| data.modified()) {
+        Ok(written) => Ok(written.elapsed().ok()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("look at {}", path.display())),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
 
     fn machine() -> (tempfile::TempDir, Root) {
@@ -140,6 +169,27 @@ mod tests {
         RunRequest::withdraw(&root).expect("withdraws");
         RunRequest::withdraw(&root).expect("there is none");
         assert_eq!(RunRequest::take(&root).expect("reads"), RunRequest::default());
+    }
+
+    #[test]
+    fn what_a_killed_command_has_left_is_of_no_later_run() {
+        let (_directory, root) = machine();
+        let rollback = Some(Install::Slot { version: "535.261.03".into() });
+        let old = RunRequest { install: rollback, ..RunRequest::default() };
+        let leave = || {
+            old.ask(&root).expect("asks");
+            let file = fs::File::options().write(true).open(root.path(PATH)).expect("is there");
+            file.set_modified(SystemTime::now() - Duration::from_secs(16 * 60)).expect("sets");
+        };
+        leave();
+        let error = RunRequest::take(&root).expect_err("is refused");
+        assert!(matches!(error.downcast_ref(), Some(Stop::Refused(_))), "{error:#}");
+        assert!(error.to_string().contains("16 minutes ago"), "{error:#}");
+        assert_eq!(RunRequest::take(&root).expect("reads"), RunRequest::default(), "once only");
+        leave();
+        let hold = RunRequest { hold: true, ..RunRequest::default() };
+        assert!(hold.ask(&root).expect("is not in the way"));
+        assert_eq!(RunRequest::take(&root).expect("reads"), hold);
     }
 
     #[test]
