@@ -76,7 +76,7 @@ pub(crate) fn undo(context: &Context) -> Result<()> {
         context.status(format!("starting containers of users: {}", users.len()));
         finish(&undo, &by_engine(users));
     }
-    undo.end("not everything is back")
+    undo.end("not restored")
 }
 
 fn is_a_users(act: &mut Act) -> bool {
@@ -98,7 +98,7 @@ fn restore_system(undo: &Undo, mut acts: Vec<Act>) {
     let of_pods = pods::of_pods(&mut acts);
     context.status(format!("starting containers: {}", acts.len()));
     let engines = by_engine(acts);
-    // Listens until everything is back.
+    // Listens until everything is restored.
     let podman = podman::offer(context, &podmans(&engines));
     finish(undo, &engines);
     drop(podman);

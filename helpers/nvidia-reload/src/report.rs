@@ -16,7 +16,7 @@ pub const SCHEMA: &str = "nvidia-reload.run/1";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
-    /// The driver was reloaded and everything is back; or, of `start`, everything is back.
+    /// The driver was reloaded and everything is restored; or, of `start`, everything is restored.
     Done,
     /// What holds the GPUs is stopped, and stays so until `start`.
     Stopped,
@@ -34,7 +34,7 @@ pub enum Outcome {
     Refused,
     /// Only a reboot helps; nothing was touched.
     RebootRequired,
-    /// It ended, and something is not back.
+    /// It ended, and something is not restored.
     Degraded,
     /// It did not end in time: it goes on in systemd, or something is still to be restored.
     Unfinished,
@@ -73,14 +73,14 @@ pub struct StepReport {
     pub status: String,
 }
 
-/// Something that is not back.
+/// Something that is not restored.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Missing {
     /// What, in words.
     pub name: String,
     /// Who took it.
     pub step: Step,
-    /// Why it is not back; empty where it was not tried yet.
+    /// Why it is not restored; empty where it was not tried yet.
     pub reason: String,
     /// The thing itself, as the ledger has it.
     pub object: Object,

@@ -33,7 +33,7 @@ fn run(context: &Context) -> Result<()> {
     }
     failed.extend(undo_steps(context, &containers));
     if !failed.is_empty() {
-        bail!("not everything is back: {}", failed.join("; "));
+        bail!("not restored: {}", failed.join("; "));
     }
     Ok(())
 }

@@ -101,7 +101,7 @@ fn record(undo: &Undo, act: &Act, restored: &Restored) {
     }
     let settings = settings_of(act).into_iter().flat_map(|settings| &settings.settings);
     let all: Vec<String> = settings.map(ToString::to_string).collect();
-    context.info(format!("{name} are back: {}", all.join(", ")));
+    context.info(format!("{name} are restored: {}", all.join(", ")));
     undo.restored(act.id, name);
 }
 

@@ -32,7 +32,7 @@ pub(crate) fn undo(context: &Context) -> Result<()> {
     if users.is_empty() || !undo.run.outstanding(Step::DrainContainers).iter().any(is_systems) {
         restore_users(&undo, users);
     }
-    undo.end(NOT_BACK)
+    undo.end(NOT_RESTORED)
 }
 
 /// Starts the units of users.
@@ -40,10 +40,10 @@ pub(crate) fn undo_users(context: &Context) -> Result<()> {
     let Some(undo) = Undo::begin(context)? else { return Ok(()) };
     let Some((_, users)) = outstanding(&undo) else { return Ok(()) };
     restore_users(&undo, users);
-    undo.end(NOT_BACK)
+    undo.end(NOT_RESTORED)
 }
 
-const NOT_BACK: &str = "not every unit is back";
+const NOT_RESTORED: &str = "not restored";
 
 /// An act that took a unit.
 type Taken = (u64, Unit);

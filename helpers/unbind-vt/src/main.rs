@@ -62,7 +62,7 @@ fn undo(context: &Context) -> Result<()> {
         });
         undo.note(&act, bound);
     }
-    undo.end("a console is not back")
+    undo.end("not restored")
 }
 
 #[cfg(test)]

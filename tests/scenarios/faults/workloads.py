@@ -151,7 +151,9 @@ class ContainerOfAlice:
     def podman(self, *words):
         """Started by her manager: to move a process of another's group into a scope it needs the system's bus, to
         which it does not connect again once that was killed."""
-        as_alice("systemd-run", "--user", "--quiet", "--wait", "--collect", "--pipe", "podman", *words)
+        # Without that Podman leaves the container's monitor in this service, and it ends with it.
+        out_of_service = ["env", "--unset=INVOCATION_ID", "podman", *words]
+        as_alice("systemd-run", "--user", "--quiet", "--wait", "--collect", "--pipe", *out_of_service)
 
     def runs(self):
         return as_alice("podman", "inspect", "--format", "{{.State.Running}}", self.name, check=False) == "true"

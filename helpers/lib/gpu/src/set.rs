@@ -22,7 +22,7 @@ use crate::state::Trouble;
 pub struct Restored {
     /// What is set now.
     pub set: Vec<Setting>,
-    /// What is not as it was, a sentence each. Empty when everything is back.
+    /// What is not as it was, a sentence each. Empty when everything is restored.
     pub differences: Vec<String>,
     /// What deserves attention and is no difference in what was asked for, a sentence each.
     pub notes: Vec<String>,

@@ -23,7 +23,7 @@ pub enum Leftovers {
 ///
 /// # Errors
 /// The ledger cannot be read or written, the machine cannot be looked at, or the run was closed and
-/// something is not back.
+/// something is not restored.
 pub fn finish(
     context: &Context,
     leftovers: Leftovers,
@@ -69,7 +69,7 @@ fn done(reset: bool) -> &'static str {
     }
 }
 
-/// Says how the run went, by name; what is not back is an error.
+/// Says how the run went, by name; what is not restored is an error.
 fn report(context: &Context, run: &Run) -> Result<()> {
     let of_run = ("NVIDIA_RELOAD_RUN", run.id.as_str());
     for process in run.killed() {

@@ -147,7 +147,7 @@ pub fn carry_out(order: &Order<'_>, manager: &Manager, place: &mut Place) -> Res
 }
 
 /// Starts the unit, after whatever an earlier run still restores: a start in the middle of it
-/// would run only the steps that are back already.
+/// would run only the steps that are undone already.
 fn begin(session: &mut Session<'_>, order: &Order<'_>, root: &Root) -> Result<Job> {
     if !order.joined && !session.progress.is_settled(order.staying) {
         session.tell(&Event::Queued);

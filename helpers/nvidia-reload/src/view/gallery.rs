@@ -26,7 +26,7 @@ pub fn now() -> SystemTime {
 }
 
 /// A closed run: with a container that is back, a process that was ended, and, if `failed`, a
-/// failed step and a container that is not back.
+/// failed step and a container that is not restored.
 pub fn run(failed: bool) -> Run {
     let container = |name: &str| {
         Object::Container(ledger::Container {
