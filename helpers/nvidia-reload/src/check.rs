@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use gpu::Library;
 use health::Health;
-use modules::coherent::{gpu_memory, only_a_reboot};
+use modules::coherent::{Onlined, gpu_memory, only_a_reboot};
 use modules::{Manager, State, cannot_unload, chain, managed_by_container, out_of_reach};
 use serde::Serialize;
 use slots::{Healed, version_on_disk};
@@ -131,12 +131,14 @@ pub fn check(root: &Root) -> Result<Checked> {
         let name = &module.module.name;
         findings.add(Condition::RebootNeeded, format!("{name} is stuck on its way out of the kernel"));
     }
-    if let Err(error) = memory(root, &mut findings) {
+    let no_answer = memory(root, &mut findings).unwrap_or_else(|error| {
         findings.add(Condition::Unknown, format!("the memory of the GPUs: {error:#}"));
-    }
+        Vec::new()
+    });
     let looked = look(root, true, NVML_TIME);
     let gpus = looked.needs();
     let Inventory { nvml, trouble, judged, mut unseen, .. } = looked;
+    unseen.extend(no_answer);
     let healed = Healed::read(root).unwrap_or_else(|error| {
         unseen.push(format!("whether the driver is healed: {error:#}"));
         None
@@ -170,12 +172,14 @@ pub fn check(root: &Root) -> Result<Checked> {
     Ok(Checked { schema: SCHEMA, condition, why, driver, library, healed, gpus, unseen })
 }
 
-/// Whether the kernel uses memory of a GPU and did not give it up.
-fn memory(root: &Root, findings: &mut Findings) -> anyhow::Result<()> {
-    for why in only_a_reboot(root, &gpu_memory(root, MEMORY_TIME)?)? {
+/// Whether the kernel uses memory of a GPU and did not give it up. What the driver did not answer, a sentence each.
+fn memory(root: &Root, findings: &mut Findings) -> anyhow::Result<Vec<String>> {
+    let gpus = gpu_memory(root, MEMORY_TIME)?;
+    for why in only_a_reboot(root, &gpus)? {
         findings.add(Condition::RebootNeeded, why);
     }
-    Ok(())
+    let silent = gpus.iter().filter(|gpu| gpu.is == Onlined::NoAnswer);
+    Ok(silent.map(|gpu| format!("whether {gpu} is online: the driver does not answer")).collect())
 }
 
 /// Judges the driver on disk. What could not be looked at, in a sentence.

@@ -143,7 +143,7 @@ class ContainerOfAlice:
     def make(self):
         lingers()
         as_alice("podman", "import", "--quiet", "/usr/share/rig/gpu-job.tar", "gpu-job")
-        # Waiting in the shell, since that would get no signals as the first process that only waits for another.
+        # The first process of a container gets SIGTERM only if it asks, and the shell handles it only in `wait`.
         job = f'trap "exit 0" TERM; exec 3<{GPU}; while :; do sleep 3600 & wait $!; done'
         words = ["--name", self.name, "--net=none", "--device", GPU, "gpu-job", "sh", "-c", job]
         self.podman("run", "--detach", *words)
@@ -185,7 +185,7 @@ def missing(running):
 
 
 def plain_process():
-    """One that belongs to nobody: it is ended, and is not started again."""
+    """One without an owner: it is terminated, and not restarted."""
     sh("hold", "--fork", GPU)
 
 

@@ -259,8 +259,9 @@ impl Ledger {
     /// # Errors
     /// No open run, or the file cannot be written or moved.
     pub fn close(&self, outcome: Outcome) -> Result<Run> {
-        self.event(Event::Closed { outcome })?;
+        // One lock for both: between the line and the move another process would move it, and this one miss it.
         let _lock = self.lock()?;
+        self.append_locked(|_| ((), vec![Event::Closed { outcome }]))?;
         let run = self.load()?.context("the ledger vanished")?;
         self.retire(&run)?;
         Ok(run)
@@ -303,8 +304,13 @@ impl Ledger {
     }
 
     fn append<T>(&self, make: impl FnOnce(&Tally) -> (T, Vec<Event>)) -> Result<T> {
-        let path = self.path();
         let _lock = self.lock()?;
+        self.append_locked(make)
+    }
+
+    /// The same, for a caller that has the lock.
+    fn append_locked<T>(&self, make: impl FnOnce(&Tally) -> (T, Vec<Event>)) -> Result<T> {
+        let path = self.path();
         let file = OpenOptions::new()
             .read(true)
             .write(true)
