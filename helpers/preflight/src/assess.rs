@@ -28,6 +28,8 @@ pub(crate) struct Assessed {
     pub(crate) seen: Vec<ledger::Gpu>,
     /// The GPUs of a reset that is not for all.
     pub(crate) chosen: Vec<Chosen>,
+    /// NVIDIA's services that are down and that no unit wants.
+    pub(crate) unwanted_services: Vec<String>,
 }
 
 /// Looks at everything that can be known beforehand of the run that is `asked` for. Touches nothing.
@@ -114,7 +116,7 @@ fn assess_beside(
     let held = of_slurm::held(&context.root, &survey, &scan.holders);
     let slurmd = of_slurm::assess(slurm.as_ref(), held, &mut actions, &mut findings);
     let failed = failed.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    failed_services::add(failed, &mut actions, &mut findings);
+    let unwanted_services = failed_services::add(failed, &mut actions, &mut findings);
     // A reset of some GPUs leaves the modules of the others as they are.
     if nodes.is_empty() {
         bystanders::assess(context, &scan.holders, &actions, &mut findings)?;
@@ -164,6 +166,7 @@ fn assess_beside(
         log,
         seen,
         chosen,
+        unwanted_services,
     })
 }
 

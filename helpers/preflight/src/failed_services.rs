@@ -5,30 +5,34 @@ use std::process::Command;
 
 use anyhow::Result;
 use ledger::Step;
-use step::{Action, Config, Context, services_there};
+use step::{Action, Config, Context, ServicesDown, services_there};
 
 use crate::findings::Findings;
 use crate::sibling::{STOP, answer};
 
-/// The services that failed because of the old driver and that the run starts, and how each failed.
-pub(crate) fn ask(context: &Context, config: &Config) -> Result<Vec<(String, String)>> {
+/// NVIDIA's services that are down: those that failed because of the old driver the run starts.
+pub(crate) fn ask(context: &Context, config: &Config) -> Result<ServicesDown> {
     // Most machines have none of them, or all of them up: a sibling is asked where there is one at all.
     match services_there(&context.root, config).next() {
-        None => Ok(Vec::new()),
+        None => Ok(ServicesDown::default()),
         Some(_) => answer(Command::new(STOP).arg("list-failed")),
     }
 }
 
-/// Adds them to the plan.
-pub(crate) fn add(failed: Result<Vec<(String, String)>>, actions: &mut Vec<Action>, findings: &mut Findings) {
-    let failed = failed.unwrap_or_else(|error| {
+/// Adds those that failed to the plan; returns those that no unit wants.
+pub(crate) fn add(
+    down: Result<ServicesDown>,
+    actions: &mut Vec<Action>,
+    findings: &mut Findings,
+) -> Vec<String> {
+    let down = down.unwrap_or_else(|error| {
         findings.warn(
             format!("which services failed because of the old driver is not known: {error:#}"),
             "see whether they run after the reload (`systemctl --failed`)",
         );
-        Vec::new()
+        ServicesDown::default()
     });
-    for (unit, how) in failed {
+    for (unit, how) in down.failed {
         if actions.iter().any(|action| action.object == unit) {
             continue;
         }
@@ -41,4 +45,5 @@ pub(crate) fn add(failed: Result<Vec<(String, String)>>, actions: &mut Vec<Actio
             comes_back: true,
         });
     }
+    down.unwanted
 }

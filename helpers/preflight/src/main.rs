@@ -37,6 +37,10 @@ use step::{
     order_unit, system_is_stopping, take_start,
 };
 
+/// There while a run knows of no console on the driver's framebuffer: a condition of unbind-vt's unit, which takes as
+/// long to do nothing as to do something. With a console that comes later the driver is in use, and the run is undone.
+const NO_CONSOLE: &str = "/run/nvidia-reload/no-console";
+
 /// What else this helper does.
 #[derive(Debug, Clone, Subcommand)]
 enum Verb {
@@ -123,6 +127,8 @@ fn targets(asked: &RunRequest) -> &'static [&'static str] {
 fn begin(context: &Context, made: &mut Option<Plan>) -> Result<()> {
     // Before anything can go wrong: what becomes of this run, the next one is not it.
     let asked = RunRequest::take(&context.root)?;
+    let no_console = context.root.path(NO_CONSOLE);
+    files::remove(&no_console).with_context(|| format!("remove {}", no_console.display()))?;
     let started_by = take_start(&context.root).unwrap_or_else(|error| {
         context.warn(format!("what started the run is not known: {error:#}"));
         None
@@ -130,7 +136,7 @@ fn begin(context: &Context, made: &mut Option<Plan>) -> Result<()> {
     let config = context.config()?;
     package::wait(context)?;
     context.status("checking the driver and what holds it");
-    let Assessed { plan, container_units, containers, dockerd, log, seen, chosen } =
+    let Assessed { plan, container_units, containers, dockerd, log, seen, chosen, unwanted_services } =
         assess::assess(context, &config, &asked)?;
     let plan = made.insert(plan);
     for warning in &plan.warnings {
@@ -152,12 +158,17 @@ fn begin(context: &Context, made: &mut Option<Plan>) -> Result<()> {
     // Last of all that may refuse it: others wait for the lease.
     let lease = fleetlock::take(context, &config.fleet)?;
     plan.leave(&context.root)?;
+    // A machine that is held has the time to get a console: there the step looks for itself.
+    if !asked.hold && plan.actions.iter().all(|action| action.step != Step::UnbindVt) {
+        files::replace(&no_console, 0o600, b"").with_context(|| format!("write {}", no_console.display()))?;
+    }
     let id = context.ledger.open(Snapshot {
         reset: asked.reset.is_some(),
         chosen,
         parallel: config.containers.parallel,
         containers,
         dockerd,
+        unwanted_services,
         hold: Some(asked.hold),
         install: asked.install,
         started_by,

@@ -20,8 +20,9 @@ fn main() -> ExitCode {
 
 fn run(context: &Context) -> Result<()> {
     context.status("restoring what was stopped");
-    let mut failed: Vec<String> = note_failed_services(context).err().into_iter().collect();
-    let run = context.ledger.read()?.context("there is no open run: start nvidia-reload.target")?;
+    let open = || context.ledger.read()?.context("there is no open run: start nvidia-reload.target");
+    let mut failed: Vec<String> = note_failed_services(context, &open()?).err().into_iter().collect();
+    let run = open()?;
     // What computes comes when the fabric is there.
     let (containers, first): (Vec<Step>, Vec<Step>) =
         steps(&run).into_iter().partition(|step| *step == Step::DrainContainers);

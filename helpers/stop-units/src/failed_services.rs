@@ -14,7 +14,7 @@ use anyhow::{Context as _, Error, Result, bail};
 use bus::{ActiveState, LoadState, Manager, Standing};
 use ledger::{Object, Run, Step, Unit};
 use modules::{DRIVER, Disk, driver_version};
-use step::{Context, NVIDIAS_SERVICES, services_there};
+use step::{Context, NVIDIAS_SERVICES, ServicesDown, services_there};
 
 /// The word in the ledger, since its first format, for a unit that runs again although this run did not stop it.
 pub(crate) const FAILED_SERVICE: &str = "felled";
@@ -101,7 +101,7 @@ impl fmt::Display for Failure {
 pub(crate) fn note(context: &Context) -> Result<()> {
     let run = context.ledger.read()?.context("there is no open run")?;
     let manager = Manager::system()?;
-    let (failed, problems) = failed(context, &manager, since(context, &run)?)?;
+    let (failed, _, problems) = down(context, &manager, since(context, &run)?)?;
     for (standing, fall) in wanted(&failed, |name| Ok(manager.unit(name)?.active.is_up()))? {
         let name = &standing.unit.name;
         let is_taken = |object: &Object| matches!(object, Object::Unit(unit) if unit.user.is_none() && unit.name == *name);
@@ -119,7 +119,7 @@ pub(crate) fn note(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Prints which services a run would start that began now, and how each failed: pairs, as JSON.
+/// Prints [`ServicesDown`] as JSON, of a run that began now.
 ///
 /// # Errors
 /// The manager does not answer.
@@ -131,22 +131,27 @@ pub(crate) fn list(context: &Context) -> Result<()> {
         Some(file) if file.version != loaded => came_before(&file.path)?,
         _ => u64::try_from(now.as_micros())?,
     };
-    let (failed, problems) = failed(context, &manager, since)?;
+    let (failed, unwanted, problems) = down(context, &manager, since)?;
     let wanted = wanted(&failed, |name| Ok(manager.unit(name)?.active.is_up()))?;
-    let listed: Vec<(&str, String)> =
-        wanted.iter().map(|(standing, fall)| (standing.unit.name.as_str(), fall.to_string())).collect();
-    println!("{}", serde_json::to_string(&listed)?);
+    let failed =
+        wanted.iter().map(|(standing, fall)| (standing.unit.name.clone(), fall.to_string())).collect();
+    println!("{}", serde_json::to_string(&ServicesDown { failed, unwanted })?);
     if !problems.is_empty() {
         bail!("whether these have to be started is not known: {}", problems.join("; "));
     }
     Ok(())
 }
 
-/// The services that failed, and what is wrong with those that cannot be asked for.
-fn failed(context: &Context, manager: &Manager, since: u64) -> Result<(Vec<FailedService>, Vec<String>)> {
+/// Of the services that are down: those that failed, those that no unit wants, and what is wrong with those that
+/// cannot be asked for.
+fn down(
+    context: &Context,
+    manager: &Manager,
+    since: u64,
+) -> Result<(Vec<FailedService>, Vec<String>, Vec<String>)> {
     let config = context.config()?;
     let names: Vec<&str> = services_there(&context.root, &config).collect();
-    let (mut failed, mut problems) = (Vec::<FailedService>::new(), Vec::new());
+    let (mut failed, mut unwanted, mut problems) = (Vec::<FailedService>::new(), Vec::new(), Vec::new());
     // One question for all: on a healthy machine it is the only one.
     let listed = manager.units(&names)?;
     let is_up =
@@ -159,6 +164,9 @@ fn failed(context: &Context, manager: &Manager, since: u64) -> Result<(Vec<Faile
                 continue;
             }
         };
+        if standing.wanted_by.is_empty() {
+            unwanted.push(name.to_owned());
+        }
         if standing.unit.active == ActiveState::Failed && self::failure(&standing, since).is_none() {
             context.info(format!("{name} failed before the driver was changed: it is left as it is"));
         }
@@ -168,7 +176,7 @@ fn failed(context: &Context, manager: &Manager, since: u64) -> Result<(Vec<Faile
             failed.push((standing, fall));
         }
     }
-    Ok((failed, problems))
+    Ok((failed, unwanted, problems))
 }
 
 /// From when on a failure may be this driver's change: microseconds since 1970.

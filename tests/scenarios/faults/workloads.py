@@ -165,6 +165,29 @@ class ContainerOfAlice:
         self.podman("stop", self.name)
 
 
+class Console:
+    """The text console, on a framebuffer that a module of others has through the driver: a stand-in."""
+    gpu, name, stopped_by = True, "console", "unbind-vt"
+    module, bound = "fb_standin", Path("/sys/class/vtconsole/vtcon1/bind")
+
+    def make(self):
+        Path("/etc/modules-load.d/console.conf").write_text(f"{self.module}\n")
+        self.start()
+
+    def runs(self):
+        return self.bound.exists() and self.bound.read_text() == "1\n"
+
+    def start(self):
+        sh("modprobe", self.module)
+        if self.bound.exists() and not self.runs():
+            self.bound.write_text("1")
+
+    def stop(self):
+        if self.runs():
+            self.bound.write_text("0")
+        sh("modprobe", "--remove", self.module)
+
+
 def kinds():
     """What there can be, in a fixed order."""
     return [Container("job"), Unit("holder"), UnitOfAlice("mine"),
@@ -172,7 +195,7 @@ def kinds():
             Container("no-gpu", gpu=False, policy="always"),
             Container("always", policy="always"), Container("unless", policy="unless-stopped"),
             Container("pod", engine="podman"), Unit("second"), UnitOfAlice("hers"),
-            UnitOfContainer("of-container"), ContainerOfAlice()]
+            UnitOfContainer("of-container"), ContainerOfAlice(), Console()]
 
 
 def workloads(names):

@@ -77,6 +77,10 @@ pub struct Snapshot {
     /// run that an older version began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<bool>,
+    /// NVIDIA's services that are on the machine, and down, and that no unit wants: one of them that fails is not
+    /// started again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unwanted_services: Vec<String>,
     /// The driver that the run puts on disk before it loads; without, it loads what is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub install: Option<Install>,

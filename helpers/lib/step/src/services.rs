@@ -1,7 +1,18 @@
 // SPDX-License-Identifier: MIT
 //! NVIDIA's own services.
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Config, Root};
+
+/// Those of [`services_there`] that are down.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServicesDown {
+    /// Those that a run would start, and how each failed, in words.
+    pub failed: Vec<(String, String)>,
+    /// Those that no unit wants: whatever becomes of them, a run does not start them.
+    pub unwanted: Vec<String>,
+}
 
 /// NVIDIA's services in the order of their starts: who is needed comes first.
 pub const NVIDIAS_SERVICES: [&[&str]; 6] = [

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use ledger::Step;
+use ledger::{Object, Run, Step};
 
 use crate::Context;
 use crate::manager::{MARGIN, Order, order_unit, run_unit};
@@ -108,12 +108,25 @@ const FAILED_SERVICES: Duration = Duration::from_secs(150);
 ///
 /// # Errors
 /// The helper has named what it could not find out, or could not be run.
-pub fn note_failed_services(context: &Context) -> Result<(), String> {
+pub fn note_failed_services(context: &Context, run: &Run) -> Result<(), String> {
     // What is wrong with a configuration the helper says.
-    if context.config().is_ok_and(|config| services_there(&context.root, &config).next().is_none()) {
+    if context
+        .config()
+        .is_ok_and(|config| !services_there(&context.root, &config).any(|name| may_fail(run, name)))
+    {
         return Ok(());
     }
     ask(Step::StopUnits, "note-failed", FAILED_SERVICES, 0).map(drop)
+}
+
+/// Whether it is of interest that service `name` failed: it is started all the same where the run stopped it, and
+/// left down where nothing wants it. Who holds a machine may have enabled it since.
+fn may_fail(run: &Run, name: &str) -> bool {
+    let is_it =
+        |object: &Object| matches!(object, Object::Unit(unit) if unit.user.is_none() && unit.name == name);
+    let is_stopped = run.outstanding(Step::StopUnits).iter().any(|act| is_it(&act.object));
+    let is_unwanted = run.snapshot.unwanted_services.iter().any(|unwanted| unwanted == name);
+    !is_stopped && (!is_unwanted || run.snapshot.hold != Some(false))
 }
 
 /// How long the GPUs get until they are in the fabric, beside what NVML takes to answer.
@@ -151,7 +164,28 @@ fn undo(step: Step, directory: &Path, limit: Duration) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use ledger::{Event, Snapshot, Unit};
+
     use super::*;
+
+    #[test]
+    fn a_service_that_is_started_anyway_or_wanted_by_nothing_may_fail() {
+        let unit = Unit { name: "stopped.service".into(), user: None, role: String::new() };
+        let of_user = Unit { name: "of-user.service".into(), user: Some(7), role: String::new() };
+        let taken: Vec<Event> = (1..)
+            .zip([unit, of_user])
+            .map(|(id, unit)| Event::Intent { id, step: Step::StopUnits, object: Object::Unit(unit) })
+            .collect();
+        for (hold, expected) in [(Some(false), false), (Some(true), true), (None, true)] {
+            let snapshot =
+                Snapshot { hold, unwanted_services: vec!["off.service".into()], ..Snapshot::default() };
+            let mut run = golden::run(&taken);
+            run.snapshot = snapshot;
+            assert_eq!(may_fail(&run, "off.service"), expected, "{hold:?}");
+            assert!(!may_fail(&run, "stopped.service"));
+            assert!(may_fail(&run, "of-user.service") && may_fail(&run, "other.service"));
+        }
+    }
 
     #[test]
     fn a_helper_that_fails_or_is_missing_is_named() {
