@@ -17,6 +17,10 @@ const ABSENCE: Duration = Duration::from_secs(30);
 /// How long a signal that was sent before the answer to a question may be behind it.
 const SETTLE: Duration = Duration::from_millis(200);
 
+/// After how long a silence the state is read, without a signal that says so: what waits for a job must not wait for
+/// ever for a message that does not come.
+const SILENCE: Duration = Duration::from_secs(10);
+
 /// Something that a follower saw.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -57,13 +61,17 @@ pub struct Follower {
     signals: Signals,
     units: Vec<String>,
     ended: HashMap<String, JobResult>,
+    /// When something came last, or the state was read without that.
+    heard: Instant,
+    pub(crate) silence: Duration,
 }
 
 impl Follower {
     pub(crate) fn new(manager: Manager, units: &[&str]) -> Result<Self, Error> {
         let signals = manager.signals(units)?;
         let units = units.iter().map(|unit| (*unit).to_owned()).collect();
-        Ok(Self { manager, signals, units, ended: HashMap::new() })
+        let (ended, heard) = (HashMap::new(), Instant::now());
+        Ok(Self { manager, signals, units, ended, heard, silence: SILENCE })
     }
 
     /// The manager, for questions in between. After a reconnection it is the new one.
@@ -93,7 +101,12 @@ impl Follower {
     /// The connection was lost and the manager stayed out of reach.
     pub fn next(&mut self, deadline: Instant) -> Result<Option<Event>, Error> {
         loop {
-            match self.signals.next(deadline) {
+            let patience = deadline.min(self.heard + self.silence);
+            let signal = self.signals.next(patience);
+            if signal.is_some() || patience < deadline {
+                self.heard = Instant::now();
+            }
+            match signal {
                 Some(Signal::JobRemoved { job, result }) => return Ok(Some(Event::JobEnded { job, result })),
                 Some(Signal::UnitChanged { unit, change }) => {
                     return Ok(Some(Event::UnitChanged { unit, change }));
@@ -104,6 +117,7 @@ impl Follower {
                     self.reconnect()?;
                     return Ok(Some(Event::Missed));
                 }
+                None if patience < deadline => return Ok(Some(Event::Missed)),
                 None => return Ok(None),
             }
         }

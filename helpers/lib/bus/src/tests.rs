@@ -70,14 +70,16 @@ impl Fake {
         Ok(job(3))
     }
 
-    /// Here: loses a job and then says that it has reloaded, when it is asked for `lose.service`.
+    /// Here: loses a job when it is asked for `lose.service`, and says that it has reloaded; not for `drop.service`.
     async fn load_unit(
         &mut self,
         #[zbus(signal_emitter)] emitter: SignalEmitter<'_>,
         name: String,
     ) -> fdo::Result<OwnedObjectPath> {
-        if name == "lose.service" {
+        if matches!(name.as_str(), "lose.service" | "drop.service") {
             self.queue.clear();
+        }
+        if name == "lose.service" {
             Fake::reloading(&emitter, false).await?;
         }
         Ok(job(9))
@@ -179,6 +181,18 @@ fn a_job_gone_after_a_reload_has_ended_unseen() {
     let mut follower = Manager::connect(Scope::Socket(path)).expect("connects").follow(&[]).expect("follows");
     let job = follower.start("long.service").expect("queues");
     let _ = follower.manager().path("lose.service").expect("reloads");
+    assert_eq!(follower.wait(&job, soon()).expect("ends"), JobResult::Unseen);
+}
+
+#[test]
+fn a_job_whose_end_is_never_told_is_looked_for() {
+    let (_directory, path, _connections) = fake();
+    let mut follower = Manager::connect(Scope::Socket(path)).expect("connects").follow(&[]).expect("follows");
+    let job = follower.start("long.service").expect("queues");
+    follower.silence = Duration::from_millis(50);
+    let until = Instant::now() + Duration::from_millis(300);
+    follower.wait(&job, until).expect_err("is still queued, however often it is looked for");
+    let _ = follower.manager().path("drop.service").expect("drops it");
     assert_eq!(follower.wait(&job, soon()).expect("ends"), JobResult::Unseen);
 }
 
