@@ -171,7 +171,12 @@ class Console:
     module, bound = "fb_standin", Path("/sys/class/vtconsole/vtcon1/bind")
 
     def make(self):
-        Path("/etc/modules-load.d/console.conf").write_text(f"{self.module}\n")
+        # Not by modules-load.d: the rig's GPUs come later in a boot.
+        text = (f"[Unit]\nAfter=rig-gpus.service\n[Service]\nType=oneshot\nExecStart=/sbin/modprobe {self.module}\n"
+                f"[Install]\nWantedBy=multi-user.target\n")
+        Path("/etc/systemd/system/console.service").write_text(text)
+        sh("systemctl", "daemon-reload")
+        sh("systemctl", "enable", "console.service")
         self.start()
 
     def runs(self):
