@@ -38,7 +38,7 @@ use step::{
 };
 
 /// There while a run knows of no console on the driver's framebuffer: a condition of unbind-vt's unit, which takes as
-/// long to do nothing as to do something. With a console that comes later the driver is in use, and the run is undone.
+/// long to do nothing as to do something. It runs all the same where the driver has a framebuffer by then.
 const NO_CONSOLE: &str = "/run/nvidia-reload/no-console";
 
 /// What else this helper does.

@@ -20,9 +20,10 @@ fn main() -> ExitCode {
 
 fn run(context: &Context) -> Result<()> {
     context.status("restoring what was stopped");
-    let open = || context.ledger.read()?.context("there is no open run: start nvidia-reload.target");
-    let mut failed: Vec<String> = note_failed_services(context, &open()?).err().into_iter().collect();
-    let run = open()?;
+    let read = || context.ledger.read()?.context("there is no open run: start nvidia-reload.target");
+    let mut failed: Vec<String> = note_failed_services(context, &read()?).err().into_iter().collect();
+    // With what was noted.
+    let run = read()?;
     // What computes comes when the fabric is there.
     let (containers, first): (Vec<Step>, Vec<Step>) =
         steps(&run).into_iter().partition(|step| *step == Step::DrainContainers);
@@ -44,11 +45,7 @@ const FABRIC: [&str; 3] = ["nvidia-fabricmanager.service", "nvlsm.service", "nvi
 
 /// The service that the fabric needs; none where there is no fabric.
 fn fabric_manager(run: &Run) -> Option<&'static str> {
-    let is_unit = |name: &str| {
-        run.acts
-            .iter()
-            .any(|act| matches!(&act.object, Object::Unit(unit) if unit.user.is_none() && unit.name == name))
-    };
+    let is_unit = |name: &str| run.acts.iter().any(|act| act.object.is_system_unit(name));
     let has_fabric = run.snapshot.seen.iter().any(|gpu| gpu.health.fabric.is_some());
     FABRIC.into_iter().find(|name| is_unit(name)).or(has_fabric.then_some(FABRIC[0]))
 }

@@ -104,8 +104,7 @@ pub(crate) fn note(context: &Context) -> Result<()> {
     let (failed, _, problems) = down(context, &manager, since(context, &run)?)?;
     for (standing, fall) in wanted(&failed, |name| Ok(manager.unit(name)?.active.is_up()))? {
         let name = &standing.unit.name;
-        let is_taken = |object: &Object| matches!(object, Object::Unit(unit) if unit.user.is_none() && unit.name == *name);
-        if run.outstanding(Step::StopUnits).iter().any(|act| is_taken(&act.object)) {
+        if run.outstanding(Step::StopUnits).iter().any(|act| act.object.is_system_unit(name)) {
             continue;
         }
         context.info(format!("{name} {fall}: it is started with the new driver"));

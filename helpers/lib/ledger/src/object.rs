@@ -59,6 +59,11 @@ impl Object {
             other => other,
         }
     }
+
+    /// Whether it is unit `name` of the system's manager: a user's manager may have one of the same name.
+    pub fn is_system_unit(&self, name: &str) -> bool {
+        matches!(self, Object::Unit(unit) if unit.user.is_none() && unit.name == name)
+    }
 }
 
 impl fmt::Display for Object {

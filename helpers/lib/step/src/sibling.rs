@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use ledger::{Object, Run, Step};
+use ledger::{Run, Step};
 
 use crate::Context;
 use crate::manager::{MARGIN, Order, order_unit, run_unit};
@@ -122,9 +122,7 @@ pub fn note_failed_services(context: &Context, run: &Run) -> Result<(), String> 
 /// Whether it is of interest that service `name` failed: it is started all the same where the run stopped it, and
 /// left down where nothing wants it. Who holds a machine may have enabled it since.
 fn may_fail(run: &Run, name: &str) -> bool {
-    let is_it =
-        |object: &Object| matches!(object, Object::Unit(unit) if unit.user.is_none() && unit.name == name);
-    let is_stopped = run.outstanding(Step::StopUnits).iter().any(|act| is_it(&act.object));
+    let is_stopped = run.outstanding(Step::StopUnits).iter().any(|act| act.object.is_system_unit(name));
     let is_unwanted = run.snapshot.unwanted_services.iter().any(|unwanted| unwanted == name);
     !is_stopped && (!is_unwanted || run.snapshot.hold != Some(false))
 }
@@ -164,7 +162,7 @@ fn undo(step: Step, directory: &Path, limit: Duration) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use ledger::{Event, Snapshot, Unit};
+    use ledger::{Event, Object, Snapshot, Unit};
 
     use super::*;
 
