@@ -90,20 +90,12 @@ pub fn plan(root: &Root, wanted: Question<'_>) -> Result<Plan> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
     use step::Exit;
 
     fn helper(script: &str) -> (tempfile::TempDir, Root) {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let root = Root::at(directory.path());
-        let path = root.path(HELPER);
-        std::fs::create_dir_all(path.parent().expect("has a parent")).expect("creates");
-        let text = path.with_extension("text");
-        std::fs::write(&text, format!("#!/bin/sh\n{script}\n")).expect("writes");
-        std::fs::set_permissions(&text, std::fs::Permissions::from_mode(0o755)).expect("sets");
-        // Copied by another process: a test beside this one that starts a child would hand it our descriptor,
-        // and a program that is open for writing does not start (ETXTBSY).
-        assert!(std::process::Command::new("cp").arg(&text).arg(&path).status().expect("runs").success());
+        golden::script(&root.path(HELPER), script);
         (directory, root)
     }
 

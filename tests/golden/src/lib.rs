@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use step::Root;
 
-pub use made_up::{run, write};
+pub use made_up::{run, script, write};
 pub use packed::{Form, packed};
 pub use unified::unified;
 

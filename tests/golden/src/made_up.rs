@@ -2,6 +2,9 @@
 //! Small parts of a machine, made up for one test.
 
 use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use ledger::{Event, Record, Run, Snapshot};
 use step::Root;
@@ -28,4 +31,23 @@ pub fn write(root: &Root, path: &str, text: &str) {
     let path = root.path(path);
     fs::create_dir_all(path.parent().expect("has a parent")).expect("creates");
     fs::write(path, text).expect("writes");
+}
+
+/// Writes a program of /bin/sh that does what `text` says, and makes its folder.
+///
+/// Another process writes it: a child that a test beside this one starts in that moment has our descriptors until
+/// its exec, and a program that anyone has open for writing does not start (ETXTBSY).
+///
+/// # Panics
+/// It cannot be written.
+pub fn script(path: &Path, text: &str) {
+    fs::create_dir_all(path.parent().expect("has a parent")).expect("creates");
+    let mut writer = Command::new("sh")
+        .args(["-c", "cat >\"$1\" && chmod 755 \"$1\"", "sh"])
+        .arg(path)
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("runs");
+    write!(writer.stdin.take().expect("is piped"), "#!/bin/sh\n{text}\n").expect("writes");
+    assert!(writer.wait().expect("ends").success(), "{} cannot be written", path.display());
 }

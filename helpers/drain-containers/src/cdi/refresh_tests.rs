@@ -16,15 +16,12 @@ impl Machine {
         for path in ["/proc", "/etc/cdi", "/dev"] {
             fs::create_dir_all(root.path(path)).expect("creates");
         }
-        let (source, program) = (root.path("/source"), root.path("/nvidia-ctk"));
+        let program = root.path("/nvidia-ctk");
         let text = format!(
-            "#!/bin/sh\necho \"$*\" >>{}\nfor word; do case $word in --output=*) output=${{word#*=}} ;; esac; done\n{script}\n",
+            "echo \"$*\" >>{}\nfor word; do case $word in --output=*) output=${{word#*=}} ;; esac; done\n{script}",
             root.path("/asked").display()
         );
-        fs::write(&source, text).expect("writes");
-        fs::set_permissions(&source, fs::Permissions::from_mode(0o755)).expect("sets");
-        // By another process: a child of a test beside this one may have our descriptor (ETXTBSY).
-        assert!(Command::new("cp").arg(&source).arg(&program).status().expect("runs").success());
+        golden::script(&program, &text);
         let program = program.to_str().expect("is text").to_owned();
         Self { _directory: directory, root, program }
     }

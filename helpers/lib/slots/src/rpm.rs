@@ -119,17 +119,13 @@ pub(crate) fn plain(root: &Root, path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 
     fn machine(script: &str) -> (tempfile::TempDir, Root) {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let root = Root::at(directory.path());
-        let rpm = root.path(RPM);
-        fs::create_dir_all(rpm.parent().expect("has a parent")).expect("creates");
-        fs::write(&rpm, format!("#!/bin/sh\n{script}\n")).expect("writes");
-        fs::set_permissions(&rpm, fs::Permissions::from_mode(0o755)).expect("sets");
+        golden::script(&root.path(RPM), script);
         (directory, root)
     }
 

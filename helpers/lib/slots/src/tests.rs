@@ -145,11 +145,11 @@ fn a_driver_of_rpm_has_what_its_packages_have() {
     write(&root, rule, "only the package knows of it", 0o644);
     write(&root, "/usr/share/vulkan/icd.d/nvidia_icd.x86_64.json", "{}", 0o644);
     let script = format!(
-        "#!/bin/sh\ncase \"$*\" in *--file*/5.13/extra/nvidia.ko) echo package kmod-nvidia 3:{OLD}-1.el9.x86_64 kmod-nvidia-1;;\n\
+        "case \"$*\" in *--file*/5.13/extra/nvidia.ko) echo package kmod-nvidia 3:{OLD}-1.el9.x86_64 kmod-nvidia-1;;\n\
          *--file*) echo package nvidia-driver 3:{OLD}-1.el9.x86_64 nvidia-driver-1;;\n\
          *) printf 'package 0 {rule}\\npackage 0 {LIB}/libcuda.so.{OLD}\\npackage 0 /usr/share/doc/nvidia/a\\n';; esac\n"
     );
-    write(&root, "/usr/bin/rpm", &script, 0o755);
+    golden::script(&root.path("/usr/bin/rpm"), &script);
     let slot = saved(&root);
     assert_eq!(slot.manifest.origin, Origin::Rpm);
     assert_eq!(slot.manifest.packages[0].version, format!("3:{OLD}-1.el9.x86_64"));

@@ -109,7 +109,6 @@ fn of(daemon: &SlurmDaemon, program: &str) -> PathBuf {
 mod tests {
     use super::*;
     use std::fs;
-    use std::os::unix::fs::PermissionsExt;
 
     /// A place with Slurm's programs, scripts that say what `script` does.
     fn installed(scripts: &[(&str, &str)]) -> (tempfile::TempDir, Root, SlurmDaemon) {
@@ -120,18 +119,7 @@ mod tests {
         }
         fs::write(path.join("proc/sys/kernel/hostname"), "n1.example\n").expect("writes");
         for (name, script) in scripts {
-            let text = path.join("text");
-            fs::write(&text, format!("#!/bin/sh\n{script}\n")).expect("writes");
-            fs::set_permissions(&text, fs::Permissions::from_mode(0o755)).expect("sets");
-            // By another process: a child of a test beside this one may have our descriptor (ETXTBSY).
-            assert!(
-                Command::new("cp")
-                    .arg(&text)
-                    .arg(path.join("bin").join(name))
-                    .status()
-                    .expect("runs")
-                    .success()
-            );
+            golden::script(&path.join("bin").join(name), script);
         }
         let daemon = SlurmDaemon {
             program: path.join("sbin/slurmd"),

@@ -126,14 +126,10 @@ mod tests {
 
     #[test]
     fn a_unit_is_run_as_long_as_it_may_and_what_it_says_is_told() {
-        use std::os::unix::fs::PermissionsExt;
         let directory = tempfile::tempdir().expect("a temporary directory");
         let run = |script: &str, limit: Duration| {
-            let (text, helper) = (directory.path().join("text"), directory.path().join("helper"));
-            std::fs::write(&text, format!("#!/bin/sh\n{script}\n")).expect("writes");
-            std::fs::set_permissions(&text, std::fs::Permissions::from_mode(0o755)).expect("sets");
-            // By another process: a child of a test beside this one may have our descriptor (ETXTBSY).
-            assert!(Command::new("cp").arg(&text).arg(&helper).status().expect("runs").success());
+            let helper = directory.path().join("helper");
+            golden::script(&helper, script);
             let mut said = Vec::new();
             let ran = run_by(&helper, "u.service", limit, |line| said.push(line.to_owned()));
             (ran.map_err(|error| error.to_string()), said)

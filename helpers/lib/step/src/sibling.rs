@@ -194,14 +194,8 @@ mod tests {
 
     #[test]
     fn an_undo_that_does_not_end_is_killed() {
-        use std::os::unix::fs::PermissionsExt;
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let helper = directory.path().join("unbind-vt");
-        let text = directory.path().join("text");
-        std::fs::write(&text, "#!/bin/sh\nexec sleep 60\n").expect("writes");
-        std::fs::set_permissions(&text, std::fs::Permissions::from_mode(0o755)).expect("sets");
-        // By another process: a child of a test beside this one may have our descriptor (ETXTBSY).
-        assert!(Command::new("cp").arg(&text).arg(&helper).status().expect("runs").success());
+        golden::script(&directory.path().join("unbind-vt"), "exec sleep 60");
         let late = undo(Step::UnbindVt, directory.path(), Duration::from_millis(300)).expect_err("is late");
         assert!(late.contains("unbind-vt undo: no end within"), "{late}");
     }
