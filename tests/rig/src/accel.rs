@@ -23,6 +23,8 @@ pub struct Accel {
     pub name: &'static str,
     /// For `-cpu`.
     pub cpu: &'static str,
+    /// For the end of the guest kernel's command line.
+    pub kernel: &'static str,
     /// What a saved state depends on besides the machine's description.
     pub fingerprint: String,
     /// QEMU and what goes with it.
@@ -34,8 +36,15 @@ pub struct Accel {
 pub fn choose(cache: &Cache, tools: &Room, kernel: &Path) -> Result<Accel> {
     let version = output_of(tools.command("qemu-system-x86_64").arg("--version"))?;
     let version = version.lines().next().unwrap_or_default().to_owned();
-    let tcg =
-        Accel { name: "tcg,thread=multi", cpu: "max", fingerprint: version.clone(), tools: tools.clone() };
+    let tcg = Accel {
+        name: "tcg,thread=multi",
+        cpu: "max",
+        // QEMU translates a program again wherever it lies at another address, so each start of a program costs as
+        // if its code were new. A processor has no such cost.
+        kernel: " norandmaps",
+        fingerprint: version.clone(),
+        tools: tools.clone(),
+    };
     if !Path::new("/dev/kvm").exists() {
         return Ok(tcg);
     }
@@ -63,7 +72,8 @@ pub fn choose(cache: &Cache, tools: &Room, kernel: &Path) -> Result<Accel> {
         .filter(|line| line.starts_with("model name") || line.starts_with("flags"))
         .take(2)
         .collect();
-    Ok(Accel { name: "kvm", cpu: "host", fingerprint: format!("{version} {}", model.join(" ")), ..tcg })
+    let fingerprint = format!("{version} {}", model.join(" "));
+    Ok(Accel { name: "kvm", cpu: "host", kernel: "", fingerprint, ..tcg })
 }
 
 /// Boots the guest's own kernel without a disk: it works when the kernel comes

@@ -320,8 +320,8 @@ fn description(spec: &Spec, accel: &Accel) -> Vec<String> {
     // ("IO-APIC + timer doesn't work").
     let mut cmdline = format!(
         "root=/dev/vda rw console=ttyS0 quiet no_timer_check systemd.show_status=no \
-         mem=1792M apparmor=1 security=apparmor rig.gpus={} rig.driver={}",
-        spec.gpus, spec.driver
+         mem=1792M apparmor=1 security=apparmor rig.gpus={} rig.driver={}{}",
+        spec.gpus, spec.driver, accel.kernel
     );
     for word in &spec.kernel {
         cmdline.push(' ');
