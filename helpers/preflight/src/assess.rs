@@ -7,7 +7,7 @@ use holders::{Kind, Scan, Scope};
 use ledger::{Chosen, Install, Step};
 use messages::{Log, read_log};
 use modules::{DRIVER, chain};
-use step::{Action, Config, Context, OFF, Plan, RunRequest};
+use step::{Action, Config, Context, OFF, Plan, RunRequest, ServicesDown};
 
 use crate::choose::{Pick, pick};
 use crate::findings::Findings;
@@ -37,24 +37,28 @@ pub(crate) struct Assessed {
 /// # Errors
 /// Something that has to be known cannot be: then there is no plan.
 pub(crate) fn assess(context: &Context, config: &Config, asked: &RunRequest) -> Result<Assessed> {
-    // The engines take their time: they are asked beside everything else. Of a reset of some GPUs it has to be
-    // known first which nodes those have.
+    // The engines and systemd take their time: they are asked beside everything else. Of a reset of some GPUs it
+    // has to be known first which nodes those have.
     let of_some = asked.reset.as_ref().is_some_and(|ids| !ids.is_empty());
     std::thread::scope(|scope| {
         let survey = (!of_some).then(|| scope.spawn(|| users::survey(&[])));
-        assess_beside(context, config, asked, |nodes| match survey {
+        let failed = scope.spawn(|| failed_services::ask(context, config));
+        let survey = |nodes: &[String]| match survey {
             Some(survey) => survey.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
             None => users::survey(nodes),
-        })
+        };
+        let failed = || failed.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        assess_beside(context, config, asked, survey, failed)
     })
 }
 
-/// Looks at everything else, and asks for the survey where it is needed.
+/// Looks at everything else, and asks for the survey and the failed services where they are needed.
 fn assess_beside(
     context: &Context,
     config: &Config,
     asked: &RunRequest,
     survey: impl FnOnce(&[String]) -> Result<Survey>,
+    failed: impl FnOnce() -> Result<ServicesDown>,
 ) -> Result<Assessed> {
     let reset = asked.reset.is_some();
     let exchange = asked.install.as_ref().map(Install::version);
@@ -67,16 +71,15 @@ fn assess_beside(
     // NVML takes its time, and so do Slurm and files of many megabytes. What asks NVML holds the driver, and is
     // gone before holders are looked for.
     let is_of_some = asked.reset.as_ref().is_some_and(|ids| !ids.is_empty());
-    let (versions, slurm, failed, state, inhibitors) = std::thread::scope(|scope| {
+    let (versions, slurm, state, inhibitors) = std::thread::scope(|scope| {
         let slurm = scope.spawn(|| match is_of_some {
             false => slurm::look(&context.root),
             true => slurm::look_at_processes(&context.root),
         });
-        let failed = scope.spawn(|| failed_services::ask(context, config));
         let state = scope.spawn(|| gpus::ask(context, &loaded));
         let inhibitors = scope.spawn(|| step::inhibitors(&context.root));
         let driver = driver::assess(context, &loaded, exchange, &mut findings);
-        (driver, slurm.join(), failed.join(), state.join(), inhibitors.join())
+        (driver, slurm.join(), state.join(), inhibitors.join())
     });
     let versions = versions?;
     let slurm = slurm.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
@@ -115,8 +118,7 @@ fn assess_beside(
     let mut actions = users::assess(context, config, &survey, &scan, &nodes, &mut findings)?;
     let held = of_slurm::held(&context.root, &survey, &scan.holders);
     let slurmd = of_slurm::assess(slurm.as_ref(), held, &mut actions, &mut findings);
-    let failed = failed.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    let unwanted_services = failed_services::add(failed, &mut actions, &mut findings);
+    let unwanted_services = failed_services::add(failed(), &mut actions, &mut findings);
     // A reset of some GPUs leaves the modules of the others as they are.
     if nodes.is_empty() {
         bystanders::assess(context, &scan.holders, &actions, &mut findings)?;

@@ -54,16 +54,14 @@ fn extra(context: &Context, verb: Verb) -> Result<ExitCode> {
 
 fn run(context: &Context) -> Result<()> {
     let run = context.ledger.read()?.context("there is no open run: start nvidia-reload.target")?;
-    let disk = Disk::open(&context.root)?;
     // NVML takes its time. It is waited for in any case: as long as it runs it holds the driver.
-    let (rest, state) = std::thread::scope(|scope| {
+    let (disk, state) = std::thread::scope(|scope| {
         let state = scope.spawn(nvml::ask);
-        (all_but_nvml(context, &run, &disk), state.join())
+        (all_but_nvml(context, &run), state.join())
     });
     let state = state.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     // A driver that is the wrong one has the wrong NVML as well: what NVML says comes second.
-    rest?;
-    let state = state?;
+    let (disk, state) = (disk?, state?);
     nvml::judge(context, &run.snapshot.seen, state.as_ref())?;
     for changed in changed_parameters(&context.root, &run.snapshot.modules)? {
         context.warn(changed.to_string());
@@ -80,10 +78,13 @@ fn run(context: &Context) -> Result<()> {
     Ok(())
 }
 
-fn all_but_nvml(context: &Context, run: &Run, disk: &Disk) -> Result<()> {
-    modules_match(context, run.snapshot.modules.iter().map(|module| module.name.as_str()), disk)?;
+/// Checks what needs no NVML. Returns what is on disk.
+fn all_but_nvml(context: &Context, run: &Run) -> Result<Disk> {
+    let disk = Disk::open(&context.root)?;
+    modules_match(context, run.snapshot.modules.iter().map(|module| module.name.as_str()), &disk)?;
     nodes::check(&context.root, &run.snapshot.nodes).context("a device node leads elsewhere")?;
-    gpus_are_there(context, &run.snapshot.gpus)
+    gpus_are_there(context, &run.snapshot.gpus)?;
+    Ok(disk)
 }
 
 /// Every one of these modules is loaded, and is the one on disk.

@@ -28,6 +28,10 @@ pub(crate) fn is_beginning(text: &str) -> bool {
 /// The message without time, host and kernel's tag. None where that, or what else is before it, is
 /// another program's, or where no message of the driver follows.
 pub(crate) fn without_prefix(line: &str) -> Option<&str> {
+    // Most lines of a log are somebody else's.
+    if !BEGINNINGS.iter().any(|beginning| line.contains(beginning)) {
+        return None;
+    }
     let mut scan = Scan(line.trim_start_matches('\u{feff}').trim_start());
     grep(&mut scan);
     let written = priority(&mut scan)?;
