@@ -365,13 +365,13 @@ job_is() { # NUMBER STATE
 # fail_step STEP: the step fails without having done anything, until fix_step.
 fail_step() {
 	mkdir -p "/run/systemd/system/nvidia-reload-$1.service.d"
-	printf '[Service]\nExecStart=\nExecStart=/bin/false\n' >"/run/systemd/system/nvidia-reload-$1.service.d/fault.conf"
+	printf '[Unit]\nConditionPathExists=\n[Service]\nExecStart=\nExecStart=/bin/false\n' >"/run/systemd/system/nvidia-reload-$1.service.d/fault.conf"
 	systemctl daemon-reload
 }
 # before_step STEP COMMAND: the step begins with that, until fix_step: what preflight could not see.
 before_step() {
 	mkdir -p "/run/systemd/system/nvidia-reload-$1.service.d"
-	printf '[Service]\nExecStartPre=+%s\n' "$2" >"/run/systemd/system/nvidia-reload-$1.service.d/fault.conf"
+	printf '[Unit]\nConditionPathExists=\n[Service]\nExecStartPre=+%s\n' "$2" >"/run/systemd/system/nvidia-reload-$1.service.d/fault.conf"
 	systemctl daemon-reload
 }
 fix_step() {

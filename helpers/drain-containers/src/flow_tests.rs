@@ -100,6 +100,31 @@ fn what_is_taken_comes_back_as_it_was() {
     assert!(machine.orders().is_empty());
 }
 
+#[test]
+fn the_next_steps_are_skipped_only_where_nothing_is_left_for_them() {
+    let plain = || Snapshot { hold: Some(false), ..Snapshot::default() };
+    let of_unit = Snapshot { container_units: vec!["a.service".into()], ..plain() };
+    let of_user = Snapshot { user_container_units: vec![(1000, "a.service".into())], ..plain() };
+    for (snapshot, users, expected) in [
+        (plain(), 0, true),
+        (plain(), 1, false),
+        (Snapshot { hold: Some(true), ..plain() }, 0, false),
+        (Snapshot { hold: None, ..plain() }, 0, false),
+        (of_unit, 0, false),
+        (of_user, 0, false),
+    ] {
+        let what = format!("{users} users, {snapshot:?}");
+        let machine = machine_of([container("a", "running")], "", snapshot);
+        let root = &machine.context.root;
+        golden::write(root, "/sys/module/nvidia/initstate", "live");
+        golden::write(root, "/sys/module/nvidia/refcnt", &users.to_string());
+        // Of an earlier run.
+        golden::write(root, "/run/nvidia-reload/no-holders", "");
+        machine.take().expect("stops it");
+        assert_eq!(root.path("/run/nvidia-reload/no-holders").exists(), expected, "{what}");
+    }
+}
+
 /// What preflight found: containers that ran, and the `dockerd` of then.
 fn found(names: &[&str], dockerd: u64) -> Snapshot {
     let ran = |name: &&str| ledger::Container {

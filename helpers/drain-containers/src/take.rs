@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use engines::{Client, Container, Direction, Ended, Member, Presence, Running};
 use ledger::{Intent, Object, Step};
 use step::{AutoRemove, Containers, Context, Stop};
@@ -17,7 +17,30 @@ use crate::{cdi, ended, podman, pods, survey, unreachable};
 const USER: Duration = Duration::from_secs(45);
 const USERS: usize = 64;
 
+/// Where it is, nothing uses the GPUs any more: systemd skips stop-units and kill-holders.
+const NO_HOLDERS: &str = "/run/nvidia-reload/no-holders";
+
 pub(crate) fn run(context: &Context) -> Result<()> {
+    let no_holders = context.root.path(NO_HOLDERS);
+    files::remove(&no_holders).with_context(|| format!("remove {}", no_holders.display()))?;
+    drain(context)?;
+    if is_done(context)? {
+        files::replace(&no_holders, 0o600, b"").with_context(|| format!("write {}", no_holders.display()))?;
+    }
+    Ok(())
+}
+
+/// Whether nothing is left for the next steps: nothing uses the GPUs, and no unit has to stop for its containers.
+fn is_done(context: &Context) -> Result<bool> {
+    let Some(run) = context.ledger.read()? else { return Ok(false) };
+    let run = run.snapshot;
+    // A machine that is held has the time to get holders: there, each step looks for itself.
+    let is_plain = run.hold == Some(false) && run.chosen.is_empty();
+    let is_free_of_units = run.container_units.is_empty() && run.user_container_units.is_empty();
+    Ok(is_plain && is_free_of_units && holders::scan(&context.root)?.is_free())
+}
+
+fn drain(context: &Context) -> Result<()> {
     let whole = context.config()?;
     let config = &whole.containers;
     context.status("looking for containers that have a GPU");
