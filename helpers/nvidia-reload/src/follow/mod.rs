@@ -16,6 +16,7 @@ pub use progress::{Change, Phase, Progress, State, StepProgress};
 use crate::interrupt::Interrupt;
 use crate::kind::Kind;
 use crate::plan::Proposal;
+use crate::status::our_units;
 
 /// How often a view of the run may move its clocks.
 const TICK: Duration = Duration::from_millis(100);
@@ -216,12 +217,14 @@ impl<'a> Session<'a> {
     }
 
     /// Waits until no step is up but those of `staying`, and none of their units is about to be
-    /// started: then what is read is the final state.
+    /// started: then what is read is the final state. Late is also where nothing changes any more: a target holds
+    /// the others.
     ///
     /// # Errors
     /// systemd is out of reach.
     pub fn settle(&mut self, staying: &[Step]) -> Result<Wait<()>, Error> {
         let deadline = Instant::now() + LIMIT;
+        let mut was_still = false;
         while Instant::now() < deadline {
             if self.interrupt.happened() {
                 return Ok(Wait::Interrupted);
@@ -229,8 +232,18 @@ impl<'a> Session<'a> {
             if self.progress.is_settled(staying) && !self.is_queued()? {
                 return Ok(Wait::For(()));
             }
-            if self.next()? == Some(BusEvent::Missed) {
-                self.look()?;
+            match self.next()? {
+                Some(BusEvent::Missed) => {
+                    self.look()?;
+                    // Once may be between two steps.
+                    let is_still = self.is_still()?;
+                    if is_still && was_still && !self.progress.is_settled(staying) {
+                        return Ok(Wait::Late);
+                    }
+                    was_still = is_still;
+                }
+                Some(_) => was_still = false,
+                None => {}
             }
         }
         Ok(Wait::Late)
@@ -240,6 +253,16 @@ impl<'a> Session<'a> {
     fn is_queued(&self) -> Result<bool, Error> {
         let jobs = self.follower.manager().jobs()?;
         Ok(jobs.iter().any(|job| self.progress.step(&job.unit).is_some()))
+    }
+
+    /// Whether none of our units changes or is about to, those of other targets included.
+    fn is_still(&self) -> Result<bool, Error> {
+        let manager = self.follower.manager();
+        let units = our_units(manager)?;
+        let is_at_rest = |state: &ActiveState| {
+            matches!(state, ActiveState::Active | ActiveState::Inactive | ActiveState::Failed)
+        };
+        Ok(units.values().all(is_at_rest) && !manager.jobs()?.iter().any(|job| units.contains_key(&job.unit)))
     }
 
     /// Passes on the next thing seen.
