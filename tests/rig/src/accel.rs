@@ -23,8 +23,8 @@ pub struct Accel {
     pub name: &'static str,
     /// For `-cpu`.
     pub cpu: &'static str,
-    /// For the end of the guest kernel's command line.
-    pub kernel: &'static str,
+    /// More words for the guest kernel's command line.
+    pub kernel: &'static [&'static str],
     /// What a saved state depends on besides the machine's description.
     pub fingerprint: String,
     /// QEMU and what goes with it.
@@ -41,7 +41,7 @@ pub fn choose(cache: &Cache, tools: &Room, kernel: &Path) -> Result<Accel> {
         cpu: "max",
         // QEMU translates a program again wherever it lies at another address, so each start of a program costs as
         // if its code were new. A processor has no such cost.
-        kernel: " norandmaps",
+        kernel: &["norandmaps"],
         fingerprint: version.clone(),
         tools: tools.clone(),
     };
@@ -73,7 +73,7 @@ pub fn choose(cache: &Cache, tools: &Room, kernel: &Path) -> Result<Accel> {
         .take(2)
         .collect();
     let fingerprint = format!("{version} {}", model.join(" "));
-    Ok(Accel { name: "kvm", cpu: "host", kernel: "", fingerprint, ..tcg })
+    Ok(Accel { name: "kvm", cpu: "host", kernel: &[], fingerprint, ..tcg })
 }
 
 /// Boots the guest's own kernel without a disk: it works when the kernel comes

@@ -320,10 +320,10 @@ fn description(spec: &Spec, accel: &Accel) -> Vec<String> {
     // ("IO-APIC + timer doesn't work").
     let mut cmdline = format!(
         "root=/dev/vda rw console=ttyS0 quiet no_timer_check systemd.show_status=no \
-         mem=1792M apparmor=1 security=apparmor rig.gpus={} rig.driver={}{}",
-        spec.gpus, spec.driver, accel.kernel
+         mem=1792M apparmor=1 security=apparmor rig.gpus={} rig.driver={}",
+        spec.gpus, spec.driver
     );
-    for word in &spec.kernel {
+    for word in accel.kernel.iter().copied().chain(spec.kernel.iter().map(String::as_str)) {
         cmdline.push(' ');
         cmdline.push_str(word);
     }
