@@ -124,8 +124,10 @@ settled() {
 	wait_for 300 no_step_active
 }
 no_step_active() {
-	[ -z "$(systemctl list-units --no-legend --state=active,activating,deactivating,reloading \
-		'nvidia-reload-*.service' 'nvidia-reload.target' 'nvidia-drained.target' 'nvidia-offline.target')" ]
+	local units=('nvidia-reload-*.service' 'nvidia-reload.target' 'nvidia-drained.target' 'nvidia-offline.target')
+	[ -z "$(systemctl list-units --no-legend --state=active,activating,deactivating,reloading "${units[@]}")" ] || return 1
+	# Only then: a step that fails leaves the job that starts rollback behind, while no unit is active.
+	[ -z "$(systemctl list-jobs --no-legend "${units[@]}")" ]
 }
 
 # How the last closed run ended: done, rolled-back, degraded.
