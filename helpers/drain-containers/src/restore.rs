@@ -41,7 +41,7 @@ pub(crate) fn undo(context: &Context) -> Result<()> {
     }
     // Oldest first, as they were created.
     acts.reverse();
-    match step::system_is_stopping() {
+    match step::undo_is_too_late(context) {
         Ok(true) => {
             context.info(format!(
                 "the system is going down: {} containers are left to the next boot",

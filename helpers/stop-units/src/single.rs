@@ -36,12 +36,12 @@ pub(crate) fn start(unit: &str) -> Result<ExitCode> {
 
 /// Starts a unit, prints its status lines, and waits until its work has ended.
 pub(crate) fn run(unit: &str, limit: Duration) -> Result<ExitCode> {
-    let manager = Manager::system()?;
-    if manager.unit(unit)?.load != LoadState::Loaded {
-        return Ok(ExitCode::from(NO_SUCH_UNIT));
-    }
-    let mut follower = manager.follow(&[unit])?;
-    let job = follower.start(unit)?;
+    let mut follower = Manager::system()?.follow(&[unit])?;
+    let job = match follower.start(unit) {
+        Ok(job) => job,
+        Err(error) if error.is_no_such_unit() => return Ok(ExitCode::from(NO_SUCH_UNIT)),
+        Err(error) => return Err(error.into()),
+    };
     let until = Instant::now() + limit;
     let result = loop {
         match follower.next(until)? {

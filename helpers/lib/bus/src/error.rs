@@ -77,6 +77,15 @@ impl Error {
         }
     }
 
+    /// Whether the manager has no such unit: no file is there, or it is masked.
+    pub fn is_no_such_unit(&self) -> bool {
+        match self {
+            Error::NoSuchUnit { .. } => true,
+            Error::Refused { name, .. } => name == "org.freedesktop.systemd1.UnitMasked",
+            _ => false,
+        }
+    }
+
     /// Whether the connection is gone rather than the request wrong: asking again, over a new
     /// connection, may help.
     pub fn is_disconnect(&self) -> bool {

@@ -59,7 +59,7 @@ pub use program::fix_path;
 pub use root::Root;
 pub use run_request::RunRequest;
 pub use services::{NVIDIAS_SERVICES, ServicesDown, services_there};
-pub use shutdown::system_is_stopping;
+pub use shutdown::{system_is_stopping, undo_is_too_late};
 pub use sibling::{
     await_fabric, note_failed_services, restore_units_of_users, stop_undos, undo_limit, undo_settings,
     undo_steps,

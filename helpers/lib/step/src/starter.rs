@@ -75,7 +75,7 @@ fn login(root: &Root) -> Option<u32> {
 }
 
 /// The unit of the system in which this process runs.
-fn unit(root: &Root) -> Option<String> {
+pub(crate) fn unit(root: &Root) -> Option<String> {
     let text = fs::read_to_string(root.path("/proc/self/cgroup")).ok()?;
     let group = text.lines().find_map(|line| line.split_once("/system.slice/"))?.1;
     group.split('/').find(|name| name.ends_with(".service")).map(ToOwned::to_owned)
