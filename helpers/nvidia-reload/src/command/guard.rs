@@ -10,6 +10,7 @@ use step::{Exit, OFF, Root};
 use crate::fault::{Fault, Result};
 use crate::status::{State, Units, is_started, our_units, state, state_of};
 use crate::target::Target;
+use crate::terminal::Terminal;
 
 /// How long what a refused start leaves on a machine that is held is waited for: a step and a rollback that look, and
 /// find nothing to do.
@@ -56,14 +57,16 @@ pub fn is_switched_off(root: &Root) -> Result<bool> {
     })
 }
 
-/// systemd, and the states of our units. On a machine that is held, after what a refused start has left.
+/// systemd, and the states of our units. On a machine that is held, after what a refused start has left; where that
+/// is waited for, `terminal` says so.
 ///
 /// # Errors
 /// It does not answer, or has no such units.
-pub fn systemd() -> Result<(Manager, Units)> {
+pub fn systemd(terminal: &mut Terminal) -> Result<(Manager, Units)> {
     let refused = |error: bus::Error| Fault { exit: Exit::Refused as u8, ..error.into() };
     let manager = Manager::system().map_err(refused)?;
     let until = Instant::now() + REFUSED;
+    let mut note = Some("Waiting until an earlier start that was refused has ended.\n");
     loop {
         let units = our_units(&manager).map_err(refused)?;
         if !is_held_and_at_work(&units) || Instant::now() > until {
@@ -74,6 +77,9 @@ pub fn systemd() -> Result<(Manager, Units)> {
             if is_started(&manager, target).map_err(refused)? {
                 return Ok((manager, units));
             }
+        }
+        if let Some(note) = note.take() {
+            terminal.note(note);
         }
         sleep(PAUSE);
     }

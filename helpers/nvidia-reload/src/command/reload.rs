@@ -98,9 +98,9 @@ pub fn run(launch: Launch<'_>, arguments: &Reload, place: &mut Place) -> Result<
 }
 
 /// Whether it may begin as the machine is, or joins the run that is under way.
-fn admit(launch: &Launch<'_>, place: &Place) -> Result<(Manager, bool)> {
+fn admit(launch: &Launch<'_>, place: &mut Place) -> Result<(Manager, bool)> {
     guard::switched_on(&place.root)?;
-    let (manager, units) = guard::systemd()?;
+    let (manager, units) = guard::systemd(&mut place.terminal)?;
     let joined = match state(&units) {
         stopped @ (State::Drained | State::Offline) => {
             let (word, holds) = match stopped {

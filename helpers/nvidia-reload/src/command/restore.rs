@@ -34,7 +34,7 @@ const ROLLBACK_TIME: Duration = Duration::from_secs(60);
 /// Something else is under way, or systemd refuses.
 pub fn start(arguments: &Restart, place: &mut Place) -> Result<Answer> {
     guard::root("start")?;
-    let (manager, units) = guard::systemd()?;
+    let (manager, units) = guard::systemd(&mut place.terminal)?;
     if let Some(target) = under_way(&manager)? {
         return Err(Fault::refused(
             format!("a run is under way ({})", target.unit()),
@@ -159,7 +159,7 @@ pub fn recover(arguments: &Restart, place: &mut Place) -> Result<Answer> {
 
 /// Waits until no run is under way; one that goes forward, or is held on purpose, is not waited for.
 fn at_rest(place: &mut Place) -> Result<Manager> {
-    let (manager, units) = guard::systemd()?;
+    let (manager, units) = guard::systemd(&mut place.terminal)?;
     if let Some(target) = under_way(&manager)? {
         return Err(Fault::refused(
             format!("a run is under way ({}); nothing was touched", target.unit()),

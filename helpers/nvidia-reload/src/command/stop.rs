@@ -26,7 +26,7 @@ pub fn stop(arguments: &Stop, place: &mut Place) -> Result<Answer> {
     if !arguments.consent.dry_run {
         guard::switched_on(&place.root)?;
     }
-    let (manager, units) = guard::systemd()?;
+    let (manager, units) = guard::systemd(&mut place.terminal)?;
     let (kind, question) = match arguments.offline {
         true => (Kind::StopOffline, "Stop these and unload the driver now?"),
         false => (Kind::Stop, "Stop these now?"),
