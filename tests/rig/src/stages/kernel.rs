@@ -91,7 +91,7 @@ pub fn nvidia_modules(cache: &Cache, tools: &Room, which: &Kernel, kernel: &Stag
         key = key.with(driver.version).with(suite);
     }
     let stage = which.stage("modules");
-    let what = "NVIDIA's kernel modules, two versions (about 6 minutes)";
+    let what = "NVIDIA's kernel modules, two versions (about 4 minutes)";
     cache.get(&stage, what, key, &[], |dir, work| {
         let log = cache.log(&stage);
         let scratch = cache.scratch()?;
