@@ -37,7 +37,7 @@ pub const NVML_SIM: [&str; 2] = ["libnvml_sim.so", "nvml-sim"];
 
 /// The product's packages, or none where the checkout has no debian/control.
 pub fn package(cache: &Cache) -> Result<Option<Stage>> {
-    let Some(key) = key("package 3")? else {
+    let Some(key) = key("package 4")? else {
         crate::progress::note("this checkout has no debian/control: the machine goes without nvidia-reload");
         return Ok(None);
     };
@@ -49,7 +49,7 @@ pub fn package(cache: &Cache) -> Result<Option<Stage>> {
 
 /// The same for arm64.
 pub fn package_arm64(cache: &Cache) -> Result<Stage> {
-    let key = key("package-arm64 1")?.context("this checkout has no debian/control")?;
+    let key = key("package-arm64 2")?.context("this checkout has no debian/control")?;
     cache.get(FOR_ARM64.stage, "the packages for arm64", key, &[], |dir, work| {
         build(cache, &workshop_arm64(cache)?, &FOR_ARM64, dir, work)
     })
@@ -83,6 +83,15 @@ struct For {
 const FOR_THIS: For = For { stage: "package", dpkg: &[], rpm: &[] };
 const FOR_ARM64: For =
     For { stage: "package-arm64", dpkg: &["-d", "-a", "arm64"], rpm: &["--target", "aarch64"] };
+
+/// Sets what debhelper sets, and starts rpmbuild.
+const AS_DEBHELPER: &str = r#"
+flags=$(dpkg-buildflags --export=sh)
+eval "$flags"
+SOURCE_DATE_EPOCH=$(dpkg-parsechangelog --show-field Timestamp)
+export SOURCE_DATE_EPOCH
+exec rpmbuild "$@"
+"#;
 
 fn build(cache: &Cache, workshop: &Workshop<'_>, of: &For, dir: &Path, work: &Work) -> Result<()> {
     let log = cache.log(of.stage);
@@ -125,10 +134,12 @@ fn build(cache: &Cache, workshop: &Workshop<'_>, of: &For, dir: &Path, work: &Wo
         work,
         &log,
     )?;
-    // cargo has nothing left to do. What the spec asks for is there by Debian's names.
+    // With what debhelper sets for C compilers, cargo has nothing left to do. What the spec asks for is there by
+    // Debian's names.
     run_logged(
         workshop
-            .command(&source, "rpmbuild")?
+            .command(&source, "sh")?
+            .args(["-euc", AS_DEBHELPER, "rpmbuild"])
             .args(["-bb", "--build-in-place", "--nodeps"])
             .args(of.rpm)
             .arg("--define")
