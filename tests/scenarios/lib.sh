@@ -124,10 +124,13 @@ settled() {
 	wait_for 300 no_step_active
 }
 no_step_active() {
-	local units=('nvidia-reload-*.service' 'nvidia-reload.target' 'nvidia-drained.target' 'nvidia-offline.target')
-	[ -z "$(systemctl list-units --no-legend --state=active,activating,deactivating,reloading "${units[@]}")" ] || return 1
+	local found units=('nvidia-reload-*.service' 'nvidia-reload.target' 'nvidia-drained.target' 'nvidia-offline.target')
+	# No answer, as while PID 1 is executed again, is not an empty one.
+	found=$(systemctl list-units --no-legend --state=active,activating,deactivating,reloading "${units[@]}") || return 1
+	[ -z "$found" ] || return 1
 	# Only then: a step that fails leaves the job that starts rollback behind, while no unit is active.
-	[ -z "$(systemctl list-jobs --no-legend "${units[@]}")" ]
+	found=$(systemctl list-jobs --no-legend "${units[@]}") || return 1
+	[ -z "$found" ]
 }
 
 # How the last closed run ended: done, rolled-back, degraded.
