@@ -141,6 +141,13 @@ last_outcome() {
 	tail -n 1 "$last" | python3 -c 'import json, sys; print(json.load(sys.stdin)["event"]["closed"]["outcome"])'
 }
 
+# The journal with all that has been said until now: journald is behind while the machine is busy, the kernel's
+# messages too, and answers this once it has read what waited.
+journalctl() {
+	command journalctl --sync
+	command journalctl "$@"
+}
+
 # How many times the kernel has loaded the driver in this boot: it says so itself.
 driver_loads() {
 	journalctl --boot --dmesg --output=cat | grep -c 'NVRM: loading NVIDIA UNIX' || :
