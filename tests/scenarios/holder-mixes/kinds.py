@@ -48,7 +48,11 @@ def children(pid):
 
 
 def has_open(pid, name):
-    return any(os.readlink(fd).endswith(name) for fd in glob.glob(f"/proc/{pid}/fd/*"))
+    for fd in glob.glob(f"/proc/{pid}/fd/*"):
+        with contextlib.suppress(FileNotFoundError):
+            if os.readlink(fd).endswith(name):
+                return True
+    return False
 
 
 def start_time(pid):
@@ -109,6 +113,9 @@ class Unit:
         self.kind = kind
         self.name = f"holder-{kind}@{n}.service"
         run("systemctl", "start", self.name)
+        if kind == "store":
+            # It says that it is ready before it closes its own.
+            wait_for("PID 1 alone has it", lambda: not has_open(self.main(), "nvidiactl"))
 
     @property
     def pids(self):
