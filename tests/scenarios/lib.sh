@@ -144,10 +144,13 @@ last_outcome() {
 	tail -n 1 "$last" | python3 -c 'import json, sys; print(json.load(sys.stdin)["event"]["closed"]["outcome"])'
 }
 
-# The journal with all that has been said until now: journald is behind while the machine is busy, the kernel's
-# messages too, and answers this once it has read what waited.
-journalctl() {
+# Waits until the journal has all that has been said until now: journald is behind while the machine is busy, with
+# the kernel's messages too, and answers once it has read what waited.
+sync_journal() {
 	command journalctl --sync
+}
+journalctl() {
+	sync_journal
 	command journalctl "$@"
 }
 

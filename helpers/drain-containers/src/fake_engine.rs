@@ -87,7 +87,7 @@ fn answer(mut stream: UnixStream, engine: &Engine) {
             state.starting.1 = state.starting.1.max(state.starting.0);
         };
         starting(1);
-        std::thread::sleep(std::time::Duration::from_millis(50));
+        std::thread::sleep(std::time::Duration::from_millis(500));
         starting(-1);
     }
     let Some((status, body)) = reply(method, &parts, name, &mut engine.lock().expect("not poisoned")) else {

@@ -180,37 +180,47 @@ mod tests {
         Instant::now() + Duration::from_millis(500)
     }
 
-    fn say(script: &str, most: usize) -> io::Result<(ExitStatus, Vec<u8>)> {
-        child(Command::new("sh").args(["-c", script]), soon(), most)
+    fn late() -> Instant {
+        Instant::now() + Duration::from_secs(20)
+    }
+
+    fn say(script: &str, most: usize, deadline: Instant) -> io::Result<(ExitStatus, Vec<u8>)> {
+        child(Command::new("sh").args(["-c", script]), deadline, most)
     }
 
     #[test]
     fn what_a_child_says_and_how_it_ends() {
-        let (status, output) = say("echo yes; exit 3", 100).expect("runs");
+        let (status, output) = say("echo yes; exit 3", 100, late()).expect("runs");
         assert_eq!((status.code(), output.as_slice()), (Some(3), &b"yes\n"[..]));
         let mut both = Command::new("sh");
         let (status, output) =
-            child_with_errors(both.args(["-c", "echo one; echo two >&2"]), soon(), 100).expect("runs");
+            child_with_errors(both.args(["-c", "echo one; echo two >&2"]), late(), 100).expect("runs");
         assert_eq!((status.code(), output.as_slice()), (Some(0), &b"one\ntwo\n"[..]));
         let mut cat = Command::new("cat");
-        let (status, output) = stream(&mut cat, b"given", soon(), |output| up_to(output, 100)).expect("runs");
+        let (status, output) = stream(&mut cat, b"given", late(), |output| up_to(output, 100)).expect("runs");
         assert_eq!((status.code(), output.as_slice()), (Some(0), &b"given"[..]));
-        assert_eq!(run(Command::new("sh").args(["-c", "exit 4"]), soon()).expect("runs").code(), Some(4));
-        let missing = run(&mut Command::new("/no/such/program"), soon()).expect_err("is not there");
+        assert_eq!(run(Command::new("sh").args(["-c", "exit 4"]), late()).expect("runs").code(), Some(4));
+        let missing = run(&mut Command::new("/no/such/program"), late()).expect_err("is not there");
         assert_eq!(missing.kind(), io::ErrorKind::NotFound);
     }
 
     #[test]
     fn neither_its_time_nor_its_words_are_without_limit() {
-        let slow = say("exec sleep 60", 100).expect_err("is slow");
+        let slow = say("exec sleep 60", 100, soon()).expect_err("is slow");
         assert_eq!(slow.kind(), io::ErrorKind::TimedOut);
         assert!(slow.to_string().starts_with("no end within 0 s (state S"), "{slow}");
-        assert_eq!(say("exec >&-; exec sleep 60", 100).expect_err("is slow").kind(), io::ErrorKind::TimedOut);
-        assert_eq!(say("exec yes", 100).expect_err("is loud").kind(), io::ErrorKind::InvalidData);
-        assert_eq!(say("sleep 60 & exit 0", 100).expect_err("is not closed").kind(), io::ErrorKind::TimedOut);
+        assert_eq!(
+            say("exec >&-; exec sleep 60", 100, soon()).expect_err("is slow").kind(),
+            io::ErrorKind::TimedOut
+        );
+        assert_eq!(say("exec yes", 100, late()).expect_err("is loud").kind(), io::ErrorKind::InvalidData);
+        assert_eq!(
+            say("sleep 60 & exit 0", 100, soon()).expect_err("is not closed").kind(),
+            io::ErrorKind::TimedOut
+        );
         let silent = run(Command::new("sleep").arg("60"), soon()).expect_err("is slow");
         assert_eq!(silent.kind(), io::ErrorKind::TimedOut);
-        let much = stream(&mut Command::new("cat"), &[0; INPUT + 1], soon(), |_| Ok(()));
+        let much = stream(&mut Command::new("cat"), &[0; INPUT + 1], late(), |_| Ok(()));
         assert_eq!(much.expect_err("is too much").kind(), io::ErrorKind::InvalidInput);
     }
 
@@ -220,7 +230,8 @@ mod tests {
         let path = directory.path().join("pid");
         let script = format!("sleep 60 & echo $! >{}; wait", path.display());
         let mut command = Command::new("sh");
-        run(command.args(["-c", &script]).process_group(0), soon()).expect_err("is slow");
+        let time_to_write = Instant::now() + Duration::from_secs(3);
+        run(command.args(["-c", &script]).process_group(0), time_to_write).expect_err("is slow");
         let pid = fs::read_to_string(&path).expect("was written");
         let until = Instant::now() + Duration::from_secs(10);
         // Until its new parent has reaped it, it may be a zombie.

@@ -139,8 +139,10 @@ impl Watched {
         if self.given_up || at == u64::MAX || self.since.elapsed() < patience {
             return None;
         }
+        // Zero: it has not begun. It is at nothing that could hold it up, and nobody takes its place.
+        let pid = pids.get(usize::try_from(at).ok()?.checked_sub(1)?).copied()?;
         self.given_up = true;
-        pids.get(usize::try_from(at).ok()?.checked_sub(1)?).copied()
+        Some(pid)
     }
 }
 
@@ -286,9 +288,20 @@ mod tests {
             }
             Some(pid)
         };
-        let walked = walk_watched((1..=300).collect(), visit, Duration::from_millis(50));
+        let walked = walk_watched((1..=300).collect(), visit, Duration::from_secs(1));
         assert_eq!(walked.stuck, [7]);
         assert_eq!(walked.found.len(), 299);
         drop(hold);
+    }
+
+    #[test]
+    fn one_that_has_not_begun_is_waited_for() {
+        let at = Arc::new(AtomicU64::new(0));
+        let mut worker = Watched { at: Arc::clone(&at), last: 0, since: Instant::now(), given_up: false };
+        assert_eq!(worker.stuck_on(Duration::ZERO, &[7]), None);
+        assert!(!worker.given_up, "its end counts");
+        at.store(1, Ordering::Relaxed);
+        assert_eq!(worker.stuck_on(Duration::ZERO, &[7]), Some(7));
+        assert_eq!(worker.stuck_on(Duration::ZERO, &[7]), None, "once");
     }
 }
