@@ -112,7 +112,7 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         cancelled: bool,
     },
-    /// A step did its part. Nothing is decided by it: it is for the account of the run.
+    /// A step did its part. It is for the account of the run; no undo is decided by it.
     StepDone {
         /// Which.
         step: Step,
@@ -193,6 +193,9 @@ pub struct Run {
     pub cancelled: bool,
     /// Whether verify succeeded.
     pub committed: bool,
+    /// Whether restore did its part: only the end of the run is left.
+    #[serde(skip)]
+    pub restored: bool,
     /// How it ended, if it did.
     pub outcome: Option<Outcome>,
     /// The last line's time, in microseconds since 1970.
@@ -223,6 +226,7 @@ impl Run {
             driver_failed: false,
             cancelled: false,
             committed: false,
+            restored: false,
             outcome: None,
             last_usec: first.realtime_usec,
             last_boot: first.boot.clone(),
@@ -276,7 +280,10 @@ impl Run {
                 self.cancelled |= cancelled;
                 return Ok(());
             }
-            Event::StepDone { .. } => return Ok(()),
+            Event::StepDone { step, .. } => {
+                self.restored |= *step == Step::Restore;
+                return Ok(());
+            }
             Event::Committed => {
                 self.committed = true;
                 return Ok(());

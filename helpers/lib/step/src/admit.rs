@@ -49,8 +49,10 @@ fn takes(run: &Run, step: Step) -> Result<(), Stop> {
     };
     match () {
         () if run.has_failed() => refused("has failed and is rolled back"),
-        // After the commit only restore has work to do.
-        () if run.committed && step != Step::Restore => refused("is done and about to be closed"),
+        // After the commit only restore has work to do, and once.
+        () if run.committed && (step != Step::Restore || run.restored) => {
+            refused("is done and about to be closed")
+        }
         () => Ok(()),
     }
 }
@@ -82,6 +84,7 @@ mod tests {
     #[test]
     fn a_step_has_its_turn_until_the_run_fails_or_is_committed() {
         let failed = |cancelled| Event::StepFailed { step: Step::Verify, reason: "r".into(), cancelled };
+        let done = |step| Event::StepDone { step, began_usec: 1 };
         for (events, step, expected) in [
             (vec![], Step::UnbindVt, true),
             (vec![failed(false)], Step::UnbindVt, false),
@@ -91,6 +94,8 @@ mod tests {
             (vec![Event::Committed], Step::ModprobeChain, false),
             (vec![Event::Committed], Step::Verify, false),
             (vec![Event::Committed, failed(false)], Step::Restore, false),
+            (vec![Event::Committed, done(Step::Verify)], Step::Restore, true),
+            (vec![Event::Committed, done(Step::Restore)], Step::Restore, false),
         ] {
             assert_eq!(takes(&run(&events), step).is_ok(), expected, "{step} after {events:?}");
         }
