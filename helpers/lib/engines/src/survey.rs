@@ -171,9 +171,9 @@ async fn ask_by(
     if up.is_empty() {
         return Ok(answer);
     }
-    // Podman's answer names the runtime itself.
+    // Podman's answer names the runtime itself; and for this answer dockerd starts programs.
     let runtimes = match engine.kind {
-        Kind::Docker => client.runtimes().await?,
+        Kind::Docker if !up.iter().all(is_by_stock_runtime) => client.runtimes().await?,
         _ => Runtimes::default(),
     };
     let clients = Clients::look(root).map_err(odd)?;
@@ -213,6 +213,13 @@ async fn ask_by(
         }
     }
     Ok(answer)
+}
+
+/// Whether Docker's own runtime was chosen for the container. dockerd writes the usual one down when it makes it, and
+/// accepts no other program under this name (`runtime name 'runc' is reserved`).
+fn is_by_stock_runtime(container: &Inspect) -> bool {
+    let given = container.host_config.as_ref();
+    given.and_then(|given| given.runtime.as_deref()) == Some("runc")
 }
 
 /// Whether the first process of a container is there.
