@@ -104,6 +104,11 @@ status_of() {
 	echo "$status"
 }
 
+# Whether a process has ended, reaped or not.
+gone() { # PID
+	[ ! -d "/proc/$1" ] || grep -q '^State:.Z' "/proc/$1/status"
+}
+
 # The version of the driver that is loaded; empty when there is none.
 loaded_version() {
 	cat /sys/module/nvidia/version 2>/dev/null || :
@@ -127,9 +132,13 @@ settled() {
 	wait_for 300 no_step_active
 }
 no_step_active() {
+	no_step_is active,activating,deactivating,reloading
+}
+# no_step_is STATES: none is in one of them, and no job of one waits.
+no_step_is() {
 	local found units=('nvidia-reload-*.service' 'nvidia-reload.target' 'nvidia-drained.target' 'nvidia-offline.target')
 	# No answer, as while PID 1 is executed again, is not an empty one.
-	found=$(systemctl list-units --no-legend --state=active,activating,deactivating,reloading "${units[@]}") || return 1
+	found=$(systemctl list-units --no-legend --state="$1" "${units[@]}") || return 1
 	[ -z "$found" ] || return 1
 	# Only then: a step that fails leaves the job that starts rollback behind, while no unit is active.
 	found=$(systemctl list-jobs --no-legend "${units[@]}") || return 1

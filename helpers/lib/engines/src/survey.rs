@@ -298,6 +298,21 @@ mod tests {
     use super::*;
     use std::fs;
 
+    #[test]
+    fn dockers_own_runtime_is_known_by_its_name() {
+        for (host_config, expected) in [
+            (r#"{"Runtime": "runc"}"#, true),
+            (r#"{"Runtime": "nvidia"}"#, false),
+            (r#"{"Runtime": ""}"#, false),
+            ("{}", false),
+            ("null", false),
+        ] {
+            let answer = format!(r#"{{"Id": "a", "HostConfig": {host_config}}}"#);
+            let container: Inspect = serde_json::from_str(&answer).expect("is an answer");
+            assert_eq!(is_by_stock_runtime(&container), expected, "{host_config}");
+        }
+    }
+
     const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
     #[test]
