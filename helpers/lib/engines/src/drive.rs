@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::{Client, Error, Inspect, Phase};
+use crate::{Client, Error, Phase};
 
 /// How long an engine may be away, and a container between two states.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -67,20 +67,26 @@ fn next(phase: &Phase, goal: Goal) -> Move {
     }
 }
 
-/// Stops a container: the stop signal, and SIGKILL after `grace`.
+/// Stops a container: the stop signal, and SIGKILL after `grace`. One that was `seen` a moment ago gets its first
+/// order without another look; where that look is out of date, the next one tells.
 ///
 /// # Errors
 /// It still runs, or that is not known.
-pub async fn bring_down(client: &Client, id: &str, grace: Duration) -> Result<Ended, Error> {
-    reach(client, id, Goal::Down, grace).await
+pub async fn bring_down(
+    client: &Client,
+    id: &str,
+    seen: Option<Phase>,
+    grace: Duration,
+) -> Result<Ended, Error> {
+    reach(client, id, seen, Goal::Down, grace).await
 }
 
-/// Starts a container, and pauses it if it was paused.
+/// Starts a container, and pauses it if it was paused. What it was `seen` as is as for [`bring_down`].
 ///
 /// # Errors
 /// It does not run, or that is not known.
-pub async fn bring_up(client: &Client, id: &str, paused: bool) -> Result<Ended, Error> {
-    reach(client, id, Goal::Up { paused }, Duration::ZERO).await
+pub async fn bring_up(client: &Client, id: &str, seen: Option<Phase>, paused: bool) -> Result<Ended, Error> {
+    reach(client, id, seen, Goal::Up { paused }, Duration::ZERO).await
 }
 
 /// Waits until a container's health check says that it is healthy. Otherwise returns what it says, in the
@@ -108,7 +114,13 @@ pub async fn become_healthy(client: &Client, id: &str, time: Duration) -> Result
     }
 }
 
-async fn reach(client: &Client, id: &str, goal: Goal, grace: Duration) -> Result<Ended, Error> {
+async fn reach(
+    client: &Client,
+    id: &str,
+    mut seen: Option<Phase>,
+    goal: Goal,
+    grace: Duration,
+) -> Result<Ended, Error> {
     let mut deadline = Instant::now() + DEADLINE;
     let mut pause = Duration::from_millis(20);
     let mut moved = false;
@@ -116,8 +128,12 @@ async fn reach(client: &Client, id: &str, goal: Goal, grace: Duration) -> Result
     let mut tries = 0;
     let mut refused: Option<(Move, Error)> = None;
     loop {
-        let container = match client.inspect(id).await {
-            Ok(container) => container,
+        let looked = match seen.take() {
+            Some(phase) => Ok((phase, 0)),
+            None => client.inspect(id).await.map(|container| (container.phase(), container.exit_code())),
+        };
+        let (phase, exit_code) = match looked {
+            Ok(looked) => looked,
             Err(Error::Gone) => return Ok(Ended::Gone),
             Err(error @ (Error::Unreachable { .. } | Error::TimedOut(_))) => {
                 // What it did meanwhile is the engine's doing: it may have taken the container along.
@@ -128,10 +144,10 @@ async fn reach(client: &Client, id: &str, goal: Goal, grace: Duration) -> Result
             }
             Err(error) => return Err(error),
         };
-        let step = next(&container.phase(), goal);
+        let step = next(&phase, goal);
         if started && step == Move::Start {
-            if container.exit_code() != KILLED || tries == TRIES {
-                return finished(&container);
+            if exit_code != KILLED || tries == TRIES {
+                return finished(exit_code);
             }
             // An engine that dies takes what it started along, and where systemd holds its socket no
             // request shows that it was away: the next one answers (seen with Docker 26).
@@ -143,8 +159,7 @@ async fn reach(client: &Client, id: &str, goal: Goal, grace: Duration) -> Result
             Move::Arrived => return Ok(Ended::Already),
             Move::Lost(reason) => return Err(Error::Odd(reason)),
             Move::Wait => {
-                wait(&mut pause, deadline, || Error::Odd(format!("it is still {:?}", container.phase())))
-                    .await?;
+                wait(&mut pause, deadline, || Error::Odd(format!("it is still {phase:?}"))).await?;
                 continue;
             }
             _ => {}
@@ -157,7 +172,7 @@ async fn reach(client: &Client, id: &str, goal: Goal, grace: Duration) -> Result
             return Err(error);
         }
         if tries == TRIES {
-            return Err(Error::Odd(format!("it is still {:?}", container.phase())));
+            return Err(Error::Odd(format!("it is still {phase:?}")));
         }
         tries += 1;
         let result = match step {
@@ -183,8 +198,8 @@ async fn reach(client: &Client, id: &str, goal: Goal, grace: Duration) -> Result
 }
 
 /// A container that was started and is down again.
-fn finished(container: &Inspect) -> Result<Ended, Error> {
-    match container.exit_code() {
+fn finished(exit_code: i64) -> Result<Ended, Error> {
+    match exit_code {
         0 => Ok(Ended::Finished),
         code => Err(Error::Odd(format!("it was started and exited at once, with exit status {code}"))),
     }
