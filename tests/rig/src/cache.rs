@@ -107,7 +107,7 @@ impl Cache {
         Cache::open_in(&base)
     }
 
-    fn open_in(base: &Path) -> Result<Self> {
+    pub(crate) fn open_in(base: &Path) -> Result<Self> {
         let cache = Cache { root: base.join("nvidia-reload-rig"), scratch: OnceLock::new() };
         for folder in ["locks", "logs", "tmp"] {
             let folder = cache.root.join(folder);
