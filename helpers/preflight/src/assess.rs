@@ -87,7 +87,7 @@ fn assess_beside(
     let inhibitors = inhibitors.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     inhibited::assess(inhibitors, asked.if_idle, &mut findings);
     health::assess(context, config, &log, state.as_ref(), &versions, reset, &mut findings)?;
-    let scan = holders::scan(&context.root)?;
+    let mut scan = holders::scan(&context.root)?;
     // A reset unloads no driver.
     let memory = if reset { Vec::new() } else { memory::assess(&context.root, &mut findings)? };
     let (mut picked, mut chosen) = (Vec::new(), Vec::new());
@@ -111,8 +111,14 @@ fn assess_beside(
     let seen = gpus::assess(&config.gpus, state, &mut findings);
     memory::persistence(&memory, &seen, &scan.holders, &mut findings);
     let nodes: Vec<String> = chosen.iter().flat_map(|gpu| gpu.nodes.iter().cloned()).collect();
-    let survey = survey(&nodes)?;
+    let mut survey = survey(&nodes)?;
     let scope: Scope = nodes.iter().cloned().collect();
+    // dockerd that is started answers late, and has ended by then what it left behind when it died: what was seen
+    // of that is looked at once more, before a run is refused for it.
+    if users::is_unanswered(&survey, &scan, &scope) {
+        survey = users::survey(&nodes)?;
+        scan = holders::scan(&context.root)?;
+    }
     let stay = used_by_others(&scan, &scope);
     let scan = scan.within(&scope);
     let mut actions = users::assess(context, config, &survey, &scan, &nodes, &mut findings)?;

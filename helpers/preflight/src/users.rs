@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use anyhow::Result;
 use engines::{Container, Decision, Engine, Kind, Owner, Presence, SURVEY_SCHEMA, Survey, decide};
-use holders::{Caller, Disposition, Holder, Rules, Scan, below, mps};
+use holders::{Caller, Disposition, Holder, Rules, Scan, Scope, below, mps};
 use ledger::Step;
 use serde::Deserialize;
 use slurm::Slurm;
@@ -261,6 +261,15 @@ fn below_users_containers(context: &Context, survey: &Survey) -> HashSet<i32> {
 /// Whether it is in a control group that a user calls a container.
 fn is_users_claim(holder: &Holder) -> bool {
     matches!(&holder.owner, holders::Owner::Container(owner) if owner.uid.is_some())
+}
+
+/// Whether a process of these GPUs was seen in a container that no engine of root's has.
+pub(crate) fn is_unanswered(survey: &Survey, scan: &Scan, scope: &Scope) -> bool {
+    let is_claim =
+        |holder: &&Holder| matches!(&holder.owner, holders::Owner::Container(owner) if owner.uid.is_none());
+    scan.holders.iter().filter(is_claim).any(|holder| {
+        scope.has(holder) && !survey.containers.iter().any(|container| is_in(container, holder))
+    })
 }
 
 fn is_surveyed(survey: &Survey, holder: &Holder) -> bool {

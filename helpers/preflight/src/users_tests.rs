@@ -84,3 +84,44 @@ fn what_is_not_known_of_a_container_is_said_and_waited_for() {
     assert!(warnings[0].to_string().contains("pod ml/x"), "{warnings:?}");
     assert_eq!(unknown(&survey, &Scan::default(), None), survey.unclear);
 }
+
+#[test]
+fn a_process_of_a_container_that_no_engine_of_roots_has_is_looked_at_again() {
+    let holder = |group: &str| Holder {
+        pid: 5,
+        start_ticks: 1,
+        since: None,
+        uid: 0,
+        user: None,
+        comm: "job".into(),
+        command: Vec::new(),
+        state: 'S',
+        devices: Vec::new(),
+        owner: holders::owner(format!("0::{group}\n").as_bytes()),
+        screen: false,
+        gpu_memory: None,
+    };
+    let id = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+    let known = Container { id: id.into(), ..container("job", None, Owner::Engine, false) };
+    let survey = |containers| Survey {
+        schema: SURVEY_SCHEMA.into(),
+        engines: Vec::new(),
+        dockerd: Some(7),
+        containers,
+        unknown: Vec::new(),
+        unclear: Vec::new(),
+    };
+    let of_docker = format!("/system.slice/docker-{id}.scope");
+    let of_user =
+        format!("/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{id}.scope/container");
+    for (group, containers, expected) in [
+        (&of_docker, vec![], true),
+        (&of_docker, vec![known], false),
+        // Claims of users are no reason to ask root's engines.
+        (&of_user, vec![], false),
+        (&"/system.slice/job.service".to_owned(), vec![], false),
+    ] {
+        let scan = Scan { holders: vec![holder(group)], ..Scan::default() };
+        assert_eq!(is_unanswered(&survey(containers), &scan, &Scope::default()), expected, "{group}");
+    }
+}
