@@ -327,10 +327,10 @@ mod tests {
     fn what_is_not_killed_is_waited_for_and_then_named() {
         let (_directory, context) = context();
         let (mut child, holder) = process("echo; exec sleep 0.2");
-        let disposition = Disposition::StopUnit { user: Some(7), unit: "x.service".into() };
+        let disposition = Disposition::StopUnit { user: None, unit: "x.service".into() };
         await_others(&context, vec![(holder, disposition.clone())]).expect("lets go by itself");
         let _ = child.wait();
-        assert!(why_not_killed(&disposition).contains("x.service of user 7"));
+        assert!(why_not_killed(&disposition).contains("x.service, which was not stopped"));
     }
 
     #[test]

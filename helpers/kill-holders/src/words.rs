@@ -18,11 +18,8 @@ pub(crate) fn why_not_killed(disposition: &Disposition) -> String {
         Disposition::StopContainer => {
             "is in a container that was not stopped, or was started since".to_owned()
         }
-        Disposition::StopUnit { user: None, unit } => {
+        Disposition::StopUnit { unit, .. } => {
             format!("is in {unit}, which was not stopped, or was started since")
-        }
-        Disposition::StopUnit { user: Some(uid), unit } => {
-            format!("is in {unit} of user {uid}, which was not stopped, or was started since")
         }
         Disposition::Refuse { why, remedy } => format!("{why}: {remedy}"),
         Disposition::Release => "keeps it for a session: `loginctl` shows the sessions".to_owned(),

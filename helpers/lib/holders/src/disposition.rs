@@ -54,8 +54,8 @@ pub struct Rules<'a> {
     /// Units, with the user whose they are, that were dealt with already: what is left in them was
     /// not the unit's to stop (`KillMode=process`) and is a plain process now.
     pub dealt_with: &'a [(Option<u32>, String)],
-    /// Whether containers were dealt with already: a process that is left in what a user calls a container
-    /// is a plain process.
+    /// Whether containers and units were dealt with already: a process that is left in what a user calls a
+    /// container, or in a user's unit, is a plain process.
     pub drained: bool,
 }
 
@@ -141,6 +141,10 @@ impl Rules<'_> {
         // A scope cannot be started again, and a host of other people's processes is not their
         // owner: there the process itself is all there is.
         if !unit.ends_with(".service") || (user.is_none() && is_host(unit)) {
+            return Disposition::Kill;
+        }
+        // Its manager did not answer, or starts others as fast as they are stopped: that fails no run.
+        if self.drained && user.is_some() {
             return Disposition::Kill;
         }
         Disposition::StopUnit { user, unit: unit.to_owned() }
@@ -338,6 +342,13 @@ mod tests {
         let drained = Rules { drained: true, ..Rules::default() };
         assert_eq!(drained.disposition(&liar), Disposition::Kill);
         assert_eq!(drained.disposition(&holder(container(Engine::Docker, None))), Disposition::StopContainer);
+        // The same of a unit that is there when units were stopped, of a user's only.
+        assert_eq!(drained.disposition(&holder(own("x.service"))), Disposition::Kill);
+        let stop = Disposition::StopUnit { user: None, unit: "x.service".into() };
+        assert_eq!(drained.disposition(&holder(unit("x.service"))), stop);
+        let protected = [Guard { user: Some(7), name: "x.service".into() }];
+        let drained = Rules { units: &protected, drained: true, ..Rules::default() };
+        assert!(is_refused(&drained.disposition(&holder(own("x.service")))));
     }
 
     #[test]
