@@ -24,19 +24,22 @@ fn container(name: &str, user: Option<u32>, owner: Owner, auto_remove: bool) -> 
     }
 }
 
-#[test]
-fn a_users_container_is_no_refusal_and_what_the_run_stops_is_remembered() {
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let config = Config::load(&Root::at(directory.path())).expect("has defaults");
-    let unit = Owner::Unit { unit: "job.service".into() };
-    let survey = |containers| Survey {
+fn survey(containers: Vec<Container>) -> Survey {
+    Survey {
         schema: SURVEY_SCHEMA.into(),
         engines: Vec::new(),
         dockerd: Some(7),
         containers,
         unknown: Vec::new(),
         unclear: Vec::new(),
-    };
+    }
+}
+
+#[test]
+fn a_users_container_is_no_refusal_and_what_the_run_stops_is_remembered() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let config = Config::load(&Root::at(directory.path())).expect("has defaults");
+    let unit = Owner::Unit { unit: "job.service".into() };
     let of_users = survey(vec![
         container("plain", None, Owner::Engine, false),
         container("quadlet", None, unit, true),
@@ -69,14 +72,8 @@ fn a_users_container_is_no_refusal_and_what_the_run_stops_is_remembered() {
 fn what_is_not_known_of_a_container_is_said_and_waited_for() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let config = Config::load(&Root::at(directory.path())).expect("has defaults");
-    let survey = Survey {
-        schema: SURVEY_SCHEMA.into(),
-        engines: Vec::new(),
-        dockerd: None,
-        containers: Vec::new(),
-        unknown: Vec::new(),
-        unclear: vec!["container main of pod ml/x: its OCI bundle is not found".into()],
-    };
+    let unclear = vec!["container main of pod ml/x: its OCI bundle is not found".into()];
+    let survey = Survey { unclear, ..survey(Vec::new()) };
     let mut findings = Findings::default();
     containers(&config, &survey, &[], &mut findings);
     let (verdict, _, warnings) = findings.verdict();
@@ -103,14 +100,6 @@ fn a_process_of_a_container_that_no_engine_of_roots_has_is_looked_at_again() {
     };
     let id = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
     let known = Container { id: id.into(), ..container("job", None, Owner::Engine, false) };
-    let survey = |containers| Survey {
-        schema: SURVEY_SCHEMA.into(),
-        engines: Vec::new(),
-        dockerd: Some(7),
-        containers,
-        unknown: Vec::new(),
-        unclear: Vec::new(),
-    };
     let of_docker = format!("/system.slice/docker-{id}.scope");
     let of_user =
         format!("/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{id}.scope/container");
