@@ -10,37 +10,26 @@ use step::Context;
 /// How long an engine may take to delete a container that it stopped.
 const DELETED: Duration = Duration::from_secs(60);
 
-/// Brings up a container that was taken, by whatever it takes; what it was `seen` as a moment ago saves a look.
-pub(crate) async fn bring_up(
-    context: &Context,
-    client: &Client,
-    taken: &Container,
-    seen: Option<Phase>,
-) -> Result<Ended, Error> {
+/// Brings up a container that was taken, by whatever it takes.
+pub(crate) async fn bring_up(context: &Context, client: &Client, taken: &Container) -> Result<Ended, Error> {
     match &taken.definition {
         Some(definition) => {
             let definition = serde_json::from_value(definition.clone())
                 .map_err(|error| Error::Odd(format!("its definition in the ledger: {error}")))?;
             from_definition(context, client, taken, &definition).await
         }
-        None => by_id(context, client, taken, &taken.id, seen).await,
+        None => by_id(context, client, taken, &taken.id).await,
     }
 }
 
 /// Starts a container, also where the engine died over an earlier start and does not know what runs.
-async fn by_id(
-    context: &Context,
-    client: &Client,
-    taken: &Container,
-    id: &str,
-    seen: Option<Phase>,
-) -> Result<Ended, Error> {
-    match engines::bring_up(client, id, seen, taken.paused).await {
+async fn by_id(context: &Context, client: &Client, taken: &Container, id: &str) -> Result<Ended, Error> {
+    match engines::bring_up(client, id, taken.paused).await {
         Err(Error::Refused { .. }) if engines::end_cut_off(&context.root, client, id).await? => {
             let name = Object::Container(taken.clone());
             context
                 .info(format!("{name} ran without its engine knowing: it is terminated and started again"));
-            engines::bring_up(client, id, None, taken.paused).await
+            engines::bring_up(client, id, taken.paused).await
         }
         result => result,
     }
@@ -57,7 +46,7 @@ async fn from_definition(
         Ok(container) if matches!(container.phase(), Phase::Down | Phase::Removing) => {
             client.await_gone(&taken.id, DELETED).await?;
         }
-        Ok(_) => return by_id(context, client, taken, &taken.id, None).await,
+        Ok(_) => return by_id(context, client, taken, &taken.id).await,
         Err(Error::Gone) => {}
         Err(error) => return Err(error),
     }
@@ -67,7 +56,7 @@ async fn from_definition(
         Err(Error::Gone) => client.create(&taken.name, definition).await?,
         Err(error) => return Err(error),
     };
-    match by_id(context, client, taken, &id, None).await? {
+    match by_id(context, client, taken, &id).await? {
         Ended::Gone => {
             Err(Error::Odd("it was recreated, exited at once, and was deleted again (--rm)".to_owned()))
         }

@@ -6,9 +6,7 @@ mod crash;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
-use std::time::Duration;
 
-use engines::{Client, Ended, Kind, Phase, bring_down, bring_up};
 use ledger::{Act, Ledger, Snapshot, State, Step};
 use step::{Context, Root, Stop};
 
@@ -100,24 +98,6 @@ fn what_is_taken_comes_back_as_it_was() {
     machine.orders();
     machine.restore().expect("has nothing to do");
     assert!(machine.orders().is_empty());
-}
-
-#[test]
-fn a_look_that_is_out_of_date_costs_an_order_and_no_more() {
-    let machine = machine([container("ended", "exited"), container("up", "running")], "");
-    engines::wait_for(async {
-        let client =
-            Client::new(&machine.context.root, Kind::Docker, "/run/docker.sock").expect("is a client");
-        for (id, expected) in [("idended", Ended::Brought), ("idgone", Ended::Gone)] {
-            let seen = Some(Phase::Running);
-            assert_eq!(bring_down(&client, id, seen, Duration::ZERO).await, Ok(expected), "{id}");
-        }
-        for (id, expected) in [("idup", Ended::Brought), ("idgone", Ended::Gone)] {
-            assert_eq!(bring_up(&client, id, Some(Phase::Down), false).await, Ok(expected), "{id}");
-        }
-    })
-    .expect("waits");
-    assert_eq!((machine.status("ended"), machine.status("up")), ("exited".into(), "running".into()));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::Result;
-use engines::{Client, Direction, Ended, Error, Kind, Member, Phase};
+use engines::{Client, Direction, Ended, Error, Kind, Member};
 use ledger::{Act, Container, Object, Run, Step};
 use step::{Context, Undo};
 
@@ -172,12 +172,11 @@ async fn restore_engine(undo: &Undo<'_>, (engine, socket): (&str, &str), taken: 
 
 async fn start_all(undo: &Undo<'_>, client: &Client, socket: &str, taken: &[Taken]) {
     let (parallel, majors) = (undo.run.snapshot.parallel, majors(&undo.run));
-    let looks = engines::side_by_side(taken, parallel, async |one: &Taken| look(client, one).await).await;
-    let (members, seen): (Vec<Member>, Vec<Option<Phase>>) = looks.into_iter().unzip();
+    let members = engines::side_by_side(taken, parallel, async |one: &Taken| member(client, one).await).await;
     let mut refused: Vec<(&Taken, Error)> = Vec::new();
     for wave in engines::waves(&members, Direction::Up) {
         let started = engines::side_by_side(wave, parallel, async |index: usize| {
-            (&taken[index], start(undo, client, &taken[index], seen[index].clone(), &majors).await)
+            (&taken[index], start(undo, client, &taken[index], &majors).await)
         });
         refused.extend(started.await.into_iter().filter_map(|(one, result)| Some((one, result.err()?))));
     }
@@ -185,7 +184,7 @@ async fn start_all(undo: &Undo<'_>, client: &Client, socket: &str, taken: &[Take
         let (again, others): (Vec<_>, Vec<_>) =
             refused.into_iter().partition(|(_, error)| matches!(error, Error::Refused { .. }));
         let started = engines::side_by_side(again, parallel, async |(one, _): (&Taken, Error)| {
-            (one, start(undo, client, one, None, &majors).await)
+            (one, start(undo, client, one, &majors).await)
         });
         refused = others;
         refused.extend(started.await.into_iter().filter_map(|(one, result)| Some((one, result.err()?))));
@@ -203,7 +202,7 @@ async fn start_all(undo: &Undo<'_>, client: &Client, socket: &str, taken: &[Take
 /// An engine that dies takes down what it had started (Docker without live-restore): what was
 /// restarted before its death is looked at once more.
 async fn start_again(undo: &Undo<'_>, client: &Client, taken: &Taken) {
-    match again::bring_up(undo.context, client, &taken.container, None).await {
+    match again::bring_up(undo.context, client, &taken.container).await {
         Ok(Ended::Brought) => {
             let name = Object::Container(taken.container.clone());
             undo.context.info(format!("{name} went down with its engine, and runs again"));
@@ -214,16 +213,12 @@ async fn start_again(undo: &Undo<'_>, client: &Client, taken: &Taken) {
     }
 }
 
-/// What it needs to be started, and whether it is down, as far as its engine tells: the order is a help, and
-/// whether it starts shows when it is started.
-async fn look(client: &Client, taken: &Taken) -> (Member, Option<Phase>) {
+/// What it needs to be started, as far as its engine tells: the order is a help, and whether it
+/// starts shows when it is started.
+async fn member(client: &Client, taken: &Taken) -> Member {
     match client.inspect(&taken.container.id).await {
-        Ok(container) => {
-            let member = Member { aliases: container.aliases(), needs: container.needs() };
-            // Any other may be on its way to another.
-            (member, Some(container.phase()).filter(|phase| *phase == Phase::Down))
-        }
-        Err(_) => (Member { aliases: vec![taken.container.id.clone()], needs: Vec::new() }, None),
+        Ok(container) => Member { aliases: container.aliases(), needs: container.needs() },
+        Err(_) => Member { aliases: vec![taken.container.id.clone()], needs: Vec::new() },
     }
 }
 
@@ -231,17 +226,11 @@ async fn look(client: &Client, taken: &Taken) -> (Member, Option<Phase>) {
 ///
 /// # Errors
 /// It does not run; that is not noted.
-async fn start(
-    undo: &Undo<'_>,
-    client: &Client,
-    taken: &Taken,
-    seen: Option<Phase>,
-    majors: &Majors,
-) -> Result<(), Error> {
+async fn start(undo: &Undo<'_>, client: &Client, taken: &Taken, majors: &Majors) -> Result<(), Error> {
     let context = undo.context;
     let Taken { act, container } = taken;
     let name = Object::Container(container.clone());
-    let ended = again::bring_up(context, client, container, seen).await?;
+    let ended = again::bring_up(context, client, container).await?;
     let paused = if container.paused { ", paused as before" } else { "" };
     match ended {
         Ended::Brought => match leads_nowhere(context, client, container, majors) {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use engines::{Client, Container, Direction, Ended, Member, Phase, Presence, Running};
+use engines::{Client, Container, Direction, Ended, Member, Presence, Running};
 use ledger::{Intent, Object, Step};
 use step::{AutoRemove, Containers, Context, Stop};
 
@@ -201,7 +201,7 @@ async fn stop_again(
     config: &Containers,
 ) -> Result<(), String> {
     let grace = grace(container.stop_timeout, config.stop_timeout_max);
-    match engines::bring_down(client, &container.id, None, grace).await {
+    match engines::bring_down(client, &container.id, grace).await {
         Ok(Ended::Brought) => {
             context.info(format!("stopped {container} again: its engine had started it"));
             Ok(())
@@ -221,8 +221,7 @@ async fn stop(
     let grace = grace(container.stop_timeout, config.stop_timeout_max);
     // An error leaves the act as it is, an intent: the order may have been heard and be carried out
     // later, so the undo has to look, and finds it running or starts it.
-    let seen = if container.paused { Phase::Paused } else { Phase::Running };
-    let ended = engines::bring_down(client, &container.id, Some(seen), grace).await?;
+    let ended = engines::bring_down(client, &container.id, grace).await?;
     if container.auto_remove && config.auto_remove == AutoRemove::Recreate {
         act.done()?;
         context.info(format!(

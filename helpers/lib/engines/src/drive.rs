@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::{Client, Error, Phase};
+use crate::{Client, Error, Inspect, Phase};
 
 /// How long an engine may be away, and a container between two states.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -67,26 +67,20 @@ fn next(phase: &Phase, goal: Goal) -> Move {
     }
 }
 
-/// Stops a container: the stop signal, and SIGKILL after `grace`. One that was `seen` a moment ago gets its first
-/// order without another look; where that look is out of date, the next one tells.
+/// Stops a container: the stop signal, and SIGKILL after `grace`.
 ///
 /// # Errors
 /// It still runs, or that is not known.
-pub async fn bring_down(
-    client: &Client,
-    id: &str,
-    seen: Option<Phase>,
-    grace: Duration,
-) -> Result<Ended, Error> {
-    reach(client, id, seen, Goal::Down, grace).await
+pub async fn bring_down(client: &Client, id: &str, grace: Duration) -> Result<Ended, Error> {
+    reach(client, id, Goal::Down, grace).await
 }
 
-/// Starts a container, and pauses it if it was paused. What it was `seen` as is as for [`bring_down`].
+/// Starts a container, and pauses it if it was paused.
 ///
 /// # Errors
 /// It does not run, or that is not known.
-pub async fn bring_up(client: &Client, id: &str, seen: Option<Phase>, paused: bool) -> Result<Ended, Error> {
-    reach(client, id, seen, Goal::Up { paused }, Duration::ZERO).await
+pub async fn bring_up(client: &Client, id: &str, paused: bool) -> Result<Ended, Error> {
+    reach(client, id, Goal::Up { paused }, Duration::ZERO).await
 }
 
 /// Waits until a container's health check says that it is healthy. Otherwise returns what it says, in the
@@ -114,13 +108,7 @@ pub async fn become_healthy(client: &Client, id: &str, time: Duration) -> Result
     }
 }
 
-async fn reach(
-    client: &Client,
-    id: &str,
-    mut seen: Option<Phase>,
-    goal: Goal,
-    grace: Duration,
-) -> Result<Ended, Error> {
+async fn reach(client: &Client, id: &str, goal: Goal, grace: Duration) -> Result<Ended, Error> {
     let mut deadline = Instant::now() + DEADLINE;
     let mut pause = Duration::from_millis(20);
     let mut moved = false;
@@ -128,12 +116,8 @@ async fn reach(
     let mut tries = 0;
     let mut refused: Option<(Move, Error)> = None;
     loop {
-        let looked = match seen.take() {
-            Some(phase) => Ok((phase, 0)),
-            None => client.inspect(id).await.map(|container| (container.phase(), container.exit_code())),
-        };
-        let (phase, exit_code) = match looked {
-            Ok(looked) => looked,
+        let container = match client.inspect(id).await {
+            Ok(container) => container,
             Err(Error::Gone) => return Ok(Ended::Gone),
             Err(error @ (Error::Unreachable { .. } | Error::TimedOut(_))) => {
                 // What it did meanwhile is the engine's doing: it may have taken the container along.
@@ -144,10 +128,10 @@ async fn reach(
             }
             Err(error) => return Err(error),
         };
-        let step = next(&phase, goal);
+        let step = next(&container.phase(), goal);
         if started && step == Move::Start {
-            if exit_code != KILLED || tries == TRIES {
-                return finished(exit_code);
+            if container.exit_code() != KILLED || tries == TRIES {
+                return finished(&container);
             }
             // An engine that dies takes what it started along, and where systemd holds its socket no
             // request shows that it was away: the next one answers (seen with Docker 26).
@@ -159,7 +143,8 @@ async fn reach(
             Move::Arrived => return Ok(Ended::Already),
             Move::Lost(reason) => return Err(Error::Odd(reason)),
             Move::Wait => {
-                wait(&mut pause, deadline, || Error::Odd(format!("it is still {phase:?}"))).await?;
+                wait(&mut pause, deadline, || Error::Odd(format!("it is still {:?}", container.phase())))
+                    .await?;
                 continue;
             }
             _ => {}
@@ -172,7 +157,7 @@ async fn reach(
             return Err(error);
         }
         if tries == TRIES {
-            return Err(Error::Odd(format!("it is still {phase:?}")));
+            return Err(Error::Odd(format!("it is still {:?}", container.phase())));
         }
         tries += 1;
         let result = match step {
@@ -198,8 +183,8 @@ async fn reach(
 }
 
 /// A container that was started and is down again.
-fn finished(exit_code: i64) -> Result<Ended, Error> {
-    match exit_code {
+fn finished(container: &Inspect) -> Result<Ended, Error> {
+    match container.exit_code() {
         0 => Ok(Ended::Finished),
         code => Err(Error::Odd(format!("it was started and exited at once, with exit status {code}"))),
     }

@@ -24,6 +24,10 @@ fn each_state_has_its_next_step() {
 
 #[test]
 fn work_that_is_done_at_once_is_no_failure() {
-    assert_eq!(finished(0), Ok(Ended::Finished));
-    assert!(finished(1).expect_err("failed").to_string().contains("exit status 1"));
+    let ended = |code| {
+        let state = crate::inspect::State { exit_code: Some(code), ..Default::default() };
+        finished(&Inspect { state: Some(state), ..Default::default() })
+    };
+    assert_eq!(ended(0), Ok(Ended::Finished));
+    assert!(ended(1).expect_err("failed").to_string().contains("exit status 1"));
 }
