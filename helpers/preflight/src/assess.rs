@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 //! The whole plan: verdict, driver, and what would be done to whom.
 
+use std::time::Instant;
+
 use anyhow::Result;
 use engines::Survey;
 use holders::{Kind, Scan, Scope};
@@ -11,6 +13,7 @@ use step::{Action, Config, Context, OFF, Plan, RunRequest, ServicesDown};
 
 use crate::choose::{Pick, pick};
 use crate::findings::Findings;
+use crate::sibling::SIBLING;
 use crate::{bystanders, driver, failed_services, gpus, health, inhibited, memory, of_slurm, reset, users};
 
 /// What was found.
@@ -40,15 +43,17 @@ pub(crate) fn assess(context: &Context, config: &Config, asked: &RunRequest) -> 
     // The engines and systemd take their time: they are asked beside everything else. Of a reset of some GPUs it
     // has to be known first which nodes those have.
     let of_some = asked.reset.as_ref().is_some_and(|ids| !ids.is_empty());
+    // Also of a second look.
+    let until = Instant::now() + SIBLING;
     std::thread::scope(|scope| {
-        let survey = (!of_some).then(|| scope.spawn(|| users::survey(&[])));
+        let survey = (!of_some).then(|| scope.spawn(|| users::survey(&[], until)));
         let failed = scope.spawn(|| failed_services::ask(context, config));
         let survey = |nodes: &[String]| match survey {
             Some(survey) => survey.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-            None => users::survey(nodes),
+            None => users::survey(nodes, Instant::now() + SIBLING),
         };
         let failed = || failed.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        assess_beside(context, config, asked, survey, failed)
+        assess_beside(context, config, asked, survey, failed, until)
     })
 }
 
@@ -59,6 +64,7 @@ fn assess_beside(
     asked: &RunRequest,
     survey: impl FnOnce(&[String]) -> Result<Survey>,
     failed: impl FnOnce() -> Result<ServicesDown>,
+    until: Instant,
 ) -> Result<Assessed> {
     let reset = asked.reset.is_some();
     let exchange = asked.install.as_ref().map(Install::version);
@@ -115,8 +121,8 @@ fn assess_beside(
     let scope: Scope = nodes.iter().cloned().collect();
     // dockerd that is started answers late, and has ended by then what it left behind when it died: what was seen
     // of that is looked at once more, before a run is refused for it.
-    if users::is_unanswered(&survey, &scan, &scope) {
-        survey = users::survey(&nodes)?;
+    if nodes.is_empty() && users::is_unanswered(&survey, &scan) {
+        survey = users::survey(&nodes, until)?;
         scan = holders::scan(&context.root)?;
     }
     let stay = used_by_others(&scan, &scope);

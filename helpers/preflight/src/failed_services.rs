@@ -2,20 +2,21 @@
 //! Services that failed because of the old driver: a run starts them when the new one works.
 
 use std::process::Command;
+use std::time::Instant;
 
 use anyhow::Result;
 use ledger::Step;
 use step::{Action, Config, Context, ServicesDown, services_there};
 
 use crate::findings::Findings;
-use crate::sibling::{STOP, answer};
+use crate::sibling::{SIBLING, STOP, answer};
 
 /// NVIDIA's services that are down: those that failed because of the old driver the run starts.
 pub(crate) fn ask(context: &Context, config: &Config) -> Result<ServicesDown> {
     // Most machines have none of them, or all of them up: a sibling is asked where there is one at all.
     match services_there(&context.root, config).next() {
         None => Ok(ServicesDown::default()),
-        Some(_) => answer(Command::new(STOP).arg("list-failed")),
+        Some(_) => answer(Command::new(STOP).arg("list-failed"), Instant::now() + SIBLING),
     }
 }
 

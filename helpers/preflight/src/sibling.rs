@@ -13,24 +13,24 @@ pub(crate) const DRAIN: &str = "/usr/libexec/nvidia-reload/drain-containers";
 pub(crate) const STOP: &str = "/usr/libexec/nvidia-reload/stop-units";
 
 /// How long a sibling may take. What it asks has limits of its own.
-const SIBLING: Duration = Duration::from_secs(400);
+pub(crate) const SIBLING: Duration = Duration::from_secs(400);
 
-/// What `helper list --json` says.
-pub(crate) fn ask<T: DeserializeOwned>(helper: &str, nodes: &[String]) -> Result<T> {
+/// What `helper list --json` says by `until`.
+pub(crate) fn ask<T: DeserializeOwned>(helper: &str, nodes: &[String], until: Instant) -> Result<T> {
     let mut command = Command::new(helper);
     command.args(["list", "--json"]).args(nodes.iter().map(|node| format!("--node={node}")));
-    answer(&mut command)
+    answer(&mut command, until)
 }
 
-/// What a sibling says.
-pub(crate) fn answer<T: DeserializeOwned>(command: &mut Command) -> Result<T> {
+/// What a sibling says by `until`.
+pub(crate) fn answer<T: DeserializeOwned>(command: &mut Command, until: Instant) -> Result<T> {
     let words = format!(
         "{} {}",
         command.get_program().display(),
         command.get_args().next().unwrap_or_default().display()
     );
-    let (status, output) = bounded::child(command, Instant::now() + SIBLING, bounded::BODY)
-        .with_context(|| format!("run {words}"))?;
+    let (status, output) =
+        bounded::child(command, until, bounded::BODY).with_context(|| format!("run {words}"))?;
     if !status.success() {
         anyhow::bail!("{words} ended with {status}");
     }

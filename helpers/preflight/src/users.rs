@@ -2,10 +2,11 @@
 //! Who has the GPU, and what would be done to each of them.
 
 use std::collections::{BTreeMap, HashSet};
+use std::time::Instant;
 
 use anyhow::Result;
 use engines::{Container, Decision, Engine, Kind, Owner, Presence, SURVEY_SCHEMA, Survey, decide};
-use holders::{Caller, Disposition, Holder, Rules, Scan, Scope, below, mps};
+use holders::{Caller, Disposition, Holder, Rules, Scan, below, mps};
 use ledger::Step;
 use serde::Deserialize;
 use slurm::Slurm;
@@ -14,7 +15,7 @@ use step::{Action, Config, Context, Guard};
 use crate::findings::Findings;
 use crate::of_users::{add_plain, add_unexplained, described, devices, in_socket, killed, processes, user};
 use crate::sessions;
-use crate::sibling::{DRAIN, STOP, ask};
+use crate::sibling::{DRAIN, SIBLING, STOP, ask};
 
 pub(crate) fn assess(
     context: &Context,
@@ -141,9 +142,9 @@ pub(crate) fn to_drain(config: &Config, survey: &Survey) -> Vec<ledger::Containe
     ours.map(|container| container.in_ledger(config.containers.health_timeout)).collect()
 }
 
-/// What drain-containers finds of the GPUs with these device nodes, or of all.
-pub(crate) fn survey(nodes: &[String]) -> Result<Survey> {
-    let survey: Survey = ask(DRAIN, nodes)?;
+/// What drain-containers finds by `until` of the GPUs with these device nodes, or of all.
+pub(crate) fn survey(nodes: &[String], until: Instant) -> Result<Survey> {
+    let survey: Survey = ask(DRAIN, nodes, until)?;
     if survey.schema != SURVEY_SCHEMA {
         anyhow::bail!(
             "{DRAIN} speaks {}, not {SURVEY_SCHEMA}: install one version of everything",
@@ -263,13 +264,12 @@ fn is_users_claim(holder: &Holder) -> bool {
     matches!(&holder.owner, holders::Owner::Container(owner) if owner.uid.is_some())
 }
 
-/// Whether a process of these GPUs was seen in a container that no engine of root's has.
-pub(crate) fn is_unanswered(survey: &Survey, scan: &Scan, scope: &Scope) -> bool {
+/// Whether a process was seen in a container that no engine of root's has.
+pub(crate) fn is_unanswered(survey: &Survey, scan: &Scan) -> bool {
     let is_claim =
         |holder: &&Holder| matches!(&holder.owner, holders::Owner::Container(owner) if owner.uid.is_none());
-    scan.holders.iter().filter(is_claim).any(|holder| {
-        scope.has(holder) && !survey.containers.iter().any(|container| is_in(container, holder))
-    })
+    let is_known = |holder: &Holder| survey.containers.iter().any(|container| is_in(container, holder));
+    scan.holders.iter().filter(is_claim).any(|holder| !is_known(holder))
 }
 
 fn is_surveyed(survey: &Survey, holder: &Holder) -> bool {
@@ -328,7 +328,7 @@ struct Listed {
 const UNITS_SCHEMA: &str = "nvidia-reload.units/1";
 
 fn units(nodes: &[String]) -> Result<Units> {
-    let units: Units = ask(STOP, nodes)?;
+    let units: Units = ask(STOP, nodes, Instant::now() + SIBLING)?;
     if units.schema != UNITS_SCHEMA {
         anyhow::bail!(
             "{STOP} speaks {}, not {UNITS_SCHEMA}: install one version of everything",

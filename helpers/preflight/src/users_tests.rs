@@ -111,6 +111,6 @@ fn a_process_of_a_container_that_no_engine_of_roots_has_is_looked_at_again() {
         (&"/system.slice/job.service".to_owned(), vec![], false),
     ] {
         let scan = Scan { holders: vec![holder(group)], ..Scan::default() };
-        assert_eq!(is_unanswered(&survey(containers), &scan, &Scope::default()), expected, "{group}");
+        assert_eq!(is_unanswered(&survey(containers), &scan), expected, "{group}");
     }
 }
